@@ -1,0 +1,94 @@
+//! Recycled buffers for the hot path.
+//!
+//! A slot is one allocation from which segments (sending) or pieces (receiving) are cut as owned,
+//! disjoint parts; it comes back by itself when the last part is dropped. The first free slot in
+//! a fixed order is taken, so that as few slots as possible are in use and those stay in the CPU's
+//! cache: a ring that walks through all of its memory costs 15–20 % (docs/decisions).
+
+use bytes::BytesMut;
+
+/// Bounded set of slots of one size.
+///
+/// Full-queue policy: [`Pool::take`] returns `None` when every slot is in use, and the caller
+/// waits; memory never grows past `slots × size`.
+#[derive(Debug)]
+pub struct Pool {
+    /// Each slot's unused rest. A rest that alone holds its allocation can reclaim all of it.
+    slots: Vec<BytesMut>,
+    slot_size: usize,
+    slots_max: usize,
+}
+
+impl Pool {
+    /// A pool of at most `slots_max` slots of `slot_size` bytes, none allocated yet.
+    #[must_use]
+    pub fn new(slot_size: usize, slots_max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            slot_size,
+            slots_max,
+        }
+    }
+
+    /// Bytes in one slot.
+    #[must_use]
+    pub fn slot_size(&self) -> usize {
+        self.slot_size
+    }
+
+    /// An empty buffer with room for at least `room` bytes (at most [`Pool::slot_size`]), or
+    /// `None` when all slots are in use. Give the unused rest back with [`Pool::put_back`].
+    pub fn take(&mut self, room: usize) -> Option<BytesMut> {
+        let room = room.min(self.slot_size);
+        let free = self
+            .slots
+            .iter_mut()
+            .position(|rest| rest.capacity() >= room || rest.try_reclaim(self.slot_size));
+        if let Some(index) = free {
+            return Some(self.slots.remove(index));
+        }
+        if self.slots.len() < self.slots_max {
+            return Some(BytesMut::with_capacity(self.slot_size));
+        }
+        None
+    }
+
+    /// Returns what is left of a buffer that [`Pool::take`] gave, after the used front was split
+    /// off.
+    pub fn put_back(&mut self, mut rest: BytesMut) {
+        rest.clear();
+        if self.slots.len() < self.slots_max {
+            self.slots.insert(0, rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_comes_back_when_its_last_part_is_dropped() {
+        let mut pool = Pool::new(1024, 1);
+        let mut slot = pool.take(1000).expect("the first slot");
+        slot.extend_from_slice(&[1; 1000]);
+        let part = slot.split();
+        pool.put_back(slot);
+        assert!(pool.take(100).is_none(), "the part still holds the slot");
+        drop(part);
+        assert_eq!(pool.take(1024).expect("free again").capacity(), 1024);
+    }
+
+    #[test]
+    fn small_parts_share_a_slot() {
+        let mut pool = Pool::new(1024, 1);
+        let mut parts = Vec::new();
+        for _ in 0..10 {
+            let mut slot = pool.take(100).expect("room in the only slot");
+            slot.extend_from_slice(&[1; 100]);
+            parts.push(slot.split());
+            pool.put_back(slot);
+        }
+        assert!(pool.take(100).is_none());
+    }
+}
