@@ -1,0 +1,94 @@
+//! A limit on everything, in one place. docs/protocol.md section 9 prints this table; a test keeps
+//! the two equal.
+
+use std::time::Duration;
+
+/// Largest hop frame, header included: one carrier message.
+pub const HOP_FRAME_MAX: usize = 1024 * 1024;
+/// Largest control payload of a hop frame (all but DATA).
+pub const HOP_CONTROL_MAX: usize = 16 * 1024;
+/// Largest control payload of an inner frame (all but BYTES).
+pub const INNER_CONTROL_MAX: usize = 16 * 1024;
+/// Largest payload of a BYTES frame; a sender uses at most [`FRAME_MAX`].
+pub const INNER_BYTES_MAX: usize = HOP_FRAME_MAX - 64;
+/// Largest payload a sender puts in one BYTES frame: beyond it nothing gets faster and control
+/// frames wait longer.
+pub const FRAME_MAX: usize = 256 * 1024;
+/// Smallest payload limit of the adaptive frame size.
+pub const FRAME_MIN: usize = 4 * 1024;
+/// A frame should not occupy the link for longer than this.
+pub const FRAME_TIME: Duration = Duration::from_millis(2);
+
+/// Credit of a new stream, each direction.
+pub const WINDOW_INITIAL: u64 = 256 * 1024;
+/// Largest window of one session, all streams together; also what a session retains at most.
+pub const WINDOW_SESSION_MAX: u64 = 64 * 1024 * 1024;
+/// Largest sum of windows in one process.
+pub const WINDOW_PROCESS_MAX: u64 = 256 * 1024 * 1024;
+/// A window doubles only if half of it was consumed within max(2 × minimum RTT, this).
+pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
+/// Largest stream offset and credit limit; far below overflow.
+pub const OFFSET_MAX: u64 = 1 << 62;
+/// Streams open at once in one session.
+pub const STREAMS_MAX: usize = 256;
+/// Control frames waiting to be numbered in one session; beyond it the peer is flooding us.
+pub const CONTROL_QUEUE_MAX: usize = 4 * STREAMS_MAX;
+/// Empty BYTES frames in a row on one stream before the session is closed.
+pub const EMPTY_FRAMES_MAX: u32 = 64;
+/// Streams a peer may open and reset within [`RESETS_WINDOW`].
+pub const RESETS_MAX: u32 = 100;
+/// The window of [`RESETS_MAX`].
+pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
+/// Longest human-readable message in a frame, in bytes; longer ones are cut.
+pub const MESSAGE_MAX: usize = 1024;
+
+/// An acknowledgement is due at the latest this long after unacknowledged bytes arrived.
+pub const ACK_DELAY: Duration = Duration::from_millis(10);
+/// An acknowledgement is due at the latest after this many bytes.
+pub const ACK_BYTES_MAX: u64 = 256 * 1024;
+
+/// One step of the handshake may take this long without progress.
+pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
+/// The whole handshake, up to WELCOME.
+pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
+
+/// Default heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// The adapted heartbeat stays between this and [`HEARTBEAT_MAX_PERCENT`] of the set one.
+pub const HEARTBEAT_MIN_PERCENT: u32 = 30;
+/// See [`HEARTBEAT_MIN_PERCENT`].
+pub const HEARTBEAT_MAX_PERCENT: u32 = 250;
+/// A link is dead after this many silent beats.
+pub const HEARTBEAT_SILENT_MAX: u32 = 3;
+/// Window of the minimum round-trip time.
+pub const RTT_WINDOW: Duration = Duration::from_secs(10);
+
+/// Default of `--resume-for`.
+pub const RESUME_FOR: Duration = Duration::from_secs(600);
+/// Largest `--resume-for` an acceptor grants.
+pub const RESUME_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// What the acceptor parks beyond the opener's `--resume-for`, at most.
+pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
+/// How long an acceptor lingers after an unclean end with COMPLETE sent.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// An opener that has the peer's DONE stops with success once each attempt of this span was
+/// refused.
+pub const REFUSED_SPAN: Duration = Duration::from_secs(5);
+/// How long a refusing or closing side drains so that its reason arrives.
+pub const DRAIN: Duration = Duration::from_secs(1);
+
+/// Waits after the first, second… failed attempt in a row; the last one repeats.
+pub const BACKOFF: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(30),
+];
+/// Jitter of a wait, either way.
+pub const BACKOFF_JITTER_PERCENT: u32 = 20;
+/// Failures in a row that raise the alarm.
+pub const ALARM_FAILURES: u32 = 10;
+/// A connection that lived this long counts as progress.
+pub const PROGRESS_LIFE: Duration = Duration::from_secs(10);

@@ -1,0 +1,52 @@
+//! What two neighbours say to each other over one carrier: handshake, keepalive, tunnels.
+//!
+//! ```text
+//! dialling side   HELLO ─────────────► accepting side
+//!                       ◄───────────── WELCOME
+//!                 AUTH, ATTACH ──────►              (at once with HELLO when no proof is wanted)
+//!                       ◄───────────── ATTACHED | REFUSED
+//!                 DATA, ACK, PING… ◄─► DATA, ACK, PONG…
+//!                 DETACH ────────────►
+//! ```
+
+pub mod handshake;
+pub mod keepalive;
+
+use crate::wire::control::{RefuseCode, Refused};
+
+pub use handshake::{Accepting, Dialling, Features, Nonce, Prover, Step, VERSION, VERSION_MIN};
+pub use keepalive::Keepalive;
+
+/// Why a link ends before it carries tunnels. The variant says who is to blame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The neighbour refused, and said why.
+    #[error("refused: {}", .0.message)]
+    Refused(Refused),
+    /// The neighbour does not know the loopback secret: another user's process listens there.
+    #[error("the process at the other end does not know this user's loopback secret")]
+    PeerUnproven,
+    /// This side refused the neighbour.
+    #[error("refused the other side: {message}")]
+    RefusedPeer {
+        /// Sent in REFUSED.
+        code: RefuseCode,
+        /// Sent in REFUSED.
+        message: String,
+    },
+    /// The neighbour broke the protocol.
+    #[error("the other side broke the protocol: {0}")]
+    Protocol(&'static str),
+}
+
+impl LinkError {
+    /// Whether dialling again later can help.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(refused) => refused.is_final,
+            Self::PeerUnproven | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! When to dial again, and when to give up (docs/protocol.md section 7).
+
+use std::time::Duration;
+
+use crate::limits::{ALARM_FAILURES, BACKOFF, BACKOFF_JITTER_PERCENT, REFUSED_SPAN};
+use crate::time::Instant;
+
+/// How an attempt to reach the peer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// A carrier came up, was attached, made progress, and was lost.
+    Progressed,
+    /// Cut or timed out.
+    Cut,
+    /// Refused, reset, or answered by a proxy's error: nobody is there.
+    Refused,
+}
+
+/// What the opener does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Dial at this instant.
+    DialAt(Instant),
+    /// `--resume-for` is over.
+    GiveUp,
+    /// The peer had confirmed everything and is gone: the session succeeded.
+    Succeed,
+}
+
+/// The opener's side of a lost link.
+#[derive(Debug)]
+pub struct Redial {
+    resume_for: Duration,
+    failures: u32,
+    /// Since when there is no link.
+    lost_at: Option<Instant>,
+    /// Since when every attempt was refused.
+    refused_since: Option<Instant>,
+}
+
+impl Redial {
+    /// Gives up `resume_for` after the link was lost.
+    #[must_use]
+    pub fn new(resume_for: Duration) -> Self {
+        Self {
+            resume_for,
+            failures: 0,
+            lost_at: None,
+            refused_since: None,
+        }
+    }
+
+    /// An attempt ended. `peer_done` says whether the peer has confirmed everything; `jitter` is a
+    /// random number.
+    pub fn handle_ended(
+        &mut self,
+        now: Instant,
+        attempt: Attempt,
+        peer_done: bool,
+        jitter: u32,
+    ) -> Next {
+        if attempt == Attempt::Progressed {
+            self.failures = 0;
+            self.lost_at = Some(now);
+            self.refused_since = None;
+            return Next::DialAt(now);
+        }
+        let lost_at = *self.lost_at.get_or_insert(now);
+        self.failures = self.failures.saturating_add(1);
+        if attempt == Attempt::Refused {
+            let since = *self.refused_since.get_or_insert(now);
+            if peer_done && now - since >= REFUSED_SPAN {
+                return Next::Succeed;
+            }
+        } else {
+            self.refused_since = None;
+        }
+        let give_up_at = lost_at + self.resume_for;
+        if now >= give_up_at {
+            return if peer_done {
+                Next::Succeed
+            } else {
+                Next::GiveUp
+            };
+        }
+        let step = (self.failures as usize - 1).min(BACKOFF.len() - 1);
+        // One last try when the time is up.
+        let mut at = (now + jittered(BACKOFF[step], jitter)).min(give_up_at);
+        if let (true, Some(since)) = (peer_done, self.refused_since) {
+            at = at.min((since + REFUSED_SPAN).max(now));
+        }
+        Next::DialAt(at)
+    }
+
+    /// A tunnel is attached.
+    pub fn handle_attached(&mut self) {
+        self.refused_since = None;
+    }
+
+    /// Failures in a row.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Whether the failure just counted is the one that raises the alarm.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        self.failures == ALARM_FAILURES
+    }
+
+    /// When the opener gives up, if the link is lost.
+    #[must_use]
+    pub fn give_up_at(&self) -> Option<Instant> {
+        self.lost_at.map(|at| at + self.resume_for)
+    }
+}
+
+/// `wait` ± 20 %, by a random number.
+fn jittered(wait: Duration, random: u32) -> Duration {
+    let span = 2 * BACKOFF_JITTER_PERCENT + 1;
+    wait * (100 - BACKOFF_JITTER_PERCENT + random % span) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(ms))
+    }
+
+    /// The jitter that changes nothing.
+    const MIDDLE: u32 = BACKOFF_JITTER_PERCENT;
+
+    #[test]
+    fn waits_double_to_thirty_seconds_and_the_tenth_failure_is_the_alarm() {
+        let mut redial = Redial::new(Duration::from_secs(100_000));
+        let mut now = at(0);
+        assert_eq!(
+            redial.handle_ended(now, Attempt::Progressed, false, MIDDLE),
+            Next::DialAt(now)
+        );
+        let mut waits = Vec::new();
+        let mut alarms = Vec::new();
+        for attempt in 1..=12 {
+            let Next::DialAt(then) = redial.handle_ended(now, Attempt::Cut, false, MIDDLE) else {
+                panic!("gave up");
+            };
+            waits.push((then - now).as_secs());
+            if redial.is_alarm() {
+                alarms.push(attempt);
+            }
+            now = then;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 30]);
+        assert_eq!(alarms, [10]);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        for random in 0..1000 {
+            let wait = jittered(Duration::from_secs(10), random);
+            assert!((8..=12).contains(&wait.as_secs()), "{wait:?}");
+        }
+        assert_ne!(
+            jittered(Duration::from_secs(10), 1),
+            jittered(Duration::from_secs(10), 2)
+        );
+    }
+
+    #[test]
+    fn n12_gives_up_after_resume_for_with_one_last_try() {
+        let mut redial = Redial::new(Duration::from_secs(5));
+        redial.handle_ended(at(0), Attempt::Progressed, false, MIDDLE);
+        let mut now = at(0);
+        let mut tries = 0;
+        loop {
+            match redial.handle_ended(now, Attempt::Cut, false, MIDDLE) {
+                Next::DialAt(then) => now = then,
+                Next::GiveUp => break,
+                Next::Succeed => panic!("a lost session is never success"),
+            }
+            tries += 1;
+        }
+        assert_eq!(now, at(5_000));
+        assert_eq!(tries, 3);
+    }
+
+    #[test]
+    fn with_the_peers_done_five_seconds_of_refusals_are_success() {
+        let mut redial = Redial::new(Duration::from_secs(600));
+        let mut now = at(0);
+        redial.handle_ended(now, Attempt::Progressed, true, MIDDLE);
+        loop {
+            match redial.handle_ended(now, Attempt::Refused, true, MIDDLE) {
+                Next::DialAt(then) => now = then,
+                Next::Succeed => break,
+                Next::GiveUp => panic!("gave up"),
+            }
+        }
+        assert_eq!(now, at(5_000));
+    }
+
+    #[test]
+    fn a_cut_in_between_begins_the_five_seconds_anew() {
+        let mut redial = Redial::new(Duration::from_secs(600));
+        redial.handle_ended(at(0), Attempt::Progressed, true, MIDDLE);
+        redial.handle_ended(at(0), Attempt::Refused, true, MIDDLE);
+        redial.handle_ended(at(4_000), Attempt::Cut, true, MIDDLE);
+        assert!(matches!(
+            redial.handle_ended(at(6_000), Attempt::Refused, true, MIDDLE),
+            Next::DialAt(_)
+        ));
+        assert_eq!(
+            redial.handle_ended(at(11_000), Attempt::Refused, true, MIDDLE),
+            Next::Succeed
+        );
+    }
+}

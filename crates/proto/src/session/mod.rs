@@ -1,0 +1,780 @@
+//! What two far ends say to each other: one resumable byte stream per direction that carries many
+//! streams (docs/protocol.md sections 5 to 7).
+//!
+//! A [`Session`] numbers what goes out, checks what comes in, and knows what is settled. The bytes
+//! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
+
+mod backoff;
+mod half;
+mod park;
+mod rate;
+mod resume;
+mod stream;
+mod window;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+pub use backoff::{Attempt, Next, Redial};
+pub use half::{RecvInput, RecvState, SendInput, SendState};
+pub use park::Park;
+
+use crate::limits::{
+    CONTROL_QUEUE_MAX, EMPTY_FRAMES_MAX, OFFSET_MAX, RESETS_MAX, RESETS_WINDOW, STREAMS_MAX,
+    WINDOW_SESSION_MAX,
+};
+use crate::time::Instant;
+use crate::wire::DecodeError;
+use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use crate::wire::id::StreamId;
+use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use rate::Rate;
+use resume::{Incoming, Outgoing};
+use stream::Stream;
+
+/// Which end of the session this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Chose the key; opens odd streams; redials.
+    Opener,
+    /// Opens even streams; parks; sends COMPLETE.
+    Acceptor,
+}
+
+/// Why a session cannot go on over this tunnel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// Bytes are missing: attach again. The only error that a retry mends.
+    #[error("bytes missing: the tunnel went on at offset {offset}, expected was {expected}")]
+    Gap {
+        /// Offset of the DATA frame.
+        offset: u64,
+        /// Offset expected.
+        expected: u64,
+    },
+    /// The peer claims to have what was never sent, or lost what it had.
+    #[error("the other side has bytes up to {offset}, but {acked} to {sent} is what it can have")]
+    AckOutOfRange {
+        /// What the peer says.
+        offset: u64,
+        /// What it had before.
+        acked: u64,
+        /// What was sent.
+        sent: u64,
+    },
+    /// A frame that is none.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// More bytes than credit, or more frames than limits allow.
+    #[error("the other side ignores the limits: {0}")]
+    Flow(&'static str),
+    /// Any other breach of the rules.
+    #[error("the other side broke the protocol: {0}")]
+    Protocol(&'static str),
+}
+
+impl SessionError {
+    /// Whether attaching again can help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Gap { .. })
+    }
+}
+
+/// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
+/// are to be taken before those bytes go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened a stream: answer with [`Session::accept`] or [`Session::refuse`].
+    Opened(StreamId, Open),
+    /// The peer joined our stream to its target.
+    Accepted(StreamId),
+    /// The peer could not; the stream is gone.
+    Refused(StreamId, Refuse),
+    /// Bytes of a stream; account for them with [`Session::consumed`].
+    Bytes(StreamId, Range<usize>),
+    /// The stream's sender has sent all.
+    Finished(StreamId),
+    /// The stream's sender gave up.
+    Reset(StreamId, Abort),
+    /// The stream's receiver wants no more.
+    Stopped(StreamId, Abort),
+    /// More may be written.
+    Writable(StreamId),
+    /// The receiver's sink has taken all and is closed.
+    Done(StreamId),
+    /// How the sender's command ended.
+    Exited(StreamId, Exit),
+    /// Everything is settled at both ends.
+    Completed,
+}
+
+/// Settings of one session.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Which end this is.
+    pub side: Side,
+    /// Bytes retained at most, and the windows' sum at most. Default and maximum 64 MiB.
+    pub buffer_max: u64,
+    /// Streams open at once at most. Default 256.
+    pub streams_max: usize,
+}
+
+impl SessionConfig {
+    /// The defaults of one side.
+    #[must_use]
+    pub const fn new(side: Side) -> Self {
+        Self {
+            side,
+            buffer_max: WINDOW_SESSION_MAX,
+            streams_max: STREAMS_MAX,
+        }
+    }
+}
+
+/// One end of a session.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    decoder: InnerDecoder,
+    streams: BTreeMap<StreamId, Stream>,
+    /// The id of our next stream.
+    next_id: u32,
+    /// The highest id the peer opened; 0 before the first.
+    peer_highest: u32,
+    control: VecDeque<(StreamId, InnerFrame)>,
+    events: VecDeque<Event>,
+    rate: Rate,
+    rtt_min: Duration,
+    empty_frames: u32,
+    resets: VecDeque<Instant>,
+    /// Pipes that still have something to say; COMPLETE waits for them.
+    holds: u32,
+    /// The opener opens no more streams (said, or heard).
+    opening_over: bool,
+    complete: bool,
+    /// Offset behind the acceptor's last DONE, STOP or RESET.
+    settled_at: u64,
+}
+
+/// Frames in the backlog beyond which a stream waits before it numbers more: one is being written,
+/// one is ready. What is numbered late can still be overtaken by something more urgent.
+const BACKLOG_FRAMES: u64 = 1;
+
+impl Session {
+    /// A new session with nothing sent.
+    #[must_use]
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            next_id: match config.side {
+                Side::Opener => 1,
+                Side::Acceptor => 2,
+            },
+            peer_highest: 0,
+            config,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            decoder: InnerDecoder::default(),
+            streams: BTreeMap::new(),
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            rate: Rate::default(),
+            rtt_min: Duration::ZERO,
+            empty_frames: 0,
+            resets: VecDeque::new(),
+            holds: 0,
+            opening_over: false,
+            complete: false,
+            settled_at: 0,
+        }
+    }
+
+    /// Which end this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.config.side
+    }
+
+    // ---- what the application does -------------------------------------------------------------
+
+    /// Opens a stream; bytes may be written at once. `None` when the limit of open streams is
+    /// reached.
+    pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
+        if self.streams.len() >= self.config.streams_max || self.opening_over {
+            return None;
+        }
+        let id = StreamId(self.next_id);
+        self.next_id = self.next_id.checked_add(2)?;
+        self.streams.insert(id, Stream::new(now, open.interactive));
+        self.control.push_back((id, InnerFrame::Open(open)));
+        Some(id)
+    }
+
+    /// Says that no more streams will be opened; the session can complete. For the opener.
+    pub fn finish_opening(&mut self) {
+        if self.config.side == Side::Opener && !self.opening_over {
+            self.opening_over = true;
+            self.control
+                .push_back((StreamId::SESSION, InnerFrame::Done(0)));
+        }
+    }
+
+    /// Keeps the session from completing until [`Session::release`].
+    pub fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// Ends one [`Session::hold`].
+    pub fn release(&mut self) {
+        self.holds = self.holds.saturating_sub(1);
+        self.complete_if_settled();
+    }
+
+    /// Joins the peer's stream to its target.
+    pub fn accept(&mut self, id: StreamId) {
+        if self.streams.contains_key(&id) {
+            self.control.push_back((id, InnerFrame::Accept));
+        }
+    }
+
+    /// Refuses the peer's stream.
+    pub fn refuse(&mut self, id: StreamId, refuse: Refuse) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.refuse();
+            self.control.push_back((id, InnerFrame::Refuse(refuse)));
+            self.settle(id);
+        }
+    }
+
+    /// How many bytes of the stream may be numbered now; 0: wait for [`Event::Writable`], or, when
+    /// [`Session::is_backlogged`], until something was sent.
+    #[must_use]
+    pub fn grant(&self, id: StreamId) -> usize {
+        let Some(stream) = self.streams.get(&id) else {
+            return 0;
+        };
+        let frame = self.rate.frame();
+        if self.is_backlogged_for(stream.is_interactive(), frame) {
+            return 0;
+        }
+        let room = self
+            .config
+            .buffer_max
+            .saturating_sub(self.outgoing.retained());
+        stream.credit().min(room).min(frame as u64) as usize
+    }
+
+    /// Whether streams wait for the carrier rather than for credit.
+    #[must_use]
+    pub fn is_backlogged(&self) -> bool {
+        self.is_backlogged_for(false, self.rate.frame())
+    }
+
+    fn is_backlogged_for(&self, interactive: bool, frame: usize) -> bool {
+        let frames = if interactive {
+            BACKLOG_FRAMES + 1
+        } else {
+            BACKLOG_FRAMES
+        };
+        self.outgoing.backlog() >= frames * frame as u64
+    }
+
+    /// Numbers `len` bytes of the stream (at most [`Session::grant`]) and returns the header that
+    /// goes in front of them. Control frames come first: drain [`Session::poll_control`] before.
+    ///
+    /// # Panics
+    /// On more than was granted, on a stream that is not open for sending, or with control frames
+    /// waiting: errors of the caller.
+    pub fn write(&mut self, id: StreamId, len: usize) -> [u8; HEADER_LEN] {
+        assert!(self.control.is_empty(), "control frames go first");
+        let stream = self
+            .streams
+            .get_mut(&id)
+            .expect("a stream that was granted");
+        stream.number(len);
+        self.outgoing.number(HEADER_LEN + len);
+        bytes_header(id, len)
+    }
+
+    /// The state of the sending half; `None` once the stream is settled.
+    #[must_use]
+    pub fn send_state(&self, id: StreamId) -> Option<SendState> {
+        self.streams.get(&id).map(Stream::send_state)
+    }
+
+    /// The source ended.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && let Some(total) = stream.finish()
+        {
+            self.control.push_back((id, InnerFrame::Fin(total)));
+        }
+    }
+
+    /// The source failed, or the pipe is given up.
+    pub fn reset(&mut self, id: StreamId, abort: Abort) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.send(SendInput::Reset)
+        {
+            self.control.push_back((id, InnerFrame::Reset(abort)));
+            self.settle(id);
+        }
+    }
+
+    /// The sink took `len` bytes.
+    pub fn consumed(&mut self, now: Instant, id: StreamId, len: usize) {
+        let windows: u64 = self.streams.values().map(Stream::window_size).sum();
+        let spare = self.config.buffer_max.saturating_sub(windows);
+        if let Some(stream) = self.streams.get_mut(&id)
+            && let Some(limit) = stream.consumed(now, len, self.rtt_min, spare)
+        {
+            self.control.push_back((id, InnerFrame::Credit(limit)));
+        }
+    }
+
+    /// The sink wants no more, or failed.
+    pub fn stop(&mut self, id: StreamId, abort: Abort) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.recv(RecvInput::Stop)
+        {
+            self.control.push_back((id, InnerFrame::Stop(abort)));
+            self.settle(id);
+        }
+    }
+
+    /// The sink's last write and close have returned.
+    pub fn done(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.recv(RecvInput::Done)
+        {
+            let total = stream.received();
+            self.control.push_back((id, InnerFrame::Done(total)));
+            self.settle(id);
+        }
+    }
+
+    /// How the command at the source ended; after [`Session::finish`] or [`Session::reset`], and
+    /// within a [`Session::hold`] on the acceptor's side, before [`Session::finish_opening`] on the
+    /// opener's.
+    pub fn exit(&mut self, id: StreamId, exit: Exit) {
+        self.control.push_back((id, InnerFrame::Exit(exit)));
+    }
+
+    // ---- what the carrier brings ---------------------------------------------------------------
+
+    /// The session is attached (again): the peer has everything below `peer_received`. The caller
+    /// sends everything from there.
+    ///
+    /// # Errors
+    /// [`SessionError::AckOutOfRange`]: final.
+    pub fn handle_attached(
+        &mut self,
+        now: Instant,
+        peer_received: u64,
+    ) -> Result<bool, SessionError> {
+        let progress = self.outgoing.handle_attached(peer_received)?;
+        self.incoming.handle_attached();
+        if progress > 0 {
+            self.rate.handle_acked(now, progress);
+        }
+        self.wake_writers();
+        Ok(progress > 0)
+    }
+
+    /// Bytes of the session's incoming stream.
+    ///
+    /// # Errors
+    /// [`SessionError`]: with [`SessionError::Gap`] attach again, else the session is over.
+    pub fn handle_data(
+        &mut self,
+        now: Instant,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), SessionError> {
+        let window = self.streams.values().map(Stream::window_size).min();
+        let window = window.unwrap_or(crate::limits::WINDOW_INITIAL);
+        let repeat = self
+            .incoming
+            .handle_data(now, offset, bytes.len(), window)?;
+        let mut at = repeat;
+        while at < bytes.len() {
+            let (taken, item) = self.decoder.next(&bytes[at..])?;
+            match item {
+                None => {}
+                Some(InnerItem::BytesHeader(id, len)) => self.handle_bytes_header(id, len)?,
+                Some(InnerItem::Bytes(id, len)) => {
+                    let end = at + taken;
+                    self.handle_bytes(id, end - len..end);
+                }
+                Some(InnerItem::Frame(id, frame)) => self.handle_frame(now, id, frame)?,
+            }
+            at += taken;
+        }
+        self.check_floods()
+    }
+
+    /// The peer has everything below `offset`. Returns whether that is news.
+    ///
+    /// # Errors
+    /// [`SessionError::AckOutOfRange`]: final.
+    pub fn handle_ack(&mut self, now: Instant, offset: u64) -> Result<bool, SessionError> {
+        let progress = self.outgoing.handle_ack(offset)?;
+        if progress > 0 {
+            self.rate.handle_acked(now, progress);
+            if self.outgoing.retained() + progress >= self.config.buffer_max {
+                self.wake_writers();
+            }
+        }
+        Ok(progress > 0)
+    }
+
+    /// The caller hands the bytes up to offset `end` to the carrier.
+    pub fn handle_sent(&mut self, end: u64) {
+        let was_backlogged = self.is_backlogged();
+        self.outgoing.handle_sent(end);
+        if was_backlogged && !self.is_backlogged() {
+            self.wake_writers();
+        }
+    }
+
+    /// The link's minimum round trip, for the windows.
+    pub fn set_rtt_min(&mut self, rtt_min: Duration) {
+        self.rtt_min = rtt_min;
+    }
+
+    fn wake_writers(&mut self) {
+        // Interactive streams first: they are woken, and so number their bytes, first.
+        for interactive in [true, false] {
+            for (id, stream) in &self.streams {
+                if stream.is_interactive() == interactive && stream.credit() > 0 {
+                    self.events.push_back(Event::Writable(*id));
+                }
+            }
+        }
+    }
+
+    // ---- what to do next -----------------------------------------------------------------------
+
+    /// The next control frame, encoded and numbered: append it to the outgoing bytes.
+    pub fn poll_control(&mut self) -> Option<Vec<u8>> {
+        let (id, frame) = self.control.pop_front()?;
+        let bytes = frame.encode(id);
+        self.outgoing.number(bytes.len());
+        if matches!(
+            frame,
+            InnerFrame::Done(_) | InnerFrame::Stop(_) | InnerFrame::Reset(_)
+        ) {
+            self.settled_at = self.outgoing.numbered();
+        }
+        Some(bytes)
+    }
+
+    /// The offset to acknowledge, if it is time.
+    pub fn poll_ack(&mut self, now: Instant) -> Option<u64> {
+        self.incoming.poll_ack(now)
+    }
+
+    /// The offset to acknowledge because other bytes are leaving anyway; `None` if all is told.
+    pub fn take_ack(&mut self) -> Option<u64> {
+        self.incoming.take_ack()
+    }
+
+    /// When [`Session::poll_ack`] will have something.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.incoming.poll_timeout()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The offset up to which the peer's bytes have arrived: for ATTACH and ATTACHED.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.incoming.received()
+    }
+
+    /// The offset up to which the peer has our bytes.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.outgoing.acked()
+    }
+
+    /// The offset behind the last byte numbered.
+    #[must_use]
+    pub fn numbered(&self) -> u64 {
+        self.outgoing.numbered()
+    }
+
+    /// Whether everything is settled at both ends, as far as this end can know: the opener heard
+    /// COMPLETE, the acceptor said it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Opener: whether the peer has confirmed every stream, so that a peer that is gone took
+    /// nothing with it.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.complete || (self.opening_over && self.streams.is_empty())
+    }
+
+    /// Acceptor: whether the opener is known to have the last DONE, STOP or RESET, and so can end
+    /// well without hearing COMPLETE.
+    #[must_use]
+    pub fn is_confirmation_acked(&self) -> bool {
+        self.complete && self.outgoing.acked() >= self.settled_at
+    }
+
+    /// Streams not settled yet.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    // ---- frames --------------------------------------------------------------------------------
+
+    fn handle_bytes_header(&mut self, id: StreamId, len: usize) -> Result<(), SessionError> {
+        if len == 0 {
+            self.empty_frames += 1;
+            if self.empty_frames > EMPTY_FRAMES_MAX {
+                return Err(SessionError::Flow("a flood of empty frames"));
+            }
+        } else {
+            self.empty_frames = 0;
+        }
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Err(SessionError::Protocol(
+                "bytes for a stream that is not open",
+            ));
+        };
+        stream.handle_bytes_header(len)?;
+        if stream.is_used_up() {
+            self.incoming.hurry();
+        }
+        Ok(())
+    }
+
+    fn handle_bytes(&mut self, id: StreamId, range: Range<usize>) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.is_discarding()
+            && !range.is_empty()
+        {
+            self.events.push_back(Event::Bytes(id, range));
+        }
+    }
+
+    fn handle_frame(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        frame: InnerFrame,
+    ) -> Result<(), SessionError> {
+        if id == StreamId::SESSION {
+            return self.handle_session_frame(&frame);
+        }
+        match frame {
+            InnerFrame::Open(open) => return self.handle_open(now, id, open),
+            InnerFrame::Exit(exit) if self.was_opened(id) => {
+                self.events.push_back(Event::Exited(id, exit));
+                return Ok(());
+            }
+            InnerFrame::Complete => {
+                return Err(SessionError::Protocol("COMPLETE for a stream"));
+            }
+            _ => {}
+        }
+        if !self.was_opened(id) {
+            return Err(SessionError::Protocol("a frame for a stream never opened"));
+        }
+        let Some(stream) = self.streams.get_mut(&id) else {
+            // The receiver's words may cross the stream's end; the sender's may not.
+            return match frame {
+                InnerFrame::Credit(_) | InnerFrame::Stop(_) | InnerFrame::Done(_) => Ok(()),
+                InnerFrame::Reset(_) => Ok(()),
+                _ => Err(SessionError::Protocol(
+                    "a frame for a stream that has ended",
+                )),
+            };
+        };
+        match frame {
+            InnerFrame::Accept => self.events.push_back(Event::Accepted(id)),
+            InnerFrame::Refuse(refuse) => {
+                let owes_reset = stream.handle_refused();
+                self.events.push_back(Event::Refused(id, refuse));
+                self.confirm_stop(id, owes_reset);
+            }
+            InnerFrame::Credit(limit) => {
+                if stream.handle_credit(limit)? {
+                    self.events.push_back(Event::Writable(id));
+                }
+            }
+            InnerFrame::Fin(total) => {
+                if total != stream.received() {
+                    return Err(SessionError::Protocol("FIN with another count than came"));
+                }
+                let was_discarding = stream.is_discarding();
+                stream.handle(RecvInput::FinReceived)?;
+                if !was_discarding {
+                    self.events.push_back(Event::Finished(id));
+                }
+            }
+            InnerFrame::Reset(abort) => {
+                let was_discarding = stream.is_discarding();
+                stream.handle(RecvInput::ResetReceived)?;
+                if !was_discarding {
+                    self.events.push_back(Event::Reset(id, abort));
+                }
+                self.count_reset(now)?;
+            }
+            InnerFrame::Stop(abort) => {
+                let owes_reset = stream.handle_stop()?;
+                self.events.push_back(Event::Stopped(id, abort));
+                self.confirm_stop(id, owes_reset);
+            }
+            InnerFrame::Done(total) => {
+                stream.handle_done(total)?;
+                self.events.push_back(Event::Done(id));
+            }
+            InnerFrame::Open(_) | InnerFrame::Exit(_) | InnerFrame::Complete => {
+                return Err(SessionError::Protocol("EXIT for a stream never opened"));
+            }
+        }
+        self.settle(id);
+        Ok(())
+    }
+
+    /// Answers a STOP: nothing more is coming.
+    fn confirm_stop(&mut self, id: StreamId, owes_reset: bool) {
+        if owes_reset {
+            let abort = Abort {
+                code: AbortCode::Stopped as u32,
+                message: String::new(),
+            };
+            self.control.push_back((id, InnerFrame::Reset(abort)));
+        }
+        self.settle(id);
+    }
+
+    fn handle_session_frame(&mut self, frame: &InnerFrame) -> Result<(), SessionError> {
+        match (frame, self.config.side) {
+            (InnerFrame::Done(_), Side::Acceptor) => {
+                self.opening_over = true;
+                self.complete_if_settled();
+                Ok(())
+            }
+            (InnerFrame::Complete, Side::Opener) if self.is_confirmed() => {
+                self.complete = true;
+                self.events.push_back(Event::Completed);
+                Ok(())
+            }
+            (InnerFrame::Complete, Side::Opener) => {
+                Err(SessionError::Protocol("COMPLETE before all was settled"))
+            }
+            _ => Err(SessionError::Protocol("a frame that belongs to a stream")),
+        }
+    }
+
+    fn handle_open(&mut self, now: Instant, id: StreamId, open: Open) -> Result<(), SessionError> {
+        if self.is_ours(id) {
+            return Err(SessionError::Protocol("a stream id of the wrong side"));
+        }
+        if id.0 <= self.peer_highest {
+            return Err(SessionError::Protocol(
+                "a stream id used twice or going down",
+            ));
+        }
+        if self.opening_over {
+            return Err(SessionError::Protocol("OPEN after the last stream"));
+        }
+        if self.streams.len() >= self.config.streams_max {
+            return Err(SessionError::Flow("more streams than allowed"));
+        }
+        self.peer_highest = id.0;
+        self.streams.insert(id, Stream::new(now, open.interactive));
+        self.events.push_back(Event::Opened(id, open));
+        Ok(())
+    }
+
+    fn is_ours(&self, id: StreamId) -> bool {
+        id.0 % 2 == self.next_id % 2
+    }
+
+    fn was_opened(&self, id: StreamId) -> bool {
+        if self.is_ours(id) {
+            id.0 < self.next_id
+        } else {
+            id.0 <= self.peer_highest
+        }
+    }
+
+    fn count_reset(&mut self, now: Instant) -> Result<(), SessionError> {
+        self.resets.push_back(now);
+        while self
+            .resets
+            .front()
+            .is_some_and(|at| now - *at > RESETS_WINDOW)
+        {
+            self.resets.pop_front();
+        }
+        if self.resets.len() > RESETS_MAX as usize {
+            return Err(SessionError::Flow("streams opened and reset in a loop"));
+        }
+        Ok(())
+    }
+
+    /// Refuses to queue answers without end for a peer that does not read them.
+    fn check_floods(&self) -> Result<(), SessionError> {
+        if self.control.len() > CONTROL_QUEUE_MAX {
+            return Err(SessionError::Flow(
+                "more requests than answers can be kept for",
+            ));
+        }
+        // Control frames are not bound by credit; what they add to the retained bytes is.
+        if self.outgoing.retained() > self.config.buffer_max + (4 << 20) {
+            return Err(SessionError::Flow("nothing is acknowledged any more"));
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(Stream::is_settled) {
+            self.streams.remove(&id);
+            self.complete_if_settled();
+        }
+    }
+
+    fn complete_if_settled(&mut self) {
+        if self.config.side == Side::Acceptor
+            && self.opening_over
+            && self.holds == 0
+            && self.streams.is_empty()
+            && !self.complete
+        {
+            self.complete = true;
+            self.control
+                .push_back((StreamId::SESSION, InnerFrame::Complete));
+        }
+    }
+
+    /// Checks what must hold between calls; for tests, fuzzing and debug builds.
+    pub fn assert_invariants(&self) {
+        for stream in self.streams.values() {
+            stream.assert_invariants();
+        }
+        assert!(self.streams.len() <= self.config.streams_max);
+        assert!(self.outgoing.numbered() <= OFFSET_MAX);
+        assert!(
+            self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,
+            "control frames are bounded"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! One stream: both halves, the peer's credit and ours.
+
+use std::time::Duration;
+
+use super::SessionError;
+use super::half::{RecvInput, RecvState, SendInput, SendState};
+use super::window::Window;
+use crate::limits::{OFFSET_MAX, WINDOW_INITIAL};
+use crate::time::Instant;
+
+/// One stream of a session.
+#[derive(Debug)]
+pub(super) struct Stream {
+    interactive: bool,
+    send: SendState,
+    /// Bytes numbered so far; at most `send_limit`.
+    send_offset: u64,
+    /// The peer's credit.
+    send_limit: u64,
+    recv: RecvState,
+    window: Window,
+    /// The peer was told REFUSE: its last word is still awaited, ours is said.
+    refused: bool,
+}
+
+impl Stream {
+    pub(super) fn new(now: Instant, interactive: bool) -> Self {
+        Self {
+            interactive,
+            send: SendState::Open,
+            send_offset: 0,
+            send_limit: WINDOW_INITIAL,
+            recv: RecvState::Open,
+            window: Window::new(now),
+            refused: false,
+        }
+    }
+
+    pub(super) fn is_interactive(&self) -> bool {
+        self.interactive
+    }
+
+    pub(super) fn send_state(&self) -> SendState {
+        self.send
+    }
+
+    pub(super) fn window_size(&self) -> u64 {
+        self.window.size()
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.window.received()
+    }
+
+    pub(super) fn is_used_up(&self) -> bool {
+        self.window.is_used_up()
+    }
+
+    /// Bytes that may be numbered as far as the peer is concerned.
+    pub(super) fn credit(&self) -> u64 {
+        if self.send == SendState::Open {
+            self.send_limit - self.send_offset
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn number(&mut self, len: usize) {
+        assert!(len as u64 <= self.credit(), "written beyond the grant");
+        self.send_offset += len as u64;
+    }
+
+    /// The source ended; the count of bytes for FIN if that is news.
+    pub(super) fn finish(&mut self) -> Option<u64> {
+        self.send(SendInput::Finish).then_some(self.send_offset)
+    }
+
+    /// Applies an input of this side; `false` if it makes no sense any more.
+    pub(super) fn send(&mut self, input: SendInput) -> bool {
+        self.send.next(input).is_some_and(|next| {
+            self.send = next;
+            true
+        })
+    }
+
+    /// Applies an input of this side; `false` if it makes no sense any more.
+    pub(super) fn recv(&mut self, input: RecvInput) -> bool {
+        self.recv.next(input).is_some_and(|next| {
+            self.recv = next;
+            true
+        })
+    }
+
+    /// Applies what the peer's sender said.
+    pub(super) fn handle(&mut self, input: RecvInput) -> Result<(), SessionError> {
+        if self.recv(input) {
+            Ok(())
+        } else {
+            Err(SessionError::Protocol(
+                "a frame after the sender's last one",
+            ))
+        }
+    }
+
+    /// Refuses the peer's stream: our half is over, and what still comes is dropped.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
+        self.send(SendInput::Reset);
+        self.recv(RecvInput::Stop);
+    }
+
+    /// The peer refused our stream; whether we owe it a last word.
+    pub(super) fn handle_refused(&mut self) -> bool {
+        let owes = self.send == SendState::Open;
+        self.send(SendInput::StopReceived);
+        self.recv(RecvInput::ResetReceived);
+        owes
+    }
+
+    /// The peer wants no more; whether we owe it a last word.
+    pub(super) fn handle_stop(&mut self) -> Result<bool, SessionError> {
+        let owes = self.send == SendState::Open;
+        if self.send(SendInput::StopReceived) {
+            Ok(owes)
+        } else {
+            Err(SessionError::Protocol("a STOP that makes no sense"))
+        }
+    }
+
+    /// The peer's sink has taken all.
+    pub(super) fn handle_done(&mut self, total: u64) -> Result<(), SessionError> {
+        if total != self.send_offset {
+            return Err(SessionError::Protocol("DONE with another count than sent"));
+        }
+        // After our own RESET its DONE may still be under way.
+        if self.send == SendState::Reset || self.send(SendInput::DoneReceived) {
+            Ok(())
+        } else {
+            Err(SessionError::Protocol("DONE before FIN"))
+        }
+    }
+
+    /// The peer takes bytes up to `limit`; whether a writer may have waited for that.
+    pub(super) fn handle_credit(&mut self, limit: u64) -> Result<bool, SessionError> {
+        if limit > OFFSET_MAX {
+            return Err(SessionError::Flow("credit beyond any stream's length"));
+        }
+        if limit <= self.send_limit {
+            return Err(SessionError::Flow("credit that gives nothing"));
+        }
+        self.send_limit = limit;
+        Ok(self.send == SendState::Open)
+    }
+
+    /// A BYTES frame begins. Checked before anything of it is kept.
+    pub(super) fn handle_bytes_header(&mut self, len: usize) -> Result<(), SessionError> {
+        match self.recv {
+            RecvState::Open | RecvState::Stopping => {}
+            RecvState::Finished | RecvState::Done | RecvState::Stopped | RecvState::Reset => {
+                return Err(SessionError::Protocol(
+                    "bytes after the sender's last frame",
+                ));
+            }
+        }
+        if self.window.handle_bytes(len) {
+            Ok(())
+        } else {
+            Err(SessionError::Flow("data beyond credit"))
+        }
+    }
+
+    /// Whether arriving bytes are dropped because the sink wants no more.
+    pub(super) fn is_discarding(&self) -> bool {
+        self.recv == RecvState::Stopping
+    }
+
+    /// The sink took `len` bytes; a new credit limit to tell, if one is due.
+    pub(super) fn consumed(
+        &mut self,
+        now: Instant,
+        len: usize,
+        rtt_min: Duration,
+        spare: u64,
+    ) -> Option<u64> {
+        let limit = self.window.handle_consumed(now, len as u64, rtt_min, spare);
+        // A sender that has sent all needs no more credit.
+        if self.recv == RecvState::Open {
+            limit
+        } else {
+            None
+        }
+    }
+
+    /// Whether both directions are over.
+    pub(super) fn is_settled(&self) -> bool {
+        self.send.is_final() && self.recv.is_final()
+    }
+
+    pub(super) fn assert_invariants(&self) {
+        assert!(
+            self.send_offset <= self.send_limit,
+            "credit is never exceeded"
+        );
+        assert!(self.window.consumed() <= self.window.received());
+    }
+}

@@ -1,0 +1,98 @@
+//! The receive window of one stream: how much credit the peer has, and when it grows
+//! (docs/protocol.md section 6.2).
+
+use std::time::Duration;
+
+use crate::limits::{OFFSET_MAX, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL};
+use crate::time::Instant;
+
+/// Credit of one receiving half. `consumed <= received <= limit`, `limit <= consumed + window`.
+#[derive(Debug)]
+pub(super) struct Window {
+    size: u64,
+    limit: u64,
+    received: u64,
+    consumed: u64,
+    /// The sender has used up its credit since the measurement began.
+    blocked: bool,
+    /// Consumption is measured from here: when, and from which offset.
+    measured_from: (Instant, u64),
+}
+
+impl Window {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            size: WINDOW_INITIAL,
+            limit: WINDOW_INITIAL,
+            received: 0,
+            consumed: 0,
+            blocked: false,
+            measured_from: (now, 0),
+        }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(super) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Takes `len` bytes into account; `false` if they exceed the credit.
+    #[must_use]
+    pub(super) fn handle_bytes(&mut self, len: usize) -> bool {
+        let end = self.received + len as u64;
+        if end > self.limit {
+            return false;
+        }
+        self.received = end;
+        self.blocked |= end == self.limit;
+        true
+    }
+
+    /// Whether the sender has no credit left.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.received == self.limit
+    }
+
+    /// The reader took `len` bytes; returns a new limit when the peer should hear one. `spare` is
+    /// how much the session's windows may still grow in all.
+    pub(super) fn handle_consumed(
+        &mut self,
+        now: Instant,
+        len: u64,
+        rtt_min: Duration,
+        spare: u64,
+    ) -> Option<u64> {
+        self.consumed += len;
+        assert!(self.consumed <= self.received, "consumed more than came");
+        self.grow(now, rtt_min, spare);
+        let limit = (self.consumed + self.size).min(OFFSET_MAX);
+        // A quarter window at a time: fewer frames, and never a silly small frame.
+        if limit - self.limit < self.size / 4 {
+            return None;
+        }
+        self.limit = limit;
+        Some(limit)
+    }
+
+    /// Doubles if the sender was held back and the reader is fast: then the window, not the
+    /// reader, is what limits the rate.
+    fn grow(&mut self, now: Instant, rtt_min: Duration, spare: u64) {
+        let (since, from) = self.measured_from;
+        if self.consumed - from < self.size / 2 {
+            return;
+        }
+        let fast = now - since <= (rtt_min * 2).max(WINDOW_GROWTH_TIME_MIN);
+        if fast && self.blocked && spare >= self.size {
+            self.size *= 2;
+        }
+        self.blocked = self.received == self.limit;
+        self.measured_from = (now, self.consumed);
+    }
+}

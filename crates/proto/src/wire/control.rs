@@ -1,0 +1,220 @@
+//! Payloads of control frames, in Protobuf so that they can grow (docs/protocol.md section 3; the
+//! schema there and these types are the same, field by field).
+
+/// First frame of the dialling side.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Hello {
+    /// Lowest protocol version spoken.
+    #[prost(uint32, tag = "1")]
+    pub version_min: u32,
+    /// Highest protocol version spoken.
+    #[prost(uint32, tag = "2")]
+    pub version_max: u32,
+    /// Bit set of optional features ([`super::super::link::Features`]).
+    #[prost(uint64, tag = "3")]
+    pub features: u64,
+    /// 32 random bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub nonce: Vec<u8>,
+    /// Name and version of the software, for logs.
+    #[prost(string, tag = "5")]
+    pub software: String,
+    /// Whether this side wants both sides to prove the loopback secret.
+    #[prost(bool, tag = "6")]
+    pub wants_proof: bool,
+}
+
+/// The answer to HELLO.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Welcome {
+    /// The version both will speak.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The features both have.
+    #[prost(uint64, tag = "2")]
+    pub features: u64,
+    /// 32 random bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub nonce: Vec<u8>,
+    /// Name and version of the software, for logs.
+    #[prost(string, tag = "4")]
+    pub software: String,
+    /// Proof that the accepting side has the loopback secret; empty if none is asked for.
+    #[prost(bytes = "vec", tag = "5")]
+    pub proof: Vec<u8>,
+}
+
+/// The dialling side's credentials.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Auth {
+    /// Proof that the dialling side has the loopback secret.
+    #[prost(bytes = "vec", tag = "1")]
+    pub proof: Vec<u8>,
+}
+
+/// Asks for a tunnel to a session.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Attach {
+    /// Where to: empty for the process at the other end of this link.
+    #[prost(string, tag = "1")]
+    pub route: String,
+    /// The session's key, 32 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: Vec<u8>,
+    /// Counts the opener's attaches, from 1; a higher one fences the lower.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// The offset up to which the opener has the acceptor's bytes.
+    #[prost(uint64, tag = "4")]
+    pub received: u64,
+    /// Whether the opener has ever seen an ATTACHED: then an unknown key is an expired session.
+    #[prost(bool, tag = "5")]
+    pub established: bool,
+    /// How long ago the opener first asked, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub age_ms: u64,
+    /// The opener's `--resume-for`, in milliseconds.
+    #[prost(uint64, tag = "7")]
+    pub resume_for_ms: u64,
+}
+
+/// The tunnel is there.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Attached {
+    /// The offset up to which the acceptor has the opener's bytes.
+    #[prost(uint64, tag = "1")]
+    pub received: u64,
+}
+
+/// A tunnel or a whole link is refused.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Refused {
+    /// A [`RefuseCode`].
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// Whether asking again later cannot help.
+    #[prost(bool, tag = "2")]
+    pub is_final: bool,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub message: String,
+}
+
+/// Why a tunnel or a link is refused (docs/protocol.md section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefuseCode {
+    /// No common protocol version.
+    Version = 1,
+    /// The proof is missing or wrong.
+    Auth = 2,
+    /// The one-shot listener already serves another session.
+    Busy = 3,
+    /// The key of an established session is not known here (any more).
+    UnknownSession = 4,
+    /// The offsets of the two sides cannot be joined.
+    Offset = 5,
+    /// A newer attach of the same session is known.
+    Fenced = 6,
+    /// A limit is reached.
+    Limit = 7,
+    /// The frame sequence broke the protocol.
+    Protocol = 8,
+    /// It cannot be known whether the session already ran here.
+    OutcomeUnknown = 9,
+    /// This process is going away.
+    ShuttingDown = 10,
+}
+
+impl RefuseCode {
+    /// The code of a number on the wire; unknown ones keep only their finality and message.
+    #[must_use]
+    pub const fn from_wire(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Version,
+            2 => Self::Auth,
+            3 => Self::Busy,
+            4 => Self::UnknownSession,
+            5 => Self::Offset,
+            6 => Self::Fenced,
+            7 => Self::Limit,
+            8 => Self::Protocol,
+            9 => Self::OutcomeUnknown,
+            10 => Self::ShuttingDown,
+            _ => return None,
+        })
+    }
+}
+
+/// Opens a stream.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Open {
+    /// What to join the stream to; empty for the acceptor's own endpoint.
+    #[prost(string, tag = "1")]
+    pub target: String,
+    /// Interactive streams go before bulk ones.
+    #[prost(bool, tag = "2")]
+    pub interactive: bool,
+}
+
+/// A stream cannot be had.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Refuse {
+    /// The exit code the opener should end with (125, 126, 127).
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// The end of one direction before its time: RESET by its sender, STOP by its receiver.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Abort {
+    /// An [`AbortCode`].
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// For people; empty for the ordinary `reader gone`.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+/// Why a direction ended before its time (docs/protocol.md section 6.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbortCode {
+    /// STOP: the reader of the sink went away (EPIPE); the writer should get SIGPIPE.
+    ReaderGone = 1,
+    /// STOP: the sink failed (disk full…). RESET: the source failed (read error).
+    Failed = 2,
+    /// The process was told to end (^C, SIGTERM).
+    Cancelled = 3,
+    /// RESET in answer to a STOP: nothing more is coming.
+    Stopped = 4,
+}
+
+impl AbortCode {
+    /// The code of a number on the wire; unknown ones count as failures.
+    #[must_use]
+    pub const fn from_wire(code: u32) -> Self {
+        match code {
+            1 => Self::ReaderGone,
+            3 => Self::Cancelled,
+            4 => Self::Stopped,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Exit {
+    /// Exit status, if it exited.
+    #[prost(uint32, optional, tag = "1")]
+    pub code: Option<u32>,
+    /// Signal number, if a signal ended it.
+    #[prost(uint32, optional, tag = "2")]
+    pub signal: Option<u32>,
+    /// Whether it left a core.
+    #[prost(bool, tag = "3")]
+    pub core_dumped: bool,
+}
