@@ -1,1 +1,54 @@
-fn main(){}
+//! Project tasks that need more than one cargo command: `cargo xtask TASK`.
+//!
+//! Every check of the project is a task here or a plain cargo command, and CI (.ci/run) calls the
+//! same ones that people type. Compiled by everyone who works here, so it has one small dependency.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+mod bench;
+mod test;
+mod tidy;
+mod tools;
+mod wasm;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  test                      every test: unit, integration, doc tests, tidy, wasm; ends with the counts
+  tidy                      rules of the house that no compiler checks
+  wasm                      proves that farpipe-proto builds for wasm32 without a single import
+  bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
+  bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let (task, rest) = args
+        .split_first()
+        .map_or(("help", args), |(task, rest)| (task.as_str(), rest));
+    match (task, rest) {
+        ("test", []) => test::run(),
+        ("tidy", []) => tidy::run(),
+        ("wasm", []) => wasm::run(),
+        ("bench-peers", options) => bench::peers(options),
+        ("bench-ws-libs", options) => bench::ws_libs(options),
+        ("help" | "--help" | "-h", _) => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),
+        _ => bail!("no task {task:?}\nhint: cargo xtask help lists them"),
+    }
+}

@@ -1,3 +1,12 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
+pub mod client;
 pub mod endpoint;
+pub mod local;
+pub mod outcome;
+pub mod pipe;
+mod pump;
+pub mod server;
+
+pub use outcome::{Outcome, PipeError};
+pub use pump::Meter;

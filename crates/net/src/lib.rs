@@ -1,5 +1,34 @@
 //! Moves sessions over carriers: sockets, tasks, time and the retained bytes.
 
 pub mod carrier;
-pub mod pool;
-pub mod segment;
+
+mod acceptor;
+mod clock;
+mod driver;
+mod event;
+mod link;
+mod opener;
+mod pool;
+mod retention;
+mod secret;
+mod segment;
+mod session;
+mod shared;
+mod stream;
+mod tcp;
+
+pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
+pub use clock::Clock;
+pub use event::{Events, LinkEvent};
+pub use link::{Greeting, HandshakeError, system_random};
+pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig};
+pub use pool::Pool;
+pub use retention::Retention;
+pub use secret::{LoopbackSecret, SecretError};
+pub use segment::{Segment, apply_mask};
+pub use session::SessionHandle;
+pub use shared::SessionEnd;
+pub use stream::{
+    Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
+};
+pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError};

@@ -79,6 +79,12 @@ impl Segment {
         self.buf.capacity() - self.buf.len()
     }
 
+    /// Whether the data lies there without a mask.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.mask == [0; 4]
+    }
+
     /// Appends plain bytes; only for a segment that was never sent.
     ///
     /// # Panics

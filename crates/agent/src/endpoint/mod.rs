@@ -1,18 +1,39 @@
 //! Endpoints: local sources and sinks of bytes, one file a kind.
 //!
-//! Kinds are known here and in their own file only. A kind is a value, not a verb; direction is
-//! not part of it.
+//! Kinds are known in `spec.rs`, in [`open`] and in their own file only. A kind is a value, not a
+//! verb; direction is not part of it. `pipe.rs`, `socket.rs` and `thread.rs` are the three ways to
+//! move bytes of a descriptor; which one fits is decided by what the descriptor is.
+//!
+//! Invariant: `O_NONBLOCK` is never set on a file description that another process may share. A
+//! shell whose terminal or pipe became non-blocking would fail long after this process has ended.
+
+mod error;
+mod exec;
+mod fd;
+mod file;
+mod handoff;
+mod pace;
+mod pipe;
+mod socket;
+mod spec;
+mod stdio;
+mod thread;
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
+pub use self::error::{Half, IoContext, OpenError};
+pub use self::exec::{Child, Exit, TERMINATE_GRACE};
+pub use self::spec::{EndpointSpec, SpecError};
+
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.
 pub trait Source: Send + std::fmt::Debug {
     /// Ready when a read would return something (data, the end, an error). Holds no buffer, so
-    /// that an idle source costs no memory.
+    /// that an idle source costs no memory. Now and then a read is pending all the same, because
+    /// another process took the bytes.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Appends between 1 and `max` bytes to `buf`, into spare capacity the caller provided;
@@ -29,11 +50,8 @@ pub trait Source: Send + std::fmt::Debug {
 /// Where bytes go to. Cancel safety: as for [`Source`].
 pub trait Sink: Send + std::fmt::Debug {
     /// Writes some of `bufs` and says how many bytes it took; never `Ok(0)` for non-empty `bufs`.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>>;
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>])
+    -> Poll<io::Result<usize>>;
 
     /// Ready when the reader has gone away even though nothing is being written. Pending for ever
     /// for sinks that cannot know (a regular file).
@@ -41,4 +59,77 @@ pub trait Sink: Send + std::fmt::Debug {
 
     /// Finishes: ready with `Ok` only when the last write and the close have returned.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Which halves of an endpoint the caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Source and sink.
+    Both,
+    /// The source only.
+    Source,
+    /// The sink only.
+    Sink,
+}
+
+impl Use {
+    /// Whether the caller wants to read.
+    #[must_use]
+    pub fn wants_source(self) -> bool {
+        self != Self::Sink
+    }
+
+    /// Whether the caller wants to write.
+    #[must_use]
+    pub fn wants_sink(self) -> bool {
+        self != Self::Source
+    }
+}
+
+/// An open endpoint: the halves that were asked for, and what is known about them.
+///
+/// Dropping a half releases its descriptors at once, so that the process behind it notices: a
+/// writer gets SIGPIPE, a reader the end.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where bytes come from; `None` unless asked for.
+    pub source: Option<Box<dyn Source>>,
+    /// Where bytes go to; `None` unless asked for.
+    pub sink: Option<Box<dyn Sink>>,
+    /// The process behind an `exec:` or `sh:` endpoint.
+    pub child: Option<Child>,
+    /// Bytes from the current position to the end, if the source is a regular file whose size
+    /// says so (files of /proc do not). For progress only: the file may grow or shrink.
+    pub size_hint: Option<u64>,
+    /// Whether the source is a terminal, where a person may never type the end.
+    pub source_is_terminal: bool,
+}
+
+impl Endpoint {
+    fn empty() -> Self {
+        Self {
+            source: None,
+            sink: None,
+            child: None,
+            size_hint: None,
+            source_is_terminal: false,
+        }
+    }
+}
+
+/// Opens the halves of `spec` that `wanted` names.
+///
+/// Needs a tokio runtime with I/O and time. Only a FIFO waits, for its reader to come; dropping
+/// the future then gives up. The thread of a source or sink that needs one starts with its first
+/// poll.
+///
+/// # Errors
+/// See [`OpenError`]; nothing stays open after one.
+pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenError> {
+    match spec {
+        EndpointSpec::Stdio => stdio::open(wanted),
+        EndpointSpec::Path(path) => file::open(path, wanted).await,
+        EndpointSpec::Exec(words) => exec::open_words(words, wanted),
+        EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
+    }
 }

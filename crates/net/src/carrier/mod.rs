@@ -5,6 +5,16 @@
 //! good as a whole one. What leaves is either queued (small, copied) or sent from the retained
 //! segment itself (large, in place).
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod fp;
+pub mod framed;
+pub mod mem;
+#[cfg(test)]
+mod script;
+mod sending;
+pub mod ws;
+
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
 pub use half::{RecvInput, RecvState, SendInput, SendState};
-pub use park::Park;
+pub use park::{Park, Settled};
 
 use crate::limits::{
     CONTROL_QUEUE_MAX, EMPTY_FRAMES_MAX, OFFSET_MAX, RESETS_MAX, RESETS_WINDOW, STREAMS_MAX,
@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::time::Instant;
 use crate::wire::DecodeError;
-use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use rate::Rate;
@@ -108,6 +108,8 @@ pub enum Event {
     Done(StreamId),
     /// How the sender's command ended.
     Exited(StreamId, Exit),
+    /// The peer opens no more streams.
+    OpeningOver,
     /// Everything is settled at both ends.
     Completed,
 }
@@ -158,13 +160,16 @@ pub struct Session {
     /// The opener opens no more streams (said, or heard).
     opening_over: bool,
     complete: bool,
-    /// Offset behind the acceptor's last DONE, STOP or RESET.
+    /// Offset behind the last DONE, STOP, RESET, REFUSE or EXIT numbered.
     settled_at: u64,
 }
 
 /// Frames in the backlog beyond which a stream waits before it numbers more: one is being written,
 /// one is ready. What is numbered late can still be overtaken by something more urgent.
 const BACKLOG_FRAMES: u64 = 1;
+
+/// The exit code of our own failures, in REFUSE.
+const STATUS_FAILED: u32 = 125;
 
 impl Session {
     /// A new session with nothing sent.
@@ -243,7 +248,8 @@ impl Session {
     }
 
     /// Refuses the peer's stream.
-    pub fn refuse(&mut self, id: StreamId, refuse: Refuse) {
+    pub fn refuse(&mut self, id: StreamId, mut refuse: Refuse) {
+        clip(&mut refuse.message);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.refuse();
             self.control.push_back((id, InnerFrame::Refuse(refuse)));
@@ -317,7 +323,8 @@ impl Session {
     }
 
     /// The source failed, or the pipe is given up.
-    pub fn reset(&mut self, id: StreamId, abort: Abort) {
+    pub fn reset(&mut self, id: StreamId, mut abort: Abort) {
+        clip(&mut abort.message);
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.send(SendInput::Reset)
         {
@@ -338,7 +345,8 @@ impl Session {
     }
 
     /// The sink wants no more, or failed.
-    pub fn stop(&mut self, id: StreamId, abort: Abort) {
+    pub fn stop(&mut self, id: StreamId, mut abort: Abort) {
+        clip(&mut abort.message);
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.recv(RecvInput::Stop)
         {
@@ -423,10 +431,13 @@ impl Session {
     /// # Errors
     /// [`SessionError::AckOutOfRange`]: final.
     pub fn handle_ack(&mut self, now: Instant, offset: u64) -> Result<bool, SessionError> {
+        let was_backlogged = self.is_backlogged();
         let progress = self.outgoing.handle_ack(offset)?;
         if progress > 0 {
             self.rate.handle_acked(now, progress);
-            if self.outgoing.retained() + progress >= self.config.buffer_max {
+            let was_full = self.outgoing.retained() + progress >= self.config.buffer_max;
+            // A faster link takes larger frames: what was a backlog may be none any more.
+            if was_full || was_backlogged && !self.is_backlogged() {
                 self.wake_writers();
             }
         }
@@ -467,7 +478,11 @@ impl Session {
         self.outgoing.number(bytes.len());
         if matches!(
             frame,
-            InnerFrame::Done(_) | InnerFrame::Stop(_) | InnerFrame::Reset(_)
+            InnerFrame::Done(_)
+                | InnerFrame::Stop(_)
+                | InnerFrame::Reset(_)
+                | InnerFrame::Refuse(_)
+                | InnerFrame::Exit(_)
         ) {
             self.settled_at = self.outgoing.numbered();
         }
@@ -482,6 +497,17 @@ impl Session {
     /// The offset to acknowledge because other bytes are leaving anyway; `None` if all is told.
     pub fn take_ack(&mut self) -> Option<u64> {
         self.incoming.take_ack()
+    }
+
+    /// Opener: the peer confirmed everything and cannot be reached any more; COMPLETE will not be
+    /// heard and is not needed (docs/protocol.md section 7).
+    ///
+    /// # Panics
+    /// Before [`Session::is_confirmed`]: an error of the caller.
+    pub fn handle_peer_gone(&mut self) {
+        assert!(self.is_confirmed(), "a lost session is never success");
+        self.complete = true;
+        self.events.push_back(Event::Completed);
     }
 
     /// When [`Session::poll_ack`] will have something.
@@ -520,6 +546,12 @@ impl Session {
         self.complete
     }
 
+    /// Whether the opener opens no more streams.
+    #[must_use]
+    pub fn is_opening_over(&self) -> bool {
+        self.opening_over
+    }
+
     /// Opener: whether the peer has confirmed every stream, so that a peer that is gone took
     /// nothing with it.
     #[must_use]
@@ -527,11 +559,16 @@ impl Session {
         self.complete || (self.opening_over && self.streams.is_empty())
     }
 
-    /// Acceptor: whether the opener is known to have the last DONE, STOP or RESET, and so can end
-    /// well without hearing COMPLETE.
+    /// Acceptor: how much is settled.
     #[must_use]
-    pub fn is_confirmation_acked(&self) -> bool {
-        self.complete && self.outgoing.acked() >= self.settled_at
+    pub fn settled(&self) -> Settled {
+        if !self.complete {
+            Settled::No
+        } else if !self.control.is_empty() || self.outgoing.acked() < self.settled_at {
+            Settled::Said
+        } else {
+            Settled::Confirmed
+        }
     }
 
     /// Streams not settled yet.
@@ -584,6 +621,9 @@ impl Session {
         match frame {
             InnerFrame::Open(open) => return self.handle_open(now, id, open),
             InnerFrame::Exit(exit) if self.was_opened(id) => {
+                if self.streams.get(&id).is_some_and(Stream::is_receiving) {
+                    return Err(SessionError::Protocol("EXIT before the sender's last frame"));
+                }
                 self.events.push_back(Event::Exited(id, exit));
                 return Ok(());
             }
@@ -595,11 +635,15 @@ impl Session {
         if !self.was_opened(id) {
             return Err(SessionError::Protocol("a frame for a stream never opened"));
         }
+        if matches!(frame, InnerFrame::Accept | InnerFrame::Refuse(_)) && !self.is_ours(id) {
+            return Err(SessionError::Protocol("an answer to its own OPEN"));
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
-            // The receiver's words may cross the stream's end; the sender's may not.
+            // The receiver's words and the answer to OPEN may cross the stream's end; what the
+            // sender says may not.
             return match frame {
                 InnerFrame::Credit(_) | InnerFrame::Stop(_) | InnerFrame::Done(_) => Ok(()),
-                InnerFrame::Reset(_) => Ok(()),
+                InnerFrame::Reset(_) | InnerFrame::Accept | InnerFrame::Refuse(_) => Ok(()),
                 _ => Err(SessionError::Protocol(
                     "a frame for a stream that has ended",
                 )),
@@ -628,12 +672,17 @@ impl Session {
                 }
             }
             InnerFrame::Reset(abort) => {
+                // Not news to a receiver that said STOP or DONE before it heard of the reset.
+                let is_news = stream.is_receiving() || stream.is_finished();
                 let was_discarding = stream.is_discarding();
                 stream.handle(RecvInput::ResetReceived)?;
-                if !was_discarding {
+                if is_news && !was_discarding {
                     self.events.push_back(Event::Reset(id, abort));
                 }
-                self.count_reset(now)?;
+                // A reset that our own STOP or REFUSE asked for is no flood of the peer's.
+                if !was_discarding && !self.is_ours(id) {
+                    self.count_reset(now)?;
+                }
             }
             InnerFrame::Stop(abort) => {
                 let owes_reset = stream.handle_stop()?;
@@ -668,6 +717,7 @@ impl Session {
         match (frame, self.config.side) {
             (InnerFrame::Done(_), Side::Acceptor) => {
                 self.opening_over = true;
+                self.events.push_back(Event::OpeningOver);
                 self.complete_if_settled();
                 Ok(())
             }
@@ -692,15 +742,27 @@ impl Session {
                 "a stream id used twice or going down",
             ));
         }
-        if self.opening_over {
+        // The acceptor's OPEN may cross the opener's word that no more will be opened.
+        if self.opening_over && self.config.side == Side::Acceptor {
             return Err(SessionError::Protocol("OPEN after the last stream"));
         }
-        if self.streams.len() >= self.config.streams_max {
+        // Refused streams stay until the peer has heard of it; an honest one soon has.
+        if self.streams.len() >= self.config.streams_max.saturating_mul(2) {
             return Err(SessionError::Flow("more streams than allowed"));
         }
         self.peer_highest = id.0;
-        self.streams.insert(id, Stream::new(now, open.interactive));
-        self.events.push_back(Event::Opened(id, open));
+        let mut stream = Stream::new(now, open.interactive);
+        if self.streams.len() < self.config.streams_max {
+            self.events.push_back(Event::Opened(id, open));
+        } else {
+            stream.refuse();
+            let refuse = Refuse {
+                status: STATUS_FAILED,
+                message: format!("more than {} open streams", self.config.streams_max),
+            };
+            self.control.push_back((id, InnerFrame::Refuse(refuse)));
+        }
+        self.streams.insert(id, stream);
         Ok(())
     }
 
@@ -770,7 +832,7 @@ impl Session {
         for stream in self.streams.values() {
             stream.assert_invariants();
         }
-        assert!(self.streams.len() <= self.config.streams_max);
+        assert!(self.streams.len() <= self.config.streams_max.saturating_mul(2));
         assert!(self.outgoing.numbered() <= OFFSET_MAX);
         assert!(
             self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-use crate::limits::{LINGER, PARK_EXTRA_MAX, RESUME_FOR_MAX};
+use crate::limits::{LINGER, LINGER_UNCONFIRMED, PARK_EXTRA_MAX, RESUME_FOR_MAX};
 use crate::time::Instant;
+
+/// How much is settled when the link is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Bytes or words are still owed.
+    No,
+    /// COMPLETE is said, but the opener may still lack the last DONE: leaving now would make it
+    /// fail although nothing was lost.
+    Said,
+    /// The opener has every DONE, and ends well without us.
+    Confirmed,
+}
 
 /// The acceptor's side of a lost link.
 #[derive(Debug)]
@@ -33,13 +45,13 @@ impl Park {
         self.lost_at = None;
     }
 
-    /// When the session ends for want of a link; `complete` says whether COMPLETE was sent.
+    /// When the session ends for want of a link.
     #[must_use]
-    pub fn poll_timeout(&self, complete: bool) -> Option<Instant> {
-        let wait = if complete {
-            LINGER.min(self.park_for)
-        } else {
-            self.park_for
+    pub fn poll_timeout(&self, settled: Settled) -> Option<Instant> {
+        let wait = match settled {
+            Settled::No => self.park_for,
+            Settled::Said => LINGER_UNCONFIRMED.min(self.park_for),
+            Settled::Confirmed => LINGER.min(self.park_for),
         };
         self.lost_at.map(|at| at + wait)
     }
@@ -67,12 +79,16 @@ mod tests {
     #[test]
     fn lingers_two_seconds_when_all_is_settled() {
         let mut park = Park::new(Duration::from_secs(600));
-        assert_eq!(park.poll_timeout(true), None);
+        assert_eq!(park.poll_timeout(Settled::Confirmed), None);
         let lost = Instant::from_origin(Duration::from_secs(1));
         park.handle_lost(lost);
-        assert_eq!(park.poll_timeout(true), Some(lost + LINGER));
-        assert_eq!(park.poll_timeout(false), Some(lost + park.park_for()));
+        assert_eq!(park.poll_timeout(Settled::Confirmed), Some(lost + LINGER));
+        assert_eq!(
+            park.poll_timeout(Settled::Said),
+            Some(lost + LINGER_UNCONFIRMED)
+        );
+        assert_eq!(park.poll_timeout(Settled::No), Some(lost + park.park_for()));
         park.handle_attached();
-        assert_eq!(park.poll_timeout(false), None);
+        assert_eq!(park.poll_timeout(Settled::No), None);
     }
 }

@@ -169,6 +169,16 @@ impl Stream {
         }
     }
 
+    /// Whether the sender's last frame (FIN or RESET) is still to come.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.recv, RecvState::Open | RecvState::Stopping)
+    }
+
+    /// Whether all has come and the sink is still at work.
+    pub(super) fn is_finished(&self) -> bool {
+        self.recv == RecvState::Finished
+    }
+
     /// Whether arriving bytes are dropped because the sink wants no more.
     pub(super) fn is_discarding(&self) -> bool {
         self.recv == RecvState::Stopping

@@ -1,6 +1,8 @@
 //! Payloads of control frames, in Protobuf so that they can grow (docs/protocol.md section 3; the
 //! schema there and these types are the same, field by field).
 
+use crate::limits::MESSAGE_MAX;
+
 /// First frame of the dialling side.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Hello {
@@ -217,4 +219,10 @@ pub struct Exit {
     /// Whether it left a core.
     #[prost(bool, tag = "3")]
     pub core_dumped: bool,
+}
+
+/// Cuts a message for people to what a frame may carry, at a character's end.
+pub fn clip(message: &mut String) {
+    let end = message.floor_char_boundary(MESSAGE_MAX);
+    message.truncate(end);
 }

@@ -1,0 +1,34 @@
+//! Measures farpipe and other pipes, all in the same way; started by `cargo xtask bench-peers`.
+//!
+//! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
+//! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
+//! tables.
+
+mod bulk;
+mod input;
+mod options;
+mod peer;
+mod ping;
+mod process;
+mod report;
+mod sink;
+mod writes;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["sink"] => sink::run(),
+        ["writes", size, count] => writes::run(size.parse()?, count.parse()?),
+        ["peers", ref options @ ..] => match options::parse(options)? {
+            Some(options) => report::run(&options),
+            None => {
+                print!("{}", options::USAGE);
+                Ok(())
+            }
+        },
+        _ => bail!("usage: farpipe-bench peers [OPTIONS] | sink | writes SIZE COUNT"),
+    }
+}

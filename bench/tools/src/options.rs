@@ -1,0 +1,111 @@
+//! Command line of `peers`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+pub const USAGE: &str = "\
+usage: farpipe-bench peers [OPTIONS]
+
+  --size SIZE        bytes of the bulk transfer, with KiB, MiB or GiB (default 2GiB)
+  --small SIZE       bytes written 100 at a time (default 200MiB)
+  --pings N          round trips a round (default 20000)
+  --rounds N         rounds over all configurations (default 7)
+  --only A,B         only configurations whose name contains A or B
+  --tables A,B       of bulk, small, ping (default all)
+  --json             print every figure of every round as JSON instead of the tables
+  --program N=PATH   where the program of peer N lies; peers without one are left out
+";
+
+#[derive(Debug)]
+pub struct Options {
+    pub size: u64,
+    pub small: u64,
+    pub pings: usize,
+    pub rounds: usize,
+    pub only: Vec<String>,
+    pub tables: Vec<String>,
+    pub json: bool,
+    pub programs: HashMap<String, PathBuf>,
+}
+
+/// `None` when help was asked for.
+pub fn parse(args: &[&str]) -> Result<Option<Options>> {
+    let mut options = Options {
+        size: 2 << 30,
+        small: 200 << 20,
+        pings: 20_000,
+        rounds: 7,
+        only: Vec::new(),
+        tables: ["bulk", "small", "ping"].map(str::to_owned).to_vec(),
+        json: false,
+        programs: HashMap::new(),
+    };
+    let mut args = args.iter();
+    while let Some(&arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} wants a value"));
+        match arg {
+            "--size" => options.size = size(value()?)?,
+            "--small" => options.small = size(value()?)?,
+            "--pings" => options.pings = value()?.parse()?,
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--only" => options.only = list(value()?),
+            "--tables" => options.tables = list(value()?),
+            "--json" => options.json = true,
+            "--program" => {
+                let (name, path) = value()?.split_once('=').context("--program wants N=PATH")?;
+                options
+                    .programs
+                    .insert(name.to_owned(), PathBuf::from(path));
+            }
+            "--help" | "-h" => return Ok(None),
+            _ => bail!("unknown option {arg}\n{USAGE}"),
+        }
+    }
+    Ok(Some(options))
+}
+
+impl Options {
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    pub fn wants_table(&self, table: &str) -> bool {
+        self.tables.iter().any(|name| name == table)
+    }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::to_owned).collect()
+}
+
+fn size(text: &str) -> Result<u64> {
+    let (digits, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => bail!("{text}: sizes are in KiB, MiB or GiB"),
+    };
+    let number: u64 = digits
+        .parse()
+        .with_context(|| format!("{text} is no size"))?;
+    Ok(number << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units() {
+        assert_eq!(size("2GiB").unwrap(), 2 << 30);
+        assert_eq!(size("100").unwrap(), 100);
+        assert!(size("2GB").is_err());
+    }
+}

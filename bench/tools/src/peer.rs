@@ -1,0 +1,117 @@
+//! The pipes that are compared, and how each is started.
+
+/// How the connecting side learns where to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// We choose a free port and wait until something listens there.
+    Chosen,
+    /// The listener chooses and says `listening on URL` on stderr.
+    Announced,
+}
+
+/// One configuration. In arguments `PORT` stands for the chosen port, `URL` for what was
+/// announced.
+#[derive(Debug)]
+pub struct Peer {
+    pub name: &'static str,
+    /// The program's key in `--program`.
+    pub program: &'static str,
+    pub address: Address,
+    /// The receiving side: to stdout.
+    pub listen: &'static [&'static str],
+    /// The sending side: from stdin.
+    pub connect: &'static [&'static str],
+    /// Both sides for round trips through a far `cat`, if it can do that.
+    pub echo: Option<(&'static [&'static str], &'static [&'static str])>,
+}
+
+/// The configurations that others are compared with.
+pub const LOCAL: &str = "local pipe";
+pub const SOCAT: &str = "socat -b 262144";
+pub const GORILLA: &str = "Go, gorilla";
+
+pub const PEERS: &[Peer] = &[
+    Peer {
+        name: "farpipe ws",
+        program: "farpipe",
+        address: Address::Announced,
+        listen: &["listen", "ws://127.0.0.1:0"],
+        connect: &["connect", "URL"],
+        echo: Some((
+            &["listen", "ws://127.0.0.1:0", "exec:cat"],
+            &["connect", "URL"],
+        )),
+    },
+    Peer {
+        name: "farpipe fp",
+        program: "farpipe",
+        address: Address::Announced,
+        listen: &["listen", "fp://127.0.0.1:0"],
+        connect: &["connect", "URL"],
+        echo: Some((
+            &["listen", "fp://127.0.0.1:0", "exec:cat"],
+            &["connect", "URL"],
+        )),
+    },
+    Peer {
+        name: SOCAT,
+        program: "socat",
+        address: Address::Chosen,
+        listen: &[
+            "-u",
+            "-b",
+            "262144",
+            "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr",
+            "STDOUT",
+        ],
+        connect: &["-u", "-b", "262144", "STDIN", "TCP:127.0.0.1:PORT"],
+        echo: None,
+    },
+    Peer {
+        name: "socat",
+        program: "socat",
+        address: Address::Chosen,
+        listen: &["-u", "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr", "STDOUT"],
+        connect: &["-u", "STDIN", "TCP:127.0.0.1:PORT"],
+        echo: Some((
+            &[
+                "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr,nodelay",
+                "EXEC:cat",
+            ],
+            &["-", "TCP:127.0.0.1:PORT,nodelay"],
+        )),
+    },
+    Peer {
+        name: "ncat",
+        program: "ncat",
+        address: Address::Chosen,
+        listen: &["--recv-only", "-l", "127.0.0.1", "PORT"],
+        connect: &["--send-only", "127.0.0.1", "PORT"],
+        echo: None,
+    },
+    Peer {
+        name: "websocat",
+        program: "websocat",
+        address: Address::Chosen,
+        listen: &[
+            "--binary",
+            "--oneshot",
+            "--unidirectional",
+            "ws-l:127.0.0.1:PORT",
+            "stdio:",
+        ],
+        connect: &["--binary", "ws://127.0.0.1:PORT/"],
+        echo: Some((
+            &["--binary", "ws-l:127.0.0.1:PORT", "cmd:cat"],
+            &["--binary", "ws://127.0.0.1:PORT/"],
+        )),
+    },
+    Peer {
+        name: GORILLA,
+        program: "gorilla",
+        address: Address::Announced,
+        listen: &["-listen", "127.0.0.1:0"],
+        connect: &["-connect", "URL"],
+        echo: None,
+    },
+];

@@ -1,0 +1,139 @@
+//! Child processes: started with their stderr read, waited for with a limit, their CPU time counted.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
+/// Lines of stderr kept for messages; more are dropped, never waited for.
+const STDERR_LINES: usize = 64;
+
+/// How long a program may take to listen, and to end once its work is done.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A program that runs. Killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    stderr: Receiver<String>,
+}
+
+impl Process {
+    pub fn start(program: &Path, args: &[String], stdin: Stdio, stdout: Stdio) -> Result<Self> {
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let (lines, stderr) = sync_channel(STDERR_LINES);
+        let from = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        // Ends with the child; nothing waits for it.
+        thread::spawn(move || {
+            for line in from.lines().map_while(Result::ok) {
+                // Full: the line is lost, the child must not block.
+                let _ = lines.try_send(line);
+            }
+        });
+        Ok(Self {
+            name,
+            child,
+            stderr,
+        })
+    }
+
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("stdin is piped")
+    }
+
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("stdout is piped")
+    }
+
+    /// The URL in a line `… listening on URL`.
+    pub fn announced(&self) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.stderr.recv_timeout(left) else {
+                bail!("{} did not say where it listens", self.name);
+            };
+            if let Some((_, url)) = line.split_once("listening on ") {
+                return Ok(url.split_whitespace().next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+
+    /// Waits until something listens on `port` without connecting, which could use it up.
+    pub fn wait_listening(&mut self, port: u16) -> Result<()> {
+        let local = format!("0100007F:{port:04X}");
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let table = std::fs::read_to_string("/proc/net/tcp")?;
+            let listens = |line: &str| {
+                let mut words = line.split_whitespace().skip(1);
+                words.next() == Some(&local) && words.nth(1) == Some("0A")
+            };
+            if table.lines().any(listens) {
+                return Ok(());
+            }
+            if self.child.try_wait()?.is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        bail!("{} does not listen: {}", self.name, self.complaints())
+    }
+
+    /// Waits for the end; seconds of user and system time that the process and its own children
+    /// took. Only one thread may wait for children while this does.
+    pub fn finish(mut self) -> Result<f64> {
+        let before = cpu_of_children()?;
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                bail!("{} does not end", self.name);
+            }
+            thread::sleep(Duration::from_micros(200));
+        };
+        let cpu = cpu_of_children()? - before;
+        if !status.success() {
+            bail!("{}: {status}: {}", self.name, self.complaints());
+        }
+        Ok(cpu)
+    }
+
+    fn complaints(&self) -> String {
+        self.stderr.try_iter().collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when the process has ended, which is the usual case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn cpu_of_children() -> Result<f64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
+}

@@ -1,0 +1,104 @@
+//! How fast WebSocket libraries move bulk data, and what framing in place gains.
+//!
+//! One sending and one receiving thread, one connection over loopback, every library used in the
+//! fastest way that its API offers, under farpipe's own condition: the sender keeps each message
+//! until the receiver acknowledged it, because it may have to send it again. The handshake is left
+//! out. Rounds are interleaved over the libraries, so that a slow minute of the machine hits all.
+
+mod link;
+mod report;
+mod retain;
+mod subject;
+
+use anyhow::{Context, Result, bail};
+
+use link::{Direction, Link};
+use report::{Cell, Report};
+use subject::SUBJECTS;
+
+/// Bytes of payload in each message.
+const MESSAGES: [usize; 5] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
+
+const USAGE: &str = "\
+usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--keep-last]
+
+  --rounds N     rounds over all libraries (default 7)
+  --mib N        MiB a transfer (default 512)
+  --only TEXT    only libraries whose name contains TEXT
+  --keep-last    keep the last 8 MiB sent, whatever was acknowledged
+";
+
+struct Options {
+    rounds: usize,
+    total: u64,
+    only: String,
+    keep_last: bool,
+}
+
+fn main() -> Result<()> {
+    let Some(options) = parse(std::env::args().skip(1))? else {
+        print!("{USAGE}");
+        return Ok(());
+    };
+    let subjects: Vec<_> = SUBJECTS
+        .iter()
+        .filter(|subject| subject.name.contains(&options.only))
+        .collect();
+    for subject in &subjects {
+        for direction in Direction::BOTH {
+            Link::new(direction, 100_000, 10_000_000, options.keep_last)
+                .verified()
+                .run(subject)
+                .with_context(|| format!("{} does not carry bytes faithfully", subject.name))?;
+        }
+    }
+    let mut report = Report::default();
+    for round in 1..=options.rounds {
+        for direction in Direction::BOTH {
+            for message in MESSAGES {
+                for subject in &subjects {
+                    let link = Link::new(direction, message, options.total, options.keep_last);
+                    let outcome = link.run(subject).context(subject.name)?;
+                    report.add(
+                        Cell {
+                            direction,
+                            message,
+                            subject: subject.name,
+                        },
+                        outcome,
+                    );
+                }
+            }
+        }
+        eprintln!("round {round} of {} done", options.rounds);
+    }
+    for direction in Direction::BOTH {
+        print!("{}", report.table(direction, &MESSAGES, &subjects));
+    }
+    println!("\nHow the sender keeps what it sent:");
+    for subject in &subjects {
+        println!("- {}: {}", subject.name, subject.retention);
+    }
+    Ok(())
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
+    let mut options = Options {
+        rounds: 7,
+        total: 512 << 20,
+        only: String::new(),
+        keep_last: false,
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} wants a value"));
+        match arg.as_str() {
+            "--rounds" => options.rounds = value()?.parse()?,
+            "--mib" => options.total = value()?.parse::<u64>()? << 20,
+            "--only" => options.only = value()?,
+            "--keep-last" => options.keep_last = true,
+            "--help" | "-h" => return Ok(None),
+            _ => bail!("unknown option {arg}\n{USAGE}"),
+        }
+    }
+    Ok(Some(options))
+}

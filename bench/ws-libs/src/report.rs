@@ -1,0 +1,67 @@
+//! Medians, as tables for docs/.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use crate::link::{Direction, Outcome};
+use crate::subject::Subject;
+
+/// What was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cell {
+    pub direction: Direction,
+    pub message: usize,
+    pub subject: &'static str,
+}
+
+/// Every outcome.
+#[derive(Debug, Default)]
+pub struct Report {
+    outcomes: HashMap<Cell, Vec<Outcome>>,
+}
+
+impl Report {
+    pub fn add(&mut self, cell: Cell, outcome: Outcome) {
+        self.outcomes.entry(cell).or_default().push(outcome);
+    }
+
+    /// Markdown: a row a subject, a column a message size, GB/s (and CPU seconds a GiB).
+    pub fn table(&self, direction: Direction, messages: &[usize], subjects: &[&Subject]) -> String {
+        let mut text = format!(
+            "\n{}, GB/s (CPU s/GiB of both ends)\n\n| |",
+            direction.title()
+        );
+        for message in messages {
+            let _ = write!(text, " {} KiB |", message >> 10);
+        }
+        text.push_str("\n|---|");
+        text.push_str(&"---|".repeat(messages.len()));
+        for subject in subjects {
+            let _ = write!(text, "\n| {} |", subject.name);
+            for &message in messages {
+                let cell = Cell {
+                    direction,
+                    message,
+                    subject: subject.name,
+                };
+                let outcomes = self.outcomes.get(&cell).map_or(&[][..], Vec::as_slice);
+                let rate = median(outcomes.iter().map(|outcome| outcome.rate));
+                let cpu = median(outcomes.iter().map(|outcome| outcome.cpu));
+                let _ = write!(text, " {rate:.2} ({cpu:.2}) |");
+            }
+        }
+        text.push('\n');
+        text
+    }
+}
+
+/// The median; of an even number of values the mean of the middle two; 0 of none.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}

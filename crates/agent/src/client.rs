@@ -1,0 +1,58 @@
+//! The opening side of one pipe: what `farpipe connect` does.
+
+use std::sync::Arc;
+
+use farpipe_net::{Dial, Opener, SessionEnd};
+use farpipe_proto::limits::DRAIN;
+
+use crate::endpoint::Endpoint;
+use crate::outcome::{Outcome, PipeError};
+use crate::pipe::{self, Cancel, cancelled};
+use crate::pump::Meter;
+
+/// Opens a session to whoever `dial` leads to and joins `endpoint` to its endpoint, until
+/// everything is settled at both ends.
+///
+/// # Cancellation
+/// Dropping it leaves the peer waiting for a link. Use `cancel`: the peer hears it, and the reply
+/// is awaited for a second.
+pub async fn run(
+    endpoint: Endpoint,
+    opener: Opener,
+    dial: &dyn Dial,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> Outcome {
+    let handle = opener.handle();
+    let Some(stream) = handle.open("") else {
+        let mut outcome = Outcome::default();
+        outcome.fail(PipeError::Local("no stream can be opened".to_owned()));
+        return outcome;
+    };
+    let pipe = async {
+        let ended = pipe::run(endpoint, stream, meter, cancel.clone()).await;
+        handle.finish_opening();
+        ended
+    };
+    let session = async {
+        tokio::select! {
+            result = opener.run(dial) => result,
+            () = give_up(cancel.clone()) => {
+                handle.end(SessionEnd::Closed);
+                Err(SessionEnd::Closed)
+            }
+        }
+    };
+    let ((mut outcome, watch), settled) = tokio::join!(pipe, session);
+    pipe::settle(&mut outcome, &watch);
+    if let Err(end) = settled {
+        outcome.fail(end.into());
+    }
+    outcome
+}
+
+/// Ready a moment after `cancel` fired: the peer had its chance to hear it.
+pub(crate) async fn give_up(cancel: Cancel) {
+    cancelled(cancel).await;
+    tokio::time::sleep(DRAIN).await;
+}

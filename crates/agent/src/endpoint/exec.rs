@@ -1,0 +1,392 @@
+//! `exec:CMD` and `sh:CMD`: a child process between two pipes.
+//!
+//! The child's stdin is our sink, its stdout our source; stderr is always inherited, and so is
+//! whichever of the two was not asked for. Children start with SIGPIPE at its default and no
+//! signal blocked: the standard library sees to that.
+//!
+//! Process group: without a controlling terminal (an agent, a service) each child leads a group of
+//! its own, so that a signal reaches everything it started. On a terminal it stays in ours: ^C
+//! then reaches it as it reaches us, and it may read the terminal. Only the child itself is
+//! signalled there.
+//!
+//! Output ends at the end of the child's stdout. A grandchild may hold that open for ever, so once
+//! the child is dead, [`SILENCE_MAX`] without a byte is the end as well.
+
+use std::ffi::{OsStr, OsString};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::pin::Pin;
+use std::process::{Command, ExitStatus, Stdio};
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Sleep, sleep};
+
+use super::fd;
+use super::file::Named;
+use super::pipe::{PipeSink, PipeSource};
+use super::{Endpoint, OpenError, Sink, Source, Use};
+
+pub(super) fn open_words(words: &[OsString], wanted: Use) -> Result<Endpoint, OpenError> {
+    // The parser lets no empty command through; a spec made by hand might be one.
+    let empty = OsString::new();
+    let (program, arguments) = words.split_first().unwrap_or((&empty, &[]));
+    let mut command = Command::new(program);
+    command.args(arguments);
+    open(command, program, wanted)
+}
+
+pub(super) fn open_shell(line: &OsStr, wanted: Use) -> Result<Endpoint, OpenError> {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(line);
+    open(command, "/bin/sh".as_ref(), wanted)
+}
+
+fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, OpenError> {
+    let failed = |error| explain(program, error);
+    let mut endpoint = Endpoint::empty();
+    let mut stdout = None;
+    if wanted.wants_sink() {
+        let (theirs, ours) = io::pipe().map_err(failed)?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        let inner: Box<dyn Sink> = Box::new(PipeSink::new(ours.into()).map_err(failed)?);
+        let name = format!("the stdin of '{}'", program.display()).into();
+        endpoint.sink = Some(Box::new(Named { inner, name }));
+    }
+    if wanted.wants_source() {
+        let (ours, theirs) = io::pipe().map_err(failed)?;
+        command.stdout(Stdio::from(OwnedFd::from(theirs)));
+        let inner: Box<dyn Source> = Box::new(PipeSource::new(ours.into()).map_err(failed)?);
+        let name = format!("the stdout of '{}'", program.display()).into();
+        stdout = Some(Named { inner, name });
+    }
+    let leads_group = !has_terminal();
+    if leads_group {
+        command.process_group(0);
+    }
+    let process = command.spawn().map_err(failed)?;
+    // The child's ends must not stay open here: nobody would ever see an end.
+    drop(command);
+    let child = Child::new(process, leads_group).map_err(failed)?;
+    if let Some(stdout) = stdout {
+        let exited = child.exited.try_clone().map_err(failed)?;
+        endpoint.source = Some(Box::new(OutputSource::new(stdout, exited)));
+    }
+    endpoint.child = Some(child);
+    Ok(endpoint)
+}
+
+fn explain(program: &OsStr, error: io::Error) -> OpenError {
+    let command = program.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::CommandNotFound { command },
+        io::ErrorKind::PermissionDenied => OpenError::CommandNotExecutable {
+            command,
+            source: error,
+        },
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            OpenError::CommandNotExecutable {
+                command,
+                source: error,
+            }
+        }
+        _ => OpenError::Spawn {
+            command,
+            source: error,
+        },
+    }
+}
+
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this status.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        number: i32,
+        /// Whether a core file was written.
+        core_dumped: bool,
+    },
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(number)) => Self::Signal {
+                number,
+                core_dumped: status.core_dumped(),
+            },
+            (None, None) => Self::Code(status.into_raw()),
+        }
+    }
+}
+
+/// A running command.
+///
+/// It is never left a zombie. Dropped before its end, it is hung up: SIGHUP and SIGCONT to it (to
+/// its group, if it leads one), as a terminal does to its commands, and a thread waits for its
+/// end. A command that ignores SIGHUP (nohup) goes on; [`Child::terminate`] is for certainty.
+#[derive(Debug)]
+pub struct Child {
+    /// `None` once reaped, or handed to the reaping thread.
+    process: Option<std::process::Child>,
+    pid: Pid,
+    leads_group: bool,
+    exited: Exited,
+    exit: Option<Exit>,
+}
+
+impl Child {
+    fn new(mut process: std::process::Child, leads_group: bool) -> io::Result<Self> {
+        let pid = Pid::from_child(&process);
+        match Exited::watch(pid) {
+            Ok(exited) => Ok(Self {
+                process: Some(process),
+                pid,
+                leads_group,
+                exited,
+                exit: None,
+            }),
+            Err(error) => {
+                // Out of descriptors or threads: a child nobody could wait for must not run.
+                let _ = process.kill();
+                let _ = process.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// The process's number.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Waits for the end of the process, and reaps it. Cancel safe; says the same again if asked
+    /// again. Output may still be on its way: read the source to its end first.
+    ///
+    /// # Errors
+    /// Only if the system has lost the child, which an ignored SIGCHLD can do.
+    pub async fn wait(&mut self) -> io::Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        poll_fn(|cx| self.exited.poll(cx)).await?;
+        self.reap()
+    }
+
+    /// Sends a signal to the child, or to its group if it leads one. Nothing happens after its
+    /// end.
+    ///
+    /// # Errors
+    /// If the child runs as another user by now.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        if self.process.is_none() {
+            // The number may belong to another process by now.
+            return Ok(());
+        }
+        let sent = if self.leads_group {
+            rustix::process::kill_process_group(self.pid, signal)
+        } else {
+            rustix::process::kill_process(self.pid, signal)
+        };
+        match sent {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends the child: SIGTERM, and SIGKILL once `grace` (usually [`TERMINATE_GRACE`]) is over or
+    /// the child is dead, so that nothing else of its group survives. If dropped, the child
+    /// keeps its SIGTERM.
+    ///
+    /// # Errors
+    /// As for [`Child::signal`] and [`Child::wait`].
+    pub async fn terminate(&mut self, grace: Duration) -> io::Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        self.signal(Signal::TERM)?;
+        // A stopped process takes no signal but these two.
+        self.signal(Signal::CONT)?;
+        let ended = tokio::time::timeout(grace, poll_fn(|cx| self.exited.poll(cx))).await;
+        if ended.is_err() || self.leads_group {
+            // Before the child is reaped, while its number is still its own.
+            self.signal(Signal::KILL)?;
+        }
+        poll_fn(|cx| self.exited.poll(cx)).await?;
+        self.reap()
+    }
+
+    /// Takes the status of a process that has ended.
+    fn reap(&mut self) -> io::Result<Exit> {
+        let lost = || io::Error::other("the child's status was taken by someone else");
+        let process = self.process.as_mut().ok_or_else(lost)?;
+        let exit = Exit::from(process.wait()?);
+        self.process = None;
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Whatever fails here, nobody is left to be told.
+        let _ = self.signal(Signal::HUP);
+        let _ = self.signal(Signal::CONT);
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
+        if let Ok(Some(_)) = process.try_wait() {
+            return;
+        }
+        // Ends with the child; if this process ends first, init reaps.
+        let reaper = thread::Builder::new().name("farpipe-reap".to_owned());
+        let _ = reaper.spawn(move || process.wait());
+    }
+}
+
+/// A descriptor that becomes readable when a process has ended, reaped or not: a pidfd, or where
+/// there is none the end of a pipe whose other end a waiting thread holds.
+#[derive(Debug)]
+struct Exited(AsyncFd<OwnedFd>);
+
+impl Exited {
+    fn watch(pid: Pid) -> io::Result<Self> {
+        let fd = match pidfd(pid) {
+            Ok(fd) => fd,
+            Err(_) => waiting_thread(pid)?,
+        };
+        Ok(Self(fd::register(fd, Interest::READABLE)?))
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        let fd = fd::dup(self.0.as_fd())?;
+        Ok(Self(fd::register(fd, Interest::READABLE)?))
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.0.poll_read_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    use rustix::process::{PidfdFlags, pidfd_open};
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_pid: Pid) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn waiting_thread(pid: Pid) -> io::Result<OwnedFd> {
+    let (ended, running) = io::pipe()?;
+    thread::Builder::new()
+        .name("farpipe-wait".to_owned())
+        .spawn(move || {
+            // Leaves the zombie to whoever reaps it.
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while let Err(rustix::io::Errno::INTR) =
+                rustix::process::waitid(WaitId::Pid(pid), options)
+            {}
+            drop(running);
+        })?;
+    Ok(ended.into())
+}
+
+/// A child's stdout, which ends at the latest [`SILENCE_MAX`] after the child if nothing comes.
+#[derive(Debug)]
+struct OutputSource<S> {
+    /// `None` after the end: the reading end is closed at once.
+    inner: Option<S>,
+    exited: Exited,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: Source> OutputSource<S> {
+    fn new(inner: S, exited: Exited) -> Self {
+        Self {
+            inner: Some(inner),
+            exited,
+            silence: None,
+        }
+    }
+
+    /// Ready when the silence after the child's end has lasted long enough.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.silence.is_none() {
+            if ready!(self.exited.poll(cx)).is_err() {
+                // The runtime is shutting down.
+                return Poll::Pending;
+            }
+            self.silence = Some(Box::pin(sleep(SILENCE_MAX)));
+        }
+        match &mut self.silence {
+            Some(silence) => silence.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<S: Source> Source for OutputSource<S> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Poll::Ready(result) = inner.poll_ready(cx) {
+            return Poll::Ready(result);
+        }
+        ready!(self.poll_silence(cx));
+        tracing::debug!("a command's stdout stayed open and silent after its end");
+        self.inner = None;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_ready(cx))?;
+            let Some(inner) = &mut self.inner else {
+                return Poll::Ready(Ok(0));
+            };
+            match inner.poll_read(cx, buf, max) {
+                Poll::Ready(Ok(0)) => {
+                    self.inner = None;
+                    return Poll::Ready(Ok(0));
+                }
+                Poll::Ready(result) => {
+                    self.silence = None;
+                    return Poll::Ready(result);
+                }
+                // Ready a moment ago: look again, which also looks at the clock.
+                Poll::Pending => ready!(self.poll_silence(cx)),
+            }
+        }
+    }
+}
+
+/// How long [`Child::terminate`] usually waits between SIGTERM and SIGKILL.
+pub const TERMINATE_GRACE: Duration = Duration::from_secs(5);
+/// How long a dead child's stdout may be open and silent before it counts as ended.
+const SILENCE_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,193 @@
+//! `PATH`: a regular file, a FIFO or a device, found out from the open descriptor.
+//!
+//! Regular files are created if missing (0666 and the umask), truncated and written in place.
+//! Opening a FIFO to write waits for its reader, as open(2) does, but without blocking the
+//! runtime. Opening one to read does not wait: the source is pending until the first writer has
+//! come, and ends when the last one has left.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{Half, IoContext};
+use super::fd::{self, Kind};
+use super::pipe::{PipeSink, PipeSource};
+use super::thread::{ThreadSink, ThreadSource};
+use super::{Endpoint, OpenError, Sink, Source, Use};
+
+pub(super) async fn open(path: &Path, wanted: Use) -> Result<Endpoint, OpenError> {
+    let mut endpoint = Endpoint::empty();
+    match wanted {
+        Use::Both => {
+            return Err(OpenError::PathNeedsDirection {
+                path: path.to_owned(),
+            });
+        }
+        Use::Source => {
+            let failed = |error| explain(path, Half::Source, error);
+            let fd = open_to_read(path).map_err(failed)?;
+            endpoint.size_hint = size_hint(&fd);
+            endpoint.source_is_terminal = rustix::termios::isatty(&fd);
+            let name: Arc<str> = path.display().to_string().into();
+            let inner = source(fd).map_err(failed)?;
+            endpoint.source = Some(Box::new(Named { inner, name }));
+        }
+        Use::Sink => {
+            let failed = |error| explain(path, Half::Sink, error);
+            let fd = open_to_write(path).await.map_err(failed)?;
+            let name: Arc<str> = path.display().to_string().into();
+            let inner = sink(fd).map_err(failed)?;
+            endpoint.sink = Some(Box::new(Named { inner, name }));
+        }
+    }
+    Ok(endpoint)
+}
+
+/// `O_NONBLOCK` is for FIFOs, and so that a serial line does not wait for its carrier.
+fn open_to_read(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+async fn open_to_write(path: &Path) -> io::Result<OwnedFd> {
+    let flags =
+        OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut pause = FIFO_PAUSE_MIN;
+    loop {
+        // Created only when missing: with O_CREAT Linux refuses other users' FIFOs in /tmp.
+        let opened = match rustix::fs::open(path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                rustix::fs::open(path, flags | OFlags::CREATE, Mode::from_raw_mode(0o666))
+            }
+            opened => opened,
+        };
+        match opened {
+            Ok(fd) => return Ok(fd),
+            // A FIFO without a reader.
+            Err(Errno::NXIO) if is_fifo(path) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(FIFO_PAUSE_MAX);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_fifo(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+fn size_hint(fd: &OwnedFd) -> Option<u64> {
+    match fd::kind(fd.as_fd()) {
+        Ok(Kind::Regular) => fd::size_left(fd.as_fd()),
+        Ok(Kind::Pipe | Kind::Socket | Kind::Directory | Kind::Device) | Err(_) => None,
+    }
+}
+
+fn source(fd: OwnedFd) -> io::Result<Box<dyn Source>> {
+    let kind = fd::kind(fd.as_fd())?;
+    Ok(match kind {
+        Kind::Pipe => Box::new(PipeSource::new(fd)?),
+        Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
+        Kind::Regular | Kind::Device | Kind::Socket => {
+            set_blocking(&fd)?;
+            Box::new(ThreadSource::new(fd, kind))
+        }
+    })
+}
+
+fn sink(fd: OwnedFd) -> io::Result<Box<dyn Sink>> {
+    let kind = fd::kind(fd.as_fd())?;
+    Ok(match kind {
+        Kind::Pipe => Box::new(PipeSink::new(fd)?),
+        Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
+        Kind::Regular | Kind::Device | Kind::Socket => {
+            set_blocking(&fd)?;
+            Box::new(ThreadSink::new(fd, kind)?)
+        }
+    })
+}
+
+/// The description is ours alone: it was opened here.
+fn set_blocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags - OFlags::NONBLOCK)?)
+}
+
+fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
+    let owned = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::NotFound { path: owned, half },
+        io::ErrorKind::PermissionDenied => OpenError::PermissionDenied { path: owned, half },
+        io::ErrorKind::IsADirectory => OpenError::IsDirectory { path: owned, half },
+        _ if is_socket(path) => OpenError::IsSocket { path: owned, half },
+        _ => OpenError::Open {
+            path: owned,
+            half,
+            source: error,
+        },
+    }
+}
+
+/// Adds the endpoint's name to its errors.
+#[derive(Debug)]
+pub(super) struct Named<T> {
+    pub(super) inner: T,
+    pub(super) name: Arc<str>,
+}
+
+impl Source for Named<Box<dyn Source>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
+        self.inner.poll_ready(cx).map_err(named)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
+        self.inner.poll_read(cx, buf, max).map_err(named)
+    }
+}
+
+impl Sink for Named<Box<dyn Sink>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
+        self.inner.poll_write(cx, bufs).map_err(named)
+    }
+
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inner.poll_reader_gone(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
+        self.inner.poll_close(cx).map_err(named)
+    }
+}
+
+/// A FIFO without a reader is tried again after this…
+const FIFO_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// …and then less and less often: at most this long after its reader came.
+const FIFO_PAUSE_MAX: Duration = Duration::from_millis(50);

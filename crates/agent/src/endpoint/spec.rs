@@ -1,0 +1,257 @@
+//! What an endpoint is called on the command line: `-`, `PATH`, `exec:CMD`, `sh:CMD`.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Which endpoint to open. Made from text by [`EndpointSpec::parse`] or [`str::parse`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointSpec {
+    /// `-`: this process's stdin and stdout.
+    Stdio,
+    /// A regular file, FIFO or device; which one is found out from the open descriptor.
+    Path(PathBuf),
+    /// `exec:CMD`: a program and its arguments, at least one word, the first not empty.
+    Exec(Vec<OsString>),
+    /// `sh:CMD`: a command line for `/bin/sh -c`.
+    Shell(OsString),
+}
+
+impl EndpointSpec {
+    /// Whether it is read or written, but not both: the caller must say which.
+    #[must_use]
+    pub fn needs_direction(&self) -> bool {
+        matches!(self, Self::Path(_))
+    }
+
+    /// Reads a spec. What stands before the first `:` is a kind, unless a `/` comes earlier:
+    /// `./a:b` is the file `a:b`.
+    ///
+    /// # Errors
+    /// See [`SpecError`].
+    pub fn parse(text: &OsStr) -> Result<Self, SpecError> {
+        let bytes = text.as_bytes();
+        if bytes.is_empty() {
+            return Err(SpecError::Empty);
+        }
+        if bytes == b"-" {
+            return Ok(Self::Stdio);
+        }
+        match split_kind(bytes) {
+            None => Ok(Self::Path(PathBuf::from(text))),
+            Some((b"exec", rest)) => parse_words(rest),
+            Some((b"sh", rest)) => parse_shell(rest),
+            Some((kind, _)) => {
+                let kind = String::from_utf8_lossy(kind).into_owned();
+                Err(if LATER_KINDS.contains(&kind.as_str()) {
+                    SpecError::NotSupportedYet { kind }
+                } else {
+                    SpecError::UnknownKind { kind }
+                })
+            }
+        }
+    }
+}
+
+impl FromStr for EndpointSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        Self::parse(OsStr::new(text))
+    }
+}
+
+/// The way to write it, for people: not every non-UTF-8 spec survives it.
+impl fmt::Display for EndpointSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("-"),
+            Self::Path(path) => {
+                let bytes = path.as_os_str().as_bytes();
+                if bytes == b"-" || split_kind(bytes).is_some() {
+                    f.write_str("./")?;
+                }
+                write!(f, "{}", path.display())
+            }
+            Self::Exec(words) => {
+                let words = words.iter().map(|word| word.as_bytes());
+                let joined = shlex::bytes::Quoter::new().allow_nul(true).join(words);
+                let joined = joined.unwrap_or_default();
+                write!(f, "exec:{}", String::from_utf8_lossy(&joined))
+            }
+            Self::Shell(command) => write!(f, "sh:{}", command.display()),
+        }
+    }
+}
+
+/// Why a spec could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// Nothing at all.
+    #[error("empty endpoint: use - for stdin and stdout, a PATH, exec:CMD or sh:CMD")]
+    Empty,
+    /// A first word that is no kind.
+    #[error(
+        "unknown kind '{kind}:': known are -, PATH, exec:CMD and sh:CMD; \
+         for a file of that name write ./{kind}:…"
+    )]
+    UnknownKind {
+        /// What stood before the `:`.
+        kind: String,
+    },
+    /// A kind that this version does not have.
+    #[error("'{kind}:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD")]
+    NotSupportedYet {
+        /// What stood before the `:`.
+        kind: String,
+    },
+    /// `exec:` or `sh:` without a command.
+    #[error("'{kind}:' needs a command: {kind}:CMD")]
+    EmptyCommand {
+        /// `exec` or `sh`.
+        kind: &'static str,
+    },
+    /// A quote without its partner, or a backslash at the end.
+    #[error("unbalanced quotes in 'exec:{command}': a quote is not closed, or \\ ends the command")]
+    UnbalancedQuotes {
+        /// The command.
+        command: String,
+    },
+    /// Words with a NUL byte cannot be arguments.
+    #[error("a command cannot contain a NUL byte")]
+    NulByte,
+}
+
+/// Kinds of the design that have no file here yet. They are names now, so that nobody's file is
+/// taken for one later.
+const LATER_KINDS: &[&str] = &[
+    "tcp",
+    "tcp-listen",
+    "unix",
+    "unix-listen",
+    "ws",
+    "wss",
+    "ws-listen",
+    "wss-listen",
+    "topic",
+    "kafka",
+    "nats",
+];
+
+fn split_kind(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&b| b == b':' || b == b'/')?;
+    (bytes[at] == b':').then(|| (&bytes[..at], &bytes[at + 1..]))
+}
+
+fn parse_words(command: &[u8]) -> Result<EndpointSpec, SpecError> {
+    if command.contains(&0) {
+        return Err(SpecError::NulByte);
+    }
+    let words = shlex::bytes::split(command).ok_or_else(|| SpecError::UnbalancedQuotes {
+        command: String::from_utf8_lossy(command).into_owned(),
+    })?;
+    if words.first().is_none_or(Vec::is_empty) {
+        return Err(SpecError::EmptyCommand { kind: "exec" });
+    }
+    Ok(EndpointSpec::Exec(
+        words.into_iter().map(OsString::from_vec).collect(),
+    ))
+}
+
+fn parse_shell(command: &[u8]) -> Result<EndpointSpec, SpecError> {
+    if command.contains(&0) {
+        return Err(SpecError::NulByte);
+    }
+    if command.trim_ascii().is_empty() {
+        return Err(SpecError::EmptyCommand { kind: "sh" });
+    }
+    Ok(EndpointSpec::Shell(OsString::from_vec(command.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> EndpointSpec {
+        text.parse().expect(text)
+    }
+
+    fn error(text: &str) -> SpecError {
+        text.parse::<EndpointSpec>().expect_err(text)
+    }
+
+    #[test]
+    fn each_kind_is_recognised() {
+        assert_eq!(parse("-"), EndpointSpec::Stdio);
+        assert_eq!(parse("data.bin"), EndpointSpec::Path("data.bin".into()));
+        assert_eq!(
+            parse("exec:tr a-z 'A B'"),
+            EndpointSpec::Exec(vec!["tr".into(), "a-z".into(), "A B".into()])
+        );
+        assert_eq!(parse("sh:a | b"), EndpointSpec::Shell("a | b".into()));
+    }
+
+    #[test]
+    fn exec_words_are_split_as_posix_says_and_never_expanded() {
+        let EndpointSpec::Exec(words) = parse(r#"exec:echo $HOME * "a b"'c' \$x '' ~"#) else {
+            panic!("not exec");
+        };
+        let expected = ["echo", "$HOME", "*", "a bc", "$x", "", "~"];
+        assert_eq!(words, expected.map(OsString::from));
+    }
+
+    #[test]
+    fn a_slash_before_the_colon_makes_a_path() {
+        assert_eq!(parse("./a:b"), EndpointSpec::Path("./a:b".into()));
+        assert_eq!(
+            parse("/tmp/exec:x"),
+            EndpointSpec::Path("/tmp/exec:x".into())
+        );
+        assert_eq!(parse("./-"), EndpointSpec::Path("./-".into()));
+    }
+
+    #[test]
+    fn paths_need_not_be_utf8() {
+        let odd = OsStr::from_bytes(b"\xff\xfe");
+        let spec = EndpointSpec::parse(odd).expect("a path");
+        assert_eq!(spec, EndpointSpec::Path(odd.into()));
+    }
+
+    #[test]
+    fn errors_name_the_kind_and_the_way_out() {
+        let text = error("foo:bar").to_string();
+        assert!(text.contains("unknown kind 'foo:'"), "{text}");
+        assert!(
+            text.contains("exec:CMD") && text.contains("./foo:"),
+            "{text}"
+        );
+        for kind in LATER_KINDS {
+            let expected = SpecError::NotSupportedYet {
+                kind: (*kind).to_owned(),
+            };
+            assert_eq!(error(&format!("{kind}:x")), expected);
+        }
+        assert_eq!(error(""), SpecError::Empty);
+        for empty in ["exec:", "exec:  ", "exec:''"] {
+            assert_eq!(error(empty), SpecError::EmptyCommand { kind: "exec" });
+        }
+        assert_eq!(error("sh: "), SpecError::EmptyCommand { kind: "sh" });
+        for open in ["exec:echo 'a", "exec:echo \"a", "exec:echo \\"] {
+            assert!(matches!(error(open), SpecError::UnbalancedQuotes { .. }));
+        }
+        assert_eq!(error("exec:a\0b"), SpecError::NulByte);
+        assert_eq!(error("sh:a\0b"), SpecError::NulByte);
+    }
+
+    #[test]
+    fn what_is_displayed_reads_back() {
+        for text in ["-", "./-", "x/y", "./a:b", "exec:a 'b c' ''", "sh:a | b"] {
+            let spec = parse(text);
+            assert_eq!(parse(&spec.to_string()), spec, "{text}");
+        }
+        assert_eq!(EndpointSpec::Path("a:b".into()).to_string(), "./a:b");
+    }
+}

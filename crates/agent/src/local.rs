@@ -1,0 +1,174 @@
+//! A pipe between two endpoints of this process, without a session.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+
+use crate::endpoint::{Child, Endpoint, Sink, Source, TERMINATE_GRACE};
+use crate::outcome::{Outcome, PipeError, describe};
+use crate::pipe::{Cancel, cancelled};
+use crate::pump::Meter;
+
+/// Bytes read at once: large enough that system calls do not matter, small enough for the cache.
+const BUFFER: usize = 256 * 1024;
+/// Turns in one poll before the other direction gets its own.
+const TURNS_MAX: usize = 8;
+
+/// Joins `left` and `right` until both directions are over and the commands have ended. A half
+/// that one of them lacks leaves its partner unused: the direction is over at once.
+///
+/// # Cancellation
+/// As for [`crate::pipe::run`].
+pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Cancel) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (left_child, right_child) = (left.child, right.child);
+    let mut there = Direction::new(left.source, right.sink);
+    let mut back = Direction::new(right.source, left.sink);
+    let left_is_terminal = left.source_is_terminal;
+    let ended = tokio::select! {
+        () = poll_fn(|cx| {
+            there.poll(cx, &meter.sent, &mut outcome);
+            back.poll(cx, &meter.received, &mut outcome);
+            if back.is_over() && left_is_terminal {
+                there.end();
+            }
+            if outcome.error.is_some() || (there.is_over() && back.is_over()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }) => true,
+        () = cancelled(cancel.clone()) => false,
+    };
+    if !ended {
+        outcome.fail(PipeError::Cancelled);
+    }
+    there.end();
+    back.end();
+    outcome.local_exit = end_child(left_child, &mut outcome, cancel.clone()).await;
+    outcome.remote_exit = end_child(right_child, &mut outcome, cancel).await;
+    // The right end plays the far one: a command there that stops reading early is excused.
+    outcome.far_reader_gone = there.reader_gone;
+    outcome.reader_gone = back.reader_gone;
+    outcome.sent = meter.sent.load(Ordering::Relaxed);
+    outcome.received = meter.received.load(Ordering::Relaxed);
+    outcome
+}
+
+async fn end_child(
+    child: Option<Child>,
+    outcome: &mut Outcome,
+    cancel: Cancel,
+) -> Option<crate::endpoint::Exit> {
+    let mut child = child?;
+    let exit = if outcome.error.is_some() {
+        child.terminate(TERMINATE_GRACE).await
+    } else {
+        tokio::select! {
+            exit = child.wait() => exit,
+            () = cancelled(cancel) => {
+                outcome.fail(PipeError::Cancelled);
+                child.terminate(TERMINATE_GRACE).await
+            }
+        }
+    };
+    match exit {
+        Ok(exit) => Some(exit),
+        Err(error) => {
+            outcome.fail(PipeError::Local(format!("waiting for the command: {error}")));
+            None
+        }
+    }
+}
+
+/// One direction: a source, a sink, and the bytes between them.
+struct Direction {
+    source: Option<Box<dyn Source>>,
+    sink: Option<Box<dyn Sink>>,
+    /// Read, not yet written.
+    filled: VecDeque<BytesMut>,
+    /// The buffer to read into.
+    spare: BytesMut,
+    reader_gone: bool,
+}
+
+impl Direction {
+    fn new(
+        source: Option<Box<dyn Source>>,
+        sink: Option<Box<dyn Sink>>,
+    ) -> Self {
+        let whole = source.is_some() && sink.is_some();
+        Self {
+            source: source.filter(|_| whole),
+            sink: sink.filter(|_| whole),
+            filled: VecDeque::new(),
+            spare: BytesMut::new(),
+            reader_gone: false,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.sink.is_none()
+    }
+
+    /// Closes both ends at once.
+    fn end(&mut self) {
+        self.source = None;
+        self.sink = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, count: &AtomicU64, outcome: &mut Outcome) {
+        match self.poll_move(cx, count) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.reader_gone = true;
+            }
+            Poll::Ready(Err(error)) => outcome.fail(PipeError::Local(describe(&error))),
+        }
+        self.end();
+    }
+
+    /// Ready when the direction is over.
+    fn poll_move(&mut self, cx: &mut Context<'_>, count: &AtomicU64) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS_MAX {
+            let Some(sink) = &mut self.sink else {
+                return Poll::Ready(Ok(()));
+            };
+            if let Some(front) = self.filled.front_mut() {
+                let slice = IoSlice::new(front);
+                let written = ready!(sink.poll_write(cx, &[slice]))?;
+                count.fetch_add(written as u64, Ordering::Relaxed);
+                front.advance(written);
+                if front.is_empty()
+                    && let Some(empty) = self.filled.pop_front()
+                {
+                    self.spare = empty;
+                }
+                continue;
+            }
+            let Some(source) = &mut self.source else {
+                return sink.poll_close(cx);
+            };
+            if source.poll_ready(cx)?.is_pending() {
+                // Reported as a write would: the reader's end ends the direction.
+                ready!(sink.poll_reader_gone(cx));
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if !self.spare.try_reclaim(BUFFER) {
+                self.spare = BytesMut::with_capacity(BUFFER);
+            }
+            match ready!(source.poll_read(cx, &mut self.spare, BUFFER))? {
+                0 => self.source = None,
+                _ => self.filled.push_back(self.spare.split()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,278 @@
+//! One pipe, top to bottom: a local endpoint joined to a stream until both directions are over and
+//! the command at the endpoint, if there is one, has ended.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use farpipe_net::{RecvError, SendError, Stream, StreamWatch};
+use farpipe_proto::link::handshake::printable;
+use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
+use tokio::sync::watch;
+
+use crate::endpoint::{Child, Endpoint, TERMINATE_GRACE};
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
+use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
+
+/// Tells a pipe to end: `true` once.
+pub type Cancel = watch::Receiver<bool>;
+
+/// Runs one pipe until both directions are finished, one fails, or `cancel` fires. What went wrong
+/// was told to the peer when this returns. The peer's last words come later, with the settled
+/// session: see [`settle`].
+///
+/// # Cancellation
+/// Dropping it closes the endpoint and resets the stream; a command gets what [`Child`] does when
+/// dropped. Use `cancel` instead, which ends the command in order.
+pub async fn run(endpoint: Endpoint, stream: Stream, meter: Arc<Meter>, cancel: Cancel) -> (Outcome, StreamWatch) {
+    let Endpoint {
+        source,
+        sink,
+        child,
+        source_is_terminal,
+        ..
+    } = endpoint;
+    let mut pipe = Pipe {
+        outbound: source.map(|source| Outbound::new(source, Arc::clone(&meter))),
+        inbound: sink.map(|sink| Inbound::new(sink, Arc::clone(&meter))),
+        stream,
+        outcome: Outcome::default(),
+        source_is_terminal,
+        has_child: child.is_some(),
+        inbound_over: false,
+    };
+    pipe.begin();
+    let ended = tokio::select! {
+        () = poll_fn(|cx| pipe.poll(cx)) => true,
+        () = cancelled(cancel.clone()) => false,
+    };
+    if !ended {
+        pipe.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
+    }
+    pipe.end_child(child, cancel).await;
+    let Pipe {
+        mut outcome,
+        stream,
+        ..
+    } = pipe;
+    outcome.sent = meter.sent.load(Ordering::Relaxed);
+    outcome.received = meter.received.load(Ordering::Relaxed);
+    (outcome, stream.watch)
+}
+
+/// Ready when `cancel` fires; never if its sender is gone.
+pub(crate) async fn cancelled(mut cancel: Cancel) {
+    if cancel.wait_for(|told| *told).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+struct Pipe {
+    /// `None` once over.
+    outbound: Option<Outbound>,
+    inbound: Option<Inbound>,
+    stream: Stream,
+    outcome: Outcome,
+    source_is_terminal: bool,
+    has_child: bool,
+    /// The incoming direction is over, also where there never was a sink.
+    inbound_over: bool,
+}
+
+impl Pipe {
+    /// A half the endpoint does not have is over before it began.
+    fn begin(&mut self) {
+        if self.outbound.is_none() {
+            self.stream.send.finish();
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(outbound) = &mut self.outbound
+            && let Poll::Ready(sent) = outbound.poll(cx, &mut self.stream.send)
+        {
+            self.outbound = None;
+            self.handle_sent(sent);
+        }
+        if let Some(inbound) = &mut self.inbound {
+            if let Poll::Ready(received) = inbound.poll(cx, &mut self.stream.recv) {
+                self.inbound = None;
+                self.handle_received(received);
+            }
+        } else if !self.inbound_over {
+            self.poll_no_sink(cx);
+        }
+        if self.outbound.is_none() && self.inbound.is_none() && self.inbound_over {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    /// Without a sink the peer is not expected to send anything: its end is confirmed, its data
+    /// stopped.
+    fn poll_no_sink(&mut self, cx: &mut Context<'_>) {
+        let mut chunks = std::collections::VecDeque::new();
+        let Poll::Ready(result) = self.stream.recv.poll_chunks(cx, &mut chunks) else {
+            return;
+        };
+        self.inbound_over = true;
+        match result {
+            Ok(false) => self.stream.recv.done(),
+            Ok(true) => self.stream.recv.stop(abort(AbortCode::ReaderGone, "")),
+            Err(error) => self.handle_received(Received::Broken(error)),
+        }
+    }
+
+    fn handle_sent(&mut self, sent: Sent) {
+        match sent {
+            Sent::Finished => {}
+            Sent::SourceFailed(error) => {
+                let message = describe(&error);
+                self.give_up(
+                    PipeError::Local(message.clone()),
+                    AbortCode::Failed,
+                    &message,
+                );
+            }
+            Sent::Refused(SendError::Stopped(abort)) => match AbortCode::from_wire(abort.code) {
+                AbortCode::ReaderGone => self.outcome.far_reader_gone = true,
+                code => self.outcome.fail(remote(code, &abort.message)),
+            },
+            Sent::Refused(SendError::Refused(refuse)) => self.end_with(refused(&refuse)),
+            Sent::Refused(SendError::Session(end)) => self.end_with(end.into()),
+            Sent::Refused(other) => self.outcome.fail(PipeError::Remote(other.to_string())),
+        }
+    }
+
+    fn handle_received(&mut self, received: Received) {
+        self.inbound_over = true;
+        match received {
+            Received::Done => {
+                if self.source_is_terminal {
+                    // A terminal does not hold the command open.
+                    self.end_source();
+                }
+            }
+            Received::ReaderGone => {
+                self.outcome.reader_gone = true;
+                self.stream.recv.stop(abort(AbortCode::ReaderGone, ""));
+                if !self.has_child {
+                    // A filter whose output is closed reads no further input.
+                    self.end_source();
+                }
+            }
+            Received::SinkFailed(error) => {
+                let message = describe(&error);
+                self.give_up(
+                    PipeError::Local(message.clone()),
+                    AbortCode::Failed,
+                    &message,
+                );
+            }
+            Received::Broken(RecvError::Reset(abort)) => {
+                let code = AbortCode::from_wire(abort.code);
+                self.outcome.fail(remote(code, &abort.message));
+                self.end_source();
+            }
+            Received::Broken(RecvError::Refused(refuse)) => self.end_with(refused(&refuse)),
+            Received::Broken(RecvError::Session(end)) => self.end_with(end.into()),
+            Received::Broken(other) => self.outcome.fail(PipeError::Remote(other.to_string())),
+        }
+    }
+
+    /// Ends both directions because the other side did.
+    fn end_with(&mut self, error: PipeError) {
+        self.outcome.fail(error);
+        self.outbound = None;
+        self.inbound = None;
+        self.inbound_over = true;
+    }
+
+    /// Ends the source early, in order: the peer gets FIN.
+    fn end_source(&mut self) {
+        if self.outbound.take().is_some() {
+            self.stream.send.finish();
+        }
+    }
+
+    /// Ends both directions because this side failed; the peer hears why.
+    fn give_up(&mut self, error: PipeError, code: AbortCode, message: &str) {
+        self.outcome.fail(error);
+        self.outbound = None;
+        self.inbound = None;
+        self.inbound_over = true;
+        self.stream.send.reset(abort(code, message));
+        self.stream.recv.stop(abort(code, message));
+    }
+
+    /// Waits for the command, or ends it if the pipe failed, and tells the peer its status.
+    async fn end_child(&mut self, child: Option<Child>, cancel: Cancel) {
+        let Some(mut child) = child else {
+            return;
+        };
+        let exit = if self.outcome.error.is_some() {
+            child.terminate(TERMINATE_GRACE).await
+        } else {
+            tokio::select! {
+                exit = child.wait() => exit,
+                () = cancelled(cancel) => {
+                    self.outcome.fail(PipeError::Cancelled);
+                    child.terminate(TERMINATE_GRACE).await
+                }
+            }
+        };
+        match exit {
+            Ok(exit) => {
+                self.stream.send.exit(to_wire(exit));
+                self.outcome.local_exit = Some(exit);
+            }
+            Err(error) => self
+                .outcome
+                .fail(PipeError::Local(format!("waiting for the command: {error}"))),
+        }
+    }
+}
+
+/// Adds what the peer said until the session was settled: its command's status, and a sink that
+/// failed after the last byte had left here.
+pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
+    let fate = watch.fate();
+    outcome.remote_exit = fate.exited.map(from_wire);
+    if let Some(refuse) = &fate.refused {
+        outcome.fail(refused(refuse));
+    }
+    if let Some(abort) = fate.stopped {
+        match AbortCode::from_wire(abort.code) {
+            AbortCode::ReaderGone => outcome.far_reader_gone = true,
+            code => outcome.fail(remote(code, &abort.message)),
+        }
+    }
+    if let Some(end) = fate.end {
+        outcome.fail(PipeError::Session(end));
+    }
+}
+
+fn remote(code: AbortCode, message: &str) -> PipeError {
+    PipeError::Remote(match code {
+        AbortCode::Cancelled if message.is_empty() => "it was told to end".to_owned(),
+        _ => printable(message),
+    })
+}
+
+fn refused(refuse: &Refuse) -> PipeError {
+    PipeError::Refused {
+        status: u8::try_from(refuse.status).unwrap_or(STATUS_FAILURE),
+        message: printable(&refuse.message),
+    }
+}
+
+fn abort(code: AbortCode, message: &str) -> Abort {
+    Abort {
+        code: code as u32,
+        message: message
+            .chars()
+            .take(farpipe_proto::limits::MESSAGE_MAX / 4)
+            .collect(),
+    }
+}

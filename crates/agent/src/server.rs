@@ -1,0 +1,118 @@
+//! The accepting side of one pipe: what `farpipe listen` does for each session.
+
+use std::sync::Arc;
+
+use farpipe_net::{AcceptedSession, SessionEnd, Stream};
+use farpipe_proto::wire::control::Refuse;
+
+use crate::client::give_up;
+use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::pipe::{self, Cancel};
+use crate::pump::Meter;
+
+/// What a session's stream is joined to.
+#[derive(Debug)]
+pub enum Target {
+    /// Already open: for a single session.
+    Open(Box<Endpoint>),
+    /// Opened for each session.
+    Spec(EndpointSpec, Use),
+}
+
+/// Joins the first stream of `session` to `target`, until everything is settled at both ends.
+///
+/// # Cancellation
+/// As for [`crate::client::run`].
+pub async fn run(
+    session: AcceptedSession,
+    target: Target,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> Outcome {
+    let handle = session.handle();
+    handle.hold();
+    let pipe = async {
+        let result = match handle.accept().await {
+            None => None,
+            Some((stream, _)) => Some(serve(stream, target, meter, cancel.clone()).await),
+        };
+        handle.release();
+        result
+    };
+    let linked = async {
+        tokio::select! {
+            result = session.run() => result,
+            () = give_up(cancel.clone()) => {
+                handle.end(SessionEnd::Closed);
+                Err(SessionEnd::Closed)
+            }
+        }
+    };
+    let (piped, settled) = tokio::join!(pipe, linked);
+    let mut outcome = match piped {
+        None => Outcome::default(),
+        Some((mut outcome, watch)) => {
+            if let Some(watch) = watch {
+                pipe::settle(&mut outcome, &watch);
+            }
+            outcome
+        }
+    };
+    if let Err(end) = settled {
+        outcome.fail(end.into());
+    }
+    outcome
+}
+
+async fn serve(
+    stream: Stream,
+    target: Target,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> (Outcome, Option<farpipe_net::StreamWatch>) {
+    let opened = match target {
+        Target::Open(endpoint) => Ok(*endpoint),
+        Target::Spec(spec, wanted) => endpoint::open(&spec, wanted).await,
+    };
+    match opened {
+        Ok(endpoint) => {
+            stream.accept();
+            let (outcome, watch) = pipe::run(endpoint, stream, meter, cancel).await;
+            (outcome, Some(watch))
+        }
+        Err(error) => {
+            let mut outcome = Outcome::default();
+            let message = describe_open(&error);
+            let status = status_of(&error);
+            outcome.fail(PipeError::NotOpened {
+                status,
+                message: message.clone(),
+            });
+            stream.refuse(Refuse {
+                status: u32::from(status),
+                message,
+            });
+            (outcome, None)
+        }
+    }
+}
+
+/// The exit status that says why an endpoint could not be opened.
+#[must_use]
+pub fn status_of(error: &OpenError) -> u8 {
+    match error {
+        OpenError::CommandNotFound { .. } => 127,
+        OpenError::CommandNotExecutable { .. } => 126,
+        _ => STATUS_FAILURE,
+    }
+}
+
+/// The error with its cause, in one line.
+#[must_use]
+pub fn describe_open(error: &OpenError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,182 @@
+//! `farpipe listen`: offers an endpoint to whoever connects.
+
+use std::sync::Arc;
+
+use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::pipe::Cancel;
+use farpipe_agent::Outcome;
+use farpipe_agent::server::{self, Target};
+use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions, Url};
+use tokio::task::JoinSet;
+
+use super::connect::URL_HINT;
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle};
+use crate::exit::WithStatus;
+use crate::output;
+use crate::progress::{self, Counts, Progress};
+use crate::signals::{self, Signals};
+use crate::status::Status;
+
+/// Wait for a `farpipe connect` and join it to an endpoint here
+///
+/// Serves one session and ends with it; a failed handshake or a port probe does not use it up.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen: ws://HOST:PORT or fp://HOST:PORT (loopback only); port 0 picks a free one
+    url: String,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// Serve many sessions, at the same time, until told to end
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    args.session.check()?;
+    let url: Url = args
+        .url
+        .parse()
+        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let (spec, wanted) = args.endpoint.resolve()?;
+    if args.keep && spec == EndpointSpec::Stdio {
+        return Err(WithStatus::usage(
+            "--keep needs an endpoint that each session can have for itself",
+            "use exec:CMD, sh:CMD or a PATH instead of -",
+        ));
+    }
+    let status = Status::open(args.session.status_fd)?;
+    let (signals, cancel) = Signals::catch()?;
+    let counts = Arc::new(Counts::default());
+    let mut tasks = JoinSet::new();
+    let mut config = AcceptorConfig::new(greeting()?);
+    config.one_shot = !args.keep;
+    config.heartbeat = args.session.heartbeat;
+    config.events = Some(args.session.watch(
+        &mut tasks,
+        Arc::clone(&counts),
+        status.clone(),
+        quiet,
+    ));
+    let (acceptor, sessions) = Acceptor::new(config);
+    let listener = Listener::bind(url).await?;
+    if !quiet {
+        output::line(&format!("listening on {}", listener.url()));
+    }
+    status.write(&serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
+    let mut accepting = JoinSet::new();
+    accepting.spawn(listener.serve(Arc::new(acceptor)));
+    let listening = Listening {
+        spec,
+        wanted,
+        counts,
+        status,
+        quiet,
+    };
+    let code = if args.keep {
+        listening.keep(sessions, signals, cancel).await
+    } else {
+        let progress = args.session.progress;
+        listening.once(sessions, signals, cancel, progress).await?
+    };
+    accepting.shutdown().await;
+    settle(tasks).await;
+    Ok(code)
+}
+
+struct Listening {
+    spec: EndpointSpec,
+    wanted: Use,
+    counts: Arc<Counts>,
+    status: Status,
+    quiet: bool,
+}
+
+impl Listening {
+    /// Serves the first session and ends as it ends.
+    async fn once(
+        self,
+        mut sessions: Sessions,
+        signals: Signals,
+        cancel: Cancel,
+        show: Progress,
+    ) -> anyhow::Result<u8> {
+        let target = self.open_early().await?;
+        let work = async {
+            let session = tokio::select! {
+                session = sessions.next() => session?,
+                () = told(cancel.clone()) => return None,
+            };
+            let meter = Arc::clone(&self.counts.meter);
+            let pipe = server::run(session, target, meter, cancel);
+            Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
+        };
+        let (ended, signal) = signals.run(work).await;
+        Ok(match ended.flatten() {
+            Some(outcome) => conclude(&outcome, signal, &self.status),
+            None => signals::status(signal.unwrap_or(15)),
+        })
+    }
+
+    /// What can be opened before anybody connects is, so that a missing file is noticed now. A
+    /// file to write is opened, and emptied, only when there is something to write.
+    async fn open_early(&self) -> anyhow::Result<Target> {
+        let early = match &self.spec {
+            EndpointSpec::Stdio => true,
+            spec => spec.needs_direction() && self.wanted == Use::Source,
+        };
+        if !early {
+            return Ok(Target::Spec(self.spec.clone(), self.wanted));
+        }
+        let endpoint = endpoint::open(&self.spec, self.wanted).await;
+        Ok(Target::Open(Box::new(endpoint.map_err(not_opened)?)))
+    }
+
+    /// Serves sessions until a signal comes; then they end in order.
+    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> u8 {
+        let work = async {
+            let mut running = JoinSet::new();
+            loop {
+                tokio::select! {
+                    session = sessions.next() => {
+                        let Some(session) = session else { break };
+                        let name = session.name();
+                        let target = Target::Spec(self.spec.clone(), self.wanted);
+                        let meter = Arc::clone(&self.counts.meter);
+                        let pipe = server::run(session, target, meter, cancel.clone());
+                        running.spawn(async move { (name, pipe.await) });
+                    }
+                    Some(ended) = running.join_next() => match ended {
+                        Ok((name, outcome)) => self.report(&name, &outcome),
+                        Err(error) => output::error(&format!("a session's task failed: {error}")),
+                    },
+                    () = told(cancel.clone()) => break,
+                }
+            }
+            while let Some(ended) = running.join_next().await {
+                if let Ok((name, outcome)) = ended {
+                    self.report(&name, &outcome);
+                }
+            }
+        };
+        let (_, signal) = signals.run(work).await;
+        signals::status(signal.unwrap_or(15))
+    }
+
+    fn report(&self, session: &str, outcome: &Outcome) {
+        let code = outcome.status();
+        self.status.exit(outcome, code);
+        match &outcome.error {
+            Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
+            _ => tracing::info!("session {session}: ended with status {code}"),
+        }
+    }
+}
+
+/// Ready when `cancel` fired.
+async fn told(mut cancel: Cancel) {
+    if cancel.wait_for(|told| *told).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

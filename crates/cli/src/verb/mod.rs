@@ -1,0 +1,7 @@
+//! The verbs, one file each, and the flags that several of them share.
+
+pub(crate) mod connect;
+pub(crate) mod listen;
+pub(crate) mod pipe;
+pub(crate) mod quickstart;
+mod session;

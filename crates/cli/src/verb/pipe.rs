@@ -1,0 +1,66 @@
+//! `farpipe pipe`: joins two endpoints of this host.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::local;
+
+use super::session::{conclude, not_opened};
+use crate::exit::WithStatus;
+use crate::progress::{self, Counts, Progress};
+use crate::signals::{self, Signals};
+use crate::status::Status;
+
+/// Join two endpoints of this host
+///
+/// Both ways where both have two directions; a PATH as SRC is read, as DST written, and the other
+/// direction of its partner is then this process's own stdin or stdout.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// `-` (stdin and stdout), PATH (file or FIFO), exec:CMD or sh:CMD
+    src: OsString,
+    /// As SRC
+    dst: OsString,
+    /// Show progress on stderr
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    progress: Progress,
+    /// Write an event as a JSON line to this descriptor at the end
+    #[arg(long, value_name = "N")]
+    status_fd: Option<u32>,
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    let parse = |text: &OsString| {
+        EndpointSpec::parse(text)
+            .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`"))
+    };
+    let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    if src == EndpointSpec::Stdio && dst == EndpointSpec::Stdio {
+        return Err(WithStatus::usage(
+            "SRC and DST are both `-`: that is cat",
+            "name a command or a file as one of them",
+        ));
+    }
+    let one_way = src.needs_direction() || dst.needs_direction();
+    let (src_use, dst_use) = if one_way {
+        (Use::Source, Use::Sink)
+    } else {
+        (Use::Both, Use::Both)
+    };
+    let status = Status::open(args.status_fd)?;
+    let (signals, cancel) = Signals::catch()?;
+    let counts = Counts::default();
+    let work = async {
+        let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
+        let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+        let total = left.size_hint;
+        let pipe = local::run(left, right, Arc::clone(&counts.meter), cancel);
+        anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)
+    };
+    let (outcome, signal) = signals.run(work).await;
+    Ok(match (outcome, signal) {
+        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
+        (None, signal) => signals::status(signal.unwrap_or(15)),
+    })
+}

@@ -1,0 +1,228 @@
+//! Flags and plumbing that every verb with a session has.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::Args;
+use farpipe_agent::endpoint::{EndpointSpec, OpenError, Use};
+use farpipe_agent::server;
+use farpipe_agent::{Outcome, PipeError};
+use farpipe_net::{Events, Greeting, LinkEvent, LoopbackSecret};
+use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::exit::WithStatus;
+use crate::output;
+use crate::progress::{Counts, Progress};
+use crate::status::Status;
+
+/// Link events that wait to be shown. Policy when full: see [`Events`].
+const EVENTS_MAX: usize = 256;
+
+/// Flags of a session.
+#[derive(Debug, Args)]
+pub(crate) struct SessionArgs {
+    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    pub(crate) resume_for: Duration,
+    /// How often to ask whether the other side is still there; three unanswered beats are a loss
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10s")]
+    pub(crate) heartbeat: Duration,
+    /// Shell command to run after ten failures in a row
+    /// ($FARPIPE_FAILURES, $FARPIPE_WHY)
+    #[arg(long, value_name = "CMD")]
+    on_alarm: Option<String>,
+    /// Show progress on stderr
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Write events as JSON lines to this descriptor: connected, lost, resumed, alarm, exit
+    #[arg(long, value_name = "N")]
+    pub(crate) status_fd: Option<u32>,
+}
+
+/// Which way the endpoint is used.
+#[derive(Debug, Args)]
+pub(crate) struct EndpointArgs {
+    /// `-` (stdin and stdout), PATH (file or FIFO), exec:CMD or sh:CMD
+    #[arg(default_value = "-", value_name = "ENDPOINT")]
+    pub(crate) endpoint: OsString,
+    /// Only send: read the endpoint, take nothing from the other side
+    #[arg(long, conflicts_with = "recv")]
+    send: bool,
+    /// Only receive: write the endpoint, send nothing to the other side
+    #[arg(long)]
+    recv: bool,
+}
+
+impl EndpointArgs {
+    /// The endpoint and how it is used.
+    pub(crate) fn resolve(&self) -> anyhow::Result<(EndpointSpec, Use)> {
+        let spec = EndpointSpec::parse(&self.endpoint)
+            .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe --help`"))?;
+        let wanted = match (self.send, self.recv) {
+            (true, _) => Use::Source,
+            (_, true) => Use::Sink,
+            _ => Use::Both,
+        };
+        if wanted == Use::Both && spec.needs_direction() {
+            return Err(WithStatus::usage(
+                format!(
+                    "'{}' could be read or written",
+                    self.endpoint.to_string_lossy()
+                ),
+                "say which: --send reads it, --recv writes it",
+            ));
+        }
+        Ok((spec, wanted))
+    }
+}
+
+/// Spans as `10s`, `5m`, `2h`, `500ms`, or seconds.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| "write a number and a unit: 500ms, 30s, 10m, 2h".to_owned())?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "" | "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86400.0,
+        _ => return Err("the unit is ms, s, m, h or d".to_owned()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| "out of range".to_owned())
+}
+
+impl SessionArgs {
+    /// Rejects values that cannot work.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.heartbeat < Duration::from_millis(100) {
+            return Err(WithStatus::usage(
+                "--heartbeat is too short",
+                "at least 100ms; the default is 10s",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Shows link events until the session is over. Returns where to send them.
+    pub(crate) fn watch(
+        &self,
+        tasks: &mut JoinSet<()>,
+        counts: Arc<Counts>,
+        status: Status,
+        quiet: bool,
+    ) -> Events {
+        let (events, received) = mpsc::channel(EVENTS_MAX);
+        tasks.spawn(show(
+            received,
+            counts,
+            status,
+            self.on_alarm.clone(),
+            quiet,
+        ));
+        events
+    }
+}
+
+async fn show(
+    mut events: mpsc::Receiver<LinkEvent>,
+    counts: Arc<Counts>,
+    status: Status,
+    on_alarm: Option<String>,
+    quiet: bool,
+) {
+    while let Some(event) = events.recv().await {
+        status.link(&event);
+        match &event {
+            LinkEvent::Resumed { .. } => {
+                counts.resumes.fetch_add(1, Ordering::Relaxed);
+            }
+            LinkEvent::Lost {
+                why,
+                failures,
+                retry_in: Some(wait),
+            } if *failures > 0 && !quiet => output::line(&format!(
+                "farpipe: no connection ({why}); next try in {:.0} s",
+                wait.as_secs_f64()
+            )),
+            LinkEvent::Alarm { failures, why } => {
+                output::error(&format!("{failures} failures in a row, still trying: {why}"));
+                if let Some(command) = &on_alarm {
+                    alarm(command, *failures, why).await;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn alarm(command: &str, failures: u32, why: &str) {
+    let ran = tokio::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("FARPIPE_FAILURES", failures.to_string())
+        .env("FARPIPE_WHY", why)
+        .stdin(std::process::Stdio::null())
+        // stdout carries data only.
+        .stdout(std::process::Stdio::null())
+        .status()
+        .await;
+    match ran {
+        Ok(status) if status.success() => {}
+        Ok(status) => output::error(&format!("--on-alarm: the command ended with {status}")),
+        Err(error) => output::error(&format!("--on-alarm: {error}")),
+    }
+}
+
+/// What this side says of itself, with the loopback secret.
+pub(crate) fn greeting() -> anyhow::Result<Greeting> {
+    let secret = LoopbackSecret::load_or_create()?;
+    Ok(Greeting {
+        software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
+        prover: Some(Arc::new(secret)),
+        random: farpipe_net::system_random,
+    })
+}
+
+/// Says how a pipe ended and returns the exit status.
+pub(crate) fn conclude(outcome: &Outcome, signal: Option<u8>, status: &Status) -> u8 {
+    let code = match (&outcome.error, signal) {
+        (Some(PipeError::Cancelled | PipeError::Session(_)), Some(number)) => {
+            crate::signals::status(number)
+        }
+        _ => outcome.status(),
+    };
+    if let Some(error) = &outcome.error
+        && signal.is_none()
+    {
+        output::error(&error.to_string());
+    }
+    status.exit(outcome, code);
+    code
+}
+
+const _: () = {
+    // The texts of the flags' defaults are those of the limits.
+    assert!(RESUME_FOR.as_secs() == 600);
+    assert!(HEARTBEAT.as_secs() == 10);
+};
+
+/// An endpoint that could not be opened, with its exit status.
+pub(crate) fn not_opened(error: OpenError) -> anyhow::Error {
+    WithStatus {
+        status: server::status_of(&error),
+        message: server::describe_open(&error),
+        hint: error.hint().map(str::to_owned),
+    }
+    .into()
+}
+
+/// Lets the last events be shown.
+pub(crate) async fn settle(mut tasks: JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,291 @@
+//! The proxy: listens, gives each accepted connection its number and plan, and owns all tasks.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::connection::{self, Connection};
+use crate::control::Switches;
+use crate::plan::{Cut, Plan};
+use crate::pump::at;
+use crate::shape::Shape;
+use crate::stats::{Counters, Stats};
+
+/// Everything that makes a proxy; with the same configuration every connection gets the same faults in every run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where connections are passed on to.
+    pub upstream: SocketAddr,
+    /// What all chance follows from.
+    pub seed: u64,
+    /// What goes wrong.
+    pub plan: Plan,
+    /// The shape of the way from client to upstream.
+    pub up: Shape,
+    /// The shape of the way from upstream to client.
+    pub down: Shape,
+}
+
+impl Config {
+    /// A proxy on a free loopback port that harms nothing.
+    #[must_use]
+    pub fn new(upstream: SocketAddr) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            upstream,
+            seed: 0,
+            plan: Plan::default(),
+            up: Shape::default(),
+            down: Shape::default(),
+        }
+    }
+}
+
+/// A running proxy. Dropping it ends its tasks without waiting for them; [`Proxy::stop`] waits.
+#[derive(Debug)]
+pub struct Proxy {
+    config: Arc<Config>,
+    addr: SocketAddr,
+    counters: Arc<Counters>,
+    switches: watch::Sender<Switches>,
+    /// Whether the accept loop refuses now.
+    refusing: watch::Receiver<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Proxy {
+    /// Starts it. Must be called within a tokio runtime with I/O and time.
+    ///
+    /// Fails if the plan makes no sense ([`io::ErrorKind::InvalidInput`]) or the address cannot be listened on.
+    pub fn start(config: Config) -> io::Result<Self> {
+        config.plan.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let port = Port::bind(config.listen)?;
+        let refuse = !config.plan.refuse_for.is_zero();
+        let listener = match refuse {
+            true => None,
+            false => Some(port.listen()?),
+        };
+        let (switches, watched) = watch::channel(Switches::new(config.upstream, refuse));
+        let (refusing_now, refusing) = watch::channel(refuse);
+        let config = Arc::new(config);
+        let counters = Arc::new(Counters::default());
+        let addr = port.addr;
+        let acceptor = Acceptor {
+            config: Arc::clone(&config),
+            counters: Arc::clone(&counters),
+            switches: switches.clone(),
+            watched,
+            refusing: refusing_now,
+            opens: refuse.then(|| Instant::now() + config.plan.refuse_for),
+            port,
+            listener,
+            accepted: 0,
+            connections: JoinSet::new(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(acceptor.run());
+        Ok(Self { config, addr, counters, switches, refusing, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// Tears all connections that are open now, in this way. Returns before it has happened.
+    pub fn cut_all(&self, cut: Cut) {
+        self.switches.send_modify(|switches| {
+            switches.cuts += 1;
+            switches.cut = cut;
+        });
+    }
+
+    /// Black-holes all connections and, while on, every new one, of which the upstream never hears. Switching it off
+    /// is for new connections only: those that lost bytes in the hole stay there.
+    pub fn black_hole(&self, on: bool) {
+        self.switches.send_modify(|switches| switches.black_hole = on);
+    }
+
+    /// Stops moving bytes on all connections, or goes on. Nothing is lost, as on a link that is down for a while.
+    pub fn pause(&self, on: bool) {
+        self.switches.send_modify(|switches| switches.pause = on);
+    }
+
+    /// Passes new connections to another upstream.
+    pub fn set_upstream(&self, upstream: SocketAddr) {
+        self.switches.send_modify(|switches| switches.upstream = upstream);
+    }
+
+    /// While on, nothing listens: connects are answered with ECONNREFUSED. Open connections go on. The port stays
+    /// ours. When this returns it is in force; dropping the future leaves the request made.
+    ///
+    /// Fails if listening again fails.
+    pub async fn refuse(&mut self, on: bool) -> io::Result<()> {
+        self.switches.send_modify(|switches| switches.refuse = on);
+        match self.refusing.wait_for(|&now| now == on).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other("the proxy's accept task has ended")),
+        }
+    }
+
+    /// Resets all connections, ends all tasks and says what has been done.
+    ///
+    /// # Panics
+    /// If one of its tasks has panicked.
+    pub async fn stop(mut self) -> Stats {
+        self.switches.send_modify(|switches| switches.stop = true);
+        while let Some(ended) = self.tasks.join_next().await {
+            pass_panic_on(ended);
+        }
+        self.stats()
+    }
+}
+
+/// The accept loop and all it owns.
+struct Acceptor {
+    config: Arc<Config>,
+    counters: Arc<Counters>,
+    switches: watch::Sender<Switches>,
+    watched: watch::Receiver<Switches>,
+    refusing: watch::Sender<bool>,
+    /// The end of `Plan::refuse_for`.
+    opens: Option<Instant>,
+    port: Port,
+    listener: Option<TcpListener>,
+    accepted: u64,
+    connections: JoinSet<()>,
+}
+
+impl Acceptor {
+    async fn run(mut self) {
+        loop {
+            self.counters.set_live(self.connections.len());
+            let room = self.connections.len() < CONNECTIONS_MAX;
+            tokio::select! {
+                changed = self.watched.changed() => {
+                    let now = *self.watched.borrow_and_update();
+                    // The sender of this channel is in `self`, so it cannot be closed.
+                    if changed.is_err() || now.stop {
+                        break;
+                    }
+                    self.refuse(now.refuse).await;
+                }
+                () = at(self.opens) => {
+                    self.opens = None;
+                    self.switches.send_modify(|switches| switches.refuse = false);
+                }
+                Some(ended) = self.connections.join_next() => pass_panic_on(ended),
+                accepted = accept(self.listener.as_ref()), if room => match accepted {
+                    Ok(client) => self.admit(client),
+                    // Out of descriptors, or a client that has gone already; the next one may fare better.
+                    Err(_) => sleep(ACCEPT_PAUSE).await,
+                },
+            }
+        }
+        self.listener = None;
+        while let Some(ended) = self.connections.join_next().await {
+            pass_panic_on(ended);
+        }
+        self.counters.set_live(0);
+    }
+
+    fn admit(&mut self, client: TcpStream) {
+        let accepted = Instant::now();
+        let plan = self.config.plan.derive(self.config.seed, self.accepted);
+        self.accepted += 1;
+        self.connections.spawn(connection::serve(Connection {
+            config: Arc::clone(&self.config),
+            counters: Arc::clone(&self.counters),
+            plan,
+            client,
+            accepted,
+            switches: self.switches.subscribe(),
+        }));
+    }
+
+    async fn refuse(&mut self, on: bool) {
+        if on {
+            self.listener = None;
+        } else if self.listener.is_none() {
+            match self.port.listen() {
+                Ok(listener) => self.listener = Some(listener),
+                Err(_) => {
+                    sleep(ACCEPT_PAUSE).await;
+                    self.watched.mark_changed();
+                    return;
+                }
+            }
+        }
+        self.refusing.send_replace(on);
+    }
+}
+
+/// Never, while nothing listens.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+/// A port that stays ours while nothing listens on it: a second socket, bound and never listening, holds it.
+#[derive(Debug)]
+struct Port {
+    addr: SocketAddr,
+    _holder: TcpSocket,
+}
+
+impl Port {
+    fn bind(addr: SocketAddr) -> io::Result<Self> {
+        let holder = Self::socket(addr)?;
+        Ok(Self { addr: holder.local_addr()?, _holder: holder })
+    }
+
+    fn listen(&self) -> io::Result<TcpListener> {
+        Self::socket(self.addr)?.listen(BACKLOG)
+    }
+
+    fn socket(addr: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(addr)?;
+        Ok(socket)
+    }
+}
+
+fn pass_panic_on(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+/// Above it connections wait in the backlog. Each holds at most two buffers of 256 KiB and its delays'.
+const CONNECTIONS_MAX: usize = 4096;
+const BACKLOG: u32 = 1024;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

@@ -1,0 +1,492 @@
+//! The acceptor's side: takes carriers, finds or makes their session, parks it without a link.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farpipe_proto::limits::{HANDSHAKE_TOTAL, HEARTBEAT, WINDOW_SESSION_MAX};
+use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
+use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
+use farpipe_proto::wire::hop::HopFrame;
+use farpipe_proto::wire::id::{SessionKey, TunnelId};
+use tokio::sync::mpsc;
+
+use crate::carrier::{Carrier, Close};
+use crate::clock::Clock;
+use crate::driver::{Driven, Driver};
+use crate::event::{Events, LinkEvent, tell};
+use crate::link::{self, Greeting, HandshakeError, Wire};
+use crate::opener::{PROTOCOL_CLOSE, millis, span};
+use crate::session::{SessionHandle, ended};
+use crate::shared::{SessionEnd, Shared};
+
+/// Attaches of one session waiting for its task. Policy when full: the newest waits; each is
+/// bounded by its handshake's time.
+const ATTACHES_MAX: usize = 4;
+/// New sessions waiting for the application. Policy when full: the newest waits, as above.
+const SESSIONS_MAX: usize = 16;
+
+/// Settings of an acceptor.
+#[derive(Debug, Clone)]
+pub struct AcceptorConfig {
+    /// Serve one session only; another peer hears "busy".
+    pub one_shot: bool,
+    /// Default 10 s.
+    pub heartbeat: Duration,
+    /// Bytes a session retains at most. Default 64 MiB.
+    pub buffer_max: u64,
+    /// What WELCOME says.
+    pub greeting: Greeting,
+    /// The clock; virtual in simulations.
+    pub clock: Clock,
+    /// Where link events go.
+    pub events: Option<Events>,
+}
+
+impl AcceptorConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(greeting: Greeting) -> Self {
+        Self {
+            one_shot: false,
+            heartbeat: HEARTBEAT,
+            buffer_max: WINDOW_SESSION_MAX,
+            greeting,
+            clock: Clock::Boot,
+            events: None,
+        }
+    }
+}
+
+/// One known session.
+#[derive(Debug)]
+struct Entry {
+    /// The newest attach; older ones are fenced.
+    epoch: u64,
+    attaches: mpsc::Sender<Arrival>,
+}
+
+/// An authenticated carrier that asks for a session.
+#[derive(Debug)]
+struct Arrival {
+    wire: Wire,
+    tunnel: TunnelId,
+    attach: Attach,
+    peer: String,
+}
+
+type Registry = Arc<Mutex<BTreeMap<SessionKey, Entry>>>;
+
+/// Takes carriers and yields sessions.
+#[derive(Debug)]
+pub struct Acceptor {
+    config: AcceptorConfig,
+    sessions: Registry,
+    started: farpipe_proto::Instant,
+    incoming: mpsc::Sender<AcceptedSession>,
+}
+
+/// The other end of an [`Acceptor`].
+#[derive(Debug)]
+pub struct Sessions(mpsc::Receiver<AcceptedSession>);
+
+impl Sessions {
+    /// The next new session; `None` when the acceptor is gone. Cancel safe.
+    pub async fn next(&mut self) -> Option<AcceptedSession> {
+        self.0.recv().await
+    }
+}
+
+impl Acceptor {
+    /// An acceptor and where its sessions come out.
+    #[must_use]
+    pub fn new(config: AcceptorConfig) -> (Self, Sessions) {
+        let (incoming, sessions) = mpsc::channel(SESSIONS_MAX);
+        (
+            Self {
+                started: config.clock.now(),
+                config,
+                sessions: Registry::default(),
+                incoming,
+            },
+            Sessions(sessions),
+        )
+    }
+
+    /// Takes a fresh carrier from `peer` through the handshake to its session. A failed handshake
+    /// uses nothing up. Run it in a task of its own; it lasts at most 30 s.
+    ///
+    /// # Errors
+    /// [`HandshakeError`], for the log; the peer was told where it can be.
+    pub async fn serve(&self, carrier: Box<dyn Carrier>, peer: String) -> Result<(), HandshakeError> {
+        let mut wire = Wire::new(carrier);
+        let handshake = link::accept(&mut wire, &self.config.greeting);
+        let (tunnel, attach) = tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
+            .await
+            .map_err(|_| HandshakeError::TimedOut)??;
+        let arrival = Arrival {
+            wire,
+            tunnel,
+            attach,
+            peer,
+        };
+        match self.route(arrival) {
+            Route::Known(attaches, arrival) => {
+                // The session may end meanwhile: then the peer sees a cut and asks again.
+                let _ = attaches.send(arrival).await;
+            }
+            Route::New(session) => {
+                let _ = self.incoming.send(session).await;
+            }
+            Route::Refused(mut arrival, refused) => {
+                tracing::info!(peer = arrival.peer, "refused: {}", refused.message);
+                let frame = HopFrame::Refused(arrival.tunnel, refused.clone());
+                arrival.wire.refuse(&frame).await;
+                return Err(HandshakeError::Refused(refused));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the session of an arrival, or makes it. The arrival is boxed because it is large.
+    fn route(&self, arrival: Arrival) -> Route {
+        let arrival = Box::new(arrival);
+        let Some(key) = SessionKey::from_slice(&arrival.attach.key) else {
+            return Route::refuse(arrival, RefuseCode::Protocol, true, "a key of 32 bytes is wanted");
+        };
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = sessions.get_mut(&key) {
+            if arrival.attach.epoch <= entry.epoch {
+                return Route::refuse(
+                    arrival,
+                    RefuseCode::Fenced,
+                    false,
+                    "a newer connection of this session is known",
+                );
+            }
+            entry.epoch = arrival.attach.epoch;
+            return Route::Known(entry.attaches.clone(), *arrival);
+        }
+        if arrival.attach.established {
+            return Route::refuse(
+                arrival,
+                RefuseCode::UnknownSession,
+                true,
+                "this session is not known here (any more): it ended, was given up, or this is \
+                 another process than before",
+            );
+        }
+        let uptime = self.config.clock.now() - self.started;
+        if arrival.attach.age_ms > millis(uptime) {
+            return Route::refuse(
+                arrival,
+                RefuseCode::OutcomeUnknown,
+                true,
+                "this process is younger than the request: whether it was carried out before is \
+                 not known",
+            );
+        }
+        if self.config.one_shot && !sessions.is_empty() {
+            return Route::refuse(
+                arrival,
+                RefuseCode::Busy,
+                true,
+                "busy: this one-shot listener serves another session (use --keep for many)",
+            );
+        }
+        let (attaches, arrivals) = mpsc::channel(ATTACHES_MAX);
+        let entry = Entry {
+            epoch: arrival.attach.epoch,
+            attaches,
+        };
+        sessions.insert(key, entry);
+        drop(sessions);
+        let mut config = SessionConfig::new(Side::Acceptor);
+        config.buffer_max = self.config.buffer_max;
+        let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
+        Route::New(AcceptedSession {
+            shared: Shared::new(config, self.config.clock),
+            config: self.config.clone(),
+            key,
+            park: Park::new(resume_for),
+            peer: arrival.peer.clone(),
+            first: Some(*arrival),
+            arrivals,
+            registered: Registered {
+                key,
+                sessions: Arc::clone(&self.sessions),
+            },
+        })
+    }
+}
+
+enum Route {
+    Known(mpsc::Sender<Arrival>, Arrival),
+    New(AcceptedSession),
+    Refused(Box<Arrival>, Refused),
+}
+
+impl Route {
+    fn refuse(arrival: Box<Arrival>, code: RefuseCode, is_final: bool, message: &str) -> Self {
+        Self::Refused(
+            arrival,
+            Refused {
+                code: code as u32,
+                is_final,
+                message: message.to_owned(),
+            },
+        )
+    }
+}
+
+/// Takes the session out of the registry when it is over.
+#[derive(Debug)]
+struct Registered {
+    key: SessionKey,
+    sessions: Registry,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
+    }
+}
+
+/// A session a peer opened here.
+#[derive(Debug)]
+pub struct AcceptedSession {
+    shared: Arc<Shared>,
+    config: AcceptorConfig,
+    key: SessionKey,
+    park: Park,
+    peer: String,
+    first: Option<Arrival>,
+    arrivals: mpsc::Receiver<Arrival>,
+    registered: Registered,
+}
+
+/// What woke a parked or driven session.
+enum Woken {
+    Arrival(Arrival),
+    Driven(Driven),
+    Ended(SessionEnd),
+    Expired,
+}
+
+impl AcceptedSession {
+    /// Accepts streams.
+    #[must_use]
+    pub fn handle(&self) -> SessionHandle {
+        SessionHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Where the opener came from, for people.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// The session's key, shortened.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Serves the session's links until everything is settled, or the session is given up.
+    ///
+    /// # Errors
+    /// [`SessionEnd`]; every handle of the session gets the same.
+    ///
+    /// # Cancellation
+    /// Dropping it ends the session here without a word; the opener hears it when it redials.
+    pub async fn run(mut self) -> Result<(), SessionEnd> {
+        let result = self.serve().await;
+        if let Err(end) = &result {
+            self.shared.lock().end(end.clone());
+        }
+        drop(self.registered);
+        result
+    }
+
+    async fn serve(&mut self) -> Result<(), SessionEnd> {
+        let mut next = self.first.take();
+        let mut links = 0u64;
+        loop {
+            let arrival = match next.take() {
+                Some(arrival) => arrival,
+                None => match self.parked().await {
+                    Woken::Arrival(arrival) => arrival,
+                    Woken::Ended(end) => return Err(end),
+                    Woken::Expired | Woken::Driven(_) => return self.expired(),
+                },
+            };
+            links += 1;
+            match self.link(arrival, links).await? {
+                Linked::Over => return Ok(()),
+                Linked::Lost => {}
+                Linked::Fenced(newer) => next = Some(newer),
+            }
+        }
+    }
+
+    /// Waits for a link as long as the session is kept.
+    async fn parked(&mut self) -> Woken {
+        let settled = self.shared.lock().session.settled();
+        // Who serves on keeps the final offsets as long as it parks: the opener may be slow.
+        let settled = if self.config.one_shot { settled } else { Settled::No };
+        let until = self.park.poll_timeout(settled);
+        let expired = async {
+            match until {
+                Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(arrival) = self.arrivals.recv() => Woken::Arrival(arrival),
+            end = ended(&self.shared) => Woken::Ended(end),
+            () = expired => Woken::Expired,
+        }
+    }
+
+    fn expired(&self) -> Result<(), SessionEnd> {
+        let state = self.shared.lock();
+        if state.session.is_complete() {
+            // COMPLETE is said; that it was not heard hurts nobody any more.
+            return Ok(());
+        }
+        Err(SessionEnd::Lost(format!(
+            "the session from {} was given up after {} without a link: {} bytes received, {} of {} \
+             sent bytes confirmed",
+            self.peer,
+            span(self.park.park_for()),
+            state.session.received(),
+            state.session.acked(),
+            state.session.numbered(),
+        )))
+    }
+
+    /// Serves one link.
+    async fn link(&mut self, arrival: Arrival, links: u64) -> Result<Linked, SessionEnd> {
+        let Arrival {
+            wire,
+            tunnel,
+            attach,
+            peer,
+        } = arrival;
+        self.park.handle_attached();
+        let heartbeat = self.config.heartbeat;
+        let driver = Driver::attach(&self.shared, wire, tunnel, attach.received, heartbeat);
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err((error, mut wire)) => {
+                let message = format!("cannot resume: {error}");
+                let refused = Refused {
+                    code: RefuseCode::Offset as u32,
+                    is_final: true,
+                    message: message.clone(),
+                };
+                wire.refuse(&HopFrame::Refused(tunnel, refused)).await;
+                return Err(SessionEnd::Protocol(message));
+            }
+        };
+        // The older link's reader has stopped: the offset is final until this link brings more.
+        let received = self.shared.lock().session.received();
+        driver.queue(&HopFrame::Attached(tunnel, Attached { received }));
+        self.announce(peer, &attach, links);
+        let woken = tokio::select! {
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => Woken::Driven(driven),
+            Some(newer) = self.arrivals.recv() => Woken::Arrival(newer),
+            end = ended(&self.shared) => Woken::Ended(end),
+        };
+        match woken {
+            Woken::Driven(driven) => self.driven(driver, driven).await,
+            Woken::Arrival(newer) => {
+                tracing::debug!("a newer link fences the older one");
+                Ok(Linked::Fenced(newer))
+            }
+            Woken::Ended(end) => {
+                let words = driver.refusal(&end.to_string());
+                driver.leave(&words, GOING_AWAY).await;
+                Err(end)
+            }
+            Woken::Expired => self.expired().map(|()| Linked::Over),
+        }
+    }
+
+    async fn driven(&mut self, driver: Driver, driven: Driven) -> Result<Linked, SessionEnd> {
+        let complete = self.shared.lock().session.is_complete();
+        match driven {
+            Driven::Detached | Driven::Complete if complete => {
+                let words = HopFrame::Detach(driver.tunnel());
+                driver.leave(&words, GOING_AWAY).await;
+                Ok(Linked::Over)
+            }
+            Driven::Failed(why) => {
+                let words = driver.refusal(&why);
+                driver.leave(&words, PROTOCOL_CLOSE).await;
+                Err(SessionEnd::Protocol(why))
+            }
+            Driven::Refused(refused) => Err(SessionEnd::Refused(format!(
+                "{} ended the session: {}",
+                self.peer,
+                link::printable(&refused.message)
+            ))),
+            Driven::Detached | Driven::Complete => Err(SessionEnd::Lost(format!(
+                "{} left before everything was settled",
+                self.peer
+            ))),
+            Driven::Lost(lost) => {
+                self.park.handle_lost(self.config.clock.now());
+                tell(
+                    self.config.events.as_ref(),
+                    LinkEvent::Lost {
+                        why: lost.to_string(),
+                        failures: 0,
+                        retry_in: None,
+                    },
+                );
+                Ok(Linked::Lost)
+            }
+        }
+    }
+
+    fn announce(&self, peer: String, attach: &Attach, links: u64) {
+        let events = self.config.events.as_ref();
+        if links > 1 {
+            let state = self.shared.lock();
+            let resent = state.session.numbered() - state.session.acked();
+            drop(state);
+            tell(
+                events,
+                LinkEvent::Resumed {
+                    epoch: attach.epoch,
+                    resent,
+                },
+            );
+        } else {
+            tell(
+                events,
+                LinkEvent::Connected {
+                    session: self.key.to_string(),
+                    peer,
+                },
+            );
+        }
+    }
+}
+
+/// How one link of a session ended.
+enum Linked {
+    Over,
+    Lost,
+    Fenced(Arrival),
+}
+
+const GOING_AWAY: Close = Close {
+    code: 1000,
+    reason: "complete",
+};

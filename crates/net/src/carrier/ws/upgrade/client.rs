@@ -1,0 +1,142 @@
+//! The dialling end.
+
+use std::fmt;
+use std::io;
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::super::{MaskKeys, RandomKeys, Role, WsCarrier, WsFraming};
+use super::SUBPROTOCOL;
+use super::error::{StatusAnswer, UpgradeError, printable};
+use super::head::{self, Lines};
+use crate::carrier::framed::Framed;
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The `Host` header: name, and port unless it is the scheme's own.
+    pub host: &'a str,
+    /// Path and query of the URL; begins with `/`.
+    pub path: &'a str,
+    /// Further header lines, name and value, for proxies on the way.
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+/// Upgrades a fresh connection to a WebSocket that speaks farpipe.
+///
+/// Never gives up by itself: bound it by a timer. Dropping the future drops the connection.
+///
+/// # Errors
+/// See [`UpgradeError`]; a request with a line break in it is an [`io::ErrorKind::InvalidInput`].
+pub async fn connect<S>(stream: S, request: Request<'_>) -> Result<WsCarrier<S>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
+{
+    connect_with(stream, request, Box::new(RandomKeys::default())).await
+}
+
+/// As [`connect`], with mask keys (and the handshake's nonce) from `keys`.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with<S>(
+    mut stream: S,
+    request: Request<'_>,
+    mut keys: Box<dyn MaskKeys>,
+) -> Result<WsCarrier<S>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
+{
+    let mut nonce = [0; 16];
+    for part in nonce.as_chunks_mut().0 {
+        *part = keys.next_key();
+    }
+    let key = head::encode_key(nonce);
+    stream.write_all(encode(request, &key)?.as_bytes()).await?;
+    stream.flush().await?;
+    let (mut buf, len) = head::read(&mut stream, is_like_answer).await?;
+    check_answer(&buf[..len], &key)?;
+    buf.advance(len);
+    Ok(Framed::new(stream, WsFraming::new(Role::Client(keys)), buf))
+}
+
+fn encode(request: Request<'_>, key: &str) -> Result<String, UpgradeError> {
+    let Request { host, path, headers } = request;
+    let mut text = format!(
+        "GET {path} HTTP/1.1\r\n\
+         Host: {host}\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\n\
+         Sec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+    );
+    // Names of headers and the two words of the first line have no space; nothing has a line break.
+    let words = headers.iter().map(|(name, _)| *name).chain([path, host]);
+    let values = headers.iter().map(|(_, value)| *value);
+    if words.clone().any(|word| word.is_empty() || !word.bytes().all(|b| b.is_ascii_graphic()))
+        || values.clone().any(|value| value.bytes().any(|b| b.is_ascii_control()))
+    {
+        let what = "a URL or header that cannot be put into an HTTP request";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
+    }
+    for (name, value) in headers {
+        text.extend([*name, ": ", *value, "\r\n"]);
+    }
+    text.push_str("\r\n");
+    Ok(text)
+}
+
+fn is_like_answer(seen: &[u8]) -> bool {
+    let begin = b"HTTP/1.";
+    let len = seen.len().min(begin.len());
+    seen[..len] == begin[..len]
+}
+
+fn check_answer(head: &[u8], key: &str) -> Result<(), UpgradeError> {
+    let mut lines = head::no_lines();
+    let mut answer = httparse::Response::new(&mut lines);
+    if answer.parse(head).map_err(head::malformed)?.is_partial() {
+        return Err(UpgradeError::Malformed("it ends too early"));
+    }
+    let lines: &Lines<'_> = answer.headers;
+    let code = answer.code.unwrap_or_default();
+    if code != 101 {
+        let reason = answer.reason.unwrap_or_default();
+        return Err(UpgradeError::Status(status(code, reason, lines)));
+    }
+    let wrong = |what| Err(UpgradeError::NotWebSocket(what));
+    if head::only(lines, "Upgrade").is_none_or(|to| !to.eq_ignore_ascii_case(b"websocket")) {
+        return wrong("it does not say \"Upgrade: websocket\"");
+    }
+    if !head::lists(lines, "Connection", "upgrade") {
+        return wrong("it does not say \"Connection: Upgrade\"");
+    }
+    let accept = head::accept_for(key.as_bytes());
+    if head::only(lines, "Sec-WebSocket-Accept") != Some(accept.as_bytes()) {
+        return wrong("its Sec-WebSocket-Accept does not answer our key");
+    }
+    if head::members(lines, "Sec-WebSocket-Extensions").any(|extension| !extension.is_empty()) {
+        return wrong("it uses an extension nobody offered");
+    }
+    match head::only(lines, "Sec-WebSocket-Protocol") {
+        Some(chosen) if chosen == SUBPROTOCOL.as_bytes() => Ok(()),
+        chosen => Err(UpgradeError::NotFarpipe {
+            chosen: chosen.map(printable),
+        }),
+    }
+}
+
+fn status(code: u16, reason: &str, lines: &Lines<'_>) -> StatusAnswer {
+    let redirect = matches!(code, 301 | 302 | 307 | 308);
+    StatusAnswer {
+        code,
+        reason: printable(reason.as_bytes()),
+        location: head::values(lines, "Location")
+            .next()
+            .filter(|_| redirect)
+            .map(printable),
+        from_proxy: matches!(code, 502..=504) || head::values(lines, "Via").next().is_some(),
+    }
+}

@@ -1,0 +1,26 @@
+//! The HTTP/1.1 upgrade that begins a `ws` carrier (RFC 6455 section 4), both ends.
+//!
+//! Only farpipes are served here: both ends insist on the subprotocol `farpipe.1`, browsers are
+//! refused by their `Origin`, and no extension is offered or accepted. Time limits are the
+//! caller's: wrap [`connect`] and [`accept`] in `tokio::time::timeout`.
+
+mod client;
+mod error;
+mod head;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::client::{Request, connect, connect_with};
+pub use self::error::{StatusAnswer, UpgradeError};
+pub use self::server::accept;
+
+/// What both ends must agree on; the number changes when old and new farpipes cannot talk.
+pub const SUBPROTOCOL: &str = "farpipe.1";
+
+/// Longest head of a request or answer in bytes; the same as common servers allow.
+pub const HEAD_MAX: usize = 16 << 10;
+
+/// Most header lines in a head.
+pub const HEADERS_MAX: usize = 100;

@@ -1,0 +1,200 @@
+//! The accepting end.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::super::{Role, WsCarrier, WsFraming};
+use super::error::UpgradeError;
+use super::head::{self, Lines};
+use super::{HEAD_MAX, HEADERS_MAX, SUBPROTOCOL};
+use crate::carrier::framed::Framed;
+
+/// How long a refused client may take to read why. Closing at once with its bytes unread would
+/// reset the connection, and the answer would be lost on the way.
+const REFUSAL_DRAIN: Duration = Duration::from_secs(1);
+
+/// Most bytes thrown away meanwhile.
+const REFUSAL_DRAIN_MAX: usize = 256 << 10;
+
+/// Longest method that can begin a request; the longest registered one has 17 letters.
+const METHOD_MAX: usize = 20;
+
+/// An answer other than 101.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refusal {
+    status: u16,
+    why: &'static str,
+}
+
+/// Upgrades an accepted connection to a WebSocket that speaks farpipe.
+///
+/// Requests that are not for us get a short answer in plain HTTP, which takes up to one second
+/// more. Apart from that it never gives up by itself: bound it by a timer. Dropping the future
+/// drops the connection.
+///
+/// # Errors
+/// See [`UpgradeError`]; most are [`UpgradeError::Refused`].
+pub async fn accept<S>(mut stream: S) -> Result<WsCarrier<S>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
+{
+    let (mut buf, len) = match head::read(&mut stream, is_like_request).await {
+        Ok(read) => read,
+        Err(error) => {
+            if let Some(refusal) = refusal_of(&error) {
+                refuse(&mut stream, refusal).await;
+            }
+            return Err(error);
+        }
+    };
+    let key_answer = match check_request(&buf[..len]) {
+        Ok(key_answer) => key_answer,
+        Err(refusal) => {
+            refuse(&mut stream, refusal).await;
+            let Refusal { status, why } = refusal;
+            return Err(UpgradeError::Refused { status, why });
+        }
+    };
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {key_answer}\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.flush().await?;
+    buf.advance(len);
+    Ok(Framed::new(stream, WsFraming::new(Role::Server), buf))
+}
+
+/// What to answer to something that did not become a head.
+fn refusal_of(error: &UpgradeError) -> Option<Refusal> {
+    let (status, why) = match error {
+        UpgradeError::NotHttp { .. } => (400, "this is not an HTTP/1.1 request"),
+        UpgradeError::HeadTooLong => (431, "the header is longer than 16 KiB"),
+        UpgradeError::Io(_)
+        | UpgradeError::Cut
+        | UpgradeError::Malformed(_)
+        | UpgradeError::Status(_)
+        | UpgradeError::NotWebSocket(_)
+        | UpgradeError::NotFarpipe { .. }
+        | UpgradeError::Refused { .. } => return None,
+    };
+    Some(Refusal { status, why })
+}
+
+/// Whether `seen` can begin a request: a method in capitals, a space, then anything.
+fn is_like_request(seen: &[u8]) -> bool {
+    let method = seen.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let complete = method.len() < seen.len();
+    method.len() <= METHOD_MAX
+        && method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
+        && !(complete && method.is_empty())
+}
+
+/// The `Sec-WebSocket-Accept` for a request that may be upgraded.
+fn check_request(head: &[u8]) -> Result<String, Refusal> {
+    let refuse = |status, why| Err(Refusal { status, why });
+    let mut lines = head::no_lines();
+    let mut request = httparse::Request::new(&mut lines);
+    match request.parse(head) {
+        Ok(status) if status.is_complete() => {}
+        Err(httparse::Error::TooManyHeaders) => {
+            return refuse(431, "the header has more than 100 lines");
+        }
+        Ok(_) | Err(_) => return refuse(400, "this is not an HTTP/1.1 request"),
+    }
+    let lines: &Lines<'_> = request.headers;
+    // First of all: whatever a page asks for, it gets nothing here.
+    if head::values(lines, "Origin").next().is_some() {
+        return refuse(403, "web pages are not served here");
+    }
+    if request.version != Some(1) || head::only(lines, "Host").is_none() {
+        return refuse(400, "an HTTP/1.1 request with one Host header is needed");
+    }
+    if !head::lists(lines, "Upgrade", "websocket") {
+        return refuse(426, "only WebSocket connections are served here");
+    }
+    check_websocket(request.method.unwrap_or_default(), lines)
+}
+
+fn check_websocket(method: &str, lines: &Lines<'_>) -> Result<String, Refusal> {
+    let refuse = |status, why| Err(Refusal { status, why });
+    if method != "GET" || !head::lists(lines, "Connection", "upgrade") {
+        return refuse(400, "an upgrade is a GET with \"Connection: Upgrade\"");
+    }
+    let has_body = head::values(lines, "Transfer-Encoding").next().is_some()
+        || head::values(lines, "Content-Length").any(|length| length != b"0");
+    if has_body {
+        // Its bytes would be taken for frames.
+        return refuse(400, "an upgrade has no body");
+    }
+    if head::only(lines, "Sec-WebSocket-Version") != Some(b"13") {
+        return refuse(426, "only version 13 of WebSocket is spoken here");
+    }
+    let Some(key) = head::only(lines, "Sec-WebSocket-Key").filter(|key| head::is_key(key)) else {
+        return refuse(400, "an upgrade has one Sec-WebSocket-Key of 16 bytes in base64");
+    };
+    let ours = |offered| offered == SUBPROTOCOL.as_bytes();
+    if !head::members(lines, "Sec-WebSocket-Protocol").any(ours) {
+        return refuse(400, "the subprotocol farpipe.1 was not offered");
+    }
+    Ok(head::accept_for(key))
+}
+
+/// Answers, shuts down writing and reads on for a moment. Failing is no news: the client is gone.
+async fn refuse<S>(stream: &mut S, refusal: Refusal)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let answered = async {
+        stream.write_all(refusal.encode().as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut waste = [0; 4 << 10];
+        let mut drained = 0;
+        while drained < REFUSAL_DRAIN_MAX {
+            match stream.read(&mut waste).await? {
+                0 => break,
+                len => drained += len,
+            }
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(REFUSAL_DRAIN, answered).await;
+}
+
+impl Refusal {
+    fn encode(self) -> String {
+        let Self { status, why } = self;
+        let (phrase, more) = match status {
+            403 => ("Forbidden", ""),
+            426 => (
+                "Upgrade Required",
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            ),
+            431 => ("Request Header Fields Too Large", ""),
+            _ => ("Bad Request", ""),
+        };
+        // RFC 9110 section 7.8: whoever sends Upgrade lists it in Connection.
+        let connection = if more.is_empty() { "close" } else { "Upgrade, close" };
+        let text = format!(
+            "This is a farpipe endpoint: {why}.\n\
+             From another host, connect with: farpipe connect URL\n"
+        );
+        format!(
+            "HTTP/1.1 {status} {phrase}\r\n\
+             Connection: {connection}\r\n\
+             {more}Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: {}\r\n\r\n\
+             {text}",
+            text.len()
+        )
+    }
+}
+
+// The texts above name the limits.
+const _: () = assert!(HEAD_MAX == 16 << 10 && HEADERS_MAX == 100);

@@ -1,0 +1,251 @@
+//! One attached link: handshake over a fresh carrier, then the loop that moves a session over it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP};
+use farpipe_proto::link::handshake::refusal;
+pub(crate) use farpipe_proto::link::handshake::printable;
+use farpipe_proto::link::{Accepting, Dialling, Features, LinkError, Nonce, Prover, Step};
+use farpipe_proto::wire::DecodeError;
+use farpipe_proto::wire::control::{Attach, Attached, Refused};
+use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
+use farpipe_proto::wire::id::TunnelId;
+
+use crate::carrier::{Carrier, CarrierError, Close};
+use crate::pool::Pool;
+use crate::shared::SLOT_SIZE;
+
+/// The tunnel of a session on a link of its own.
+pub(crate) const TUNNEL: TunnelId = TunnelId(1);
+/// Slots one link reads into; bounded by what stream windows can hold, see limits.rs.
+const READ_SLOTS: usize = 160;
+
+/// What HELLO and WELCOME say of this side.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// Name and version, for logs.
+    pub software: String,
+    /// The loopback secret, where one must be proven.
+    pub prover: Option<Arc<dyn Prover>>,
+    /// Random bytes for nonces; a closure so that simulations repeat.
+    pub random: fn(&mut [u8]),
+}
+
+impl Greeting {
+    fn nonce(&self) -> Nonce {
+        let mut nonce = [0; 32];
+        (self.random)(&mut nonce);
+        nonce
+    }
+}
+
+/// Fills `bytes` from the system's generator.
+///
+/// # Panics
+/// If the system has no randomness to give: no key made without it would be one.
+pub fn system_random(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the system's random generator works");
+}
+
+/// Why no link came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The carrier failed.
+    #[error(transparent)]
+    Carrier(#[from] CarrierError),
+    /// The rules say no.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// Bytes that are no frames.
+    #[error("the other side broke the protocol: {0}")]
+    Decode(#[from] DecodeError),
+    /// The tunnel was refused.
+    #[error("refused: {}", .0.message)]
+    Refused(Refused),
+    /// Nothing came for too long.
+    #[error("no answer within {} s", HANDSHAKE_STEP.as_secs())]
+    TimedOut,
+}
+
+/// A carrier with the framing state that outlives single frames.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) carrier: Box<dyn Carrier>,
+    pub(crate) decoder: HopDecoder,
+    pub(crate) pool: Pool,
+}
+
+impl Wire {
+    pub(crate) fn new(carrier: Box<dyn Carrier>) -> Self {
+        Self {
+            carrier,
+            decoder: HopDecoder::default(),
+            pool: Pool::new(SLOT_SIZE, READ_SLOTS),
+        }
+    }
+
+    pub(crate) fn queue(&mut self, frame: &HopFrame) {
+        self.carrier.queue(&frame.encode());
+    }
+
+    /// The next control frame; DATA has no place in a handshake.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<HopFrame, HandshakeError>> {
+        loop {
+            if self.carrier.queued() > 0
+                && let Poll::Ready(result) = self.carrier.poll_flush(cx)
+            {
+                result?;
+            }
+            let piece = ready!(self.carrier.poll_recv(cx, &mut self.pool))?;
+            match self.decoder.feed(piece.first, &piece.bytes, piece.last)? {
+                None => {}
+                Some(HopItem::Frame(frame)) => return Poll::Ready(Ok(frame)),
+                Some(HopItem::Data { .. }) => {
+                    return Poll::Ready(Err(
+                        LinkError::Protocol("DATA before the handshake was over").into()
+                    ));
+                }
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<HopFrame, HandshakeError> {
+        match tokio::time::timeout(HANDSHAKE_STEP, poll_fn(|cx| self.poll_frame(cx))).await {
+            Ok(result) => result,
+            Err(_) => Err(HandshakeError::TimedOut),
+        }
+    }
+
+    /// Closes politely within a second: what was sent arrives, the neighbour hears why.
+    pub(crate) async fn close(&mut self, close: Close) {
+        let closing = poll_fn(|cx| self.carrier.poll_close(cx, close));
+        if tokio::time::timeout(DRAIN, closing).await.is_err() {
+            tracing::debug!("the other side did not close in time");
+        }
+    }
+
+    /// Refuses and closes.
+    pub(crate) async fn refuse(&mut self, frame: &HopFrame) {
+        self.queue(frame);
+        self.close(Close {
+            code: 1008,
+            reason: "refused",
+        })
+        .await;
+    }
+}
+
+/// The dialling side: HELLO to ATTACHED. `attach` is called when its frame is due, so that the
+/// offset in it is the newest.
+pub(crate) async fn dial(
+    wire: &mut Wire,
+    greeting: &Greeting,
+    attach: impl FnOnce() -> Attach,
+) -> Result<Attached, HandshakeError> {
+    let handshake = Dialling::new(
+        greeting.nonce(),
+        Features::default(),
+        greeting.prover.as_deref(),
+        &greeting.software,
+    );
+    wire.queue(&handshake.hello());
+    if greeting.prover.is_none() {
+        // Nothing to prove: HELLO and ATTACH leave together.
+        wire.queue(&HopFrame::Attach(TUNNEL, attach()));
+        handshake.handle(&wire.frame().await?)?;
+    } else {
+        match handshake.handle(&wire.frame().await?)? {
+            Step::Up(Some(auth)) | Step::Send(auth) => wire.queue(&auth),
+            Step::Up(None) | Step::Wait => {}
+        }
+        wire.queue(&HopFrame::Attach(TUNNEL, attach()));
+    }
+    loop {
+        match wire.frame().await? {
+            HopFrame::Attached(TUNNEL, attached) => return Ok(attached),
+            HopFrame::Refused(_, refused) => return Err(HandshakeError::Refused(refused)),
+            HopFrame::Ping(number) => wire.queue(&HopFrame::Pong(number)),
+            _ => return Err(LinkError::Protocol("no answer to ATTACH").into()),
+        }
+    }
+}
+
+/// The accepting side: HELLO to ATTACH. The answer is the caller's.
+///
+/// On an error of the rules the neighbour is told before this returns.
+pub(crate) async fn accept(
+    wire: &mut Wire,
+    greeting: &Greeting,
+) -> Result<(TunnelId, Attach), HandshakeError> {
+    let result = accept_steps(wire, greeting).await;
+    if let Err(error) = &result {
+        let told = match error {
+            HandshakeError::Link(link) => refusal(link),
+            HandshakeError::Decode(_) => refusal(&LinkError::Protocol("a malformed frame")),
+            _ => None,
+        };
+        if let Some(frame) = told {
+            wire.refuse(&frame).await;
+        }
+    }
+    result
+}
+
+async fn accept_steps(
+    wire: &mut Wire,
+    greeting: &Greeting,
+) -> Result<(TunnelId, Attach), HandshakeError> {
+    let mut handshake = Accepting::new(
+        greeting.nonce(),
+        Features::default(),
+        greeting.prover.as_deref(),
+        &greeting.software,
+    );
+    loop {
+        match handshake.handle(&wire.frame().await?)? {
+            Step::Wait => {}
+            Step::Send(frame) => wire.queue(&frame),
+            Step::Up(frame) => {
+                if let Some(frame) = frame {
+                    wire.queue(&frame);
+                }
+                break;
+            }
+        }
+    }
+    match wire.frame().await? {
+        HopFrame::Attach(tunnel, attach) => Ok((tunnel, attach)),
+        _ => Err(LinkError::Protocol("no ATTACH after the handshake").into()),
+    }
+}
+
+/// A timer that is only touched when the deadline moves forward.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Alarm {
+    pub(crate) fn new() -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Ready when `deadline` has passed. A sleep that ends too early only costs another look.
+    pub(crate) fn poll_at(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: tokio::time::Instant,
+    ) -> Poll<()> {
+        if self.sleep.deadline() > deadline || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        self.sleep.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,418 @@
+//! The opener's side of a session: dials, attaches, drives, and dials again.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, RESUME_FOR, WINDOW_SESSION_MAX};
+use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
+use farpipe_proto::wire::control::Attach;
+use farpipe_proto::wire::hop::HopFrame;
+use farpipe_proto::wire::id::SessionKey;
+
+use crate::carrier::{Carrier, CarrierError, Close};
+use crate::clock::Clock;
+use crate::driver::{Driven, Driver};
+use crate::event::{Events, LinkEvent, tell};
+use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
+use crate::session::{SessionHandle, ended};
+use crate::shared::{SessionEnd, Shared};
+
+/// How a failed attempt to reach the peer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nobody is there, or a proxy says so: final before the first link, else retried.
+    Refused,
+    /// Reset or ended before it was up: retried; says that nobody is there only to one who has the
+    /// peer's confirmation already.
+    Reset,
+    /// Timed out: retried.
+    Cut,
+    /// A retry cannot help, ever: wrong kind of server, credential, version.
+    Final,
+}
+
+/// Why a carrier could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct DialError {
+    /// How it counts.
+    pub blame: Blame,
+    /// What happened, where.
+    pub message: String,
+}
+
+/// A future that a [`Dial`] returns.
+pub type Dialled<'a> =
+    Pin<Box<dyn Future<Output = Result<Box<dyn Carrier>, DialError>> + Send + 'a>>;
+
+/// Makes fresh carriers to one peer.
+pub trait Dial: Send + Sync + std::fmt::Debug {
+    /// Makes one. Bounded in time by the implementation; dropping the future gives up.
+    fn dial(&self) -> Dialled<'_>;
+
+    /// The peer, for people.
+    fn peer(&self) -> String;
+}
+
+/// Settings of a session's opener.
+#[derive(Debug, Clone)]
+pub struct OpenerConfig {
+    /// How long to try to get a lost link back. Default 10 min.
+    pub resume_for: Duration,
+    /// Default 10 s.
+    pub heartbeat: Duration,
+    /// Bytes retained at most. Default 64 MiB.
+    pub buffer_max: u64,
+    /// What HELLO says.
+    pub greeting: Greeting,
+    /// The clock; virtual in simulations.
+    pub clock: Clock,
+    /// Where link events go.
+    pub events: Option<Events>,
+}
+
+impl OpenerConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(greeting: Greeting) -> Self {
+        Self {
+            resume_for: RESUME_FOR,
+            heartbeat: HEARTBEAT,
+            buffer_max: WINDOW_SESSION_MAX,
+            greeting,
+            clock: Clock::Boot,
+            events: None,
+        }
+    }
+}
+
+/// A session this process opens.
+///
+/// Streams can be opened at once; they wait until [`Opener::run`] has a link.
+#[derive(Debug)]
+pub struct Opener {
+    shared: Arc<Shared>,
+    config: OpenerConfig,
+    key: SessionKey,
+}
+
+impl Opener {
+    /// A new session under a fresh random key.
+    #[must_use]
+    pub fn new(config: OpenerConfig) -> Self {
+        let mut key = [0; 32];
+        (config.greeting.random)(&mut key);
+        let mut session = SessionConfig::new(Side::Opener);
+        session.buffer_max = config.buffer_max;
+        Self {
+            shared: Shared::new(session, config.clock),
+            config,
+            key: SessionKey::new(key),
+        }
+    }
+
+    /// Opens streams.
+    #[must_use]
+    pub fn handle(&self) -> SessionHandle {
+        SessionHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Keeps the session linked until everything is settled at both ends.
+    ///
+    /// # Errors
+    /// [`SessionEnd`]; every handle of the session gets the same.
+    ///
+    /// # Cancellation
+    /// Dropping it leaves the peer without a link: it parks the session and gives up later. End
+    /// the streams instead.
+    pub async fn run(self, dial: &dyn Dial) -> Result<(), SessionEnd> {
+        let shared = Arc::clone(&self.shared);
+        let result = Running {
+            redial: Redial::new(self.config.resume_for),
+            first_asked: self.config.clock.now(),
+            epoch: 0,
+            established: false,
+            opener: self,
+            dial,
+        }
+        .run()
+        .await;
+        if let Err(end) = &result {
+            shared.lock().end(end.clone());
+        }
+        result
+    }
+}
+
+/// One step's outcome.
+enum Step {
+    /// Dial at once: the link made progress.
+    Progressed(String),
+    /// This attempt failed.
+    Failed(Attempt, String),
+    /// All is settled.
+    Complete,
+}
+
+struct Running<'a> {
+    opener: Opener,
+    dial: &'a dyn Dial,
+    redial: Redial,
+    first_asked: farpipe_proto::Instant,
+    epoch: u64,
+    established: bool,
+}
+
+impl Running<'_> {
+    async fn run(mut self) -> Result<(), SessionEnd> {
+        loop {
+            let (attempt, why) = match self.attempt().await? {
+                Step::Complete => return Ok(()),
+                Step::Progressed(why) => (Attempt::Progressed, why),
+                Step::Failed(attempt, why) => (attempt, why),
+            };
+            if let Some(end) = self.opener.shared.lock().end.clone() {
+                return Err(end);
+            }
+            self.wait(attempt, why).await?;
+            if self.opener.shared.lock().session.is_complete() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decides what follows a lost link and waits for it.
+    async fn wait(&mut self, attempt: Attempt, why: String) -> Result<(), SessionEnd> {
+        let config = &self.opener.config;
+        let mut random = [0; 4];
+        (config.greeting.random)(&mut random);
+        let now = config.clock.now();
+        let confirmed = self.opener.shared.lock().session.is_confirmed();
+        let next =
+            self.redial
+                .handle_ended(now, attempt, confirmed, u32::from_ne_bytes(random));
+        let failures = self.redial.failures();
+        if self.redial.is_alarm() {
+            tell(
+                config.events.as_ref(),
+                LinkEvent::Alarm {
+                    failures,
+                    why: why.clone(),
+                },
+            );
+        }
+        match next {
+            Next::DialAt(at) => {
+                tell(
+                    config.events.as_ref(),
+                    LinkEvent::Lost {
+                        why,
+                        failures,
+                        retry_in: Some(at - now),
+                    },
+                );
+                if at > now {
+                    let slept = tokio::time::sleep_until(config.clock.deadline(at));
+                    let shared = &self.opener.shared;
+                    tokio::select! {
+                        () = slept => {}
+                        // Ending the session must not wait for the backoff.
+                        end = ended(shared) => return Err(end),
+                    }
+                }
+                Ok(())
+            }
+            Next::Succeed => {
+                tracing::info!("the other side confirmed everything and is gone");
+                let mut state = self.opener.shared.lock();
+                state.session.handle_peer_gone();
+                state.dispatch(bytes::BytesMut::new());
+                Ok(())
+            }
+            Next::GiveUp => Err(SessionEnd::Lost(format!(
+                "no link to {} for {}: {why}",
+                self.dial.peer(),
+                span(config.resume_for),
+            ))),
+        }
+    }
+
+    /// Dials once and drives the session as long as the link lasts.
+    async fn attempt(&mut self) -> Result<Step, SessionEnd> {
+        let carrier = match self.dial.dial().await {
+            Ok(carrier) => carrier,
+            Err(error) => return self.dial_failed(error),
+        };
+        let mut wire = Wire::new(carrier);
+        self.epoch += 1;
+        let attach = || self.attach();
+        let attached = match link::dial(&mut wire, &self.opener.config.greeting, attach).await {
+            Ok(attached) => attached,
+            Err(error) => return self.handshake_failed(error),
+        };
+        let shared = &Arc::clone(&self.opener.shared);
+        let heartbeat = self.opener.config.heartbeat;
+        let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err((error, mut wire)) => {
+                let message = format!("cannot resume: {error}");
+                wire.close(PROTOCOL_CLOSE).await;
+                return Err(SessionEnd::Protocol(message));
+            }
+        };
+        self.redial.handle_attached();
+        self.announce();
+        let began = self.opener.config.clock.now();
+        let driven = tokio::select! {
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
+            end = ended(shared) => {
+                driver.leave(&HopFrame::Detach(TUNNEL), Close { code: 1001, reason: "ended" }).await;
+                return Err(end);
+            }
+        };
+        let lived = self.opener.config.clock.now() - began;
+        let progressed =
+            driver.progressed() || lived >= farpipe_proto::limits::PROGRESS_LIFE;
+        match driven {
+            Driven::Complete => {
+                driver
+                    .leave(&HopFrame::Detach(TUNNEL), NORMAL_CLOSE)
+                    .await;
+                Ok(Step::Complete)
+            }
+            Driven::Lost(lost) if progressed => Ok(Step::Progressed(lost.to_string())),
+            Driven::Lost(lost) => Ok(Step::Failed(Attempt::Cut, lost.to_string())),
+            Driven::Detached => Ok(Step::Failed(
+                Attempt::Refused,
+                "the other side left".to_owned(),
+            )),
+            Driven::Refused(refused) if refused.is_final => Err(SessionEnd::Refused(format!(
+                "{} ended the session: {}",
+                self.dial.peer(),
+                link::printable(&refused.message)
+            ))),
+            Driven::Refused(refused) => Ok(Step::Failed(
+                Attempt::Refused,
+                link::printable(&refused.message),
+            )),
+            Driven::Failed(why) => {
+                let words = driver.refusal(&why);
+                driver.leave(&words, PROTOCOL_CLOSE).await;
+                Err(SessionEnd::Protocol(why))
+            }
+        }
+    }
+
+    fn attach(&self) -> Attach {
+        let config = &self.opener.config;
+        let age = config.clock.now() - self.first_asked;
+        Attach {
+            route: String::new(),
+            key: self.opener.key.as_bytes().to_vec(),
+            epoch: self.epoch,
+            received: self.opener.shared.lock().session.received(),
+            established: self.established,
+            age_ms: millis(age),
+            resume_for_ms: millis(config.resume_for),
+        }
+    }
+
+    fn announce(&mut self) {
+        let events = self.opener.config.events.as_ref();
+        if self.established {
+            let state = self.opener.shared.lock();
+            let resent = state.session.numbered() - state.session.acked();
+            drop(state);
+            tell(
+                events,
+                LinkEvent::Resumed {
+                    epoch: self.epoch,
+                    resent,
+                },
+            );
+        } else {
+            tell(
+                events,
+                LinkEvent::Connected {
+                    session: self.opener.key.to_string(),
+                    peer: self.dial.peer(),
+                },
+            );
+        }
+        self.established = true;
+    }
+
+    fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
+        match error.blame {
+            Blame::Final => Err(SessionEnd::Refused(error.message)),
+            Blame::Refused if !self.established => Err(SessionEnd::Refused(error.message)),
+            Blame::Refused | Blame::Reset => {
+                Ok(Step::Failed(self.nobody_there(), error.message))
+            }
+            Blame::Cut => Ok(Step::Failed(Attempt::Cut, error.message)),
+        }
+    }
+
+    /// How a reset before the link was up counts.
+    fn nobody_there(&self) -> Attempt {
+        if self.established {
+            Attempt::Refused
+        } else {
+            Attempt::Cut
+        }
+    }
+
+    fn handshake_failed(&self, error: HandshakeError) -> Result<Step, SessionEnd> {
+        let why = format!("{}: {error}", self.dial.peer());
+        match error {
+            HandshakeError::Carrier(CarrierError::Protocol { .. })
+            | HandshakeError::Decode(_) => Err(SessionEnd::Protocol(why)),
+            HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
+            HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),
+            HandshakeError::Refused(refused) => {
+                let why = format!(
+                    "{} refused: {}",
+                    self.dial.peer(),
+                    link::printable(&refused.message)
+                );
+                if refused.is_final || !self.established {
+                    Err(SessionEnd::Refused(why))
+                } else {
+                    Ok(Step::Failed(Attempt::Refused, why))
+                }
+            }
+            HandshakeError::Link(link) if link.is_final() => Err(SessionEnd::Refused(why)),
+            HandshakeError::Link(_) => Ok(Step::Failed(Attempt::Refused, why)),
+        }
+    }
+}
+
+const NORMAL_CLOSE: Close = Close {
+    code: 1000,
+    reason: "complete",
+};
+pub(crate) const PROTOCOL_CLOSE: Close = Close {
+    code: 1002,
+    reason: "protocol error",
+};
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A span as people write it.
+pub(crate) fn span(span: Duration) -> String {
+    let secs = span.as_secs();
+    match secs {
+        0 => format!("{} ms", span.as_millis()),
+        _ if secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
+        _ if secs.is_multiple_of(60) => format!("{} min", secs / 60),
+        _ => format!("{secs} s"),
+    }
+}
+
+/// One attempt of the whole dial may take this long; each step has its own limit below it.
+pub(crate) const DIAL_MAX: Duration = HANDSHAKE_STEP;

@@ -1,0 +1,97 @@
+//! A running session, as its application sees it: streams to open and to accept.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use farpipe_proto::wire::control::Open;
+
+use crate::shared::{SessionEnd, Shared, park};
+use crate::stream::Stream;
+
+/// Opens streams of a session.
+#[derive(Debug, Clone)]
+pub struct SessionHandle {
+    shared: Arc<Shared>,
+}
+
+impl SessionHandle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Opens a stream to `target` (empty: the acceptor's own endpoint); `None` when the limit of
+    /// open streams is reached.
+    #[must_use]
+    pub fn open(&self, target: &str) -> Option<Stream> {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let id = state.session.open(
+            now,
+            Open {
+                target: target.to_owned(),
+                interactive: false,
+            },
+        )?;
+        state.number_control();
+        drop(state);
+        Some(Stream::new(&self.shared, id))
+    }
+
+    /// The next stream the peer opens; `None` when it will open no more, or the session is over.
+    pub async fn accept(&self) -> Option<(Stream, Open)> {
+        let (id, open) = poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if let Some(opened) = state.opened.pop_front() {
+                return Poll::Ready(Some(opened));
+            }
+            if state.end.is_some() || state.session.is_opening_over() {
+                return Poll::Ready(None);
+            }
+            park(&mut state.acceptor, cx);
+            Poll::Pending
+        })
+        .await?;
+        Some((Stream::new(&self.shared, id), open))
+    }
+
+    /// Opener: no more streams will be opened; the session completes when all are settled.
+    pub fn finish_opening(&self) {
+        let mut state = self.shared.lock();
+        state.session.finish_opening();
+        state.number_control();
+    }
+
+    /// Ends the session at once; every handle hears `why`.
+    pub fn end(&self, why: SessionEnd) {
+        self.shared.lock().end(why);
+    }
+
+    /// Keeps the session from completing until [`SessionHandle::release`].
+    pub fn hold(&self) {
+        self.shared.lock().session.hold();
+    }
+
+    /// Ends one [`SessionHandle::hold`].
+    pub fn release(&self) {
+        let mut state = self.shared.lock();
+        state.session.release();
+        state.number_control();
+    }
+}
+
+/// Waits until the session was ended from this side.
+pub(crate) async fn ended(shared: &Shared) -> SessionEnd {
+    poll_fn(|cx| {
+        let mut state = shared.lock();
+        match state.end.clone() {
+            Some(end) => Poll::Ready(end),
+            None => {
+                park(&mut state.ender, cx);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+

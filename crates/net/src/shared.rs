@@ -1,0 +1,263 @@
+//! The state one session's driver and its stream handles share.
+//!
+//! One mutex, held for moments and never across an await or a system call: the handles number and
+//! take bytes under it, the driver feeds and drains the rules under it. Segments being written to
+//! a socket are moved out of it first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use bytes::{Buf as _, BytesMut};
+use farpipe_proto::limits::FRAME_MAX;
+use farpipe_proto::session::{Event, Session, SessionConfig};
+use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse};
+use farpipe_proto::wire::id::StreamId;
+
+use crate::clock::Clock;
+use crate::pool::Pool;
+use crate::retention::Retention;
+
+/// A slot holds two frames of full size and their headers.
+pub(crate) const SLOT_SIZE: usize = 2 * FRAME_MAX;
+/// Received pieces smaller than this are copied together, so that a crumb does not hold a slot.
+const CRUMB_MAX: usize = 2 * 1024;
+/// Room of a buffer that collects crumbs.
+const CRUMBS_ROOM: usize = 16 * 1024;
+
+/// Why a session ended before everything was settled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionEnd {
+    /// No link could be had for as long as was allowed.
+    #[error("{0}")]
+    Lost(String),
+    /// The peer refused, or a certificate, credential or version does not fit: no retry helps.
+    #[error("{0}")]
+    Refused(String),
+    /// One side broke the protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// This process ended it.
+    #[error("the session was closed")]
+    Closed,
+}
+
+/// How the incoming half of a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RecvEnd {
+    Finished,
+    Reset(Abort),
+}
+
+/// What the handles of one stream see.
+#[derive(Debug, Default)]
+pub(crate) struct StreamIo {
+    pub(crate) chunks: VecDeque<BytesMut>,
+    /// The last chunk is a buffer of our own that takes more crumbs.
+    crumbs: bool,
+    pub(crate) recv_end: Option<RecvEnd>,
+    pub(crate) stopped: Option<Abort>,
+    pub(crate) done: bool,
+    pub(crate) accepted: bool,
+    pub(crate) refused: Option<Refuse>,
+    pub(crate) exited: Option<Exit>,
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    pub(crate) watcher: Option<Waker>,
+    /// Handles that still point here.
+    pub(crate) handles: u8,
+}
+
+impl StreamIo {
+    fn push(&mut self, piece: BytesMut) {
+        if piece.len() >= CRUMB_MAX {
+            self.crumbs = false;
+            self.chunks.push_back(piece);
+            return;
+        }
+        match self.chunks.back_mut() {
+            Some(last) if self.crumbs && last.capacity() - last.len() >= piece.len() => {
+                last.extend_from_slice(&piece);
+            }
+            _ => {
+                let mut buf = BytesMut::with_capacity(CRUMBS_ROOM);
+                buf.extend_from_slice(&piece);
+                self.crumbs = true;
+                self.chunks.push_back(buf);
+            }
+        }
+    }
+
+    fn wake_all(&mut self) {
+        for waker in [&mut self.reader, &mut self.writer, &mut self.watcher] {
+            wake(waker);
+        }
+    }
+}
+
+/// Everything under the mutex.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) session: Session,
+    pub(crate) retention: Retention,
+    pub(crate) pool: Pool,
+    pub(crate) streams: BTreeMap<StreamId, StreamIo>,
+    /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
+    pub(crate) opened: VecDeque<(StreamId, Open)>,
+    pub(crate) acceptor: Option<Waker>,
+    pub(crate) driver: Option<Waker>,
+    /// Who waits for `end`.
+    pub(crate) ender: Option<Waker>,
+    pub(crate) end: Option<SessionEnd>,
+}
+
+impl State {
+    /// Numbers the waiting control frames. To be called after every call into the rules that may
+    /// have produced some, before any bytes are numbered.
+    pub(crate) fn number_control(&mut self) {
+        let mut some = false;
+        while let Some(frame) = self.session.poll_control() {
+            self.retention.push_control(&frame);
+            some = true;
+        }
+        if some {
+            self.wake_driver();
+        }
+    }
+
+    pub(crate) fn wake_driver(&mut self) {
+        wake(&mut self.driver);
+    }
+
+    /// Hands events to the handles; `piece` holds the bytes that [`Event::Bytes`] name.
+    pub(crate) fn dispatch(&mut self, piece: BytesMut) {
+        let mut rest = piece;
+        let mut base = 0;
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Bytes(id, range) => {
+                    rest.advance(range.start - base);
+                    base = range.end;
+                    let bytes = rest.split_to(range.len());
+                    if let Some(io) = self.streams.get_mut(&id) {
+                        io.push(bytes);
+                        wake(&mut io.reader);
+                    }
+                }
+                Event::Opened(id, open) => {
+                    self.streams.insert(id, StreamIo::default());
+                    self.opened.push_back((id, open));
+                    wake(&mut self.acceptor);
+                }
+                Event::Accepted(id) => self.with(id, |io| {
+                    io.accepted = true;
+                    wake(&mut io.watcher);
+                }),
+                Event::Refused(id, refuse) => self.with(id, |io| {
+                    io.refused = Some(refuse);
+                    io.wake_all();
+                }),
+                Event::Finished(id) => self.with(id, |io| {
+                    io.recv_end = Some(RecvEnd::Finished);
+                    wake(&mut io.reader);
+                }),
+                Event::Reset(id, abort) => self.with(id, |io| {
+                    io.recv_end = Some(RecvEnd::Reset(abort));
+                    // A source that failed takes back nothing, but nobody should wait to write it.
+                    wake(&mut io.reader);
+                }),
+                Event::Stopped(id, abort) => self.with(id, |io| {
+                    io.stopped = Some(abort);
+                    wake(&mut io.writer);
+                    wake(&mut io.watcher);
+                }),
+                Event::Writable(id) => self.with(id, |io| wake(&mut io.writer)),
+                Event::Done(id) => self.with(id, |io| {
+                    io.done = true;
+                    wake(&mut io.watcher);
+                }),
+                Event::Exited(id, exit) => self.with(id, |io| {
+                    io.exited = Some(exit);
+                    wake(&mut io.watcher);
+                }),
+                Event::OpeningOver => wake(&mut self.acceptor),
+                Event::Completed => self.wake_everyone(),
+                _ => {}
+            }
+        }
+    }
+
+    fn with(&mut self, id: StreamId, act: impl FnOnce(&mut StreamIo)) {
+        if let Some(io) = self.streams.get_mut(&id) {
+            act(io);
+        }
+    }
+
+    /// Bytes were acknowledged: slots are free again for writers that wait for one.
+    pub(crate) fn wake_writers(&mut self) {
+        for io in self.streams.values_mut() {
+            wake(&mut io.writer);
+        }
+    }
+
+    fn wake_everyone(&mut self) {
+        for io in self.streams.values_mut() {
+            io.wake_all();
+        }
+        wake(&mut self.acceptor);
+    }
+
+    /// The session is over; every handle hears it.
+    pub(crate) fn end(&mut self, end: SessionEnd) {
+        self.end.get_or_insert(end);
+        self.wake_everyone();
+        self.wake_driver();
+        wake(&mut self.ender);
+    }
+}
+
+/// Shared by the driver and the handles.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) clock: Clock,
+}
+
+impl Shared {
+    pub(crate) fn new(config: SessionConfig, clock: Clock) -> Arc<Self> {
+        // Slots that hold the whole window, and some for what is half filled.
+        let slots = usize::try_from(config.buffer_max).unwrap_or(usize::MAX) / SLOT_SIZE + 4;
+        Arc::new(Self {
+            state: Mutex::new(State {
+                session: Session::new(config),
+                retention: Retention::default(),
+                pool: Pool::new(SLOT_SIZE, slots),
+                streams: BTreeMap::new(),
+                opened: VecDeque::new(),
+                acceptor: None,
+                driver: None,
+                ender: None,
+                end: None,
+            }),
+            clock,
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug that ends its task; the others still must finish.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    if !slot.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+        *slot = Some(cx.waker().clone());
+    }
+}

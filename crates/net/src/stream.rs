@@ -1,0 +1,359 @@
+//! Handles of one stream: what an endpoint's pump reads from and writes to.
+//!
+//! Cancel safety: every `poll_*` keeps its progress in the session; a dropped poll loses nothing,
+//! neither here nor on the wire. Dropping a handle before its half is over resets or stops it, as
+//! an exiting process closes its pipes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use farpipe_proto::session::SendState;
+use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Refuse};
+use farpipe_proto::wire::id::StreamId;
+use farpipe_proto::wire::inner::HEADER_LEN;
+
+use crate::segment::Segment;
+use crate::shared::{RecvEnd, SessionEnd, Shared, park};
+
+/// Bytes in front of a stream's payload in a buffer from [`SendStream::buffer`].
+pub const PAYLOAD_AT: usize = Segment::HEADROOM + HEADER_LEN;
+/// A read into less room than this is not worth a system call; a fresh slot is taken instead.
+const ROOM_MIN: usize = 64 * 1024;
+
+/// Why no more can be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The far reader wants no more (its process closed the pipe, its disk is full…).
+    #[error("the far end takes no more{}{}", if .0.message.is_empty() { "" } else { ": " }, .0.message)]
+    Stopped(Abort),
+    /// The far side could not join the stream to anything.
+    #[error("the far end refused: {}", .0.message)]
+    Refused(Refuse),
+    /// The session ended.
+    #[error(transparent)]
+    Session(SessionEnd),
+}
+
+/// Why no more can be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// The far source failed or was given up: what came is a prefix.
+    #[error("the far end gave up{}{}", if .0.message.is_empty() { "" } else { ": " }, .0.message)]
+    Reset(Abort),
+    /// The far side could not join the stream to anything.
+    #[error("the far end refused: {}", .0.message)]
+    Refused(Refuse),
+    /// The session ended: what came is a prefix.
+    #[error(transparent)]
+    Session(SessionEnd),
+}
+
+/// Both halves of one stream, and what is said about it.
+#[derive(Debug)]
+pub struct Stream {
+    /// Towards the peer.
+    pub send: SendStream,
+    /// From the peer.
+    pub recv: RecvStream,
+    /// Its fate.
+    pub watch: StreamWatch,
+}
+
+impl Stream {
+    /// Tells the peer that its stream is joined to an endpoint.
+    pub fn accept(&self) {
+        let handle = &self.watch.0;
+        let mut state = handle.shared.lock();
+        state.session.accept(handle.id);
+        state.number_control();
+    }
+
+    /// Tells the peer that its stream cannot be had; the stream is over.
+    pub fn refuse(self, refuse: Refuse) {
+        let handle = &self.watch.0;
+        let mut state = handle.shared.lock();
+        state.session.refuse(handle.id, refuse);
+        state.number_control();
+    }
+
+    pub(crate) fn new(shared: &Arc<Shared>, id: StreamId) -> Self {
+        shared.lock().streams.entry(id).or_default().handles = 3;
+        let handle = || Handle {
+            shared: Arc::clone(shared),
+            id,
+        };
+        Self {
+            send: SendStream(handle()),
+            recv: RecvStream(handle()),
+            watch: StreamWatch(handle()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    id: StreamId,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(io) = state.streams.get_mut(&self.id) {
+            io.handles = io.handles.saturating_sub(1);
+            if io.handles == 0 {
+                state.streams.remove(&self.id);
+            }
+        }
+    }
+}
+
+fn cancelled() -> Abort {
+    Abort {
+        code: AbortCode::Cancelled as u32,
+        message: String::new(),
+    }
+}
+
+/// The half towards the peer.
+#[derive(Debug)]
+pub struct SendStream(Handle);
+
+impl SendStream {
+    /// Ready with how many bytes may be committed now (at least 1), when there is credit and room
+    /// in the backlog; or with why there never will be. Wakes the task for the latter also while
+    /// it waits for its source.
+    pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
+        let mut state = self.0.shared.lock();
+        let grant = state.session.grant(self.0.id);
+        let end = state.end.clone();
+        let Some(io) = state.streams.get_mut(&self.0.id) else {
+            return Poll::Ready(Err(SendError::Session(SessionEnd::Closed)));
+        };
+        if let Some(refuse) = &io.refused {
+            return Poll::Ready(Err(SendError::Refused(refuse.clone())));
+        }
+        if let Some(abort) = &io.stopped {
+            return Poll::Ready(Err(SendError::Stopped(abort.clone())));
+        }
+        if let Some(end) = end {
+            return Poll::Ready(Err(SendError::Session(end)));
+        }
+        park(&mut io.writer, cx);
+        if grant > 0 {
+            return Poll::Ready(Ok(grant));
+        }
+        Poll::Pending
+    }
+
+    /// A buffer whose first [`PAYLOAD_AT`] bytes are room for headers, with capacity for up to
+    /// `grant` bytes behind them; `None`: memory is short until the peer acknowledges, wait by
+    /// [`SendStream::poll_buffer`].
+    #[must_use]
+    pub fn buffer(&mut self, grant: usize) -> Option<BytesMut> {
+        let room = PAYLOAD_AT + grant.min(ROOM_MIN);
+        let mut buf = self.0.shared.lock().pool.take(room)?;
+        buf.extend_from_slice(&[0; PAYLOAD_AT]);
+        Some(buf)
+    }
+
+    /// [`SendStream::buffer`], waiting for memory.
+    pub fn poll_buffer(&mut self, cx: &mut Context<'_>, grant: usize) -> Poll<BytesMut> {
+        if let Some(buf) = self.buffer(grant) {
+            return Poll::Ready(buf);
+        }
+        let mut state = self.0.shared.lock();
+        if let Some(io) = state.streams.get_mut(&self.0.id) {
+            park(&mut io.writer, cx);
+        }
+        Poll::Pending
+    }
+
+    /// Sends the payload of a buffer from [`SendStream::buffer`]: at most as many bytes as
+    /// granted. Never waits. A stream that was stopped meanwhile drops them.
+    pub fn commit(&mut self, mut buf: BytesMut) {
+        let mut state = self.0.shared.lock();
+        let mut part = buf.split();
+        state.pool.put_back(buf);
+        let len = part.len() - PAYLOAD_AT;
+        if len == 0
+            || state.end.is_some()
+            || state.session.send_state(self.0.id) != Some(SendState::Open)
+        {
+            return;
+        }
+        state.number_control();
+        let header = state.session.write(self.0.id, len);
+        part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
+        state.retention.push(part, Segment::HEADROOM);
+        state.wake_driver();
+    }
+
+    /// Gives a buffer back unused.
+    pub fn put_back(&mut self, buf: BytesMut) {
+        self.0.shared.lock().pool.put_back(buf);
+    }
+
+    /// The source ended.
+    pub fn finish(&mut self) {
+        let mut state = self.0.shared.lock();
+        state.session.finish(self.0.id);
+        state.number_control();
+    }
+
+    /// The source failed.
+    pub fn reset(&mut self, abort: Abort) {
+        let mut state = self.0.shared.lock();
+        state.session.reset(self.0.id, abort);
+        state.number_control();
+    }
+
+    /// How the command at the source ended; after [`SendStream::finish`] or
+    /// [`SendStream::reset`].
+    pub fn exit(&mut self, exit: Exit) {
+        let mut state = self.0.shared.lock();
+        state.session.exit(self.0.id, exit);
+        state.number_control();
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        let state = self.0.shared.lock().session.send_state(self.0.id);
+        if state == Some(SendState::Open) {
+            self.reset(cancelled());
+        }
+    }
+}
+
+/// The half from the peer.
+#[derive(Debug)]
+pub struct RecvStream(Handle);
+
+impl RecvStream {
+    /// Moves all chunks that have arrived to the back of `into`; ready when there was at least
+    /// one, `false` at the end. Account for what was used with [`RecvStream::consumed`].
+    pub fn poll_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut VecDeque<BytesMut>,
+    ) -> Poll<Result<bool, RecvError>> {
+        let mut state = self.0.shared.lock();
+        let end = state.end.clone();
+        let Some(io) = state.streams.get_mut(&self.0.id) else {
+            return Poll::Ready(Err(RecvError::Session(SessionEnd::Closed)));
+        };
+        if !io.chunks.is_empty() {
+            into.append(&mut io.chunks);
+            return Poll::Ready(Ok(true));
+        }
+        match &io.recv_end {
+            Some(RecvEnd::Finished) => return Poll::Ready(Ok(false)),
+            Some(RecvEnd::Reset(abort)) => {
+                return Poll::Ready(Err(RecvError::Reset(abort.clone())));
+            }
+            None => {}
+        }
+        if let Some(refuse) = &io.refused {
+            return Poll::Ready(Err(RecvError::Refused(refuse.clone())));
+        }
+        if let Some(end) = end {
+            return Poll::Ready(Err(RecvError::Session(end)));
+        }
+        park(&mut io.reader, cx);
+        Poll::Pending
+    }
+
+    /// The sink took `len` bytes: the peer may send as many more.
+    pub fn consumed(&mut self, len: usize) {
+        let now = self.0.shared.clock.now();
+        let mut state = self.0.shared.lock();
+        state.session.consumed(now, self.0.id, len);
+        state.number_control();
+    }
+
+    /// The sink's last write and close have returned.
+    pub fn done(&mut self) {
+        let mut state = self.0.shared.lock();
+        state.session.done(self.0.id);
+        state.number_control();
+    }
+
+    /// The sink wants no more, or failed.
+    pub fn stop(&mut self, abort: Abort) {
+        let mut state = self.0.shared.lock();
+        state.session.stop(self.0.id, abort);
+        state.number_control();
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.stop(cancelled());
+    }
+}
+
+/// What the peer says about a stream.
+#[derive(Debug)]
+pub struct StreamWatch(Handle);
+
+/// A stream's fate so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// The peer joined it to its target.
+    pub accepted: bool,
+    /// The peer could not.
+    pub refused: Option<Refuse>,
+    /// The peer's sink wants no more.
+    pub stopped: Option<Abort>,
+    /// The peer's sink took all and is closed.
+    pub done: bool,
+    /// How the peer's command ended.
+    pub exited: Option<Exit>,
+    /// Everything of the session is settled.
+    pub complete: bool,
+    /// The session ended before that.
+    pub end: Option<SessionEnd>,
+}
+
+impl StreamWatch {
+    /// The fate now.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        let state = self.0.shared.lock();
+        let mut fate = Fate {
+            complete: state.session.is_complete(),
+            end: state.end.clone(),
+            ..Fate::default()
+        };
+        if let Some(io) = state.streams.get(&self.0.id) {
+            fate.accepted = io.accepted;
+            fate.refused.clone_from(&io.refused);
+            fate.stopped.clone_from(&io.stopped);
+            fate.done = io.done;
+            fate.exited = io.exited;
+        }
+        fate
+    }
+
+    /// Ready when `enough` holds of the stream's fate.
+    pub fn poll_until(
+        &mut self,
+        cx: &mut Context<'_>,
+        enough: impl FnOnce(&Fate) -> bool,
+    ) -> Poll<Fate> {
+        // The waker first: what happens between the look and the wait must not be missed.
+        if let Some(io) = self.0.shared.lock().streams.get_mut(&self.0.id) {
+            park(&mut io.watcher, cx);
+        }
+        let fate = self.fate();
+        if enough(&fate) {
+            return Poll::Ready(fate);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,36 @@
+# The commands people type. CI (.ci/run) runs the same cargo commands; `just` itself is optional.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Every test; the last line counts them.
+test:
+    cargo xtask test
+
+# Formatting, clippy, docs and the rules of the house.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --all-features --no-deps --document-private-items
+    cargo xtask tidy
+
+# Puts everything into the house format.
+fmt:
+    cargo fmt --all
+
+# Everything that must pass before a change lands.
+ci:
+    .ci/run
+
+# The rules in simulated time.
+sim *OPTIONS:
+    cargo test --release --package farpipe-sim {{OPTIONS}}
+
+# farpipe against other pipes (docs/benchmarks.md).
+bench-peers *OPTIONS:
+    cargo xtask bench-peers {{OPTIONS}}
+
+# WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md).
+bench-ws-libs *OPTIONS:
+    cargo xtask bench-ws-libs {{OPTIONS}}

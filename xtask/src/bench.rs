@@ -1,0 +1,145 @@
+//! Builds and runs the benchmarks of bench/, which are workspaces of their own.
+//!
+//! Peers come by ordinary package clients (Debian, crates.io, the Go module proxy); one that
+//! cannot be had is left out, and why is said.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools;
+
+/// The last of websocat's stable line; 4.x is alpha.
+const WEBSOCAT_VERSION: &str = "1.14.1";
+
+/// What the comparison uses of websocat; TLS would need the system's OpenSSL to build.
+const WEBSOCAT_FEATURES: &str = "signal_handler,tokio-process,unix_stdio";
+
+/// Where a peer's program comes from.
+type Source = fn() -> Result<PathBuf>;
+
+const PEERS: &[(&str, Source)] = &[
+    ("farpipe", farpipe),
+    ("socat", || installed("socat")),
+    ("ncat", || installed("ncat")),
+    ("websocat", websocat),
+    ("gorilla", gorilla),
+];
+
+/// `cargo xtask bench-peers`: farpipe and other pipes, measured in the same way.
+pub fn peers(options: &[String]) -> Result<()> {
+    let bench = build("tools", "farpipe-bench")?;
+    let mut args = vec!["peers".to_owned()];
+    let asks_for_help = options
+        .iter()
+        .any(|option| option == "--help" || option == "-h");
+    let sources = if asks_for_help { &[] } else { PEERS };
+    for (name, source) in sources {
+        match source() {
+            Ok(path) => args.extend(["--program".to_owned(), format!("{name}={}", path.display())]),
+            Err(error) => eprintln!("xtask: without {name}: {error:#}"),
+        }
+    }
+    args.extend_from_slice(options);
+    run(bench, &args)
+}
+
+/// `cargo xtask bench-ws-libs`: WebSocket libraries and framing in place.
+pub fn ws_libs(options: &[String]) -> Result<()> {
+    run(build("ws-libs", "ws-libs")?, options)
+}
+
+/// Builds a workspace of bench/ with optimisation and returns its program.
+fn build(workspace: &str, program: &str) -> Result<PathBuf> {
+    let target_dir = tools::target_dir()?.join("bench").join(workspace);
+    let manifest = format!("bench/{workspace}/Cargo.toml");
+    tools::check(
+        tools::cargo(&[
+            "build",
+            "--release",
+            "--locked",
+            "--manifest-path",
+            &manifest,
+        ])
+        .env("CARGO_TARGET_DIR", &target_dir),
+    )?;
+    Ok(target_dir.join("release").join(program))
+}
+
+/// Runs a benchmark; its output is ours.
+fn run(program: PathBuf, args: &[String]) -> Result<()> {
+    let program = program.to_string_lossy();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    tools::check(&mut tools::command(&program, &args))
+}
+
+fn farpipe() -> Result<PathBuf> {
+    let target_dir = tools::target_dir()?;
+    tools::check(
+        tools::cargo(&["build", "--release", "--locked", "--package", "farpipe-cli"])
+            .env("CARGO_TARGET_DIR", &target_dir),
+    )?;
+    Ok(target_dir.join("release/farpipe"))
+}
+
+/// A program of the system, installed if we may.
+fn installed(name: &str) -> Result<PathBuf> {
+    if let Some(path) = find(name) {
+        return Ok(path);
+    }
+    if find("apt-get").is_none() || tools::output("id", &["-u"])? != "0" {
+        bail!("{name} is not installed\nhint: install the package {name}");
+    }
+    tools::check(&mut tools::command("apt-get", &["install", "--yes", name]))?;
+    find(name).with_context(|| format!("the package {name} holds no program {name}"))
+}
+
+fn websocat() -> Result<PathBuf> {
+    let folder = cache()?.join(format!("websocat-{WEBSOCAT_VERSION}"));
+    let program = folder.join("bin/websocat");
+    if !program.exists() {
+        let root = folder.to_string_lossy();
+        tools::check(&mut tools::cargo(&[
+            "install",
+            "websocat",
+            "--locked",
+            "--version",
+            WEBSOCAT_VERSION,
+            "--no-default-features",
+            "--features",
+            WEBSOCAT_FEATURES,
+            "--root",
+            &root,
+        ]))?;
+    }
+    Ok(program)
+}
+
+/// The pipe that people write by hand, in Go.
+fn gorilla() -> Result<PathBuf> {
+    let program = cache()?.join("gorilla-pipe");
+    let output = program.to_string_lossy();
+    let mut go = tools::command("go", &["build", "-o", &output, "."]);
+    tools::check(go.current_dir(tools::root().join("bench/gorilla-pipe")))?;
+    Ok(program)
+}
+
+/// Where installed tools are kept between runs; .ci/run keeps its own there too.
+fn cache() -> Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let folder = base.join("farpipe-tools");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The program of that name that the shell would run.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
