@@ -26,7 +26,7 @@ usage: cargo xtask TASK
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
@@ -34,21 +34,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &[String]) -> Result<()> {
+fn run(args: &[String]) -> Result<ExitCode> {
     let (task, rest) = args
         .split_first()
         .map_or(("help", args), |(task, rest)| (task.as_str(), rest));
     match (task, rest) {
-        ("test", []) => test::run(),
-        ("tidy", []) => tidy::run(),
-        ("wasm", []) => wasm::run(),
-        ("bench-peers", options) => bench::peers(options),
-        ("bench-ws-libs", options) => bench::ws_libs(options),
-        ("help" | "--help" | "-h", _) => {
-            print!("{USAGE}");
-            Ok(())
-        }
+        ("test", []) => return test::run(),
+        ("tidy", []) => tidy::run()?,
+        ("wasm", []) => wasm::run()?,
+        ("bench-peers", options) => bench::peers(options)?,
+        ("bench-ws-libs", options) => bench::ws_libs(options)?,
+        ("help" | "--help" | "-h", _) => print!("{USAGE}"),
         ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),
         _ => bail!("no task {task:?}\nhint: cargo xtask help lists them"),
     }
+    Ok(ExitCode::SUCCESS)
 }

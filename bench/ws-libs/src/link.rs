@@ -1,5 +1,7 @@
 //! One transfer: two threads, a loopback connection, and what both must agree on.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -14,6 +16,12 @@ use crate::subject::Subject;
 
 /// Bytes that the sender may have outstanding: more wait for acknowledgements.
 pub const WINDOW: u64 = 8 << 20;
+
+/// What `cat` writes at a time.
+const CAT_BUFFER: usize = 128 << 10;
+
+/// The size that farpipe gives its pipes.
+const PIPE: usize = 1 << 20;
 
 /// The receiver acknowledges after this many bytes, as farpipe does.
 const ACK_EVERY: u64 = 256 << 10;
@@ -70,6 +78,8 @@ pub struct Link {
     pub keep_last: bool,
     verify: bool,
     acked: AtomicU64,
+    /// Where the sender reads from and the receiver writes to, if not memory.
+    pipes: Option<(File, File)>,
 }
 
 impl Link {
@@ -81,7 +91,33 @@ impl Link {
             keep_last,
             verify: false,
             acked: AtomicU64::new(0),
+            pipes: None,
         }
+    }
+
+    /// Reads what is sent from a pipe that a third thread fills, and writes what arrives into one
+    /// that a fourth empties: what a pipe between hosts does all day.
+    pub fn through_pipes(mut self) -> Result<Self> {
+        let (source, mut filler) = pipe()?;
+        let (mut drain, sink) = pipe()?;
+        self.pipes = Some((source, sink));
+        let total = self.total;
+        // Both end with the transfer, when the other end of their pipe is closed.
+        thread::spawn(move || -> Result<()> {
+            for start in (0..total).step_by(CAT_BUFFER) {
+                let len = (total - start).min(CAT_BUFFER as u64) as usize;
+                for piece in pieces(start, len) {
+                    filler.write_all(piece)?;
+                }
+            }
+            Ok(())
+        });
+        thread::spawn(move || -> Result<()> {
+            let mut buffer = vec![0; PIPE];
+            while drain.read(&mut buffer)? > 0 {}
+            Ok(())
+        });
+        Ok(self)
     }
 
     /// Compares every byte at the receiver; slow.
@@ -139,6 +175,20 @@ impl Link {
         })
     }
 
+    /// Fills all of `into` with what the stream holds at `offset`.
+    pub fn fill(&self, offset: u64, mut into: &mut [u8]) -> Result<()> {
+        if let Some((source, _)) = &self.pipes {
+            let mut source = source;
+            return Ok(source.read_exact(into)?);
+        }
+        for piece in pieces(offset, into.len()) {
+            let (front, rest) = into.split_at_mut(piece.len());
+            front.copy_from_slice(piece);
+            into = rest;
+        }
+        Ok(())
+    }
+
     /// Waits until the bytes before `offset` are acknowledged.
     pub fn wait_acked(&self, offset: u64) {
         while self.acked() < offset {
@@ -153,7 +203,7 @@ impl Link {
 }
 
 /// What the stream holds from `offset`, in pieces: copying them stands for read(2).
-pub fn pieces(offset: u64, mut len: usize) -> impl Iterator<Item = &'static [u8]> {
+fn pieces(offset: u64, mut len: usize) -> impl Iterator<Item = &'static [u8]> {
     let mut at = offset as usize % TEMPLATE.len();
     std::iter::from_fn(move || {
         let n = len.min(TEMPLATE.len() - at);
@@ -162,15 +212,6 @@ pub fn pieces(offset: u64, mut len: usize) -> impl Iterator<Item = &'static [u8]
         at = 0;
         (n > 0).then_some(piece)
     })
-}
-
-/// Copies what the stream holds from `offset` into all of `into`.
-pub fn fill(offset: u64, mut into: &mut [u8]) {
-    for piece in pieces(offset, into.len()) {
-        let (front, rest) = into.split_at_mut(piece.len());
-        front.copy_from_slice(piece);
-        into = rest;
-    }
 }
 
 /// The receiver's end of a transfer.
@@ -189,11 +230,17 @@ impl Incoming<'_> {
     /// Takes the next bytes of the stream and acknowledges now and then.
     pub fn got(&mut self, bytes: &[u8]) -> Result<()> {
         if self.link.verify {
-            let mut expected = vec![0; bytes.len()];
-            fill(self.position, &mut expected);
+            let expected: Vec<u8> = pieces(self.position, bytes.len())
+                .flatten()
+                .copied()
+                .collect();
             if bytes != expected {
                 bail!("wrong bytes near offset {}", self.position);
             }
+        }
+        if let Some((_, sink)) = &self.link.pipes {
+            let mut sink = sink;
+            sink.write_all(bytes)?;
         }
         self.position += bytes.len() as u64;
         self.unacked += bytes.len() as u64;
@@ -207,6 +254,12 @@ impl Incoming<'_> {
     pub fn done(&self) -> bool {
         self.position >= self.link.total
     }
+}
+
+fn pipe() -> Result<(File, File)> {
+    let (reader, writer) = rustix::pipe::pipe()?;
+    rustix::pipe::fcntl_setpipe_size(&writer, PIPE)?;
+    Ok((File::from(reader), File::from(writer)))
 }
 
 fn connected_pair() -> Result<(TcpStream, TcpStream)> {

@@ -20,11 +20,12 @@ use subject::SUBJECTS;
 const MESSAGES: [usize; 5] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
 
 const USAGE: &str = "\
-usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--keep-last]
+usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--pipes] [--keep-last]
 
   --rounds N     rounds over all libraries (default 7)
-  --mib N        MiB a transfer (default 512)
+  --mib N        MiB a transfer (default 1024)
   --only TEXT    only libraries whose name contains TEXT
+  --pipes        read from a pipe and write to a pipe instead of memory
   --keep-last    keep the last 8 MiB sent, whatever was acknowledged
 ";
 
@@ -32,6 +33,7 @@ struct Options {
     rounds: usize,
     total: u64,
     only: String,
+    pipes: bool,
     keep_last: bool,
 }
 
@@ -57,7 +59,10 @@ fn main() -> Result<()> {
         for direction in Direction::BOTH {
             for message in MESSAGES {
                 for subject in &subjects {
-                    let link = Link::new(direction, message, options.total, options.keep_last);
+                    let mut link = Link::new(direction, message, options.total, options.keep_last);
+                    if options.pipes {
+                        link = link.through_pipes()?;
+                    }
                     let outcome = link.run(subject).context(subject.name)?;
                     report.add(
                         Cell {
@@ -72,6 +77,7 @@ fn main() -> Result<()> {
         }
         eprintln!("round {round} of {} done", options.rounds);
     }
+    println!("A cell: GB/s · rate to raw TCP in the same round · CPU s/GiB of both ends.");
     for direction in Direction::BOTH {
         print!("{}", report.table(direction, &MESSAGES, &subjects));
     }
@@ -85,8 +91,9 @@ fn main() -> Result<()> {
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
     let mut options = Options {
         rounds: 7,
-        total: 512 << 20,
+        total: 1 << 30,
         only: String::new(),
+        pipes: false,
         keep_last: false,
     };
     while let Some(arg) = args.next() {
@@ -95,6 +102,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
             "--rounds" => options.rounds = value()?.parse()?,
             "--mib" => options.total = value()?.parse::<u64>()? << 20,
             "--only" => options.only = value()?,
+            "--pipes" => options.pipes = true,
             "--keep-last" => options.keep_last = true,
             "--help" | "-h" => return Ok(None),
             _ => bail!("unknown option {arg}\n{USAGE}"),

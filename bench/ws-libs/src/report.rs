@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use crate::link::{Direction, Outcome};
-use crate::subject::Subject;
+use crate::subject::{CEILING, Subject};
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,12 +25,9 @@ impl Report {
         self.outcomes.entry(cell).or_default().push(outcome);
     }
 
-    /// Markdown: a row a subject, a column a message size, GB/s (and CPU seconds a GiB).
+    /// Markdown: a row a subject, a column a message size.
     pub fn table(&self, direction: Direction, messages: &[usize], subjects: &[&Subject]) -> String {
-        let mut text = format!(
-            "\n{}, GB/s (CPU s/GiB of both ends)\n\n| |",
-            direction.title()
-        );
+        let mut text = format!("\n{}\n\n| |", direction.title());
         for message in messages {
             let _ = write!(text, " {} KiB |", message >> 10);
         }
@@ -39,15 +36,19 @@ impl Report {
         for subject in subjects {
             let _ = write!(text, "\n| {} |", subject.name);
             for &message in messages {
-                let cell = Cell {
-                    direction,
-                    message,
-                    subject: subject.name,
+                let outcomes = |subject| {
+                    let cell = Cell {
+                        direction,
+                        message,
+                        subject,
+                    };
+                    self.outcomes.get(&cell).map_or(&[][..], Vec::as_slice)
                 };
-                let outcomes = self.outcomes.get(&cell).map_or(&[][..], Vec::as_slice);
-                let rate = median(outcomes.iter().map(|outcome| outcome.rate));
-                let cpu = median(outcomes.iter().map(|outcome| outcome.cpu));
-                let _ = write!(text, " {rate:.2} ({cpu:.2}) |");
+                let (ours, ceiling) = (outcomes(subject.name), outcomes(CEILING));
+                let rate = median(ours.iter().map(|outcome| outcome.rate));
+                let cpu = median(ours.iter().map(|outcome| outcome.cpu));
+                let ratio = median(ours.iter().zip(ceiling).map(|(a, b)| a.rate / b.rate));
+                let _ = write!(text, " {rate:.2} · {ratio:.2} · {cpu:.2} |");
             }
         }
         text.push('\n');

@@ -1,10 +1,12 @@
 //! Keeps what was sent until it is acknowledged, and recycles it last in, first out.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use anyhow::Result;
+use bytes::Bytes;
 
-use crate::link::{Link, WINDOW, pieces};
+use crate::link::{Link, WINDOW};
 
 /// Buffers in use and free. The buffer that came free last is taken first: it is the warmest.
 #[derive(Debug)]
@@ -45,29 +47,32 @@ impl<'a, B> Retained<'a, B> {
     }
 }
 
-/// A buffer for libraries that take shared bytes: what was handed out, and the allocation's rest,
-/// through which it is used again once every clone is gone.
+/// Memory of which a clone, as shared bytes, can be handed to a library.
 #[derive(Debug)]
-pub struct Shared {
-    sent: Bytes,
-    rest: BytesMut,
+pub struct Shared(Arc<Vec<u8>>);
+
+/// The front of a buffer, as the owner behind shared bytes.
+struct Front(Arc<Vec<u8>>, usize);
+
+impl AsRef<[u8]> for Front {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
 }
 
-impl<'a> Retained<'a, Shared> {
-    /// The stream's bytes from `start` in a recycled buffer, of which a clone is kept.
-    pub fn next(&mut self, start: u64, len: usize) -> Bytes {
-        let mut buffer = self.take(start, len, || Shared {
-            sent: Bytes::new(),
-            rest: BytesMut::with_capacity(self.link.message),
-        });
-        buffer.sent = Bytes::new();
-        buffer.rest.reserve(len);
-        for piece in pieces(start, len) {
-            buffer.rest.extend_from_slice(piece);
+impl Retained<'_, Shared> {
+    /// The stream's bytes from `start` in a recycled buffer, which is kept too.
+    pub fn next(&mut self, start: u64, len: usize) -> Result<Bytes> {
+        let fresh = || Shared(Arc::new(vec![0; self.link.message]));
+        let mut buffer = self.take(start, len, fresh);
+        if Arc::get_mut(&mut buffer.0).is_none() {
+            // The library still holds it, although all of it has arrived.
+            buffer = fresh();
         }
-        buffer.sent = buffer.rest.split().freeze();
-        let bytes = buffer.sent.clone();
+        let memory = Arc::get_mut(&mut buffer.0).expect("no library has seen it since");
+        self.link.fill(start, &mut memory[..len])?;
+        let bytes = Bytes::from_owner(Front(Arc::clone(&buffer.0), len));
         self.keep(start + len as u64, buffer);
-        bytes
+        Ok(bytes)
     }
 }

@@ -10,18 +10,19 @@ use tokio::time::{Instant, timeout};
 use crate::control::{Interrupt, Interrupts, Switches};
 use crate::draw::{Draw, Purpose};
 use crate::gate::Gate;
+use crate::journal::Event;
 use crate::line::Line;
 use crate::plan::{Admit, ConnectionPlan, Cut, Dir, How, Trigger};
 use crate::proxy::Config;
 use crate::pump::{Over, Pump, Source};
 use crate::shape::{DueTimes, Shape};
 use crate::sockets;
-use crate::stats::{Counters, Event, Traffic};
+use crate::stats::{Ledger, Traffic};
 
 /// What a connection is given at its accept.
 pub(crate) struct Connection {
     pub(crate) config: Arc<Config>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) plan: ConnectionPlan,
     pub(crate) client: TcpStream,
     pub(crate) accepted: Instant,
@@ -30,7 +31,14 @@ pub(crate) struct Connection {
 
 /// Serves it to its end.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { config, counters, plan, client, accepted, switches } = connection;
+    let Connection {
+        config,
+        counters,
+        plan,
+        client,
+        accepted,
+        switches,
+    } = connection;
     let traffic = Traffic::new(counters, accepted);
     let mut interrupts = Interrupts::new(switches, life(&plan, accepted));
     traffic.count(Event::Accepted);
@@ -38,61 +46,88 @@ pub(crate) async fn serve(connection: Connection) {
         traffic.count(Event::Refused);
         return sockets::reset(client);
     }
-    let upstream = match connect(&mut interrupts, &traffic, &client).await {
+    let upstream = match connect(&config, &mut interrupts, &traffic, &client).await {
         Connected::Yes(upstream) => upstream,
-        Connected::Torn(cut) => return tear(cut, client, None, &mut interrupts).await,
+        Connected::Torn(cut, upstream) => {
+            return tear(cut, client, upstream, &mut interrupts, config.plan.hold).await;
+        }
         Connected::No => return sockets::reset(client),
+    };
+    let tear = async |cut, client, upstream, interrupts: &mut Interrupts| {
+        tear(cut, client, Some(upstream), interrupts, config.plan.hold).await;
     };
     if plan.admit == Admit::Reset {
         traffic.count(Event::ResetFirst);
-        return tear(Cut::Reset, client, Some(upstream), &mut interrupts).await;
+        return tear(Cut::Reset, client, upstream, &mut interrupts).await;
     }
-    prepare(&client, &config.up, &config.down);
-    prepare(&upstream, &config.down, &config.up);
+    // Fails only if the peer has torn the connection, and that shows soon enough.
+    let _ = client.set_nodelay(true);
+    let _ = upstream.set_nodelay(true);
 
-    match relay(&config, &plan, &traffic, (&client, &upstream), &mut interrupts, accepted).await {
+    match relay(
+        &config,
+        &plan,
+        &traffic,
+        (&client, &upstream),
+        &mut interrupts,
+        accepted,
+    )
+    .await
+    {
         End::Finished => traffic.count(Event::Finished),
-        End::Stopped => tear(Cut::Reset, client, Some(upstream), &mut interrupts).await,
+        End::Stopped => tear(Cut::Reset, client, upstream, &mut interrupts).await,
         End::Broken => {
             traffic.count(Event::Broken);
-            tear(Cut::Reset, client, Some(upstream), &mut interrupts).await;
+            tear(Cut::Reset, client, upstream, &mut interrupts).await;
         }
-        End::Cut(cut) => tear(cut, client, Some(upstream), &mut interrupts).await,
+        End::Cut(cut) => tear(cut, client, upstream, &mut interrupts).await,
     }
 }
 
 enum Connected {
     Yes(TcpStream),
-    /// By a fault that came first.
-    Torn(Cut),
+    /// By a fault that came first. Nothing, if the upstream was not to hear of it.
+    Torn(Cut, Option<TcpStream>),
     No,
 }
 
-async fn connect(interrupts: &mut Interrupts, traffic: &Traffic, client: &TcpStream) -> Connected {
-    // Never tell the upstream of a connection that arrives in a black hole.
+async fn connect(
+    config: &Config,
+    interrupts: &mut Interrupts,
+    traffic: &Traffic,
+    client: &TcpStream,
+) -> Connected {
     let black_hole = interrupts.black_hole();
     let address = interrupts.upstream();
     let mut connecting = pin!(async {
         match black_hole {
             true => std::future::pending().await,
-            false => TcpStream::connect(address).await,
+            false => {
+                sockets::connect(address, config.down.socket_buffer, config.up.socket_buffer).await
+            }
         }
     });
+    let mut torn = None;
     loop {
         tokio::select! {
             biased;
             interrupt = interrupts.next() => match interrupt {
                 Interrupt::Stop => return Connected::No,
-                // A paused link lets no handshake through either, but that one is the kernel's.
-                Interrupt::Pause(_) => {}
+                // The kernel's handshake goes on; no byte will.
+                Interrupt::Pause => {}
                 Interrupt::Cut(cut) => {
                     traffic.count_cut_with(Event::Cut(cut), sockets::has_unread(client));
-                    return Connected::Torn(cut);
+                    torn = Some(cut);
+                    // A reset takes the half-made connection along; for all else the upstream must have one.
+                    if black_hole || cut == Cut::Reset {
+                        return Connected::Torn(cut, None);
+                    }
                 }
             },
-            connected = &mut connecting => return match connected {
-                Ok(upstream) => Connected::Yes(upstream),
-                Err(_) => {
+            connected = &mut connecting => return match (connected, torn) {
+                (Ok(upstream), None) => Connected::Yes(upstream),
+                (Ok(upstream), Some(cut)) => Connected::Torn(cut, Some(upstream)),
+                (Err(_), _) => {
                     traffic.count(Event::UpstreamFailed);
                     Connected::No
                 }
@@ -128,16 +163,19 @@ async fn relay(
             Dir::Down => &config.down,
         },
     };
-    let up = direction(Dir::Up, client, upstream, Purpose::JitterUp).run(config, plan, traffic, accepted);
-    let down = direction(Dir::Down, upstream, client, Purpose::JitterDown).run(config, plan, traffic, accepted);
+    let up = direction(Dir::Up, client, upstream, Purpose::JitterUp)
+        .run(config, plan, traffic, accepted);
+    let down = direction(Dir::Down, upstream, client, Purpose::JitterDown)
+        .run(config, plan, traffic, accepted);
     let mut moving = pin!(async { tokio::try_join!(up, down) });
-    let mut paused = false;
     loop {
+        // Known before the first byte moves: `next` is asked first.
+        let paused = interrupts.paused();
         tokio::select! {
             biased;
             interrupt = interrupts.next() => match interrupt {
                 Interrupt::Stop => return End::Stopped,
-                Interrupt::Pause(on) => paused = on,
+                Interrupt::Pause => {}
                 Interrupt::Cut(cut) => {
                     let unread = sockets::has_unread(client) || sockets::has_unread(upstream);
                     traffic.count_cut_with(Event::Cut(cut), unread);
@@ -180,15 +218,25 @@ impl Direction<'_> {
         traffic: &Traffic,
         accepted: Instant,
     ) -> Result<(), Over> {
-        let Self { dir, source, sink, draw, shape } = self;
-        let gate = Gate::new(plan.armed.iter().filter(|armed| armed.dir == dir), config.plan.framing);
+        let Self {
+            dir,
+            source,
+            sink,
+            draw,
+            shape,
+        } = self;
+        let gate = Gate::new(
+            plan.armed.iter().filter(|armed| armed.dir == dir),
+            config.plan.framing,
+        );
         let Some(delay) = &shape.delay else {
             let pump = Pump::new(dir, Source::Socket(source), sink, traffic, gate, shape);
             return pump.with_late(&plan.armed, accepted).run().await;
         };
         let line = Line::new(delay.buffer);
         let due_times = DueTimes::new(delay, draw, Instant::now());
-        let pump = Pump::new(dir, Source::Line(&line), sink, traffic, gate, shape).with_late(&plan.armed, accepted);
+        let pump = Pump::new(dir, Source::Line(&line), sink, traffic, gate, shape)
+            .with_late(&plan.armed, accepted);
         let mut pump = pin!(pump.run());
         tokio::select! {
             over = &mut pump => over,
@@ -198,36 +246,52 @@ impl Direction<'_> {
 }
 
 /// Carries a cut out and stays until both sockets may be closed. A later `cut_all` takes the place of the first.
-async fn tear(mut cut: Cut, client: TcpStream, upstream: Option<TcpStream>, interrupts: &mut Interrupts) {
+async fn tear(
+    mut cut: Cut,
+    client: TcpStream,
+    upstream: Option<TcpStream>,
+    interrupts: &mut Interrupts,
+    hold: Duration,
+) {
     loop {
-        let both = |one: TcpStream, other: Option<TcpStream>| {
-            sockets::reset(one);
-            other.map(sockets::reset);
-        };
-        let over = async {
+        let peers_gone = async {
             match cut {
-                Cut::Reset => {}
+                Cut::Reset => false,
                 Cut::Fin => {
                     let fin = async |stream: &TcpStream| {
                         sockets::shut_down(stream);
                         sockets::swallow(stream).await;
                     };
-                    let _ = timeout(FIN_WAIT, on_both(&client, upstream.as_ref(), fin)).await;
+                    timeout(hold.min(FIN_WAIT), on_both(&client, upstream.as_ref(), fin))
+                        .await
+                        .is_ok()
                 }
-                Cut::Stall => on_both(&client, upstream.as_ref(), sockets::closed).await,
-                Cut::BlackHole => on_both(&client, upstream.as_ref(), sockets::swallow).await,
+                Cut::Stall => timeout(hold, on_both(&client, upstream.as_ref(), sockets::closed))
+                    .await
+                    .is_ok(),
+                Cut::BlackHole => {
+                    timeout(hold, on_both(&client, upstream.as_ref(), sockets::swallow))
+                        .await
+                        .is_ok()
+                }
             }
         };
-        tokio::select! {
-            () = over => {
-                if cut == Cut::Reset {
-                    both(client, upstream);
+        let next = tokio::select! {
+            gone = peers_gone => match gone {
+                true => return,
+                false => None,
+            },
+            next = interrupts.next_cut_all() => next,
+        };
+        match next {
+            Some(next) => cut = next,
+            // A reset was asked for, time is up, or the proxy stops.
+            None => {
+                sockets::reset(client);
+                if let Some(upstream) = upstream {
+                    sockets::reset(upstream);
                 }
                 return;
-            }
-            next = interrupts.next_cut_all() => match next {
-                Some(next) => cut = next,
-                None => return both(client, upstream),
             }
         }
     }
@@ -242,24 +306,14 @@ async fn on_both(client: &TcpStream, upstream: Option<&TcpStream>, act: impl Asy
 
 /// The first of the lifetimes that tear the whole connection.
 fn life(plan: &ConnectionPlan, accepted: Instant) -> Option<(Instant, Cut)> {
-    let lives = plan.armed.iter().filter_map(|armed| match (armed.trigger, armed.how) {
-        (Trigger::After(life), How::Cut(cut)) => Some((accepted + life, cut)),
-        _ => None,
-    });
+    let lives = plan
+        .armed
+        .iter()
+        .filter_map(|armed| match (armed.trigger, armed.how) {
+            (Trigger::After(life), How::Cut(cut)) => Some((accepted + life, cut)),
+            _ => None,
+        });
     lives.min_by_key(|&(end, _)| end)
-}
-
-/// Options of a socket whose peer is the source of one direction and the sink of the other.
-fn prepare(stream: &TcpStream, reads: &Shape, writes: &Shape) {
-    // Every one of these only shapes; a socket torn by its peer refuses them, and that shows soon enough.
-    let _ = stream.set_nodelay(true);
-    let socket = socket2::SockRef::from(stream);
-    if let Some(size) = reads.socket_buffer {
-        let _ = socket.set_recv_buffer_size(size.get());
-    }
-    if let Some(size) = writes.socket_buffer {
-        let _ = socket.set_send_buffer_size(size.get());
-    }
 }
 
 /// How long a cut at a place waits for what passed before it to be sent. A peer that does not read gets less.

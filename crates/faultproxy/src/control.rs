@@ -24,7 +24,15 @@ pub(crate) struct Switches {
 
 impl Switches {
     pub(crate) fn new(upstream: SocketAddr, refuse: bool) -> Self {
-        Self { stop: false, refuse, pause: false, black_hole: false, cuts: 0, cut: Cut::Reset, upstream }
+        Self {
+            stop: false,
+            refuse,
+            pause: false,
+            black_hole: false,
+            cuts: 0,
+            cut: Cut::Reset,
+            upstream,
+        }
     }
 }
 
@@ -43,17 +51,30 @@ pub(crate) enum Interrupt {
     /// The proxy stops.
     Stop,
     Cut(Cut),
-    /// Go on, or do not, with moving bytes.
-    Pause(bool),
+    /// `Interrupts::paused` has changed.
+    Pause,
 }
 
 impl Interrupts {
     /// From the accept on.
-    pub(crate) fn new(mut switches: watch::Receiver<Switches>, life: Option<(Instant, Cut)>) -> Self {
+    pub(crate) fn new(
+        mut switches: watch::Receiver<Switches>,
+        life: Option<(Instant, Cut)>,
+    ) -> Self {
         let cuts = switches.borrow_and_update().cuts;
         // Look at the switches once before waiting for a change of them.
         switches.mark_changed();
-        Self { switches, cuts, paused: false, life }
+        Self {
+            switches,
+            cuts,
+            paused: false,
+            life,
+        }
+    }
+
+    /// Whether bytes must not move now.
+    pub(crate) fn paused(&self) -> bool {
+        self.paused
     }
 
     pub(crate) fn upstream(&self) -> SocketAddr {
@@ -94,7 +115,7 @@ impl Interrupts {
             }
             if now.pause != self.paused {
                 self.paused = now.pause;
-                return Interrupt::Pause(now.pause);
+                return Interrupt::Pause;
             }
         }
     }

@@ -35,7 +35,8 @@ impl Draw {
         let span = u128::from(range.end().saturating_sub(*range.start())) + 1;
         // The bias of the multiplication is below 2^-32 for every span a test uses.
         let offset = (u128::from(drawn) * span) >> 64;
-        range.start() + u64::try_from(offset).expect("drawn < 2^64, so the offset is below the span")
+        range.start()
+            + u64::try_from(offset).expect("drawn < 2^64, so the offset is below the span")
     }
 
     /// Uniform within the range in steps of a microsecond.
@@ -71,7 +72,9 @@ mod tests {
 
     #[test]
     fn seed_connection_and_purpose_each_change_the_numbers() {
-        let first = |seed, connection, purpose| Draw::new(seed, connection, purpose).number(&(0..=u64::MAX));
+        let first = |seed, connection, purpose| {
+            Draw::new(seed, connection, purpose).number(&(0..=u64::MAX))
+        };
         let base = first(1, 0, Purpose::Plan);
         assert_eq!(base, first(1, 0, Purpose::Plan));
         assert_ne!(base, first(2, 0, Purpose::Plan));

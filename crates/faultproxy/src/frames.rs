@@ -30,7 +30,10 @@ enum State {
     /// The first bytes, until they tell the framing.
     Detect(Head),
     /// In the HTTP head: the first bytes of its first line, and how much of CR LF CR LF has been seen.
-    Http { line: Head, matched: usize },
+    Http {
+        line: Head,
+        matched: usize,
+    },
     /// In the preface of `fp`, so many bytes left.
     Preface(usize),
     /// In a frame's header.
@@ -46,7 +49,10 @@ impl Scanner {
     pub(crate) fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Auto => State::Detect(Head::default()),
-            Framing::Ws => State::Http { line: Head::default(), matched: 0 },
+            Framing::Ws => State::Http {
+                line: Head::default(),
+                matched: 0,
+            },
             Framing::Fp => State::Preface(FP_PREFACE),
         };
         Self { offset: 0, state }
@@ -58,11 +64,17 @@ impl Scanner {
             let used = match &mut self.state {
                 State::Opaque => bytes.len(),
                 State::WsPayload(left) | State::FpPayload(left) => {
-                    let used = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    let used = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
                     *left -= used as u64;
                     used
                 }
-                State::Detect(_) | State::Http { .. } | State::Preface(_) | State::WsHead(_) | State::FpHead(_) => {
+                State::Detect(_)
+                | State::Http { .. }
+                | State::Preface(_)
+                | State::WsHead(_)
+                | State::FpHead(_) => {
                     self.take(byte, &mut found);
                     1
                 }
@@ -80,7 +92,9 @@ impl Scanner {
     /// The start of a frame whose header is not complete: who wants to stop before a frame must not pass this offset.
     pub(crate) fn undecided_from(&self) -> Option<u64> {
         match &self.state {
-            State::WsHead(head) | State::FpHead(head) if head.len > 0 => Some(self.offset - head.len as u64),
+            State::WsHead(head) | State::FpHead(head) if head.len > 0 => {
+                Some(self.offset - head.len as u64)
+            }
             _ => None,
         }
     }
@@ -100,7 +114,10 @@ impl Scanner {
                 } else if head.len == 4 {
                     let head = *head;
                     self.state = match head.bytes() {
-                        b"GET " | b"HTTP" => State::Http { line: head, matched: 0 },
+                        b"GET " | b"HTTP" => State::Http {
+                            line: head,
+                            matched: 0,
+                        },
                         _ => State::Preface(FP_PREFACE - head.len),
                     };
                 }
@@ -116,8 +133,13 @@ impl Scanner {
                     _ => 0,
                 };
                 if *matched == 4 {
-                    let refused = line.bytes().starts_with(b"HTTP/") && line.bytes().get(8..12) != Some(b" 101");
-                    self.state = if refused { State::Opaque } else { State::WsHead(Head::default()) };
+                    let refused = line.bytes().starts_with(b"HTTP/")
+                        && line.bytes().get(8..12) != Some(b" 101");
+                    self.state = if refused {
+                        State::Opaque
+                    } else {
+                        State::WsHead(Head::default())
+                    };
                 }
             }
             State::Preface(left) => {
@@ -128,7 +150,9 @@ impl Scanner {
             }
             State::WsHead(head) => {
                 head.push(byte);
-                let Some(ws) = WsHeader::parse(head.bytes()) else { return };
+                let Some(ws) = WsHeader::parse(head.bytes()) else {
+                    return;
+                };
                 let start = self.offset + 1 - head.len as u64;
                 if ws.starts_message {
                     found(frame(start, ws.header, ws.payload, ws.kind));
@@ -153,7 +177,12 @@ impl Scanner {
 
 fn frame(start: u64, header: u64, payload: u64, kind: Option<u8>) -> Frame {
     // A peer may claim a length near 2^63 at any offset; such a frame never ends.
-    Frame { start, payload: start + header, end: (start + header).saturating_add(payload), kind }
+    Frame {
+        start,
+        payload: start + header,
+        end: (start + header).saturating_add(payload),
+        kind,
+    }
 }
 
 /// A WebSocket frame header, with the first payload byte if there is one.
@@ -170,7 +199,10 @@ impl WsHeader {
     fn parse(head: &[u8]) -> Option<Self> {
         let (&flags, &length) = (head.first()?, head.get(1)?);
         let (payload, mut header) = match length & 0x7f {
-            126 => (u64::from(u16::from_be_bytes(*head.get(2..)?.first_chunk()?)), 4),
+            126 => (
+                u64::from(u16::from_be_bytes(*head.get(2..)?.first_chunk()?)),
+                4,
+            ),
             127 => (u64::from_be_bytes(*head.get(2..)?.first_chunk()?), 10),
             short => (u64::from(short), 2),
         };
@@ -183,7 +215,12 @@ impl WsHeader {
             0 => None,
             _ => Some(head.get(header)? ^ key),
         };
-        Some(Self { header: header as u64, payload, kind, starts_message: matches!(flags & 0x0f, 1 | 2) })
+        Some(Self {
+            header: header as u64,
+            payload,
+            kind,
+            starts_message: matches!(flags & 0x0f, 1 | 2),
+        })
     }
 }
 

@@ -66,13 +66,38 @@ struct Waiting {
 impl Gate {
     /// A gate for the faults of one direction; lifetimes are not its business.
     pub(crate) fn new<'a>(armed: impl Iterator<Item = &'a Armed>, framing: Framing) -> Self {
-        let mut gate = Self { passed: 0, placed: Vec::new(), waiting: Vec::new(), scanner: None, skip: 0, history: None };
-        for &Armed { trigger, how, bit, dir: _ } in armed {
+        let mut gate = Self {
+            passed: 0,
+            placed: Vec::new(),
+            waiting: Vec::new(),
+            scanner: None,
+            skip: 0,
+            history: None,
+        };
+        for &Armed {
+            trigger,
+            how,
+            bit,
+            dir: _,
+        } in armed
+        {
             match trigger {
                 Trigger::After(_) => {}
-                Trigger::Byte(at) => gate.placed.push(Placed { at, how, bit, frame: 0 }),
+                Trigger::Byte(at) => gate.placed.push(Placed {
+                    at,
+                    how,
+                    bit,
+                    frame: 0,
+                }),
                 Trigger::Frame { nth, kind, place } => {
-                    gate.waiting.push(Waiting { nth, kind, place, how, bit, seen: 0 });
+                    gate.waiting.push(Waiting {
+                        nth,
+                        kind,
+                        place,
+                        how,
+                        bit,
+                        seen: 0,
+                    });
                 }
             }
             gate.remember_for(how);
@@ -85,9 +110,16 @@ impl Gate {
 
     /// Takes bytes as they are read, before any of them passes.
     pub(crate) fn scan(&mut self, fresh: &[u8]) {
-        let Self { scanner, waiting, placed, .. } = self;
+        let Self {
+            scanner,
+            waiting,
+            placed,
+            ..
+        } = self;
         if let Some(scanner) = scanner {
-            scanner.feed(fresh, |frame| waiting.retain_mut(|fault| !fault.place_at(&frame, placed)));
+            scanner.feed(fresh, |frame| {
+                waiting.retain_mut(|fault| !fault.place_at(&frame, placed))
+            });
             if waiting.is_empty() {
                 self.scanner = None;
             }
@@ -101,14 +133,29 @@ impl Gate {
         }
         let end = self.passed + held as u64;
         let may_pass = match self.scanner.as_ref().and_then(Scanner::undecided_from) {
-            Some(undecided) if self.waiting.iter().any(|fault| fault.place() == Place::Before) => undecided.min(end),
+            Some(undecided)
+                if self
+                    .waiting
+                    .iter()
+                    .any(|fault| fault.place() == Place::Before) =>
+            {
+                undecided.min(end)
+            }
             _ => end,
         };
         // The first of equals, so that faults at one place happen in the order of the plan.
-        let next = self.placed.iter().enumerate().min_by_key(|(_, fault)| fault.at);
+        let next = self
+            .placed
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, fault)| fault.at);
         match next {
             // Late ones, armed behind bytes that a drop took along, happen at once.
-            Some((_, fault)) if fault.at <= self.passed && fault.how == How::FlipBit && held == 0 => Step::Read,
+            Some((_, fault))
+                if fault.at <= self.passed && fault.how == How::FlipBit && held == 0 =>
+            {
+                Step::Read
+            }
             Some((i, fault)) if fault.at <= self.passed => {
                 let fault = self.placed.remove(i);
                 self.act(&fault, held)
@@ -141,7 +188,12 @@ impl Gate {
 
     /// Arms a fault at the next byte.
     pub(crate) fn arm_now(&mut self, how: How, bit: u8) {
-        self.placed.push(Placed { at: self.passed, how, bit, frame: 0 });
+        self.placed.push(Placed {
+            at: self.passed,
+            how,
+            bit,
+            frame: 0,
+        });
         self.remember_for(how);
     }
 
@@ -169,10 +221,14 @@ impl Gate {
             How::Cut(cut) => Step::Cut(cut),
             How::HalfClose => Step::HalfClose,
             How::Mute => Step::Mute,
-            How::FlipBit => Step::Flip { mask: 1 << fault.bit },
-            How::Replay(amount) => {
-                Step::Replay(self.history.as_ref().map_or_else(Vec::new, |history| history.last(length(amount))))
-            }
+            How::FlipBit => Step::Flip {
+                mask: 1 << fault.bit,
+            },
+            How::Replay(amount) => Step::Replay(
+                self.history
+                    .as_ref()
+                    .map_or_else(Vec::new, |history| history.last(length(amount))),
+            ),
             How::Drop(amount) => {
                 self.skip = length(amount);
                 self.step(held)
@@ -206,7 +262,12 @@ impl Waiting {
             Place::Inside(offset) => (frame.payload + u64::from(offset)).min(frame.end),
             Place::After => frame.end,
         };
-        placed.push(Placed { at, how: self.how, bit: self.bit, frame: frame.end - frame.start });
+        placed.push(Placed {
+            at,
+            how: self.how,
+            bit: self.bit,
+            frame: frame.end - frame.start,
+        });
         true
     }
 
@@ -230,14 +291,18 @@ struct History {
 
 impl History {
     fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(&bytes[bytes.len().saturating_sub(self.keep)..]);
+        self.bytes
+            .extend_from_slice(&bytes[bytes.len().saturating_sub(self.keep)..]);
         if self.bytes.len() > 2 * self.keep {
             self.bytes.drain(..self.bytes.len() - self.keep);
         }
     }
 
     fn last(&self, length: u64) -> Vec<u8> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.keep).min(self.bytes.len());
+        let length = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(self.keep)
+            .min(self.bytes.len());
         self.bytes[self.bytes.len() - length..].to_vec()
     }
 }

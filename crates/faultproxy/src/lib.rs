@@ -11,6 +11,7 @@ mod control;
 mod draw;
 mod frames;
 mod gate;
+mod journal;
 mod line;
 mod plan;
 mod proxy;
@@ -18,10 +19,11 @@ mod pump;
 mod shape;
 mod sockets;
 mod stats;
+pub mod text;
 
 pub use plan::{
-    Admit, Amount, Arm, Armed, ConnectionPlan, Cut, Dir, Fault, Framing, How, MAX_REPLAY, Place, Plan, PlanError,
-    Trigger, When,
+    Admit, Amount, Arm, Armed, ConnectionPlan, Cut, Dir, Fault, Framing, How, MAX_REPLAY, Place,
+    Plan, PlanError, Trigger, When,
 };
 pub use proxy::{Config, Proxy};
 pub use shape::{Delay, Shape};

@@ -39,7 +39,12 @@ struct Item {
 
 impl Line {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, queue: Mutex::default(), filled: Notify::new(), taken: Notify::new() }
+        Self {
+            capacity,
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            taken: Notify::new(),
+        }
     }
 
     /// Bytes under way.
@@ -54,13 +59,21 @@ impl Line {
             while self.len() >= self.capacity {
                 self.taken.notified().await;
             }
-            let what = match source.readable().await.and_then(|()| source.try_read(&mut buffer)) {
+            let what = match source
+                .readable()
+                .await
+                .and_then(|()| source.try_read(&mut buffer))
+            {
                 Ok(length) => Ok(Box::<[u8]>::from(&buffer[..length])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => Err(error),
             };
             let last = !matches!(&what, Ok(bytes) if !bytes.is_empty());
-            self.push(Item { due: due_times.next(Instant::now()), taken: 0, what });
+            self.push(Item {
+                due: due_times.next(Instant::now()),
+                taken: 0,
+                what,
+            });
             if last {
                 return;
             }
@@ -91,7 +104,9 @@ impl Line {
     /// What the front item has; there must be one.
     fn take(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut queue = self.lock();
-        let Some(front) = queue.items.front_mut() else { return Ok(0) };
+        let Some(front) = queue.items.front_mut() else {
+            return Ok(0);
+        };
         let bytes = match &front.what {
             Ok(bytes) => &bytes[front.taken..],
             Err(error) => return Err(error.kind().into()),

@@ -112,7 +112,10 @@ impl Fault {
     /// A fault of one manner.
     #[must_use]
     pub fn new(when: When, how: impl Into<How>) -> Self {
-        Self { when, how: vec![how.into()] }
+        Self {
+            when,
+            how: vec![how.into()],
+        }
     }
 }
 
@@ -146,6 +149,10 @@ pub struct Plan {
     pub reset_first: u64,
     /// For so long after the start nothing listens: connects are answered with ECONNREFUSED.
     pub refuse_for: Duration,
+    /// How long a stalled or black-holed connection is kept at most; then it is reset. The peers are expected to have
+    /// given it up long before, but one that closes with a full send buffer can tell nobody. Default 2 minutes: farpipe
+    /// takes a link for dead after 3 silent beats, at most 75 s.
+    pub hold: Duration,
 }
 
 impl Default for Plan {
@@ -158,6 +165,7 @@ impl Default for Plan {
             refuse_first: 0,
             reset_first: 0,
             refuse_for: Duration::ZERO,
+            hold: Duration::from_secs(120),
         }
     }
 }
@@ -176,7 +184,10 @@ impl Plan {
     /// A plan with one fault.
     #[must_use]
     pub fn of(when: When, how: impl Into<How>) -> Self {
-        Self { faults: vec![Fault::new(when, how)], ..Self::default() }
+        Self {
+            faults: vec![Fault::new(when, how)],
+            ..Self::default()
+        }
     }
 
     /// Refuses a plan that cannot mean anything.
@@ -191,7 +202,11 @@ impl Plan {
     #[must_use]
     pub fn derive(&self, seed: u64, connection: u64) -> ConnectionPlan {
         let mut draw = Draw::new(seed, connection, Purpose::Plan);
-        let mut armed: Vec<Armed> = self.faults.iter().map(|fault| fault.arm(&mut draw)).collect();
+        let mut armed: Vec<Armed> = self
+            .faults
+            .iter()
+            .map(|fault| fault.arm(&mut draw))
+            .collect();
         if self.arm == Arm::One {
             armed = draw.one_of(&armed).copied().into_iter().collect();
         }
@@ -203,7 +218,11 @@ impl Plan {
             n if n - self.refuse_first < self.reset_first => Admit::Reset,
             _ => Admit::Pass,
         };
-        ConnectionPlan { connection, admit, armed }
+        ConnectionPlan {
+            connection,
+            admit,
+            armed,
+        }
     }
 }
 
@@ -228,7 +247,9 @@ impl Fault {
         let of_frame = matches!(self.when, When::Frame { .. });
         for how in &self.how {
             match how {
-                How::Replay(Amount::Frame) | How::Drop(Amount::Frame) if !of_frame => return Err(PlanError::NoFrame),
+                How::Replay(Amount::Frame) | How::Drop(Amount::Frame) if !of_frame => {
+                    return Err(PlanError::NoFrame);
+                }
                 How::Replay(Amount::Bytes(bytes)) if *bytes as usize > MAX_REPLAY => {
                     return Err(PlanError::ReplayTooLong { bytes: *bytes });
                 }
@@ -243,15 +264,36 @@ impl Fault {
         let (dir, trigger) = match &self.when {
             When::Lifetime(range) => (None, Trigger::After(draw.duration(range))),
             When::Byte { dir, at } => (Some(*dir), Trigger::Byte(draw.number(at))),
-            When::Frame { dir, nth, kind, place } => {
+            When::Frame {
+                dir,
+                nth,
+                kind,
+                place,
+            } => {
                 let nth = draw.number(nth);
-                (Some(*dir), Trigger::Frame { nth, kind: *kind, place: *place })
+                (
+                    Some(*dir),
+                    Trigger::Frame {
+                        nth,
+                        kind: *kind,
+                        place: *place,
+                    },
+                )
             }
         };
         let how = *draw.one_of(&self.how).unwrap_or(&How::Cut(Cut::Reset));
-        let drawn_dir = if draw.number(&(0..=1)) == 0 { Dir::Up } else { Dir::Down };
+        let drawn_dir = if draw.number(&(0..=1)) == 0 {
+            Dir::Up
+        } else {
+            Dir::Down
+        };
         let bit = u8::try_from(draw.number(&(0..=7))).unwrap_or(0);
-        Armed { trigger, dir: dir.unwrap_or(drawn_dir), how, bit }
+        Armed {
+            trigger,
+            dir: dir.unwrap_or(drawn_dir),
+            how,
+            bit,
+        }
     }
 }
 
@@ -345,8 +387,22 @@ mod tests {
                     when: When::Lifetime(Duration::from_millis(2)..=Duration::from_millis(9)),
                     how: vec![Cut::Reset.into(), Cut::Fin.into(), Cut::Stall.into()],
                 },
-                Fault::new(When::Byte { dir: Dir::Up, at: 0..=100_000 }, How::FlipBit),
-                Fault::new(When::Frame { dir: Dir::Down, nth: 1..=9, kind: Some(3), place: Place::After }, How::HalfClose),
+                Fault::new(
+                    When::Byte {
+                        dir: Dir::Up,
+                        at: 0..=100_000,
+                    },
+                    How::FlipBit,
+                ),
+                Fault::new(
+                    When::Frame {
+                        dir: Dir::Down,
+                        nth: 1..=9,
+                        kind: Some(3),
+                        place: Place::After,
+                    },
+                    How::HalfClose,
+                ),
             ],
             ..Plan::default()
         }
@@ -357,8 +413,10 @@ mod tests {
         let list = |seed| (0..50).map(|n| mixed().derive(seed, n)).collect::<Vec<_>>();
         assert_eq!(list(1), list(1));
         assert_ne!(list(1), list(2));
-        let lifetimes: std::collections::HashSet<_> =
-            list(1).iter().map(|plan| format!("{:?}", plan.armed[0].trigger)).collect();
+        let lifetimes: std::collections::HashSet<_> = list(1)
+            .iter()
+            .map(|plan| format!("{:?}", plan.armed[0].trigger))
+            .collect();
         assert!(lifetimes.len() > 40, "connections draw their own numbers");
     }
 
@@ -367,7 +425,10 @@ mod tests {
         let mut shorter = mixed();
         shorter.faults.truncate(2);
         for n in 0..20 {
-            assert_eq!(mixed().derive(3, n).armed[..2], shorter.derive(3, n).armed[..]);
+            assert_eq!(
+                mixed().derive(3, n).armed[..2],
+                shorter.derive(3, n).armed[..]
+            );
         }
     }
 
@@ -376,9 +437,13 @@ mod tests {
         let mut manners = Vec::new();
         for n in 0..200 {
             let plan = mixed().derive(5, n);
-            let Trigger::After(lifetime) = plan.armed[0].trigger else { panic!("{plan:?}") };
+            let Trigger::After(lifetime) = plan.armed[0].trigger else {
+                panic!("{plan:?}")
+            };
             assert!((Duration::from_millis(2)..=Duration::from_millis(9)).contains(&lifetime));
-            let Trigger::Byte(at) = plan.armed[1].trigger else { panic!("{plan:?}") };
+            let Trigger::Byte(at) = plan.armed[1].trigger else {
+                panic!("{plan:?}")
+            };
             assert!(at <= 100_000);
             assert!(plan.armed[1].bit < 8);
             manners.push(plan.armed[0].how);
@@ -390,21 +455,34 @@ mod tests {
 
     #[test]
     fn refused_then_reset_then_passed() {
-        let plan = Plan { refuse_first: 2, reset_first: 1, ..Plan::default() };
+        let plan = Plan {
+            refuse_first: 2,
+            reset_first: 1,
+            ..Plan::default()
+        };
         let admitted: Vec<Admit> = (0..4).map(|n| plan.derive(0, n).admit).collect();
-        assert_eq!(admitted, [Admit::Refuse, Admit::Refuse, Admit::Reset, Admit::Pass]);
+        assert_eq!(
+            admitted,
+            [Admit::Refuse, Admit::Refuse, Admit::Reset, Admit::Pass]
+        );
     }
 
     #[test]
     fn connections_outside_the_range_pass_unharmed() {
-        let plan = Plan { connections: 1..=2, ..mixed() };
+        let plan = Plan {
+            connections: 1..=2,
+            ..mixed()
+        };
         let armed: Vec<usize> = (0..4).map(|n| plan.derive(0, n).armed.len()).collect();
         assert_eq!(armed, [0, 3, 3, 0]);
     }
 
     #[test]
     fn one_of_the_faults() {
-        let plan = Plan { arm: Arm::One, ..mixed() };
+        let plan = Plan {
+            arm: Arm::One,
+            ..mixed()
+        };
         let mut seen = [false; 3];
         for n in 0..100 {
             let armed = plan.derive(9, n).armed;
@@ -422,19 +500,42 @@ mod tests {
     #[test]
     fn senseless_plans_are_refused() {
         let byte = |at| When::Byte { dir: Dir::Up, at };
-        let frame = |nth| When::Frame { dir: Dir::Up, nth, kind: None, place: Place::Before };
+        let frame = |nth| When::Frame {
+            dir: Dir::Up,
+            nth,
+            kind: None,
+            place: Place::Before,
+        };
         #[expect(clippy::reversed_empty_ranges, reason = "the mistake under test")]
         let backwards = byte(5..=4);
-        assert_eq!(Plan::of(backwards, Cut::Reset).check(), Err(PlanError::EmptyRange));
-        assert_eq!(Plan::of(frame(0..=1), Cut::Reset).check(), Err(PlanError::FrameZero));
-        assert_eq!(Plan::of(byte(1..=1), How::Replay(Amount::Frame)).check(), Err(PlanError::NoFrame));
-        assert_eq!(Plan::of(frame(1..=1), How::Drop(Amount::Frame)).check(), Ok(()));
+        assert_eq!(
+            Plan::of(backwards, Cut::Reset).check(),
+            Err(PlanError::EmptyRange)
+        );
+        assert_eq!(
+            Plan::of(frame(0..=1), Cut::Reset).check(),
+            Err(PlanError::FrameZero)
+        );
+        assert_eq!(
+            Plan::of(byte(1..=1), How::Replay(Amount::Frame)).check(),
+            Err(PlanError::NoFrame)
+        );
+        assert_eq!(
+            Plan::of(frame(1..=1), How::Drop(Amount::Frame)).check(),
+            Ok(())
+        );
         let bytes = MAX_REPLAY as u32 + 1;
         assert_eq!(
             Plan::of(byte(1..=1), How::Replay(Amount::Bytes(bytes))).check(),
             Err(PlanError::ReplayTooLong { bytes })
         );
-        let none = Plan { faults: vec![Fault { when: byte(1..=1), how: Vec::new() }], ..Plan::default() };
+        let none = Plan {
+            faults: vec![Fault {
+                when: byte(1..=1),
+                how: Vec::new(),
+            }],
+            ..Plan::default()
+        };
         assert_eq!(none.check(), Err(PlanError::NoManner));
     }
 }

@@ -14,7 +14,8 @@ use crate::control::Switches;
 use crate::plan::{Cut, Plan};
 use crate::pump::at;
 use crate::shape::Shape;
-use crate::stats::{Counters, Stats};
+use crate::sockets;
+use crate::stats::{Ledger, Stats};
 
 /// Everything that makes a proxy; with the same configuration every connection gets the same faults in every run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl Config {
 pub struct Proxy {
     config: Arc<Config>,
     addr: SocketAddr,
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
     switches: watch::Sender<Switches>,
     /// Whether the accept loop refuses now.
     refusing: watch::Receiver<bool>,
@@ -65,21 +66,24 @@ impl Proxy {
     ///
     /// Fails if the plan makes no sense ([`io::ErrorKind::InvalidInput`]) or the address cannot be listened on.
     pub fn start(config: Config) -> io::Result<Self> {
-        config.plan.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        config
+            .plan
+            .check()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let port = Port::bind(config.listen)?;
         let refuse = !config.plan.refuse_for.is_zero();
         let listener = match refuse {
             true => None,
-            false => Some(port.listen()?),
+            false => Some(port.listen(&config)?),
         };
         let (switches, watched) = watch::channel(Switches::new(config.upstream, refuse));
         let (refusing_now, refusing) = watch::channel(refuse);
         let config = Arc::new(config);
-        let counters = Arc::new(Counters::default());
+        let ledger = Arc::new(Ledger::default());
         let addr = port.addr;
         let acceptor = Acceptor {
             config: Arc::clone(&config),
-            counters: Arc::clone(&counters),
+            ledger: Arc::clone(&ledger),
             switches: switches.clone(),
             watched,
             refusing: refusing_now,
@@ -91,7 +95,14 @@ impl Proxy {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(acceptor.run());
-        Ok(Self { config, addr, counters, switches, refusing, tasks })
+        Ok(Self {
+            config,
+            addr,
+            counters,
+            switches,
+            refusing,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -109,7 +120,16 @@ impl Proxy {
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.counters.snapshot()
+        self.ledger.counters.snapshot()
+    }
+
+    /// The command line that starts the same proxy, then a line for each connection: what it was given, and what has
+    /// happened to it when and after how many bytes. For printing when a test fails.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let mut text = format!("{}\n", self.config);
+        self.ledger.journal.write(&mut text, |connection| self.config.plan.derive(self.config.seed, connection));
+        text
     }
 
     /// Tears all connections that are open now, in this way. Returns before it has happened.
@@ -123,7 +143,8 @@ impl Proxy {
     /// Black-holes all connections and, while on, every new one, of which the upstream never hears. Switching it off
     /// is for new connections only: those that lost bytes in the hole stay there.
     pub fn black_hole(&self, on: bool) {
-        self.switches.send_modify(|switches| switches.black_hole = on);
+        self.switches
+            .send_modify(|switches| switches.black_hole = on);
     }
 
     /// Stops moving bytes on all connections, or goes on. Nothing is lost, as on a link that is down for a while.
@@ -133,16 +154,18 @@ impl Proxy {
 
     /// Passes new connections to another upstream.
     pub fn set_upstream(&self, upstream: SocketAddr) {
-        self.switches.send_modify(|switches| switches.upstream = upstream);
+        self.switches
+            .send_modify(|switches| switches.upstream = upstream);
     }
 
     /// While on, nothing listens: connects are answered with ECONNREFUSED. Open connections go on. The port stays
-    /// ours. When this returns it is in force; dropping the future leaves the request made.
+    /// ours. When this returns it is in force; dropping the future leaves the request made. Should listening again
+    /// fail, it is tried until it works.
     ///
-    /// Fails if listening again fails.
-    pub async fn refuse(&mut self, on: bool) -> io::Result<()> {
+    /// Fails only if the accept task has ended, by a panic.
+    pub async fn refuse(&self, on: bool) -> io::Result<()> {
         self.switches.send_modify(|switches| switches.refuse = on);
-        match self.refusing.wait_for(|&now| now == on).await {
+        match self.refusing.clone().wait_for(|&now| now == on).await {
             Ok(_) => Ok(()),
             Err(_) => Err(io::Error::other("the proxy's accept task has ended")),
         }
@@ -164,7 +187,7 @@ impl Proxy {
 /// The accept loop and all it owns.
 struct Acceptor {
     config: Arc<Config>,
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
     switches: watch::Sender<Switches>,
     watched: watch::Receiver<Switches>,
     refusing: watch::Sender<bool>,
@@ -179,7 +202,7 @@ struct Acceptor {
 impl Acceptor {
     async fn run(mut self) {
         loop {
-            self.counters.set_live(self.connections.len());
+            self.ledger.counters.set_live(self.connections.len());
             let room = self.connections.len() < CONNECTIONS_MAX;
             tokio::select! {
                 changed = self.watched.changed() => {
@@ -206,7 +229,7 @@ impl Acceptor {
         while let Some(ended) = self.connections.join_next().await {
             pass_panic_on(ended);
         }
-        self.counters.set_live(0);
+        self.ledger.counters.set_live(0);
     }
 
     fn admit(&mut self, client: TcpStream) {
@@ -215,7 +238,7 @@ impl Acceptor {
         self.accepted += 1;
         self.connections.spawn(connection::serve(Connection {
             config: Arc::clone(&self.config),
-            counters: Arc::clone(&self.counters),
+            ledger: Arc::clone(&self.ledger),
             plan,
             client,
             accepted,
@@ -227,7 +250,7 @@ impl Acceptor {
         if on {
             self.listener = None;
         } else if self.listener.is_none() {
-            match self.port.listen() {
+            match self.port.listen(&self.config) {
                 Ok(listener) => self.listener = Some(listener),
                 Err(_) => {
                     sleep(ACCEPT_PAUSE).await;
@@ -252,25 +275,41 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
 #[derive(Debug)]
 struct Port {
     addr: SocketAddr,
+    reuse: bool,
     _holder: TcpSocket,
 }
 
 impl Port {
     fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let holder = Self::socket(addr)?;
-        Ok(Self { addr: holder.local_addr()?, _holder: holder })
+        // SO_REUSEADDR would let others bind the port while nothing listens; take it only if it is what helps against
+        // an earlier program's connections in TIME_WAIT.
+        let (holder, reuse) = match Self::socket(addr, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                (Self::socket(addr, true)?, true)
+            }
+            holder => (holder?, false),
+        };
+        let addr = holder.local_addr()?;
+        Ok(Self {
+            addr,
+            reuse,
+            _holder: holder,
+        })
     }
 
-    fn listen(&self) -> io::Result<TcpListener> {
-        Self::socket(self.addr)?.listen(BACKLOG)
+    fn listen(&self, config: &Config) -> io::Result<TcpListener> {
+        let socket = Self::socket(self.addr, self.reuse)?;
+        sockets::set_buffers(&socket, config.up.socket_buffer, config.down.socket_buffer)?;
+        socket.listen(BACKLOG)
     }
 
-    fn socket(addr: SocketAddr) -> io::Result<TcpSocket> {
+    fn socket(addr: SocketAddr, reuse: bool) -> io::Result<TcpSocket> {
         let socket = match addr {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        socket.set_reuseaddr(true)?;
+        socket.set_reuseaddr(reuse)?;
+        // What lets the holder and the listener share the port; for sockets of the same user only.
         socket.set_reuseport(true)?;
         socket.bind(addr)?;
         Ok(socket)

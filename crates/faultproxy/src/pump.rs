@@ -10,11 +10,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use crate::gate::{Gate, Step};
+use crate::journal::Event;
 use crate::line::Line;
 use crate::plan::{Armed, Cut, Dir, How, Trigger};
 use crate::shape::{Bucket, Shape};
 use crate::sockets;
-use crate::stats::{Event, Traffic};
+use crate::stats::Traffic;
 
 /// Why both directions of a connection are over, other than that both have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,9 @@ impl<'a> Pump<'a> {
         let bucket = shape.throttle.map(|rate| Bucket::new(rate, Instant::now()));
         // A slow direction must not hide seconds of data in this buffer.
         let burst = bucket.as_ref().map_or(u64::MAX, Bucket::burst);
-        let buffer_max = usize::try_from(burst).unwrap_or(usize::MAX).clamp(HELD_BACK_MAX, BUFFER_MAX);
+        let buffer_max = usize::try_from(burst)
+            .unwrap_or(usize::MAX)
+            .clamp(HELD_BACK_MAX, BUFFER_MAX);
         Self {
             dir,
             source,
@@ -110,7 +113,8 @@ impl<'a> Pump<'a> {
                 Step::Read => self.read().await.map_err(|_| Over::Broken)?,
                 Step::Pass(length) => {
                     let wrote = self.write(length).await.map_err(|_| Over::Broken)?;
-                    self.gate.passed(&self.buffer[self.start..self.start + wrote]);
+                    self.gate
+                        .passed(&self.buffer[self.start..self.start + wrote]);
                     self.start += wrote;
                 }
                 Step::Discard(length) => {
@@ -137,7 +141,10 @@ impl<'a> Pump<'a> {
                     return self.swallow().await;
                 }
             }
-            self.traffic.flow(self.dir).held.store((self.end - self.start) as u64, Ordering::Relaxed);
+            self.traffic
+                .flow(self.dir)
+                .held
+                .store((self.end - self.start) as u64, Ordering::Relaxed);
         }
     }
 
@@ -186,7 +193,10 @@ impl<'a> Pump<'a> {
                     }
                 }
             }
-            match self.sink.try_write(&self.buffer[self.start..self.start + length]) {
+            match self
+                .sink
+                .try_write(&self.buffer[self.start..self.start + length])
+            {
                 Ok(wrote) => {
                     self.wrote(wrote).await;
                     return Ok(wrote);
@@ -245,7 +255,11 @@ impl<'a> Pump<'a> {
     }
 
     fn arm_late(&mut self) {
-        while self.late.last().is_some_and(|&(at, ..)| at <= Instant::now()) {
+        while self
+            .late
+            .last()
+            .is_some_and(|&(at, ..)| at <= Instant::now())
+        {
             if let Some((_, how, bit)) = self.late.pop() {
                 self.gate.arm_now(how, bit);
             }
@@ -264,7 +278,9 @@ impl Source<'_> {
             Self::Line(line) => line.read(buffer).await,
             Self::Socket(socket) => loop {
                 match socket.try_read(buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        socket.readable().await?
+                    }
                     result => return result,
                 }
             },

@@ -36,7 +36,11 @@ impl Delay {
     /// A delay with a buffer for 1 Gbit/s at 100 ms.
     #[must_use]
     pub fn new(fixed: Duration, jitter: Duration) -> Self {
-        Self { fixed, jitter, buffer: DELAY_BUFFER }
+        Self {
+            fixed,
+            jitter,
+            buffer: DELAY_BUFFER,
+        }
     }
 }
 
@@ -52,7 +56,11 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// A bucket starts empty: the first byte pays as every other.
     pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
-        Self { rate, tokens: 0, updated: now }
+        Self {
+            rate,
+            tokens: 0,
+            updated: now,
+        }
     }
 
     /// The most that can be saved up: 50 ms, at least a byte. A pause of the whole process no longer than that does
@@ -63,7 +71,8 @@ impl Bucket {
 
     /// How many of the wanted bytes may be spent now, or when to ask again.
     pub(crate) fn allow(&mut self, now: Instant, wanted: usize) -> Result<usize, Instant> {
-        let earned = now.saturating_duration_since(self.updated).as_nanos() * u128::from(self.rate.get());
+        let earned =
+            now.saturating_duration_since(self.updated).as_nanos() * u128::from(self.rate.get());
         self.tokens = (self.tokens + earned).min(u128::from(self.burst()) * NANOS);
         self.updated = now;
         // A quarter of the burst at a time, rather than a byte whenever there is one.
@@ -94,7 +103,12 @@ pub(crate) struct DueTimes {
 
 impl DueTimes {
     pub(crate) fn new(delay: &Delay, draw: Draw, now: Instant) -> Self {
-        Self { fixed: delay.fixed, jitter: delay.jitter, draw, last: now }
+        Self {
+            fixed: delay.fixed,
+            jitter: delay.jitter,
+            draw,
+            last: now,
+        }
     }
 
     pub(crate) fn next(&mut self, now: Instant) -> Instant {
@@ -142,7 +156,10 @@ mod tests {
         for rate in [1, 7, 999, 100_000, 1_000_000_000] {
             let spent = spend_for_a_second(rate) as f64;
             let rate = rate as f64;
-            assert!((rate * 0.95 - 1.0..=rate * 1.05 + 1.0).contains(&spent), "{spent} of {rate}");
+            assert!(
+                (rate * 0.95 - 1.0..=rate * 1.05 + 1.0).contains(&spent),
+                "{spent} of {rate}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::journal::{Entry, Event, Journal};
 use crate::plan::{Cut, Dir};
 
 /// What a proxy has done since its start.
@@ -70,27 +71,11 @@ impl Stats {
     /// One line of JSON, with the names of the fields and `cuts`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let fields = self.fields().map(|(name, value)| format!("\"{name}\":{value}"));
+        let fields = self
+            .fields()
+            .map(|(name, value)| format!("\"{name}\":{value}"));
         format!("{{\"cuts\":{},{}}}", self.cuts(), fields.join(","))
     }
-}
-
-/// Something to count.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Event {
-    Accepted,
-    Finished,
-    Broken,
-    Refused,
-    ResetFirst,
-    UpstreamFailed,
-    Cut(Cut),
-    HalfClosed,
-    Muted,
-    Flipped,
-    Replayed,
-    Dropped,
-    Blind,
 }
 
 macro_rules! counters {
@@ -147,10 +132,18 @@ impl Counters {
     }
 }
 
+/// What all connections write into.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) counters: Counters,
+    pub(crate) journal: Journal,
+}
+
 /// What moves on one connection.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    counters: Arc<Counters>,
+    ledger: Arc<Ledger>,
+    connection: u64,
     start: Instant,
     up: Flow,
     down: Flow,
@@ -168,7 +161,13 @@ pub(crate) struct Flow {
 
 impl Traffic {
     pub(crate) fn new(counters: Arc<Counters>, start: Instant) -> Self {
-        Self { counters, start, up: Flow::default(), down: Flow::default(), moved_at: AtomicU64::new(0) }
+        Self {
+            counters,
+            start,
+            up: Flow::default(),
+            down: Flow::default(),
+            moved_at: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn flow(&self, dir: Dir) -> &Flow {
@@ -180,11 +179,13 @@ impl Traffic {
 
     pub(crate) fn passed(&self, dir: Dir, bytes: usize) {
         let total = match dir {
-            Dir::Up => &self.counters.bytes_up,
-            Dir::Down => &self.counters.bytes_down,
+            Dir::Up => &self.ledger.counters.bytes_up,
+            Dir::Down => &self.ledger.counters.bytes_down,
         };
         total.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.flow(dir).passed.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.flow(dir)
+            .passed
+            .fetch_add(bytes as u64, Ordering::Relaxed);
         self.moved();
     }
 
@@ -193,7 +194,10 @@ impl Traffic {
     }
 
     pub(crate) fn count(&self, event: Event) {
-        self.counters.count(event);
+        self.ledger.counters.count(event);
+        let passed = |dir| self.flow(dir).passed.load(Ordering::Relaxed);
+        let entry = Entry { event, age: self.start.elapsed(), up: passed(Dir::Up), down: passed(Dir::Down) };
+        self.ledger.journal.note(self.connection, entry);
     }
 
     /// Counts a cut, and whether it hit a transfer as far as this connection's own counts tell.
@@ -203,14 +207,14 @@ impl Traffic {
 
     /// The same, where the sockets may hold unread bytes.
     pub(crate) fn count_cut_with(&self, event: Event, unread: bool) {
-        self.counters.count(event);
+        self.count(event);
         let sum = |part: fn(&Flow) -> &AtomicU64| {
             part(&self.up).load(Ordering::Relaxed) + part(&self.down).load(Ordering::Relaxed)
         };
         let since_moved = self.micros() - self.moved_at.load(Ordering::Relaxed);
         let busy = unread || sum(|flow| &flow.held) > 0 || since_moved <= STILL_MOVING.as_micros() as u64;
         if sum(|flow| &flow.passed) > 0 && busy {
-            self.counters.cuts_with_bytes_in_flight.fetch_add(1, Ordering::Relaxed);
+            self.ledger.counters.cuts_with_bytes_in_flight.fetch_add(1, Ordering::Relaxed);
         }
     }
 

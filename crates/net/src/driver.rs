@@ -172,8 +172,10 @@ impl Driver {
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
-        let received = self.receive(cx)?;
+        // Sending first: what the last turn received has been consumed by now, so that its
+        // acknowledgement and the new credit leave in one write.
         let sent = self.transmit(cx)?;
+        let received = self.receive(cx)?;
         if let Poll::Ready(()) = self.poll_timers(cx)? {
             cx.waker().wake_by_ref();
         }
@@ -193,11 +195,11 @@ impl Driver {
         state.session.side() == Side::Opener && state.session.is_complete()
     }
 
-    /// Takes what has arrived; `true` when the turn's budget ended it.
+    /// Takes what has arrived; `true` if there was something: it may want an answer.
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
-        for _ in 0..PIECES_PER_TURN {
+        for pieces in 0..PIECES_PER_TURN {
             match self.wire.carrier.poll_recv(cx, &mut self.wire.pool) {
-                Poll::Pending => return Ok(false),
+                Poll::Pending => return Ok(pieces > 0),
                 Poll::Ready(piece) => self.handle_piece(piece?)?,
             }
         }

@@ -19,7 +19,7 @@ use crate::pool::Pool;
 use crate::retention::Retention;
 
 /// A slot holds two frames of full size and their headers.
-pub(crate) const SLOT_SIZE: usize = 2 * FRAME_MAX;
+pub(crate) const SLOT_SIZE: usize = 2 * (FRAME_MAX + crate::stream::PAYLOAD_AT);
 /// Received pieces smaller than this are copied together, so that a crumb does not hold a slot.
 const CRUMB_MAX: usize = 2 * 1024;
 /// Room of a buffer that collects crumbs.

@@ -210,29 +210,21 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     let mut waiting = addresses.iter().copied();
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    let mut more = true;
     loop {
-        if more {
-            match waiting.next() {
-                Some(address) => {
-                    attempts.spawn(TcpStream::connect(address));
-                }
-                None if attempts.is_empty() => return Err(last),
-                None => {}
+        match waiting.next() {
+            Some(address) => {
+                attempts.spawn(TcpStream::connect(address));
             }
-            more = false;
+            None if attempts.is_empty() => return Err(last),
+            None => {}
         }
         tokio::select! {
             Some(attempt) = attempts.join_next() => match attempt {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => {
-                    last = error;
-                    more = true;
-                }
+                Ok(Err(error)) => last = error,
                 Err(join) => return Err(io::Error::other(join)),
             },
-            () = tokio::time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => more = true,
-            else => return Err(last),
+            () = tokio::time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
         }
     }
 }

@@ -254,7 +254,10 @@ fn p3_what_a_sender_says_after_its_last_frame_ends_the_session() {
         let mut victim = Victim::new(Side::Acceptor);
         victim.hears_open(1).expect("opens");
         victim.hears(1, last.clone()).expect("its last frame");
-        assert!(is_protocol(&victim.hears(1, InnerFrame::Fin(0))), "{last:?}");
+        assert!(
+            is_protocol(&victim.hears(1, InnerFrame::Fin(0))),
+            "{last:?}"
+        );
         let mut victim = Victim::new(Side::Acceptor);
         victim.hears_open(1).expect("opens");
         victim.hears(1, last.clone()).expect("its last frame");
@@ -278,14 +281,19 @@ fn p3_counts_that_do_not_agree_end_the_session() {
 
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    assert!(is_protocol(&victim.hears(1, InnerFrame::Done(0))), "before FIN");
+    assert!(
+        is_protocol(&victim.hears(1, InnerFrame::Done(0))),
+        "before FIN"
+    );
 }
 
 #[test]
 fn p3_a_status_before_all_output_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    assert!(is_protocol(&victim.hears(1, InnerFrame::Exit(Exit::default()))));
+    assert!(is_protocol(
+        &victim.hears(1, InnerFrame::Exit(Exit::default()))
+    ));
 }
 
 #[test]
@@ -365,7 +373,7 @@ fn p7_a_flood_of_empty_frames_ends_the_session() {
 #[test]
 fn p8_streams_opened_and_reset_in_a_loop_end_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
-    let mut round = |victim: &mut Victim, n: u32| {
+    let round = |victim: &mut Victim, n: u32| {
         victim.hears_open(2 * n + 1)?;
         victim.session.reset(StreamId(2 * n + 1), Abort::default());
         victim.hears(2 * n + 1, InnerFrame::Reset(Abort::default()))
@@ -439,7 +447,11 @@ fn p9_a_stream_too_many_is_refused_and_the_others_live() {
 
 #[test]
 fn p10_garbage_inside_a_session_ends_it() {
-    for garbage in [&[0x01, 0, 0, 0, 1, 0, 0, 0, 1, 0xff][..], &[0xff; 40], &[0x00; 40]] {
+    for garbage in [
+        &[0x01, 0, 0, 0, 1, 0, 0, 0, 1, 0xff][..],
+        &[0xff; 40],
+        &[0x00; 40],
+    ] {
         let mut victim = Victim::new(Side::Acceptor);
         let result = victim.hears_bytes(garbage);
         assert!(

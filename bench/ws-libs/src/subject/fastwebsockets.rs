@@ -4,7 +4,7 @@ use anyhow::Result;
 use fastwebsockets::{Frame, OpCode, Payload, Role, WebSocket};
 
 use super::{MESSAGE_MAX, Subject, run};
-use crate::link::{Direction, fill};
+use crate::link::Direction;
 use crate::retain::Retained;
 
 pub const SUBJECT: Subject = Subject {
@@ -21,7 +21,7 @@ pub const SUBJECT: Subject = Subject {
             let mut key = 0x2545_f491_u32;
             for (start, len) in link.messages() {
                 let mut buffer = retained.take(start, len, || vec![0; link.message]);
-                fill(start, &mut buffer[..len]);
+                link.fill(start, &mut buffer[..len])?;
                 key = key.wrapping_mul(0x9e37_79b1).wrapping_add(1);
                 let mask = (role == Role::Client).then(|| key.to_ne_bytes());
                 let payload = Payload::BorrowedMut(&mut buffer[..len]);

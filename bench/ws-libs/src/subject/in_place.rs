@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{READ_BUFFER, Subject, run};
-use crate::link::{Direction, fill};
+use crate::link::Direction;
 use crate::retain::Retained;
 
 /// FIN, binary.
@@ -29,7 +29,7 @@ pub const SUBJECT: Subject = Subject {
             for (start, len) in link.messages() {
                 let mut slot = retained.take(start, len, || vec![0; HEADER_MAX + link.message]);
                 let end = HEADER_MAX + len;
-                fill(start, &mut slot[HEADER_MAX..end]);
+                link.fill(start, &mut slot[HEADER_MAX..end])?;
                 let mask = match link.direction {
                     Direction::ClientToServer => {
                         key = key.wrapping_mul(0x9e37_79b1).wrapping_add(1);

@@ -25,7 +25,10 @@ pub struct Subject {
     pub receive: fn(TcpStream, &mut Incoming<'_>) -> Result<()>,
 }
 
-/// All of them; the last is the ceiling.
+/// The name of what no framing can beat.
+pub const CEILING: &str = raw_tcp::SUBJECT.name;
+
+/// All of them.
 pub const SUBJECTS: &[Subject] = &[
     in_place::SUBJECT,
     tokio_websockets::SUBJECT,

@@ -4,7 +4,6 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{READ_BUFFER, Subject, run};
-use crate::link::fill;
 use crate::retain::Retained;
 
 pub const SUBJECT: Subject = Subject {
@@ -15,7 +14,7 @@ pub const SUBJECT: Subject = Subject {
             let mut retained = Retained::new(link);
             for (start, len) in link.messages() {
                 let mut buffer = retained.take(start, len, || vec![0; link.message]);
-                fill(start, &mut buffer[..len]);
+                link.fill(start, &mut buffer[..len])?;
                 socket.write_all(&buffer[..len]).await?;
                 retained.keep(start + len as u64, buffer);
             }

@@ -20,7 +20,7 @@ pub const SUBJECT: Subject = Subject {
             let mut ws = WebSocketStream::from_raw(socket, role, config());
             let mut retained = Retained::new(link);
             for (start, len) in link.messages() {
-                ws.feed(Message::Binary(retained.next(start, len))).await?;
+                ws.feed(Message::Binary(retained.next(start, len)?)).await?;
             }
             ws.flush().await?;
             Ok(())

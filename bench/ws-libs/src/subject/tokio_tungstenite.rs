@@ -23,7 +23,7 @@ pub const SUBJECT: Subject = Subject {
             let mut ws = WebSocketStream::from_raw_socket(socket, role, Some(config())).await;
             let mut retained = Retained::new(link);
             for (start, len) in link.messages() {
-                ws.feed(Message::Binary(retained.next(start, len))).await?;
+                ws.feed(Message::Binary(retained.next(start, len)?)).await?;
             }
             ws.flush().await?;
             Ok(())

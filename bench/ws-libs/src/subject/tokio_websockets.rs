@@ -19,7 +19,7 @@ pub const SUBJECT: Subject = Subject {
             };
             let mut retained = Retained::new(link);
             for (start, len) in link.messages() {
-                ws.feed(Message::binary(retained.next(start, len))).await?;
+                ws.feed(Message::binary(retained.next(start, len)?)).await?;
             }
             ws.flush().await?;
             Ok(())

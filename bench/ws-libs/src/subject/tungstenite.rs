@@ -19,7 +19,7 @@ pub const SUBJECT: Subject = Subject {
         let mut ws = WebSocket::from_raw_socket(socket, role, Some(config()));
         let mut retained = Retained::new(link);
         for (start, len) in link.messages() {
-            ws.write(Message::Binary(retained.next(start, len)))?;
+            ws.write(Message::Binary(retained.next(start, len)?))?;
         }
         ws.flush()?;
         Ok(())

@@ -20,7 +20,7 @@ pub const SUBJECT: Subject = Subject {
             let mut ws = WebSocket::from_stream(socket, role, options())?;
             let mut retained = Retained::new(link);
             for (start, len) in link.messages() {
-                ws.feed(Frame::binary(retained.next(start, len))).await?;
+                ws.feed(Frame::binary(retained.next(start, len)?)).await?;
             }
             ws.flush().await?;
             Ok(())

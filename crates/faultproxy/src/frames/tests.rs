@@ -26,7 +26,10 @@ fn frames(framing: Framing, stream: &[u8]) -> Vec<Frame> {
 /// `(start, payload, end, kind)` relative to the end of the head.
 fn relative(frames: &[Frame], head: usize) -> Vec<(u64, u64, u64, Option<u8>)> {
     let head = head as u64;
-    frames.iter().map(|f| (f.start - head, f.payload - head, f.end - head, f.kind)).collect()
+    frames
+        .iter()
+        .map(|f| (f.start - head, f.payload - head, f.end - head, f.kind))
+        .collect()
 }
 
 #[test]
@@ -37,10 +40,20 @@ fn ws_client_frames_are_unmasked() {
     stream.extend([0x82, 0xfe, 0x01, 0x00, 0x11, 0, 0, 0, 0x07 ^ 0x11]);
     stream.extend([0; 255]);
     stream.extend([0x81, 0x81, 0, 0, 0, 0, b'x']);
-    let expected =
-        [(0, 6, 9, Some(5)), (9, 15, 15, None), (15, 23, 279, Some(7)), (279, 285, 286, Some(b'x'))];
-    assert_eq!(relative(&frames(Framing::Auto, &stream), WS_UP.len()), expected);
-    assert_eq!(relative(&frames(Framing::Ws, &stream), WS_UP.len()), expected);
+    let expected = [
+        (0, 6, 9, Some(5)),
+        (9, 15, 15, None),
+        (15, 23, 279, Some(7)),
+        (279, 285, 286, Some(b'x')),
+    ];
+    assert_eq!(
+        relative(&frames(Framing::Auto, &stream), WS_UP.len()),
+        expected
+    );
+    assert_eq!(
+        relative(&frames(Framing::Ws, &stream), WS_UP.len()),
+        expected
+    );
 }
 
 #[test]
@@ -52,9 +65,16 @@ fn ws_server_frames_of_each_length_form() {
     stream.extend([0x82, 127, 0, 0, 0, 0, 0, 0, 1, 0, 8]);
     stream.extend([0; 255]);
     stream.extend([0x82, 1, 9]);
-    let expected =
-        [(0, 2, 4, Some(4)), (4, 8, 208, Some(6)), (208, 218, 474, Some(8)), (474, 476, 477, Some(9))];
-    assert_eq!(relative(&frames(Framing::Auto, &stream), WS_DOWN.len()), expected);
+    let expected = [
+        (0, 2, 4, Some(4)),
+        (4, 8, 208, Some(6)),
+        (208, 218, 474, Some(8)),
+        (474, 476, 477, Some(9)),
+    ];
+    assert_eq!(
+        relative(&frames(Framing::Auto, &stream), WS_DOWN.len()),
+        expected
+    );
 }
 
 #[test]
@@ -65,7 +85,10 @@ fn ws_control_and_continuation_frames_are_not_counted() {
     stream.extend([0x80, 1, 0]); // the last fragment
     stream.extend([0x82, 1, 5]);
     stream.extend([0x88, 2, 3, 0xe8]);
-    assert_eq!(relative(&frames(Framing::Ws, &stream), WS_DOWN.len()), [(0, 2, 3, Some(3)), (9, 11, 12, Some(5))]);
+    assert_eq!(
+        relative(&frames(Framing::Ws, &stream), WS_DOWN.len()),
+        [(0, 2, 3, Some(3)), (9, 11, 12, Some(5))]
+    );
 }
 
 #[test]
@@ -76,7 +99,12 @@ fn fp_messages_after_the_preface() {
     stream.extend([0, 0, 1, 0, 0x11]);
     stream.extend([0; 255]);
     stream.extend([0, 0, 0, 1, 0x12]);
-    let expected = [(0, 4, 7, Some(0x10)), (7, 11, 11, None), (11, 15, 271, Some(0x11)), (271, 275, 276, Some(0x12))];
+    let expected = [
+        (0, 4, 7, Some(0x10)),
+        (7, 11, 11, None),
+        (11, 15, 271, Some(0x11)),
+        (271, 275, 276, Some(0x12)),
+    ];
     assert_eq!(relative(&frames(Framing::Auto, &stream), 8), expected);
     assert_eq!(relative(&frames(Framing::Fp, &stream), 8), expected);
 }
@@ -116,7 +144,11 @@ fn an_incomplete_header_is_undecided_from_its_first_byte() {
     scanner.feed(&[0, 0], |_| {});
     assert_eq!(scanner.undecided_from(), Some(8));
     scanner.feed(&[0, 2], |_| {});
-    assert_eq!(scanner.undecided_from(), Some(8), "the type is not known yet");
+    assert_eq!(
+        scanner.undecided_from(),
+        Some(8),
+        "the type is not known yet"
+    );
     scanner.feed(&[7], |frame| assert_eq!(frame.kind, Some(7)));
     assert_eq!(scanner.undecided_from(), None);
     scanner.feed(&[0], |_| {});

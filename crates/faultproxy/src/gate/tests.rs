@@ -4,7 +4,12 @@ use super::*;
 use crate::plan::Dir;
 
 fn armed(trigger: Trigger, how: impl Into<How>) -> Armed {
-    Armed { trigger, dir: Dir::Up, how: how.into(), bit: 0 }
+    Armed {
+        trigger,
+        dir: Dir::Up,
+        how: how.into(),
+        bit: 0,
+    }
 }
 
 fn frame(nth: u64, kind: Option<u8>, place: Place) -> Trigger {
@@ -78,7 +83,10 @@ fn cut_at_byte_n_lets_n_bytes_pass() {
     let stream: Vec<u8> = (0..20).collect();
     for n in 0..=20 {
         let (out, cut) = all(&[armed(Trigger::Byte(n), Cut::Fin)], &stream);
-        assert_eq!((out.as_slice(), cut), (&stream[..n as usize], Some(Cut::Fin)));
+        assert_eq!(
+            (out.as_slice(), cut),
+            (&stream[..n as usize], Some(Cut::Fin))
+        );
     }
     let (out, cut) = all(&[armed(Trigger::Byte(21), Cut::Fin)], &stream);
     assert_eq!((out, cut), (stream, None));
@@ -93,12 +101,15 @@ fn cut_at_the_kth_frame_of_a_type() {
         let (out, cut) = all(&[armed(trigger, Cut::Reset)], &stream);
         cut.map(|_| out.len())
     };
-    for n in 0..5 {
+    for (n, payload) in frames.iter().enumerate() {
         let nth = n as u64 + 1;
-        let end = start(n) + 4 + frames[n].len();
+        let end = start(n) + 4 + payload.len();
         assert_eq!(cut(frame(nth, None, Place::Before)), Some(start(n)));
         assert_eq!(cut(frame(nth, None, Place::Inside(0))), Some(start(n) + 4));
-        assert_eq!(cut(frame(nth, None, Place::Inside(2))), Some((start(n) + 6).min(end)));
+        assert_eq!(
+            cut(frame(nth, None, Place::Inside(2))),
+            Some((start(n) + 6).min(end))
+        );
         assert_eq!(cut(frame(nth, None, Place::After)), Some(end));
     }
     assert_eq!(cut(frame(2, Some(5), Place::Before)), Some(start(4)));
@@ -113,14 +124,22 @@ fn cut_at_a_masked_websocket_frame_of_a_type() {
     let mut stream = head.to_vec();
     stream.extend([0x82, 0x82, 0xf0, 1, 2, 3, 0x03 ^ 0xf0, 0]);
     stream.extend([0x82, 0x82, 0x0f, 1, 2, 3, 0x05 ^ 0x0f, 0]);
-    let (out, cut) = all(&[armed(frame(1, Some(5), Place::Before), Cut::Stall)], &stream);
+    let (out, cut) = all(
+        &[armed(frame(1, Some(5), Place::Before), Cut::Stall)],
+        &stream,
+    );
     assert_eq!((out.len(), cut), (head.len() + 8, Some(Cut::Stall)));
 }
 
 #[test]
 fn flips_one_bit() {
     let stream: Vec<u8> = (0..10).collect();
-    let fault = Armed { trigger: Trigger::Byte(4), dir: Dir::Up, how: How::FlipBit, bit: 7 };
+    let fault = Armed {
+        trigger: Trigger::Byte(4),
+        dir: Dir::Up,
+        how: How::FlipBit,
+        bit: 7,
+    };
     let mut expected = stream.clone();
     expected[4] ^= 0x80;
     assert_eq!(all(&[fault], &stream), (expected, None));
@@ -132,7 +151,10 @@ fn drops_bytes_and_whole_frames() {
     let fault = armed(Trigger::Byte(2), How::Drop(Amount::Bytes(3)));
     assert_eq!(all(&[fault], &stream), (vec![0, 1, 5, 6, 7, 8, 9], None));
     let fault = armed(frame(2, None, Place::After), How::Drop(Amount::Frame));
-    assert_eq!(all(&[fault], &fp(&[b"one", b"two", b"three"])), (fp(&[b"one", b"three"]), None));
+    assert_eq!(
+        all(&[fault], &fp(&[b"one", b"two", b"three"])),
+        (fp(&[b"one", b"three"]), None)
+    );
 }
 
 #[test]
@@ -141,7 +163,10 @@ fn replays_bytes_and_whole_frames() {
     let fault = armed(Trigger::Byte(4), How::Replay(Amount::Bytes(2)));
     assert_eq!(all(&[fault], &stream), (vec![0, 1, 2, 3, 2, 3, 4, 5], None));
     let fault = armed(frame(2, None, Place::Before), How::Replay(Amount::Frame));
-    assert_eq!(all(&[fault], &fp(&[b"one", b"two", b"three"])), (fp(&[b"one", b"two", b"two", b"three"]), None));
+    assert_eq!(
+        all(&[fault], &fp(&[b"one", b"two", b"three"])),
+        (fp(&[b"one", b"two", b"two", b"three"]), None)
+    );
 }
 
 #[test]
@@ -154,7 +179,10 @@ fn several_faults_happen_in_the_order_of_their_places() {
         armed(Trigger::Byte(2), How::FlipBit),
     ];
     // The flip at 2 finds its byte gone and takes the next one.
-    assert_eq!(all(&faults, &stream), (vec![0, 3 ^ 1, 4, 5 ^ 1, 6, 7], Some(Cut::Fin)));
+    assert_eq!(
+        all(&faults, &stream),
+        (vec![0, 3 ^ 1, 4, 5 ^ 1, 6, 7], Some(Cut::Fin))
+    );
 }
 
 #[test]
@@ -173,7 +201,10 @@ fn history_is_bounded_and_keeps_the_newest() {
         assert!(gate.history.as_ref().unwrap().bytes.len() <= 204);
     }
     let last = gate.history.as_ref().unwrap().last(8);
-    assert_eq!(last, [9998_u32.to_be_bytes(), 9999_u32.to_be_bytes()].concat());
+    assert_eq!(
+        last,
+        [9998_u32.to_be_bytes(), 9999_u32.to_be_bytes()].concat()
+    );
 }
 
 #[test]

@@ -22,7 +22,12 @@ fn byte(dir: Dir, at: u64) -> When {
 #[tokio::test]
 async fn without_faults_bytes_and_ends_pass_both_ways() {
     within(async {
-        let Link { proxy, client, server, .. } = Link::new(|_| {}).await;
+        let Link {
+            proxy,
+            client,
+            server,
+            ..
+        } = Link::new(|_| {}).await;
         let (up, down) = (pattern(5_000_000), pattern(3_000_001));
         let end = |stream: TcpStream, bytes: Vec<u8>| async move {
             let (mut reader, mut writer) = stream.into_split();
@@ -36,7 +41,8 @@ async fn without_faults_bytes_and_ends_pass_both_ways() {
             length.unwrap();
             got
         };
-        let (at_client, at_server) = tokio::join!(end(client, down.clone()), end(server, up.clone()));
+        let (at_client, at_server) =
+            tokio::join!(end(client, up.clone()), end(server, down.clone()));
         assert!(at_client == down && at_server == up);
         let stats = until(&proxy, |stats| stats.live == 0).await;
         assert_eq!((stats.connections, stats.finished, stats.cuts()), (1, 1, 0));
@@ -50,16 +56,28 @@ async fn a_lifetime_resets_both_sides_at_its_time() {
     let plan = Plan::of(lifetime(2, 9), Cut::Reset);
     let (proxy, upstream) = proxy(|config| (config.seed, config.plan) = (11, plan.clone())).await;
     for n in 0..50 {
-        let Trigger::After(drawn) = plan.derive(11, n).armed[0].trigger else { panic!("not a lifetime") };
+        let Trigger::After(drawn) = plan.derive(11, n).armed[0].trigger else {
+            panic!("not a lifetime")
+        };
         let start = Instant::now();
         let (mut client, mut server) = connect(&proxy, &upstream).await;
         let (at_client, at_server) = tokio::join!(read_all(&mut client), read_all(&mut server));
         assert_eq!((at_client.1, at_server.1), (Ended::Reset, Ended::Reset));
-        let late = start.elapsed().checked_sub(drawn).expect("not before its time");
+        let late = start
+            .elapsed()
+            .checked_sub(drawn)
+            .expect("not before its time");
         assert!(late <= Duration::from_millis(2), "{late:?} after {drawn:?}");
     }
     let stats = proxy.stop().await;
-    assert_eq!((stats.cuts_reset, stats.live, stats.cuts_with_bytes_in_flight), (50, 0, 0));
+    assert_eq!(
+        (
+            stats.cuts_reset,
+            stats.live,
+            stats.cuts_with_bytes_in_flight
+        ),
+        (50, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -87,14 +105,22 @@ async fn hundreds_of_lifetimes_leave_no_task() {
             _ = clients.join_all() => {}
         }
         let stats = until(&proxy, |stats| stats.live == 0 && stats.connections == 400).await;
-        assert!(stats.cuts_reset + stats.broken + stats.finished + stats.upstream_failed == 400, "{stats:?}");
+        assert!(
+            stats.cuts_reset + stats.broken + stats.finished + stats.upstream_failed == 400,
+            "{stats:?}"
+        );
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reset_is_a_reset_with_data_unread_everywhere() {
-    let Link { proxy, mut client, mut server, .. } = Link::new(|_| {}).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|_| {}).await;
     // Full pipes: the server has unread data, the proxy holds some and so does its socket.
     fill(&mut client, usize::MAX).await;
     proxy.cut_all(Cut::Reset);
@@ -121,7 +147,11 @@ async fn a_cut_at_byte_n_lets_exactly_n_bytes_through() {
                         read_all(&mut source).await
                     };
                     let (at_source, at_sink) = tokio::join!(write, read_all(&mut sink));
-                    assert!(at_sink.0 == sent[..at as usize], "{dir:?} {at}: {} bytes", at_sink.0.len());
+                    assert!(
+                        at_sink.0 == sent[..at as usize],
+                        "{dir:?} {at}: {} bytes",
+                        at_sink.0.len()
+                    );
                     assert_eq!((&at_sink.1, &at_source.1), (&ended, &ended), "{dir:?} {at}");
                     let in_flight = proxy_in_flight(link.proxy).await;
                     assert_eq!(in_flight, u64::from(at > 0), "{dir:?} {at}");
@@ -140,12 +170,20 @@ async fn proxy_in_flight(proxy: farpipe_faultproxy::Proxy) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_fin_is_no_reset_although_data_was_unread() {
-    let Link { proxy, mut client, mut server, .. } = Link::new(|_| {}).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|_| {}).await;
     fill(&mut client, usize::MAX).await;
     proxy.cut_all(Cut::Fin);
     assert_eq!(read_all(&mut client).await, (Vec::new(), Ended::Fin));
     assert_eq!(read_all(&mut server).await.1, Ended::Fin);
-    assert!(fill(&mut client, 20 << 20).await >= 20 << 20, "what comes after the FIN is thrown away");
+    assert!(
+        fill(&mut client, 20 << 20).await >= 20 << 20,
+        "what comes after the FIN is thrown away"
+    );
     drop((client, server));
     let stats = until(&proxy, |stats| stats.live == 0).await;
     assert_eq!(stats.cuts_fin, 1);
@@ -154,10 +192,14 @@ async fn a_fin_is_no_reset_although_data_was_unread() {
 #[tokio::test(start_paused = true)]
 async fn a_stall_reads_nothing_writes_nothing_and_closes_nothing() {
     let plan = Plan::of(byte(Dir::Up, 5), Cut::Stall);
-    let Link { proxy, mut client, mut server, .. } = Link::new(|config| config.plan = plan).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|config| config.plan = plan).await;
     client.write_all(b"hello, world").await.unwrap();
     assert_eq!(read(&mut server, 5).await, b"hello");
-    assert!(fill(&mut client, 64 << 20).await < 64 << 20, "the writer must block");
     server.write_all(b"anyone?").await.unwrap();
     assert_silent(&mut server).await;
     assert_silent(&mut client).await;
@@ -166,17 +208,49 @@ async fn a_stall_reads_nothing_writes_nothing_and_closes_nothing() {
     assert_eq!(proxy.stats().live, 1);
     drop(server);
     let stats = until(&proxy, |stats| stats.live == 0).await;
-    assert_eq!((stats.cuts_stall, stats.bytes_up, stats.bytes_down), (1, 5, 0));
+    assert_eq!(
+        (stats.cuts_stall, stats.bytes_up, stats.bytes_down),
+        (1, 5, 0)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_connection_fills_up_and_is_reset_in_the_end() {
+    let mut plan = Plan::of(byte(Dir::Up, 5), Cut::Stall);
+    plan.hold = Duration::from_secs(100);
+    let start = Instant::now();
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|config| config.plan = plan).await;
+    assert!(
+        fill(&mut client, 64 << 20).await < 64 << 20,
+        "the writer must block"
+    );
+    assert_eq!(read_all(&mut server).await.1, Ended::Reset);
+    assert_eq!(read_all(&mut client).await.1, Ended::Reset);
+    assert!((Duration::from_secs(100)..Duration::from_secs(102)).contains(&start.elapsed()));
+    assert_eq!(proxy.stop().await.cuts_stall, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_black_hole_swallows_everything_and_tells_nobody() {
     let plan = Plan::of(byte(Dir::Down, 3), Cut::BlackHole);
-    let Link { proxy, mut client, mut server, upstream } = Link::new(|config| config.plan = plan).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        upstream,
+    } = Link::new(|config| config.plan = plan).await;
     server.write_all(b"abcdef").await.unwrap();
     assert_eq!(read(&mut client, 3).await, b"abc");
     for stream in [&mut client, &mut server] {
-        assert!(fill(stream, 64 << 20).await >= 64 << 20, "a black hole is never full");
+        assert!(
+            fill(stream, 64 << 20).await >= 64 << 20,
+            "a black hole is never full"
+        );
     }
     assert_silent(&mut client).await;
     drop(client);
@@ -185,13 +259,20 @@ async fn a_black_hole_swallows_everything_and_tells_nobody() {
     assert_eq!(proxy.stats().live, 2, "new connections are accepted");
     drop(server);
     let stats = until(&proxy, |stats| stats.live == 1).await;
-    assert_eq!((stats.cuts_black_hole, stats.bytes_up, stats.bytes_down), (1, 0, 3));
+    assert_eq!(
+        (stats.cuts_black_hole, stats.bytes_up, stats.bytes_down),
+        (1, 0, 3)
+    );
 }
 
 #[tokio::test]
 async fn the_first_connections_are_refused_then_reset() {
     within(async {
-        let plan = Plan { refuse_first: 2, reset_first: 1, ..Plan::default() };
+        let plan = Plan {
+            refuse_first: 2,
+            reset_first: 1,
+            ..Plan::default()
+        };
         assert_eq!(plan.derive(0, 2).admit, Admit::Reset);
         let (proxy, upstream) = proxy(|config| config.plan = plan).await;
         for _ in 0..2 {
@@ -206,7 +287,10 @@ async fn the_first_connections_are_refused_then_reset() {
         client.write_all(b"x").await.unwrap();
         assert_eq!(read(&mut server, 1).await, b"x");
         let stats = proxy.stats();
-        assert_eq!((stats.refused, stats.reset_first, stats.connections), (2, 1, 4));
+        assert_eq!(
+            (stats.refused, stats.reset_first, stats.connections),
+            (2, 1, 4)
+        );
     })
     .await;
 }
@@ -226,7 +310,12 @@ async fn an_upstream_that_does_not_answer_resets_the_client() {
 #[tokio::test]
 async fn a_peers_reset_is_passed_on_behind_its_data() {
     within(async {
-        let Link { proxy, mut client, server, .. } = Link::new(|_| {}).await;
+        let Link {
+            proxy,
+            mut client,
+            server,
+            ..
+        } = Link::new(|_| {}).await;
         let sent = pattern(100_000);
         let mut server = server;
         server.write_all(&sent).await.unwrap();
@@ -242,7 +331,10 @@ async fn a_peers_reset_is_passed_on_behind_its_data() {
 #[tokio::test]
 async fn a_plan_without_sense_does_not_start() {
     let mut config = farpipe_faultproxy::Config::new("127.0.0.1:1".parse().unwrap());
-    config.plan.faults.push(farpipe_faultproxy::Fault { when: byte(Dir::Up, 1), how: Vec::<How>::new() });
+    config.plan.faults.push(farpipe_faultproxy::Fault {
+        when: byte(Dir::Up, 1),
+        how: Vec::<How>::new(),
+    });
     let error = farpipe_faultproxy::Proxy::start(config).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -5,7 +5,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::peer::{Ended, Link, read, read_all, within};
 
-const UPGRADE: &[u8] = b"GET /farpipe HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const UPGRADE: &[u8] =
+    b"GET /farpipe HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
 
 /// A binary WebSocket message, masked as a client does.
@@ -20,7 +21,12 @@ fn masked(payload: &[u8]) -> Vec<u8> {
         }
     }
     frame.extend(key);
-    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(
+        payload
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
     frame
 }
 
@@ -32,11 +38,20 @@ fn unmasked(payload: &[u8]) -> Vec<u8> {
 }
 
 fn fp(payload: &[u8]) -> Vec<u8> {
-    [&u32::try_from(payload.len()).unwrap().to_be_bytes(), payload].concat()
+    [
+        &u32::try_from(payload.len()).unwrap().to_be_bytes(),
+        payload,
+    ]
+    .concat()
 }
 
 fn at_frame(dir: Dir, nth: u64, kind: Option<u8>, place: Place) -> When {
-    When::Frame { dir, nth: nth..=nth, kind, place }
+    When::Frame {
+        dir,
+        nth: nth..=nth,
+        kind,
+        place,
+    }
 }
 
 /// What arrives of the pieces, each written on its own.
@@ -61,15 +76,34 @@ async fn through(plan: Plan, dir: Dir, pieces: &[Vec<u8>]) -> (Vec<u8>, Ended) {
 async fn the_kth_masked_frame_of_a_type_after_the_upgrade() {
     within(async {
         let long = [&[4][..], &[0; 999]].concat();
-        let frames = [masked(b"\x01hello"), masked(&long), masked(b"\x05ack"), masked(b"\x04data")];
+        let frames = [
+            masked(b"\x01hello"),
+            masked(&long),
+            masked(b"\x05ack"),
+            masked(b"\x04data"),
+        ];
         let pieces = [&[UPGRADE.to_vec()][..], &frames].concat();
-        for (kind, nth, passes) in [(None, 1, 0), (None, 3, 2), (Some(4), 1, 1), (Some(4), 2, 3), (Some(5), 1, 2)] {
+        for (kind, nth, passes) in [
+            (None, 1, 0),
+            (None, 3, 2),
+            (Some(4), 1, 1),
+            (Some(4), 2, 3),
+            (Some(5), 1, 2),
+        ] {
             let plan = Plan::of(at_frame(Dir::Up, nth, kind, Place::Before), Cut::Reset);
             let expected = pieces[..=passes].concat();
-            assert_eq!(through(plan, Dir::Up, &pieces).await, (expected, Ended::Reset), "{kind:?} {nth}");
+            assert_eq!(
+                through(plan, Dir::Up, &pieces).await,
+                (expected, Ended::Reset),
+                "{kind:?} {nth}"
+            );
         }
         let plan = Plan::of(at_frame(Dir::Up, 3, Some(4), Place::Before), Cut::Reset);
-        assert_eq!(through(plan, Dir::Up, &pieces).await, (pieces.concat(), Ended::Fin), "there is no third");
+        assert_eq!(
+            through(plan, Dir::Up, &pieces).await,
+            (pieces.concat(), Ended::Fin),
+            "there is no third"
+        );
     })
     .await;
 }
@@ -77,7 +111,11 @@ async fn the_kth_masked_frame_of_a_type_after_the_upgrade() {
 #[tokio::test]
 async fn the_places_of_a_servers_frame() {
     within(async {
-        let pieces = [SWITCHING.to_vec(), unmasked(b"\x02welcome"), unmasked(b"\x04data")];
+        let pieces = [
+            SWITCHING.to_vec(),
+            unmasked(b"\x02welcome"),
+            unmasked(b"\x04data"),
+        ];
         let all = pieces.concat();
         let last = all.len() - 7;
         for (place, length) in [
@@ -99,10 +137,19 @@ async fn the_places_of_a_servers_frame() {
 async fn the_kth_fp_message_of_a_type() {
     within(async {
         for framing in [Framing::Auto, Framing::Fp] {
-            let pieces = [b"\x00farpipe".to_vec(), fp(b"\x01a"), fp(b"\x04bc"), fp(b""), fp(b"\x04def")];
+            let pieces = [
+                b"\x00farpipe".to_vec(),
+                fp(b"\x01a"),
+                fp(b"\x04bc"),
+                fp(b""),
+                fp(b"\x04def"),
+            ];
             let mut plan = Plan::of(at_frame(Dir::Up, 2, Some(4), Place::Before), Cut::Reset);
             plan.framing = framing;
-            assert_eq!(through(plan, Dir::Up, &pieces).await, (pieces[..4].concat(), Ended::Reset));
+            assert_eq!(
+                through(plan, Dir::Up, &pieces).await,
+                (pieces[..4].concat(), Ended::Reset)
+            );
         }
     })
     .await;
@@ -111,13 +158,30 @@ async fn the_kth_fp_message_of_a_type() {
 #[tokio::test]
 async fn whole_frames_are_dropped_and_replayed() {
     within(async {
-        let pieces = [UPGRADE.to_vec(), masked(b"\x01a"), masked(b"\x04bc"), masked(b"\x04def")];
-        let plan = Plan::of(at_frame(Dir::Up, 1, Some(4), Place::Before), How::Drop(Amount::Frame));
+        let pieces = [
+            UPGRADE.to_vec(),
+            masked(b"\x01a"),
+            masked(b"\x04bc"),
+            masked(b"\x04def"),
+        ];
+        let plan = Plan::of(
+            at_frame(Dir::Up, 1, Some(4), Place::Before),
+            How::Drop(Amount::Frame),
+        );
         let expected = [&pieces[..2], &pieces[3..]].concat().concat();
-        assert_eq!(through(plan, Dir::Up, &pieces).await, (expected, Ended::Fin));
-        let plan = Plan::of(at_frame(Dir::Up, 1, Some(4), Place::Before), How::Replay(Amount::Frame));
+        assert_eq!(
+            through(plan, Dir::Up, &pieces).await,
+            (expected, Ended::Fin)
+        );
+        let plan = Plan::of(
+            at_frame(Dir::Up, 1, Some(4), Place::Before),
+            How::Replay(Amount::Frame),
+        );
         let expected = [&pieces[..3], &pieces[2..]].concat().concat();
-        assert_eq!(through(plan, Dir::Up, &pieces).await, (expected, Ended::Fin));
+        assert_eq!(
+            through(plan, Dir::Up, &pieces).await,
+            (expected, Ended::Fin)
+        );
     })
     .await;
 }

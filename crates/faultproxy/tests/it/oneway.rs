@@ -15,30 +15,48 @@ fn byte(dir: Dir, at: u64) -> When {
 fn late(dir: Dir, millis: u64, how: How) -> (u64, Plan) {
     let life = Duration::from_millis(millis);
     let plan = Plan::of(When::Lifetime(life..=life), how);
-    let seed = (0..).find(|&seed| plan.derive(seed, 0).armed[0].dir == dir).unwrap();
+    let seed = (0..)
+        .find(|&seed| plan.derive(seed, 0).armed[0].dir == dir)
+        .unwrap();
     (seed, plan)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_half_close_keeps_the_other_way_open() {
     let plan = Plan::of(byte(Dir::Up, 5), How::HalfClose);
-    let Link { proxy, mut client, mut server, .. } = Link::new(|config| config.plan = plan).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|config| config.plan = plan).await;
     client.write_all(b"hello, world").await.unwrap();
     assert_eq!(read_all(&mut server).await, (b"hello".to_vec(), Ended::Fin));
-    assert!(fill(&mut client, 20 << 20).await >= 20 << 20, "what comes after the FIN is thrown away");
+    assert!(
+        fill(&mut client, 20 << 20).await >= 20 << 20,
+        "what comes after the FIN is thrown away"
+    );
     let answer = pattern(1_000_000);
     let (sent, got) = tokio::join!(server.write_all(&answer), read(&mut client, answer.len()));
     sent.unwrap();
     assert!(got == answer);
     assert_silent(&mut client).await;
     drop((client, server));
-    assert_eq!(until(&proxy, |stats| stats.live == 0).await.cuts_half_close, 1);
+    assert_eq!(
+        until(&proxy, |stats| stats.live == 0).await.cuts_half_close,
+        1
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mute_way_carries_not_even_its_end() {
     let plan = Plan::of(byte(Dir::Up, 5), How::Mute);
-    let Link { proxy, mut client, mut server, .. } = Link::new(|config| config.plan = plan).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|config| config.plan = plan).await;
     client.write_all(b"hello, world").await.unwrap();
     assert_eq!(read(&mut server, 5).await, b"hello");
     assert!(fill(&mut client, 20 << 20).await >= 20 << 20);
@@ -46,7 +64,10 @@ async fn a_mute_way_carries_not_even_its_end() {
     assert_silent(&mut server).await;
     server.write_all(b"answer").await.unwrap();
     server.shutdown().await.unwrap();
-    assert_eq!(read_all(&mut client).await, (b"answer".to_vec(), Ended::Fin));
+    assert_eq!(
+        read_all(&mut client).await,
+        (b"answer".to_vec(), Ended::Fin)
+    );
     assert_eq!(until(&proxy, |stats| stats.live == 0).await.cuts_mute, 1);
 }
 
@@ -115,7 +136,10 @@ async fn a_bit_is_flipped_and_nothing_else() {
 async fn old_bytes_are_replayed_and_bytes_are_left_out() {
     within(async {
         let mut plan = Plan::of(byte(Dir::Up, 50_000), How::Replay(Amount::Bytes(3000)));
-        plan.faults.push(Fault::new(byte(Dir::Up, 80_000), How::Drop(Amount::Bytes(1000))));
+        plan.faults.push(Fault::new(
+            byte(Dir::Up, 80_000),
+            How::Drop(Amount::Bytes(1000)),
+        ));
         let (sent, got, stats) = through((0, plan)).await;
         let expected = [&sent[..50_000], &sent[47_000..80_000], &sent[81_000..]].concat();
         assert!(got == expected);
@@ -129,11 +153,18 @@ async fn old_bytes_are_replayed_and_bytes_are_left_out() {
 async fn a_bit_is_flipped_after_a_time() {
     let (seed, plan) = late(Dir::Up, 5_000, How::FlipBit);
     let bit = plan.derive(seed, 0).armed[0].bit;
-    let Link { mut client, mut server, proxy: _proxy, .. } =
-        Link::new(|config| (config.seed, config.plan) = (seed, plan)).await;
+    let Link {
+        mut client,
+        mut server,
+        proxy: _proxy,
+        ..
+    } = Link::new(|config| (config.seed, config.plan) = (seed, plan)).await;
     client.write_all(b"before").await.unwrap();
     assert_eq!(read(&mut server, 6).await, b"before");
     tokio::time::sleep(Duration::from_secs(6)).await;
     client.write_all(b"after").await.unwrap();
-    assert_eq!(read(&mut server, 5).await, [b'a' ^ (1 << bit), b'f', b't', b'e', b'r']);
+    assert_eq!(
+        read(&mut server, 5).await,
+        [b'a' ^ (1 << bit), b'f', b't', b'e', b'r']
+    );
 }

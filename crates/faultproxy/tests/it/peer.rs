@@ -21,7 +21,12 @@ impl Link {
     pub(crate) async fn new(configure: impl FnOnce(&mut Config)) -> Self {
         let (proxy, upstream) = proxy(configure).await;
         let (client, server) = connect(&proxy, &upstream).await;
-        Self { proxy, upstream, client, server }
+        Self {
+            proxy,
+            upstream,
+            client,
+            server,
+        }
     }
 }
 
@@ -89,7 +94,9 @@ pub(crate) async fn assert_silent(stream: &mut TcpStream) {
 
 /// Bytes in which every place can be told from its neighbours.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    (0..length as u64)
+        .map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect()
 }
 
 /// Waits until the counts say so.
@@ -105,5 +112,7 @@ pub(crate) async fn until(proxy: &Proxy, condition: impl Fn(&Stats) -> bool) -> 
 
 /// Fails a test that hangs. Real clock only: a paused one would jump to the limit.
 pub(crate) async fn within<T>(test: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs")
+    tokio::time::timeout(Duration::from_secs(60), test)
+        .await
+        .expect("the test hangs")
 }

@@ -8,7 +8,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::peer::{Ended, Link, assert_silent, connect, fill, proxy, read, read_all, until, within};
+use crate::peer::{
+    Ended, Link, assert_silent, connect, fill, proxy, read, read_all, until, within,
+};
 
 #[tokio::test]
 async fn cut_all_hits_every_connection_and_no_later_one() {
@@ -33,7 +35,12 @@ async fn cut_all_hits_every_connection_and_no_later_one() {
 
 #[tokio::test(start_paused = true)]
 async fn cut_all_ends_a_stall() {
-    let Link { proxy, mut client, mut server, .. } = Link::new(|_| {}).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|_| {}).await;
     proxy.cut_all(Cut::Stall);
     assert_silent(&mut client).await;
     proxy.cut_all(Cut::Reset);
@@ -43,7 +50,12 @@ async fn cut_all_ends_a_stall() {
 
 #[tokio::test(start_paused = true)]
 async fn a_black_hole_takes_old_and_new_connections_until_it_is_off() {
-    let Link { mut proxy, upstream, mut client, mut server } = Link::new(|_| {}).await;
+    let Link {
+        mut proxy,
+        upstream,
+        mut client,
+        mut server,
+    } = Link::new(|_| {}).await;
     proxy.black_hole(true);
     client.write_all(b"lost").await.unwrap();
     assert_silent(&mut server).await;
@@ -64,7 +76,12 @@ async fn a_black_hole_takes_old_and_new_connections_until_it_is_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_loses_nothing() {
-    let Link { proxy, mut client, mut server, .. } = Link::new(|_| {}).await;
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|_| {}).await;
     proxy.pause(true);
     tokio::task::yield_now().await;
     let written = fill(&mut client, usize::MAX).await;
@@ -78,7 +95,12 @@ async fn a_pause_loses_nothing() {
 #[tokio::test]
 async fn while_refusing_connects_are_refused_and_the_port_stays_ours() {
     within(async {
-        let Link { mut proxy, upstream, mut client, mut server } = Link::new(|_| {}).await;
+        let Link {
+            mut proxy,
+            upstream,
+            mut client,
+            mut server,
+        } = Link::new(|_| {}).await;
         for _ in 0..3 {
             proxy.refuse(true).await.unwrap();
             let error = TcpStream::connect(proxy.addr()).await.unwrap_err();
@@ -96,7 +118,10 @@ async fn while_refusing_connects_are_refused_and_the_port_stays_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn refuse_for_ends_at_its_time() {
-    let plan = Plan { refuse_for: Duration::from_secs(3), ..Plan::default() };
+    let plan = Plan {
+        refuse_for: Duration::from_secs(3),
+        ..Plan::default()
+    };
     let start = Instant::now();
     let (proxy, upstream) = proxy(|config| config.plan = plan).await;
     let error = TcpStream::connect(proxy.addr()).await.unwrap_err();
@@ -111,7 +136,12 @@ async fn refuse_for_ends_at_its_time() {
 #[tokio::test]
 async fn new_connections_go_to_the_new_upstream() {
     within(async {
-        let Link { proxy, upstream: _old, mut client, mut server } = Link::new(|_| {}).await;
+        let Link {
+            proxy,
+            upstream: _old,
+            mut client,
+            mut server,
+        } = Link::new(|_| {}).await;
         let new = TcpListener::bind("127.0.0.1:0").await.unwrap();
         proxy.set_upstream(new.local_addr().unwrap());
         connect(&proxy, &new).await;
@@ -124,7 +154,12 @@ async fn new_connections_go_to_the_new_upstream() {
 #[tokio::test]
 async fn stop_resets_all_and_frees_the_port() {
     within(async {
-        let Link { proxy, mut client, mut server, .. } = Link::new(|_| {}).await;
+        let Link {
+            proxy,
+            mut client,
+            mut server,
+            ..
+        } = Link::new(|_| {}).await;
         let addr = proxy.addr();
         until(&proxy, |stats| stats.live == 1).await;
         assert_eq!(proxy.stop().await.live, 0);

@@ -46,7 +46,7 @@ pub fn start<S>(stream: S) -> FpCarrier<S>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
 {
-    Framed::opened(stream, FpFraming::new(), BytesMut::new(), &PREFACE)
+    Framed::opened(stream, FpFraming::default(), BytesMut::new(), &PREFACE)
 }
 
 /// Frames messages by their length.
@@ -72,10 +72,9 @@ enum Reading {
     Closing,
 }
 
-impl FpFraming {
-    /// The framing of a connection on which nothing was received yet.
-    #[must_use]
-    pub fn new() -> Self {
+/// The framing of a connection on which nothing was received yet.
+impl Default for FpFraming {
+    fn default() -> Self {
         Self {
             reading: Reading::Preface,
             head: [0; CLOSE_MAX],
@@ -83,7 +82,9 @@ impl FpFraming {
             left: 0,
         }
     }
+}
 
+impl FpFraming {
     /// Takes bytes until `head` has `size` of them, and says whether it has.
     fn fill_head(&mut self, input: &mut BytesMut, size: usize) -> bool {
         let len = input.len().min(size.saturating_sub(self.head_len));
@@ -170,7 +171,11 @@ impl Framing for FpFraming {
     fn put_close(&mut self, out: &mut BytesMut, code: u16, reason: &str) {
         let reason_len = u8::try_from(reason.len()).expect("the reason of a close is short");
         out.put_u32(CLOSING);
-        out.put_u16(if code == CLOSE_WITHOUT_CODE { NORMAL } else { code });
+        out.put_u16(if code == CLOSE_WITHOUT_CODE {
+            NORMAL
+        } else {
+            code
+        });
         out.put_u8(reason_len);
         out.put_slice(reason.as_bytes());
     }
@@ -256,8 +261,14 @@ fn not_farpipe(seen: &[u8]) -> Violation {
         }
         _ if seen.starts_with(b"SSH-") => "it is an SSH server, not a farpipe server",
         // A handshake or an alert record of TLS.
-        [0x15 | 0x16, ..] => "it speaks TLS, not plain farpipe (an fps:// URL may be the right one)",
-        [b'A'..=b'Z', ..] if seen.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ') => {
+        [0x15 | 0x16, ..] => {
+            "it speaks TLS, not plain farpipe (an fps:// URL may be the right one)"
+        }
+        [b'A'..=b'Z', ..]
+            if seen
+                .iter()
+                .all(|byte| byte.is_ascii_graphic() || *byte == b' ') =>
+        {
             "it speaks a text protocol such as HTTP, not farpipe"
         }
         _ => "it does not speak farpipe",

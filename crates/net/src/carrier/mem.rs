@@ -103,7 +103,10 @@ impl MemCarrier {
 
 impl Carrier for MemCarrier {
     fn queue(&mut self, message: &[u8]) {
-        assert!(message.len() <= QUEUED_MESSAGE_MAX, "only small messages are queued");
+        assert!(
+            message.len() <= QUEUED_MESSAGE_MAX,
+            "only small messages are queued"
+        );
         if self.closing.is_none() {
             self.queue.push_back(message.into());
             self.queue_bytes += message.len();
@@ -128,7 +131,10 @@ impl Carrier for MemCarrier {
             if self.closing.is_some() {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into()));
             }
-            assert!(header.len() + segment.len() <= MESSAGE_MAX, "the message is too long");
+            assert!(
+                header.len() + segment.len() <= MESSAGE_MAX,
+                "the message is too long"
+            );
             segment.frame(header, [0; 4]);
             self.sending = Some((self.queue.len(), Sending::new(header.len(), segment)));
         }
@@ -153,7 +159,10 @@ impl Carrier for MemCarrier {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
-        assert!(self.sending.is_none(), "a half-sent message needs its segment");
+        assert!(
+            self.sending.is_none(),
+            "a half-sent message needs its segment"
+        );
         ready!(self.poll_hand_over(cx))?;
         Poll::Ready(Ok(()))
     }
@@ -309,6 +318,9 @@ mod tests {
 
     carrier_conformance!(mem, async || {
         let (near, far) = pair(10_000);
-        (Box::new(near) as Box<dyn Carrier>, Box::new(far) as Box<dyn Carrier>)
+        (
+            Box::new(near) as Box<dyn Carrier>,
+            Box::new(far) as Box<dyn Carrier>,
+        )
     });
 }

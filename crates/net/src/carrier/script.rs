@@ -220,7 +220,10 @@ pub(super) fn recv_all(
             None => return (messages, None),
             Some(Err(error)) => return (messages, Some(error)),
             Some(Ok(piece)) => {
-                assert_eq!(piece.first.is_some(), partial.is_empty() || piece.bytes.is_empty());
+                assert_eq!(
+                    piece.first.is_some(),
+                    partial.is_empty() || piece.bytes.is_empty()
+                );
                 partial.extend_from_slice(&piece.bytes);
                 if piece.last {
                     messages.push(std::mem::take(&mut partial));

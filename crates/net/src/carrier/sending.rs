@@ -45,7 +45,11 @@ impl Sending {
         segment: &'a Segment,
         carrier: &'static str,
     ) -> Result<&'a [u8], CarrierError> {
-        assert_eq!(segment.end(), self.end, "a half-sent message goes on with its segment");
+        assert_eq!(
+            segment.end(),
+            self.end,
+            "a half-sent message goes on with its segment"
+        );
         let framed = if self.unwritten <= segment.len() {
             segment.framed(0)
         } else if segment.len() == self.data_len {

@@ -13,7 +13,7 @@ mod stream;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
@@ -151,6 +151,7 @@ pub struct Session {
     peer_highest: u32,
     control: VecDeque<(StreamId, InnerFrame)>,
     events: VecDeque<Event>,
+    last_written: StreamId,
     rate: Rate,
     rtt_min: Duration,
     empty_frames: u32,
@@ -188,6 +189,7 @@ impl Session {
             streams: BTreeMap::new(),
             control: VecDeque::new(),
             events: VecDeque::new(),
+            last_written: StreamId::SESSION,
             rate: Rate::default(),
             rtt_min: Duration::ZERO,
             empty_frames: 0,
@@ -303,6 +305,7 @@ impl Session {
             .get_mut(&id)
             .expect("a stream that was granted");
         stream.number(len);
+        self.last_written = id;
         self.outgoing.number(HEADER_LEN + len);
         bytes_header(id, len)
     }
@@ -459,9 +462,12 @@ impl Session {
     }
 
     fn wake_writers(&mut self) {
-        // Interactive streams first: they are woken, and so number their bytes, first.
+        // Interactive streams first: they are woken, and so number their bytes, first. Among their
+        // like, whoever wrote last comes last.
+        let after = (Bound::Excluded(self.last_written), Bound::Unbounded);
         for interactive in [true, false] {
-            for (id, stream) in &self.streams {
+            let turn = self.streams.range(after);
+            for (id, stream) in turn.chain(self.streams.range(..=self.last_written)) {
                 if stream.is_interactive() == interactive && stream.credit() > 0 {
                     self.events.push_back(Event::Writable(*id));
                 }
@@ -622,7 +628,9 @@ impl Session {
             InnerFrame::Open(open) => return self.handle_open(now, id, open),
             InnerFrame::Exit(exit) if self.was_opened(id) => {
                 if self.streams.get(&id).is_some_and(Stream::is_receiving) {
-                    return Err(SessionError::Protocol("EXIT before the sender's last frame"));
+                    return Err(SessionError::Protocol(
+                        "EXIT before the sender's last frame",
+                    ));
                 }
                 self.events.push_back(Event::Exited(id, exit));
                 return Ok(());

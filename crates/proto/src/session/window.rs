@@ -1,6 +1,7 @@
 //! The receive window of one stream: how much credit the peer has, and when it grows
 //! (docs/protocol.md section 6.2).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::{OFFSET_MAX, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL};
@@ -13,6 +14,8 @@ pub(super) struct Window {
     limit: u64,
     received: u64,
     consumed: u64,
+    /// Limits told that the sender has not reached yet; the last one is `limit`.
+    told: VecDeque<u64>,
     /// The sender has used up its credit since the measurement began.
     blocked: bool,
     /// Consumption is measured from here: when, and from which offset.
@@ -26,6 +29,7 @@ impl Window {
             limit: WINDOW_INITIAL,
             received: 0,
             consumed: 0,
+            told: VecDeque::from([WINDOW_INITIAL]),
             blocked: false,
             measured_from: (now, 0),
         }
@@ -51,7 +55,12 @@ impl Window {
             return false;
         }
         self.received = end;
-        self.blocked |= end == self.limit;
+        while self.told.front().is_some_and(|told| *told < end) {
+            self.told.pop_front();
+        }
+        // A frame that ends just where a limit was: the sender could not go on. By the time it
+        // arrives a fast reader has long told a higher limit, so the present one says nothing.
+        self.blocked |= self.told.front() == Some(&end);
         true
     }
 
@@ -78,6 +87,7 @@ impl Window {
             return None;
         }
         self.limit = limit;
+        self.told.push_back(limit);
         Some(limit)
     }
 

@@ -238,7 +238,7 @@ impl HopDecoder {
         if let Some((tunnel, offset)) = self.data {
             return Ok(self.pass(tunnel, offset, 0, bytes.len()));
         }
-        let kind = self.held.first().or(bytes.first()).copied();
+        let kind = self.held.first().or_else(|| bytes.first()).copied();
         if kind == Some(kind::DATA) {
             let need = DATA_HEADER_LEN - self.held.len();
             let Some((head, _)) = bytes.split_at_checked(need) else {

@@ -18,7 +18,7 @@ use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{HopFrame, HopItem};
 
 pub use peer::{End, Habits, Peer, abort};
-pub use sweep::{Failure, Report, Scenario, seeds, sweep};
+pub use sweep::{Failure, Loss, Report, Scenario, positions, seeds, sweep};
 
 use peer::TUNNEL;
 use wire::{Inbound, Wire};

@@ -67,12 +67,6 @@ pub struct End {
     pub(super) compared: usize,
 }
 
-impl End {
-    fn wants_to_number(&self) -> bool {
-        self.numbered < self.written.len() || self.closed && !self.said_fin
-    }
-}
-
 /// One end of the pair.
 #[derive(Debug)]
 pub struct Peer {
@@ -284,7 +278,7 @@ impl Peer {
         self.sent < self.session.numbered()
     }
 
-    /// One frame of every stream that may; whether there was one.
+    /// Whatever may be numbered; whether there was something.
     fn number(&mut self) -> bool {
         let mut progress = self.number_control();
         for _ in 0..self.ready.len() {
@@ -305,35 +299,36 @@ impl Peer {
         progress
     }
 
+    /// Numbers bytes of one stream until it has none or is told to wait.
     fn number_one(&mut self, id: StreamId) -> bool {
-        let Some(end) = self.ends.get_mut(&id) else {
-            return false;
-        };
-        end.ready = false;
-        let open = self.session.send_state(id) == Some(SendState::Open);
-        if end.waiting || !end.wants_to_number() || !open {
-            return false;
-        }
-        let rest = &end.written[end.numbered..];
-        if !rest.is_empty() {
+        let mut progress = false;
+        while let Some(end) = self.ends.get_mut(&id) {
+            end.ready = false;
+            let open = self.session.send_state(id) == Some(SendState::Open);
+            if end.waiting || !open {
+                break;
+            }
+            let rest = &end.written[end.numbered..];
+            if rest.is_empty() {
+                if end.closed && !end.said_fin {
+                    end.said_fin = true;
+                    self.session.finish(id);
+                    progress |= self.number_control();
+                }
+                break;
+            }
             let len = self.session.grant(id).min(rest.len());
             if len == 0 {
                 end.waiting = true;
-                return false;
+                break;
             }
             let header = self.session.write(id, len);
             self.retained.extend(header);
             self.retained.extend(&rest[..len]);
             end.numbered += len;
+            progress = true;
         }
-        if end.closed && end.numbered == end.written.len() {
-            end.said_fin = true;
-            self.session.finish(id);
-        } else if end.wants_to_number() {
-            self.make_ready(id);
-        }
-        self.number_control();
-        true
+        progress
     }
 
     /// Sends numbered bytes as far as the wire takes them; whether it took any.

@@ -56,7 +56,7 @@ impl Wire {
 
     /// Sends one carrier message: its length and its bytes, as the `fp` carrier does.
     pub(super) fn send(&mut self, now: Instant, parts: [&[u8]; 2]) {
-        let len = parts.iter().map(|part| part.len()).sum();
+        let len: usize = parts.iter().map(|part| part.len()).sum();
         let mut chunk = Vec::with_capacity(4 + len);
         let prefix = u32::try_from(len).expect("messages are bounded");
         chunk.extend_from_slice(&prefix.to_be_bytes());
@@ -76,9 +76,8 @@ impl Wire {
     /// When something happens: bytes arrive, or, if `wanted`, there is room again.
     pub(super) fn poll_timeout(&self, now: Instant, room_wanted: bool) -> Option<Instant> {
         let arrival = self.in_flight.front().map(|(at, _)| *at);
-        let room = (room_wanted && !self.has_room(now)).then(|| {
-            Instant::from_origin(self.busy_until.since_origin().saturating_sub(AHEAD))
-        });
+        let room = (room_wanted && !self.has_room(now))
+            .then(|| Instant::from_origin(self.busy_until.since_origin().saturating_sub(AHEAD)));
         farpipe_proto::time::earliest(arrival, room)
     }
 

@@ -33,7 +33,10 @@ fn violation(bytes: Vec<u8>) -> (&'static str, u16) {
         }) => {
             let _ = close(&mut carrier, GONE).expect("the script ends");
             let told = &carrier.transport().written;
-            assert_eq!(told[..PREFACE.len() + 6], opened(&closing(code, b""))[..PREFACE.len() + 6]);
+            assert_eq!(
+                told[..PREFACE.len() + 6],
+                opened(&closing(code, b""))[..PREFACE.len() + 6]
+            );
             (what, code)
         }
         error => panic!("{error:?}"),
@@ -43,7 +46,11 @@ fn violation(bytes: Vec<u8>) -> (&'static str, u16) {
 #[test]
 fn the_first_flight_is_preface_and_messages_together() {
     let mut carrier = start(Script::new(opened(&message(b"hello"))));
-    assert_eq!(carrier.queued(), PREFACE.len(), "the preface is to be flushed");
+    assert_eq!(
+        carrier.queued(),
+        PREFACE.len(),
+        "the preface is to be flushed"
+    );
     carrier.queue(b"hi");
     carrier.queue(b"");
     flush(&mut carrier).expect("it fits").expect("flushed");
@@ -76,7 +83,9 @@ fn who_does_not_speak_farpipe_is_named() {
 fn p2_the_first_wrong_byte_of_a_preface_is_enough() {
     // One who waits for an answer first would never send the rest.
     let mut carrier = start(Script::new(*b"farX"));
-    let error = recv(&mut carrier, &mut pool()).expect("at once").expect_err("refused");
+    let error = recv(&mut carrier, &mut pool())
+        .expect("at once")
+        .expect_err("refused");
     assert!(matches!(error, CarrierError::Protocol { .. }), "{error}");
 }
 
@@ -84,10 +93,22 @@ fn p2_the_first_wrong_byte_of_a_preface_is_enough() {
 fn p1_oversized_frame_is_refused_from_the_header_alone() {
     for len in [MESSAGE_MAX as u32 + 1, u32::MAX - 1] {
         let mut carrier = start(Script::new(opened(&len.to_be_bytes())));
-        let error = recv(&mut carrier, &mut pool()).expect("at once").expect_err("refused");
-        assert!(matches!(error, CarrierError::Protocol { code: 1009, .. }), "{error}");
-        assert_eq!(carrier.transport().reads.len(), 1, "nothing more is read for it");
-        assert!(carrier.transport().reads[0] <= 8 << 10, "nothing is set aside for it");
+        let error = recv(&mut carrier, &mut pool())
+            .expect("at once")
+            .expect_err("refused");
+        assert!(
+            matches!(error, CarrierError::Protocol { code: 1009, .. }),
+            "{error}"
+        );
+        assert_eq!(
+            carrier.transport().reads.len(),
+            1,
+            "nothing more is read for it"
+        );
+        assert!(
+            carrier.transport().reads[0] <= 8 << 10,
+            "nothing is set aside for it"
+        );
     }
     let limit = opened(&message(&vec![1; MESSAGE_MAX]));
     let (messages, error) = recv_all(&mut start(Script::new(limit)), &mut pool());
@@ -106,7 +127,12 @@ fn p2_closing_messages_follow_the_rules_of_websocket() {
 fn n5_dribbled_and_glued_frames_are_the_same() {
     let body = |len: usize| -> Vec<u8> { (0..len).map(|i| (i * 7 + len) as u8).collect() };
     let expected = [0, 1, 300, 65_536].map(body);
-    let mut bytes = opened(&expected.iter().flat_map(|body| message(body)).collect::<Vec<_>>());
+    let mut bytes = opened(
+        &expected
+            .iter()
+            .flat_map(|body| message(body))
+            .collect::<Vec<_>>(),
+    );
     bytes.extend(closing(1001, &[b'x'; 255]));
     bytes.extend(message(b"ignored, behind the close"));
     for read_max in [1, 2, 3, 4, 5, 7, 8, 9, 4_096, usize::MAX] {
@@ -126,7 +152,9 @@ fn n5_dribbled_and_glued_frames_are_the_same() {
 #[test]
 fn a_close_is_answered_by_one_with_its_code() {
     let mut carrier = start(Script::ending(opened(&closing(4000, b"bye"))));
-    recv(&mut carrier, &mut pool()).expect("at once").expect_err("it closed");
+    recv(&mut carrier, &mut pool())
+        .expect("at once")
+        .expect_err("it closed");
     close(&mut carrier, GONE).expect("it ends").expect("clean");
     assert_eq!(carrier.transport().written, opened(&closing(4000, b"")));
     assert!(carrier.transport().shut);
@@ -138,7 +166,9 @@ fn a_broken_transport_stays_broken() {
     script.then = Then::Fail(std::io::ErrorKind::ConnectionReset);
     let mut carrier = start(script);
     for _ in 0..2 {
-        let error = recv(&mut carrier, &mut pool()).expect("at once").expect_err("broken");
+        let error = recv(&mut carrier, &mut pool())
+            .expect("at once")
+            .expect_err("broken");
         let CarrierError::Io(error) = error else {
             panic!("{error}");
         };

@@ -300,14 +300,21 @@ where
     F: Framing,
 {
     fn queue(&mut self, message: &[u8]) {
-        assert!(message.len() <= QUEUED_MESSAGE_MAX, "only small messages are queued");
+        assert!(
+            message.len() <= QUEUED_MESSAGE_MAX,
+            "only small messages are queued"
+        );
         if !self.closing.queued {
             self.framing.put_message(self.outbox.queue(), message);
         }
     }
 
     fn queued(&self) -> usize {
-        let owed = if self.closing.queued { 0 } else { self.framing.owed() };
+        let owed = if self.closing.queued {
+            0
+        } else {
+            self.framing.owed()
+        };
         self.outbox.len() + owed
     }
 
@@ -325,16 +332,23 @@ where
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into()));
             }
             assert!(header.len() <= HEADER_MAX, "the header is too long");
-            assert!(header.len() + segment.len() <= MESSAGE_MAX, "the message is too long");
+            assert!(
+                header.len() + segment.len() <= MESSAGE_MAX,
+                "the message is too long"
+            );
             self.collect_owed();
             let prefix = self.framing.prefix(header, segment.len());
             self.outbox.begin(&prefix, segment);
         }
-        self.outbox.poll_send(cx, &mut self.stream, segment, F::NAME)
+        self.outbox
+            .poll_send(cx, &mut self.stream, segment, F::NAME)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>> {
-        assert!(!self.outbox.is_half_sent(), "a half-sent message needs its segment");
+        assert!(
+            !self.outbox.is_half_sent(),
+            "a half-sent message needs its segment"
+        );
         self.collect_owed();
         ready!(self.outbox.poll_flush(cx, &mut self.stream))?;
         Poll::Ready(Ok(()))

@@ -73,7 +73,11 @@ impl Outbox {
                 IoSlice::new(&self.queue[..*ahead]),
                 IoSlice::new(sending.rest(segment, carrier)?),
             ];
-            let slices = if *ahead == 0 { &slices[1..] } else { &slices[..] };
+            let slices = if *ahead == 0 {
+                &slices[1..]
+            } else {
+                &slices[..]
+            };
             let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, slices))?;
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));

@@ -1,21 +1,28 @@
-
 use std::future::poll_fn;
 
 use tokio::io::DuplexStream;
 
 use super::*;
 use crate::carrier::fp;
-use crate::carrier::script::{Script, flush, pool, recv, recv_all, settle};
+use crate::carrier::script::{Script, close, flush, pool, recv, recv_all, settle};
 use crate::carrier::ws::{MaskKeys, Role, WsCarrier, WsFraming};
 use crate::carrier_conformance;
 
 /// Holds less than a large segment, and is not a round number.
 const ROOM: usize = 50_021;
 
-carrier_conformance!(ws_on_a_stream, async || boxed(ws_pair(tokio::io::duplex(ROOM))));
-carrier_conformance!(fp_on_a_stream, async || boxed(fp_pair(tokio::io::duplex(ROOM))));
-carrier_conformance!(ws_on_a_narrow_stream, async || boxed(ws_pair(tokio::io::duplex(331))));
-carrier_conformance!(fp_on_a_narrow_stream, async || boxed(fp_pair(tokio::io::duplex(331))));
+carrier_conformance!(ws_on_a_stream, async || boxed(ws_pair(tokio::io::duplex(
+    ROOM
+))));
+carrier_conformance!(fp_on_a_stream, async || boxed(fp_pair(tokio::io::duplex(
+    ROOM
+))));
+carrier_conformance!(ws_on_a_narrow_stream, async || boxed(ws_pair(
+    tokio::io::duplex(331)
+)));
+carrier_conformance!(fp_on_a_narrow_stream, async || boxed(fp_pair(
+    tokio::io::duplex(331)
+)));
 
 #[derive(Debug, Default)]
 struct CountedKeys(u32);
@@ -27,7 +34,9 @@ impl MaskKeys for CountedKeys {
     }
 }
 
-fn ws_pair((near, far): (DuplexStream, DuplexStream)) -> (WsCarrier<DuplexStream>, WsCarrier<DuplexStream>) {
+fn ws_pair(
+    (near, far): (DuplexStream, DuplexStream),
+) -> (WsCarrier<DuplexStream>, WsCarrier<DuplexStream>) {
     let client = Role::Client(Box::new(CountedKeys::default()));
     (
         Framed::new(near, WsFraming::new(client), BytesMut::new()),
@@ -35,7 +44,9 @@ fn ws_pair((near, far): (DuplexStream, DuplexStream)) -> (WsCarrier<DuplexStream
     )
 }
 
-fn fp_pair((near, far): (DuplexStream, DuplexStream)) -> (fp::FpCarrier<DuplexStream>, fp::FpCarrier<DuplexStream>) {
+fn fp_pair(
+    (near, far): (DuplexStream, DuplexStream),
+) -> (fp::FpCarrier<DuplexStream>, fp::FpCarrier<DuplexStream>) {
     (fp::start(near), fp::start(far))
 }
 
@@ -54,7 +65,9 @@ fn sent_at_once(len: usize) -> (Vec<u8>, usize) {
     let mut carrier = client(Script::new([]));
     carrier.queue(b"queued");
     let mut segment = segment(len);
-    send(&mut carrier, &mut segment).expect("it fits").expect("sent");
+    send(&mut carrier, &mut segment)
+        .expect("it fits")
+        .expect("sent");
     let script = carrier.transport();
     (script.written.clone(), script.writes.len())
 }
@@ -69,7 +82,9 @@ fn send(
     carrier: &mut WsCarrier<Script>,
     segment: &mut Segment,
 ) -> Option<Result<(), CarrierError>> {
-    settle(poll_fn(|cx| carrier.poll_send(cx, b"DATA-header13", segment)))
+    settle(poll_fn(|cx| {
+        carrier.poll_send(cx, b"DATA-header13", segment)
+    }))
 }
 
 /// A server's frame of `len` bytes.
@@ -105,7 +120,9 @@ fn a_write_that_stops_anywhere_goes_on_there() {
         assert!(send(&mut carrier, &mut segment).is_none());
         carrier.queue(b"behind");
         carrier.transport_mut().room = usize::MAX;
-        send(&mut carrier, &mut segment).expect("it fits").expect("sent");
+        send(&mut carrier, &mut segment)
+            .expect("it fits")
+            .expect("sent");
         flush(&mut carrier).expect("it fits").expect("flushed");
         let written = &carrier.transport().written;
         assert_eq!(written[..whole.len()], whole, "stopped at {stop}");
@@ -121,7 +138,9 @@ fn bytes_acknowledged_before_they_were_sent_are_a_breach_and_no_panic() {
     let mut segment = segment(90);
     assert!(send(&mut carrier, &mut segment).is_none());
     segment.trim_to(80);
-    let error = send(&mut carrier, &mut segment).expect("at once").expect_err("a breach");
+    let error = send(&mut carrier, &mut segment)
+        .expect("at once")
+        .expect_err("a breach");
     assert!(matches!(error, CarrierError::Protocol { .. }), "{error}");
 }
 
@@ -130,7 +149,9 @@ fn bytes_that_stick_in_the_transport_are_remembered() {
     let mut script = Script::new([]);
     script.sticks = true;
     let mut carrier = client(script);
-    send(&mut carrier, &mut segment(90)).expect("it fits").expect("sent");
+    send(&mut carrier, &mut segment(90))
+        .expect("it fits")
+        .expect("sent");
     assert!(carrier.queued() > 0, "or nobody would flush again");
     assert!(flush(&mut carrier).is_none());
     carrier.transport_mut().sticks = false;
@@ -144,9 +165,13 @@ fn a_transport_that_takes_nothing_is_an_error_and_no_loop() {
     script.write_max = 0;
     let mut carrier = client(script);
     carrier.queue(b"x");
-    let error = flush(&mut carrier).expect("at once").expect_err("it takes nothing");
+    let error = flush(&mut carrier)
+        .expect("at once")
+        .expect_err("it takes nothing");
     assert!(matches!(error, CarrierError::Io(_)), "{error}");
-    let error = send(&mut carrier, &mut segment(9)).expect("at once").expect_err("the same");
+    let error = send(&mut carrier, &mut segment(9))
+        .expect("at once")
+        .expect_err("the same");
     assert!(matches!(error, CarrierError::Io(_)), "{error}");
 }
 
@@ -205,11 +230,77 @@ fn tiny_pieces_that_are_kept_share_their_memory() {
     let kept: Vec<Piece> = (0..1_000)
         .map(|_| {
             carrier.transport_mut().incoming.extend(message(1));
-            recv(&mut carrier, &mut pool).expect("at once").expect("a piece")
+            recv(&mut carrier, &mut pool)
+                .expect("at once")
+                .expect("a piece")
         })
         .collect();
-    let mut places: Vec<_> = kept.iter().map(|piece| piece.bytes.as_ptr() as usize).collect();
+    let mut places: Vec<_> = kept
+        .iter()
+        .map(|piece| piece.bytes.as_ptr() as usize)
+        .collect();
     places.sort_unstable();
-    let far = places.windows(2).filter(|pair| pair[1] - pair[0] > 64).count();
+    let far = places
+        .windows(2)
+        .filter(|pair| pair[1] - pair[0] > 64)
+        .count();
     assert!(far < 4, "{far} buffers for 3 KB");
 }
+
+#[test]
+fn an_answer_goes_out_with_the_next_send() {
+    let mut carrier = client(Script::new(*b"\x89\x02hi"));
+    assert!(recv(&mut carrier, &mut pool()).is_none());
+    assert!(carrier.queued() > 0, "or nobody would send it");
+    send(&mut carrier, &mut segment(9))
+        .expect("it fits")
+        .expect("sent");
+    let script = carrier.transport();
+    assert_eq!(script.written[0], 0x8A, "the pong");
+    assert_eq!(script.writes.len(), 1);
+    assert_eq!(carrier.queued(), 0);
+}
+
+#[test]
+fn a_message_that_is_half_sent_when_the_neighbour_closes_can_be_finished() {
+    let mut script = Script::ending(*b"\x88\x00");
+    script.room = 50;
+    let mut carrier = client(script);
+    let mut segment = segment(90);
+    assert!(send(&mut carrier, &mut segment).is_none());
+    recv(&mut carrier, &mut pool())
+        .expect("at once")
+        .expect_err("it closed");
+    carrier.transport_mut().room = usize::MAX;
+    send(&mut carrier, &mut segment)
+        .expect("it fits")
+        .expect("the rest of it is no new message");
+    send(&mut carrier, &mut segment)
+        .expect("at once")
+        .expect_err("another one is");
+    close(&mut carrier, NORMAL)
+        .expect("it ends")
+        .expect("clean");
+    let written = &carrier.transport().written;
+    assert_eq!(
+        written[written.len() - 6],
+        0x88,
+        "the answer stands behind it"
+    );
+    assert_eq!(written.len(), 6 + 13 + 90 + 6);
+}
+
+#[test]
+fn a_close_hears_last_words_of_one_who_takes_none() {
+    let mut script = Script::ending(*b"\x88\x02\x03\xE9");
+    script.write_max = 0;
+    let mut carrier = client(script);
+    close(&mut carrier, NORMAL)
+        .expect("it ends")
+        .expect("the other side closed cleanly");
+}
+
+const NORMAL: Close = Close {
+    code: 1000,
+    reason: "",
+};

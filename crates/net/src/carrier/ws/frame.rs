@@ -218,12 +218,21 @@ mod tests {
         };
         let table: [(Header, &[u8]); 8] = [
             (Header::whole(Opcode::Text, 5, None), &[0x81, 0x05]),
-            (Header::whole(Opcode::Text, 5, Some(KEY)), &[0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D]),
+            (
+                Header::whole(Opcode::Text, 5, Some(KEY)),
+                &[0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D],
+            ),
             (fragment(false, Opcode::Text, 3), &[0x01, 0x03]),
             (fragment(true, Opcode::Continuation, 2), &[0x80, 0x02]),
             (Header::whole(Opcode::Ping, 5, None), &[0x89, 0x05]),
-            (Header::whole(Opcode::Pong, 5, Some(KEY)), &[0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D]),
-            (Header::whole(Opcode::Binary, 256, None), &[0x82, 0x7E, 0x01, 0x00]),
+            (
+                Header::whole(Opcode::Pong, 5, Some(KEY)),
+                &[0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D],
+            ),
+            (
+                Header::whole(Opcode::Binary, 256, None),
+                &[0x82, 0x7E, 0x01, 0x00],
+            ),
             (
                 Header::whole(Opcode::Binary, 65_536, None),
                 &[0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0],
@@ -237,13 +246,20 @@ mod tests {
 
     #[test]
     fn every_kind_of_header_survives_the_wire() {
-        let lens = (0..=300).chain(65_500..=65_600).chain([u64::from(u32::MAX), u64::MAX >> 1]);
+        let lens = (0..=300)
+            .chain(65_500..=65_600)
+            .chain([u64::from(u32::MAX), u64::MAX >> 1]);
         for len in lens {
             for bits in 0..=0xF {
                 let Some(opcode) = Opcode::from_bits(bits) else {
                     continue;
                 };
-                for (fin, key) in [(true, None), (false, None), (true, Some(KEY)), (false, Some(KEY))] {
+                for (fin, key) in [
+                    (true, None),
+                    (false, None),
+                    (true, Some(KEY)),
+                    (false, Some(KEY)),
+                ] {
                     if opcode.is_control() && (!fin || len > 125) {
                         continue;
                     }
@@ -269,7 +285,11 @@ mod tests {
             let reserved = first & 0x70 != 0;
             let unknown = matches!(first & 0xF, 3..=7 | 11..=15);
             let fragmented_control = first & 0x88 == 0x08;
-            assert_eq!(refused, reserved || unknown || fragmented_control, "{first:#x}");
+            assert_eq!(
+                refused,
+                reserved || unknown || fragmented_control,
+                "{first:#x}"
+            );
         }
     }
 
@@ -277,7 +297,14 @@ mod tests {
     fn p12_lengths_come_in_their_shortest_form() {
         let short = |len: u16| [&[0x82, 126][..], &len.to_be_bytes()].concat();
         let long = |len: u64| [&[0x82, 127][..], &len.to_be_bytes()].concat();
-        for bytes in [short(0), short(125), long(0), long(126), long(65_535), long(1 << 63)] {
+        for bytes in [
+            short(0),
+            short(125),
+            long(0),
+            long(126),
+            long(65_535),
+            long(1 << 63),
+        ] {
             let violation = Header::decode(&bytes).expect_err("it is refused");
             assert_eq!(violation.code, 1002);
         }
@@ -303,26 +330,40 @@ mod tests {
     #[test]
     fn p12_close_codes_and_reasons_follow_the_rules() {
         assert_eq!(decode_close(&[]), Ok((1005, String::new())));
-        assert_eq!(decode_close(&[3]).expect_err("one byte is no code").code, 1002);
+        assert_eq!(
+            decode_close(&[3]).expect_err("one byte is no code").code,
+            1002
+        );
         assert_eq!(decode_close(&[3, 232]), Ok((1000, String::new())));
         assert_eq!(decode_close(b"\x03\xE9home"), Ok((1001, "home".to_owned())));
-        assert_eq!(decode_close(b"\x03\xE8\xFF").expect_err("not UTF-8").code, 1007);
-        let allowed = |code| {
-            matches!(code, 1000..=1003 | 1007..=1011 | 1012..=1014 | 3000..=3999 | 4000..=4999)
-        };
+        assert_eq!(
+            decode_close(b"\x03\xE8\xFF").expect_err("not UTF-8").code,
+            1007
+        );
+        let allowed = |code| matches!(code, 1000..=1003 | 1007..=1011 | 1012..=1014 | 3000..=3999 | 4000..=4999);
         for code in 0..=u16::MAX {
             let decoded = decode_close(&code.to_be_bytes());
             if allowed(code) {
                 assert_eq!(decoded, Ok((code, String::new())));
             } else {
-                assert_eq!(decoded.expect_err("it may not be sent").code, 1002, "{code}");
+                assert_eq!(
+                    decoded.expect_err("it may not be sent").code,
+                    1002,
+                    "{code}"
+                );
             }
         }
     }
 
     #[test]
     fn a_header_that_is_cut_is_an_error_and_no_panic() {
-        for bytes in [&[][..], &[0x82], &[0x82, 126], &[0x82, 126, 0], &[0x82, 127, 0, 0, 0]] {
+        for bytes in [
+            &[][..],
+            &[0x82],
+            &[0x82, 126],
+            &[0x82, 126, 0],
+            &[0x82, 127, 0, 0, 0],
+        ] {
             assert!(Header::decode(bytes).is_err());
         }
     }

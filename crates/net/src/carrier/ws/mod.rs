@@ -229,7 +229,10 @@ impl Framing for WsFraming {
     }
 
     fn put_close(&mut self, out: &mut BytesMut, code: u16, reason: &str) {
-        assert!(reason.len() <= CLOSE_REASON_MAX, "a closing reason has at most 123 bytes");
+        assert!(
+            reason.len() <= CLOSE_REASON_MAX,
+            "a closing reason has at most 123 bytes"
+        );
         if code == CLOSE_WITHOUT_CODE {
             self.put_frame(out, Opcode::Close, [&[], &[]]);
         } else {

@@ -39,7 +39,11 @@ fn server(script: Script) -> WsCarrier<Script> {
 }
 
 fn client(script: Script) -> WsCarrier<Script> {
-    Framed::new(script, WsFraming::new(Role::Client(Box::new(Fixed))), BytesMut::new())
+    Framed::new(
+        script,
+        WsFraming::new(Role::Client(Box::new(Fixed))),
+        BytesMut::new(),
+    )
 }
 
 /// A frame with the first byte `first`, masked as a client's.
@@ -74,7 +78,11 @@ fn answer_to(bytes: Vec<u8>) -> (CarrierError, u16) {
     assert!(carrier.transport().shut);
     let written = &carrier.transport().written;
     assert_eq!(written[0], 0x88, "a closing frame");
-    assert_eq!(usize::from(written[1]) + 2, written.len(), "and nothing else");
+    assert_eq!(
+        usize::from(written[1]) + 2,
+        written.len(),
+        "and nothing else"
+    );
     (error, u16::from_be_bytes([written[2], written[3]]))
 }
 
@@ -83,12 +91,17 @@ fn frames_are_those_of_the_rfc() {
     let mut carrier = client(Script::new(plain(0x89, b"Hello")));
     assert!(recv(&mut carrier, &mut pool()).is_none());
     flush(&mut carrier).expect("it fits").expect("flushed");
-    let pong = [0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+    let pong = [
+        0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58,
+    ];
     assert_eq!(carrier.transport().written, pong);
 
     let mut carrier = server(Script::new(pong));
     carrier.queue(&[7; 256]);
-    assert!(recv(&mut carrier, &mut pool()).is_none(), "a pong nobody asked for is ignored");
+    assert!(
+        recv(&mut carrier, &mut pool()).is_none(),
+        "a pong nobody asked for is ignored"
+    );
     flush(&mut carrier).expect("it fits").expect("flushed");
     let written = &carrier.transport().written;
     assert_eq!(written[..4], [0x82, 0x7E, 0x01, 0x00]);
@@ -101,14 +114,30 @@ fn p12_each_breach_of_the_rules_is_answered_with_its_code() {
     let table: [(&str, Vec<u8>, u16); 20] = [
         ("an unmasked frame", plain(0x82, b"x"), 1002),
         ("an unmasked close", plain(0x88, b""), 1002),
-        ("RSV1: compression was not negotiated", masked(0xC2, b"x"), 1002),
+        (
+            "RSV1: compression was not negotiated",
+            masked(0xC2, b"x"),
+            1002,
+        ),
         ("RSV2", masked(0xA2, b"x"), 1002),
         ("RSV3 on a control frame", masked(0x99, b"x"), 1002),
         ("an unknown data frame", masked(0x83, b"x"), 1002),
         ("an unknown control frame", masked(0x8B, b"x"), 1002),
-        ("a wasteful 16-bit length", with_length(126, &[0, 125]), 1002),
-        ("a wasteful 64-bit length", with_length(127, &[0, 0, 0, 0, 0, 0, 255, 255]), 1002),
-        ("the highest bit of a length", with_length(127, &[0x80, 0, 0, 0, 0, 0, 0, 0]), 1002),
+        (
+            "a wasteful 16-bit length",
+            with_length(126, &[0, 125]),
+            1002,
+        ),
+        (
+            "a wasteful 64-bit length",
+            with_length(127, &[0, 0, 0, 0, 0, 0, 255, 255]),
+            1002,
+        ),
+        (
+            "the highest bit of a length",
+            with_length(127, &[0x80, 0, 0, 0, 0, 0, 0, 0]),
+            1002,
+        ),
         ("a fragmented ping", masked(0x09, b"x"), 1002),
         ("a fragmented close", masked(0x08, b""), 1002),
         ("a ping of 126 bytes", masked(0x89, &[0; 126]), 1002),
@@ -122,11 +151,20 @@ fn p12_each_breach_of_the_rules_is_answered_with_its_code() {
         ("fragmented text", masked(0x01, b"x"), 1003),
         ("a closing frame of one byte", masked(0x88, b"\x03"), 1002),
         ("close code 1005", masked(0x88, b"\x03\xED"), 1002),
-        ("a reason that is not UTF-8", masked(0x88, b"\x03\xE8\xC3\x28"), 1007),
+        (
+            "a reason that is not UTF-8",
+            masked(0x88, b"\x03\xE8\xC3\x28"),
+            1007,
+        ),
     ];
     for (what, bytes, code) in table {
         let (error, told) = answer_to(bytes);
-        let CarrierError::Protocol { carrier, code: ours, .. } = error else {
+        let CarrierError::Protocol {
+            carrier,
+            code: ours,
+            ..
+        } = error
+        else {
             panic!("{what}: {error}");
         };
         assert_eq!((carrier, ours, told), ("ws", code, code), "{what}");
@@ -136,8 +174,13 @@ fn p12_each_breach_of_the_rules_is_answered_with_its_code() {
 #[test]
 fn p12_a_client_refuses_masked_frames() {
     let mut carrier = client(Script::new(masked(0x82, b"x")));
-    let error = recv(&mut carrier, &mut pool()).expect("at once").expect_err("refused");
-    assert!(matches!(error, CarrierError::Protocol { code: 1002, .. }), "{error}");
+    let error = recv(&mut carrier, &mut pool())
+        .expect("at once")
+        .expect_err("refused");
+    assert!(
+        matches!(error, CarrierError::Protocol { code: 1002, .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -149,9 +192,18 @@ fn p1_oversized_frame_is_refused_from_the_header_alone() {
         };
         let mut carrier = server(Script::new(header.encode().as_slice()));
         let mut pool = pool();
-        let error = recv(&mut carrier, &mut pool).expect("at once").expect_err("refused");
-        assert!(matches!(error, CarrierError::Protocol { code: 1009, .. }), "{error}");
-        assert_eq!(carrier.transport().reads.len(), 1, "nothing more is read for it");
+        let error = recv(&mut carrier, &mut pool)
+            .expect("at once")
+            .expect_err("refused");
+        assert!(
+            matches!(error, CarrierError::Protocol { code: 1009, .. }),
+            "{error}"
+        );
+        assert_eq!(
+            carrier.transport().reads.len(),
+            1,
+            "nothing more is read for it"
+        );
         let small = carrier.transport().reads[0];
         assert!(small <= 8 << 10, "nothing is set aside for it: {small}");
     }
@@ -163,11 +215,17 @@ fn p1_fragments_are_refused_when_their_sum_is_too_long() {
     let mut bytes = masked(0x02, &part);
     let mut carrier = server(Script::new([bytes.clone(), masked(0x80, b"")].concat()));
     let (messages, error) = recv_all(&mut carrier, &mut pool());
-    assert!(error.is_none() && messages == [part], "just the limit is not too long");
+    assert!(
+        error.is_none() && messages == [part],
+        "just the limit is not too long"
+    );
 
     bytes.extend(masked(0x80, b"x"));
     let (error, told) = answer_to(bytes);
-    assert!(matches!(error, CarrierError::Protocol { code: 1009, .. }), "{error}");
+    assert!(
+        matches!(error, CarrierError::Protocol { code: 1009, .. }),
+        "{error}"
+    );
     assert_eq!(told, 1009);
 }
 
@@ -266,7 +324,11 @@ fn random_keys_do_not_repeat_over_a_refill() {
     let drawn: std::collections::HashSet<_> = (0..3_000).map(|_| keys.next_key()).collect();
     // 3,000 of 2^32: three equal ones mean that it is not random.
     assert!(drawn.len() >= 2_998);
-    assert_eq!(format!("{keys:?}"), "RandomKeys { .. }", "keys to come are secret");
+    assert_eq!(
+        format!("{keys:?}"),
+        "RandomKeys { .. }",
+        "keys to come are secret"
+    );
 }
 
 #[test]
@@ -287,7 +349,10 @@ fn a_ping_flood_from_one_who_does_not_read_stays_bounded() {
     let mut carrier = server(script);
     let mut pool = pool();
     for i in 0..100 {
-        carrier.transport_mut().incoming.extend(masked(0x89, &[i; 20]));
+        carrier
+            .transport_mut()
+            .incoming
+            .extend(masked(0x89, &[i; 20]));
         assert!(recv(&mut carrier, &mut pool).is_none());
         assert!(flush(&mut carrier).is_none(), "it does not fit");
         assert!(carrier.queued() <= 2 * 22, "{}", carrier.queued());
@@ -296,7 +361,11 @@ fn a_ping_flood_from_one_who_does_not_read_stays_bounded() {
     flush(&mut carrier).expect("it fits").expect("flushed");
     flush(&mut carrier).expect("it fits").expect("flushed");
     let answers = [plain(0x8A, &[0; 20]), plain(0x8A, &[99; 20])].concat();
-    assert_eq!(carrier.transport().written, answers, "the begun one and the last");
+    assert_eq!(
+        carrier.transport().written,
+        answers,
+        "the begun one and the last"
+    );
 }
 
 #[test]
@@ -328,14 +397,30 @@ fn our_close_waits_for_theirs_before_the_shutdown() {
     let mut carrier = client(Script::new(plain(0x82, b"late")));
     assert!(close(&mut carrier, GONE).is_none());
     assert_eq!(carrier.transport().written, masked(0x88, b"\x03\xE9home"));
-    assert!(!carrier.transport().shut, "a proxy would drop what is still to come");
-    carrier.transport_mut().incoming.extend(plain(0x82, b"later"));
-    carrier.transport_mut().incoming.extend(plain(0x88, b"\x03\xE9"));
-    assert!(close(&mut carrier, GONE).is_none(), "the transport has not ended");
+    assert!(
+        !carrier.transport().shut,
+        "a proxy would drop what is still to come"
+    );
+    carrier
+        .transport_mut()
+        .incoming
+        .extend(plain(0x82, b"later"));
+    carrier
+        .transport_mut()
+        .incoming
+        .extend(plain(0x88, b"\x03\xE9"));
+    assert!(
+        close(&mut carrier, GONE).is_none(),
+        "the transport has not ended"
+    );
     assert!(carrier.transport().shut);
     carrier.transport_mut().then = Then::End;
     close(&mut carrier, GONE).expect("it ends").expect("clean");
-    assert_eq!(carrier.transport().written, masked(0x88, b"\x03\xE9home"), "only one");
+    assert_eq!(
+        carrier.transport().written,
+        masked(0x88, b"\x03\xE9home"),
+        "only one"
+    );
 }
 
 #[test]
@@ -345,9 +430,15 @@ fn an_end_inside_of_a_message_is_not_clean() {
     let mut carrier = server(Script::ending(bytes));
     let (messages, error) = recv_all(&mut carrier, &mut pool());
     assert!(messages.is_empty());
-    assert!(matches!(error, Some(CarrierError::Closed { code: 1006, .. })), "{error:?}");
+    assert!(
+        matches!(error, Some(CarrierError::Closed { code: 1006, .. })),
+        "{error:?}"
+    );
     let closed = close(&mut carrier, GONE).expect("it has ended");
-    assert!(matches!(closed, Err(CarrierError::Closed { code: 1006, .. })), "{closed:?}");
+    assert!(
+        matches!(closed, Err(CarrierError::Closed { code: 1006, .. })),
+        "{closed:?}"
+    );
 }
 
 #[test]
@@ -358,5 +449,8 @@ fn debug_shows_no_payload() {
     carrier.queue(b"secret");
     assert!(recv(&mut carrier, &mut pool()).is_none());
     let shown = format!("{carrier:?}");
-    assert!(!shown.contains("secret") && !shown.contains("115, 101, 99"), "{shown}");
+    assert!(
+        !shown.contains("secret") && !shown.contains("115, 101, 99"),
+        "{shown}"
+    );
 }

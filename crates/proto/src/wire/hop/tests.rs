@@ -87,18 +87,25 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
 
 fn controls() -> impl Strategy<Value = HopFrame> {
     prop_oneof![
-        (any::<[u32; 2]>(), any::<u64>(), bytes(40), ".{0,40}", any::<bool>()).prop_map(
-            |([version_min, version_max], features, nonce, software, wants_proof)| {
-                HopFrame::Hello(Hello {
-                    version_min,
-                    version_max,
-                    features,
-                    nonce,
-                    software,
-                    wants_proof,
-                })
-            }
-        ),
+        (
+            any::<[u32; 2]>(),
+            any::<u64>(),
+            bytes(40),
+            ".{0,40}",
+            any::<bool>()
+        )
+            .prop_map(
+                |([version_min, version_max], features, nonce, software, wants_proof)| {
+                    HopFrame::Hello(Hello {
+                        version_min,
+                        version_max,
+                        features,
+                        nonce,
+                        software,
+                        wants_proof,
+                    })
+                }
+            ),
         (any::<u32>(), any::<u64>(), bytes(40), ".{0,40}", bytes(40)).prop_map(
             |(version, features, nonce, software, proof)| {
                 HopFrame::Welcome(Welcome {
@@ -111,22 +118,29 @@ fn controls() -> impl Strategy<Value = HopFrame> {
             }
         ),
         bytes(40).prop_map(|proof| HopFrame::Auth(Auth { proof })),
-        (tunnels(), ".{0,300}", bytes(40), any::<[u64; 4]>(), any::<bool>()).prop_map(
-            |(tunnel, route, key, [epoch, received, age_ms, resume_for_ms], established)| {
-                HopFrame::Attach(
-                    tunnel,
-                    Attach {
-                        route,
-                        key,
-                        epoch,
-                        received,
-                        established,
-                        age_ms,
-                        resume_for_ms,
-                    },
-                )
-            }
-        ),
+        (
+            tunnels(),
+            ".{0,300}",
+            bytes(40),
+            any::<[u64; 4]>(),
+            any::<bool>()
+        )
+            .prop_map(
+                |(tunnel, route, key, [epoch, received, age_ms, resume_for_ms], established)| {
+                    HopFrame::Attach(
+                        tunnel,
+                        Attach {
+                            route,
+                            key,
+                            epoch,
+                            received,
+                            established,
+                            age_ms,
+                            resume_for_ms,
+                        },
+                    )
+                }
+            ),
         (tunnels(), any::<u64>())
             .prop_map(|(tunnel, received)| HopFrame::Attached(tunnel, Attached { received })),
         (any::<u32>(), any::<u32>(), any::<bool>(), ".{0,300}").prop_map(
@@ -151,7 +165,11 @@ fn controls() -> impl Strategy<Value = HopFrame> {
 fn messages() -> impl Strategy<Value = Message> {
     prop_oneof![
         controls().prop_map(Message::Control),
-        (tunnels(), 0..=1u64 << 62, proptest::collection::vec(any::<u8>(), 1..600))
+        (
+            tunnels(),
+            0..=1u64 << 62,
+            proptest::collection::vec(any::<u8>(), 1..600)
+        )
             .prop_map(|(tunnel, offset, bytes)| Message::Data(tunnel, offset, bytes)),
     ]
 }
@@ -332,8 +350,14 @@ fn p2_pieces_must_make_up_their_message() {
     };
     assert!(broken(&[(None, 1, false)]), "no message has begun");
     assert!(broken(&[(Some(5), 6, false)]), "more than the message has");
-    assert!(broken(&[(Some(20), 13, true)]), "fewer than the message has");
-    assert!(broken(&[(Some(20), 13, false), (Some(5), 5, true)]), "one inside another");
+    assert!(
+        broken(&[(Some(20), 13, true)]),
+        "fewer than the message has"
+    );
+    assert!(
+        broken(&[(Some(20), 13, false), (Some(5), 5, true)]),
+        "one inside another"
+    );
     assert!(!broken(&[(Some(13), 13, true), (Some(13), 13, true)]));
 }
 
@@ -354,7 +378,13 @@ fn p10_nested_groups_and_claimed_lengths_are_refused_without_harm() {
     let wrong_wire_type = vec![0x0d, 0, 0, 0, 0];
     let field_zero = vec![0x00, 0x00];
     assert!(feed_whole(&nested).is_err());
-    for payload in [claimed, endless_varint, no_utf8, wrong_wire_type, field_zero] {
+    for payload in [
+        claimed,
+        endless_varint,
+        no_utf8,
+        wrong_wire_type,
+        field_zero,
+    ] {
         let found = feed_whole(&raw(kind::HELLO, 0, &payload));
         assert!(found.is_err(), "{payload:02x?}: {found:?}");
     }

@@ -153,7 +153,11 @@ fn p1_a_length_bomb_is_refused_from_the_header_alone() {
             assert_eq!(
                 decoder.next(&bomb),
                 Err(DecodeError::TooLarge {
-                    what: if kind == kind::BYTES { "BYTES" } else { "inner control" },
+                    what: if kind == kind::BYTES {
+                        "BYTES"
+                    } else {
+                        "inner control"
+                    },
                     len,
                     max
                 })

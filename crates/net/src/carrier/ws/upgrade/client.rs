@@ -62,7 +62,11 @@ where
 }
 
 fn encode(request: Request<'_>, key: &str) -> Result<String, UpgradeError> {
-    let Request { host, path, headers } = request;
+    let Request {
+        host,
+        path,
+        headers,
+    } = request;
     let mut text = format!(
         "GET {path} HTTP/1.1\r\n\
          Host: {host}\r\n\
@@ -75,8 +79,12 @@ fn encode(request: Request<'_>, key: &str) -> Result<String, UpgradeError> {
     // Names of headers and the two words of the first line have no space; nothing has a line break.
     let words = headers.iter().map(|(name, _)| *name).chain([path, host]);
     let values = headers.iter().map(|(_, value)| *value);
-    if words.clone().any(|word| word.is_empty() || !word.bytes().all(|b| b.is_ascii_graphic()))
-        || values.clone().any(|value| value.bytes().any(|b| b.is_ascii_control()))
+    if words
+        .clone()
+        .any(|word| word.is_empty() || !word.bytes().all(|b| b.is_ascii_graphic()))
+        || values
+            .clone()
+            .any(|value| value.bytes().any(|b| b.is_ascii_control()))
     {
         let what = "a URL or header that cannot be put into an HTTP request";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());

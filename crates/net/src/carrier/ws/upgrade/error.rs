@@ -17,10 +17,15 @@ pub enum UpgradeError {
     #[error("the connection was cut during the WebSocket handshake")]
     Cut,
     /// What came is not HTTP/1.
-    #[error("the other side does not speak HTTP: it began with \"{seen}\"")]
+    #[error(
+        "the other side does not speak HTTP: it began with \"{seen}\"{}",
+        looks_like.map(|what| format!(" (it looks like {what})")).unwrap_or_default()
+    )]
     NotHttp {
         /// Its first bytes, escaped.
         seen: String,
+        /// What begins like that.
+        looks_like: Option<&'static str>,
     },
     /// It is HTTP, with a head over the limit.
     #[error("the other side's HTTP header is longer than {} KiB", HEAD_MAX >> 10)]
@@ -92,7 +97,11 @@ impl UpgradeError {
 
 impl fmt::Display for StatusAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = if self.from_proxy { "a proxy" } else { "the server" };
+        let who = if self.from_proxy {
+            "a proxy"
+        } else {
+            "the server"
+        };
         write!(f, "{who} answered HTTP {}", self.code)?;
         if !self.reason.is_empty() {
             write!(f, " {}", self.reason)?;

@@ -79,6 +79,13 @@ fn end_of_head(buf: &[u8], searched: usize) -> Option<usize> {
 fn not_http(buf: &[u8]) -> UpgradeError {
     UpgradeError::NotHttp {
         seen: printable(&buf[..buf.len().min(SEEN_SHOWN)]),
+        looks_like: match buf {
+            // The handshake or alert record a wss:// port or client begins with.
+            [0x15 | 0x16, 0x03, ..] => Some("TLS"),
+            [b'S', b'S', b'H', b'-', ..] => Some("SSH"),
+            [b'f', b'a', b'r', b'p', b'i', b'p', b'e', ..] => Some("fp, farpipe's own framing"),
+            _ => None,
+        },
     }
 }
 

@@ -92,7 +92,9 @@ fn is_like_request(seen: &[u8]) -> bool {
     let method = seen.split(|byte| *byte == b' ').next().unwrap_or_default();
     let complete = method.len() < seen.len();
     method.len() <= METHOD_MAX
-        && method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
+        && method
+            .iter()
+            .all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
         && !(complete && method.is_empty())
 }
 
@@ -137,7 +139,10 @@ fn check_websocket(method: &str, lines: &Lines<'_>) -> Result<String, Refusal> {
         return refuse(426, "only version 13 of WebSocket is spoken here");
     }
     let Some(key) = head::only(lines, "Sec-WebSocket-Key").filter(|key| head::is_key(key)) else {
-        return refuse(400, "an upgrade has one Sec-WebSocket-Key of 16 bytes in base64");
+        return refuse(
+            400,
+            "an upgrade has one Sec-WebSocket-Key of 16 bytes in base64",
+        );
     };
     let ours = |offered| offered == SUBPROTOCOL.as_bytes();
     if !head::members(lines, "Sec-WebSocket-Protocol").any(ours) {
@@ -180,7 +185,11 @@ impl Refusal {
             _ => ("Bad Request", ""),
         };
         // RFC 9110 section 7.8: whoever sends Upgrade lists it in Connection.
-        let connection = if more.is_empty() { "close" } else { "Upgrade, close" };
+        let connection = if more.is_empty() {
+            "close"
+        } else {
+            "Upgrade, close"
+        };
         let text = format!(
             "This is a farpipe endpoint: {why}.\n\
              From another host, connect with: farpipe connect URL\n"
