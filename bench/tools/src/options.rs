@@ -14,6 +14,7 @@ usage: farpipe-bench peers [OPTIONS]
   --rounds N         rounds over all configurations (default 7)
   --only A,B         only configurations whose name contains A or B
   --tables A,B       of bulk, small, ping (default all)
+  --quiet PERCENT    repeat a run during which others used more of the machine than this
   --json             print every figure of every round as JSON instead of the tables
   --program N=PATH   where the program of peer N lies; peers without one are left out
 ";
@@ -26,6 +27,8 @@ pub struct Options {
     pub rounds: usize,
     pub only: Vec<String>,
     pub tables: Vec<String>,
+    /// The share of the machine that others may use during a run.
+    pub others_max: Option<f64>,
     pub json: bool,
     pub programs: HashMap<String, PathBuf>,
 }
@@ -39,6 +42,7 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
         rounds: 7,
         only: Vec::new(),
         tables: ["bulk", "small", "ping"].map(str::to_owned).to_vec(),
+        others_max: None,
         json: false,
         programs: HashMap::new(),
     };
@@ -52,6 +56,7 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
             "--rounds" => options.rounds = value()?.parse()?,
             "--only" => options.only = list(value()?),
             "--tables" => options.tables = list(value()?),
+            "--quiet" => options.others_max = Some(value()?.parse::<f64>()? / 100.0),
             "--json" => options.json = true,
             "--program" => {
                 let (name, path) = value()?.split_once('=').context("--program wants N=PATH")?;

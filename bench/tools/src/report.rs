@@ -9,6 +9,8 @@ use crate::bulk::{self, Writer};
 use crate::options::Options;
 use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
 use crate::{input, ping};
+use farpipe_bench::quiet::undisturbed;
+use farpipe_bench::stats::median;
 
 /// Bytes of one small write.
 const SMALL: u64 = 100;
@@ -129,7 +131,7 @@ fn rounds(
         .collect();
     for round in 1..=options.rounds {
         for (row, (name, run)) in rows.iter_mut().zip(&runners) {
-            let result = run().map_err(|error| format!("{error:#}"));
+            let result = undisturbed(options.others_max, run).map_err(|error| format!("{error:#}"));
             match &result {
                 Ok(figures) => eprintln!("{title}, round {round}: {name}: {figures:.3?}"),
                 Err(error) => eprintln!("{title}, round {round}: {name} failed: {error}"),
@@ -250,17 +252,6 @@ fn number(value: Option<f64>) -> String {
         None => "–".to_owned(),
         Some(value) if value >= 20.0 => format!("{value:.0}"),
         Some(value) => format!("{value:.2}"),
-    }
-}
-
-/// The median; of an even number of values the mean of the middle two.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => None,
-        n if n % 2 == 1 => Some(values[n / 2]),
-        n => Some(f64::midpoint(values[n / 2 - 1], values[n / 2])),
     }
 }
 

@@ -12,6 +12,7 @@ mod subject;
 
 use anyhow::{Context, Result, bail};
 
+use farpipe_bench::quiet::undisturbed;
 use link::{Direction, Link};
 use report::{Cell, Report};
 use subject::SUBJECTS;
@@ -20,13 +21,14 @@ use subject::SUBJECTS;
 const MESSAGES: [usize; 5] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
 
 const USAGE: &str = "\
-usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--pipes] [--keep-last]
+usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--pipes] [--keep-last] [--quiet PERCENT]
 
   --rounds N     rounds over all libraries (default 7)
   --mib N        MiB a transfer (default 1024)
   --only TEXT    only libraries whose name contains TEXT
   --pipes        read from a pipe and write to a pipe instead of memory
   --keep-last    keep the last 8 MiB sent, whatever was acknowledged
+  --quiet N      repeat a transfer during which others used more than N % of the machine
 ";
 
 struct Options {
@@ -35,6 +37,8 @@ struct Options {
     only: String,
     pipes: bool,
     keep_last: bool,
+    /// The share of the machine that others may use during a transfer.
+    others_max: Option<f64>,
 }
 
 fn main() -> Result<()> {
@@ -59,11 +63,12 @@ fn main() -> Result<()> {
         for direction in Direction::BOTH {
             for message in MESSAGES {
                 for subject in &subjects {
-                    let mut link = Link::new(direction, message, options.total, options.keep_last);
-                    if options.pipes {
-                        link = link.through_pipes()?;
-                    }
-                    let outcome = link.run(subject).context(subject.name)?;
+                    let transfer = || {
+                        let link = Link::new(direction, message, options.total, options.keep_last);
+                        let link = if options.pipes { link.through_pipes()? } else { link };
+                        link.run(subject).context(subject.name)
+                    };
+                    let outcome = undisturbed(options.others_max, transfer)?;
                     report.add(
                         Cell {
                             direction,
@@ -95,6 +100,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
         only: String::new(),
         pipes: false,
         keep_last: false,
+        others_max: None,
     };
     while let Some(arg) = args.next() {
         let mut value = || args.next().with_context(|| format!("{arg} wants a value"));
@@ -104,6 +110,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
             "--only" => options.only = value()?,
             "--pipes" => options.pipes = true,
             "--keep-last" => options.keep_last = true,
+            "--quiet" => options.others_max = Some(value()?.parse::<f64>()? / 100.0),
             "--help" | "-h" => return Ok(None),
             _ => bail!("unknown option {arg}\n{USAGE}"),
         }

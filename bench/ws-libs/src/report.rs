@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use farpipe_bench::stats::median;
+
 use crate::link::{Direction, Outcome};
 use crate::subject::{CEILING, Subject};
 
@@ -45,24 +47,19 @@ impl Report {
                     self.outcomes.get(&cell).map_or(&[][..], Vec::as_slice)
                 };
                 let (ours, ceiling) = (outcomes(subject.name), outcomes(CEILING));
-                let rate = median(ours.iter().map(|outcome| outcome.rate));
-                let cpu = median(ours.iter().map(|outcome| outcome.cpu));
-                let ratio = median(ours.iter().zip(ceiling).map(|(a, b)| a.rate / b.rate));
-                let _ = write!(text, " {rate:.2} · {ratio:.2} · {cpu:.2} |");
+                for figure in [
+                    median(ours.iter().map(|outcome| outcome.rate)),
+                    median(ours.iter().zip(ceiling).map(|(a, b)| a.rate / b.rate)),
+                    median(ours.iter().map(|outcome| outcome.cpu)),
+                ] {
+                    let figure = figure.map_or("–".to_owned(), |figure| format!("{figure:.2}"));
+                    let _ = write!(text, " {figure} ·");
+                }
+                text.truncate(text.len() - " ·".len());
+                text.push_str(" |");
             }
         }
         text.push('\n');
         text
-    }
-}
-
-/// The median; of an even number of values the mean of the middle two; 0 of none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
     }
 }

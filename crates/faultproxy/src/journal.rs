@@ -58,7 +58,9 @@ impl Journal {
                 book.first += 1;
             }
         }
-        let page = connection.checked_sub(book.first).and_then(|at| book.pages.get_mut(usize::try_from(at).ok()?));
+        let page = connection
+            .checked_sub(book.first)
+            .and_then(|at| book.pages.get_mut(usize::try_from(at).ok()?));
         if let Some(page) = page
             && page.len() < ENTRIES_MAX
             && entry.event != Event::Accepted
@@ -83,7 +85,12 @@ impl Journal {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { event, age, up, down } = self;
+        let Self {
+            event,
+            age,
+            up,
+            down,
+        } = self;
         write!(f, "{event} after {age:.3?} with {up} bytes up, {down} down")
     }
 }
@@ -121,7 +128,12 @@ mod tests {
     #[test]
     fn remembers_the_newest_connections_and_a_few_entries_of_each() {
         let journal = Journal::default();
-        let entry = |event| Entry { event, age: Duration::from_millis(5), up: 1, down: 2 };
+        let entry = |event| Entry {
+            event,
+            age: Duration::from_millis(5),
+            up: 1,
+            down: 2,
+        };
         for connection in 0..CONNECTIONS_MAX as u64 + 5 {
             journal.note(connection, entry(Event::Accepted));
         }
@@ -130,11 +142,18 @@ mod tests {
         }
         journal.note(2, entry(Event::Finished));
         let mut text = String::new();
-        journal.write(&mut text, |connection| crate::plan::Plan::default().derive(0, connection));
+        journal.write(&mut text, |connection| {
+            crate::plan::Plan::default().derive(0, connection)
+        });
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), CONNECTIONS_MAX);
         assert!(lines[0].starts_with("connection 5"), "{}", lines[0]);
-        assert_eq!(lines[2].matches("bytes dropped after 5.000ms with 1 bytes up, 2 down").count(), ENTRIES_MAX);
+        assert_eq!(
+            lines[2]
+                .matches("bytes dropped after 5.000ms with 1 bytes up, 2 down")
+                .count(),
+            ENTRIES_MAX
+        );
         assert!(!text.contains("finished"));
     }
 }

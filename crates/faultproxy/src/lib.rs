@@ -6,6 +6,8 @@
 //!
 //! Lifetimes are drawn in microseconds and fire up to 1 ms late, the grain of tokio's timers.
 
+#[cfg(feature = "cli")]
+pub mod command;
 mod connection;
 mod control;
 mod draw;

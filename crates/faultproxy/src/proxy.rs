@@ -128,7 +128,9 @@ impl Proxy {
     #[must_use]
     pub fn account(&self) -> String {
         let mut text = format!("{}\n", self.config);
-        self.ledger.journal.write(&mut text, |connection| self.config.plan.derive(self.config.seed, connection));
+        self.ledger.journal.write(&mut text, |connection| {
+            self.config.plan.derive(self.config.seed, connection)
+        });
         text
     }
 

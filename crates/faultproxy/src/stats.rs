@@ -196,7 +196,12 @@ impl Traffic {
     pub(crate) fn count(&self, event: Event) {
         self.ledger.counters.count(event);
         let passed = |dir| self.flow(dir).passed.load(Ordering::Relaxed);
-        let entry = Entry { event, age: self.start.elapsed(), up: passed(Dir::Up), down: passed(Dir::Down) };
+        let entry = Entry {
+            event,
+            age: self.start.elapsed(),
+            up: passed(Dir::Up),
+            down: passed(Dir::Down),
+        };
         self.ledger.journal.note(self.connection, entry);
     }
 
@@ -212,9 +217,13 @@ impl Traffic {
             part(&self.up).load(Ordering::Relaxed) + part(&self.down).load(Ordering::Relaxed)
         };
         let since_moved = self.micros() - self.moved_at.load(Ordering::Relaxed);
-        let busy = unread || sum(|flow| &flow.held) > 0 || since_moved <= STILL_MOVING.as_micros() as u64;
+        let busy =
+            unread || sum(|flow| &flow.held) > 0 || since_moved <= STILL_MOVING.as_micros() as u64;
         if sum(|flow| &flow.passed) > 0 && busy {
-            self.ledger.counters.cuts_with_bytes_in_flight.fetch_add(1, Ordering::Relaxed);
+            self.ledger
+                .counters
+                .cuts_with_bytes_in_flight
+                .fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -1,16 +1,14 @@
 //! Faults and configurations in words: what the command takes, and what a failure is replayed from.
 //!
-//! Every value prints as what parses into it again; a [`Config`] prints as the command line that starts it.
+//! Every value prints as what parses into it again; a [`crate::Config`] prints as the command line that starts it.
 
-use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::plan::{Admit, Amount, Arm, Armed, ConnectionPlan, Cut, Dir, Fault, Framing, How, Place, Plan, Trigger, When};
-use crate::proxy::Config;
-use crate::shape::{Delay, Shape};
+use crate::plan::{Amount, Arm, Cut, Dir, Fault, Framing, How, Place, When};
+use crate::shape::Delay;
 
 /// A word that means nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,14 +20,19 @@ pub struct ParseError {
 
 impl ParseError {
     fn new(given: &str, expected: &'static str) -> Self {
-        Self { given: given.to_owned(), expected }
+        Self {
+            given: given.to_owned(),
+            expected,
+        }
     }
 }
 
 /// `250us`, `2ms`, `1.5s`, `2m`.
 pub fn duration(text: &str) -> Result<Duration, ParseError> {
     let error = || ParseError::new(text, "a time such as 250us, 2ms, 1.5s or 2m");
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .ok_or_else(error)?;
     let (number, unit) = text.split_at(unit_at);
     let micros = match unit {
         "us" => 1.0,
@@ -53,7 +56,9 @@ pub fn size(text: &str) -> Result<u64, ParseError> {
     if let Ok(plain) = text.parse() {
         return Ok(plain);
     }
-    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .ok_or_else(error)?;
     let (number, unit) = text.split_at(unit_at);
     let factor = match unit {
         "k" => 1e3,
@@ -103,7 +108,9 @@ pub fn directions(text: &str) -> Result<&'static [Dir], ParseError> {
 
 /// `20ms`, `20ms+5ms` with jitter, `20ms+5ms:1Mi` with a buffer of that size.
 pub fn delay(text: &str) -> Result<Delay, ParseError> {
-    let (times, buffer) = text.split_once(':').map_or((text, None), |(times, buffer)| (times, Some(buffer)));
+    let (times, buffer) = text
+        .split_once(':')
+        .map_or((text, None), |(times, buffer)| (times, Some(buffer)));
     let (fixed, jitter) = times.split_once('+').unwrap_or((times, "0us"));
     let mut delay = Delay::new(duration(fixed)?, duration(jitter)?);
     if let Some(buffer) = buffer {
@@ -114,13 +121,16 @@ pub fn delay(text: &str) -> Result<Delay, ParseError> {
 
 /// A size that is not 0.
 pub fn non_zero(text: &str) -> Result<NonZeroUsize, ParseError> {
-    let size = usize::try_from(size(text)?).ok().and_then(NonZeroUsize::new);
+    let size = usize::try_from(size(text)?)
+        .ok()
+        .and_then(NonZeroUsize::new);
     size.ok_or_else(|| ParseError::new(text, "a size of at least 1"))
 }
 
 /// Bytes a second.
 pub fn rate(text: &str) -> Result<NonZeroU64, ParseError> {
-    NonZeroU64::new(size(text)?).ok_or_else(|| ParseError::new(text, "a rate of at least 1 byte a second"))
+    NonZeroU64::new(size(text)?)
+        .ok_or_else(|| ParseError::new(text, "a rate of at least 1 byte a second"))
 }
 
 /// Manners, separated by commas: `reset`, `fin`, `stall`, `blackhole`, `half`, `mute`, `flip`, `replay=N|frame`,
@@ -144,11 +154,15 @@ impl FromStr for How {
         if let Ok(cut) = text.parse() {
             return Ok(Self::Cut(cut));
         }
-        let (name, amount) = text.split_once('=').map_or((text, None), |(name, amount)| (name, Some(amount)));
+        let (name, amount) = text
+            .split_once('=')
+            .map_or((text, None), |(name, amount)| (name, Some(amount)));
         let amount = match amount {
             None => None,
             Some("frame") => Some(Amount::Frame),
-            Some(bytes) => Some(Amount::Bytes(u32::try_from(size(bytes)?).map_err(|_| error())?)),
+            Some(bytes) => Some(Amount::Bytes(
+                u32::try_from(size(bytes)?).map_err(|_| error())?,
+            )),
         };
         match (name, amount) {
             ("half", None) => Ok(Self::HalfClose),
@@ -192,9 +206,10 @@ impl FromStr for When {
         let mut words = text.split(':');
         let when = match words.next() {
             Some("life") => Self::Lifetime(range(words.next().ok_or_else(error)?, duration)?),
-            Some("byte") => {
-                Self::Byte { dir: dir(words.next())?, at: range(words.next().ok_or_else(error)?, size)? }
-            }
+            Some("byte") => Self::Byte {
+                dir: dir(words.next())?,
+                at: range(words.next().ok_or_else(error)?, size)?,
+            },
             Some("frame") => {
                 let dir = dir(words.next())?;
                 let nth = range(words.next().ok_or_else(error)?, count)?;
@@ -203,14 +218,20 @@ impl FromStr for When {
                     match word.split_once('=') {
                         Some(("type", value)) => kind = Some(byte(value)?),
                         Some(("inside", offset)) => {
-                            place = Place::Inside(u32::try_from(size(offset)?).map_err(|_| error())?);
+                            place =
+                                Place::Inside(u32::try_from(size(offset)?).map_err(|_| error())?);
                         }
                         None if word == "before" => place = Place::Before,
                         None if word == "after" => place = Place::After,
                         _ => return Err(error()),
                     }
                 }
-                Self::Frame { dir, nth, kind, place }
+                Self::Frame {
+                    dir,
+                    nth,
+                    kind,
+                    place,
+                }
             }
             _ => return Err(error()),
         };
@@ -261,7 +282,10 @@ impl FromStr for Fault {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.split_once('@') {
-            Some((when, how)) => Ok(Self { when: when.parse()?, how: manners(how)? }),
+            Some((when, how)) => Ok(Self {
+                when: when.parse()?,
+                how: manners(how)?,
+            }),
             None => Ok(Self::new(text.parse()?, Cut::Reset)),
         }
     }
