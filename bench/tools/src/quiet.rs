@@ -14,7 +14,7 @@ use nix::sys::time::TimeVal;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Repetitions before the least disturbed run is taken as it is.
-const TRIES_MAX: usize = 40;
+const TRIES_MAX: usize = 10;
 
 /// Runs `run` until others used at most `limit` (0 to 1) of the machine meanwhile. Without a
 /// limit, runs it once.

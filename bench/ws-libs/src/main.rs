@@ -65,7 +65,11 @@ fn main() -> Result<()> {
                 for subject in &subjects {
                     let transfer = || {
                         let link = Link::new(direction, message, options.total, options.keep_last);
-                        let link = if options.pipes { link.through_pipes()? } else { link };
+                        let link = if options.pipes {
+                            link.through_pipes()?
+                        } else {
+                            link
+                        };
                         link.run(subject).context(subject.name)
                     };
                     let outcome = undisturbed(options.others_max, transfer)?;

@@ -1,7 +1,8 @@
 //! The `farpipe-faultproxy` command: flags, the control lines, what it prints.
 //!
-//! stdout: `listening on ADDR` first, then the answers to control lines given on stdin, the counts as one line of
-//! JSON last. stderr: everything for people, with the command line that replays this run.
+//! stdout: `listening on ADDR` first, then the answers to control lines given on stdin, the counts
+//! as one line of JSON last. stderr: everything for people, with the command line that replays this
+//! run.
 
 mod args;
 mod control;
@@ -41,8 +42,10 @@ async fn serve(args: &Args) -> Result<(), CommandError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             line = control.next() => match line {
-                Some(line) if line.serve(&proxy).await? => {}
-                _ => break,
+                Some(line) => if !line.serve(&proxy).await? {
+                    break;
+                },
+                None => break,
             },
         }
     }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -33,13 +34,13 @@ pub(crate) struct Connection {
 pub(crate) async fn serve(connection: Connection) {
     let Connection {
         config,
-        counters,
+        ledger,
         plan,
         client,
         accepted,
         switches,
     } = connection;
-    let traffic = Traffic::new(counters, accepted);
+    let traffic = Traffic::new(ledger, plan.connection, accepted);
     let mut interrupts = Interrupts::new(switches, life(&plan, accepted));
     traffic.count(Event::Accepted);
     if plan.admit == Admit::Refuse {
@@ -118,7 +119,8 @@ async fn connect(
                 Interrupt::Cut(cut) => {
                     traffic.count_cut_with(Event::Cut(cut), sockets::has_unread(client));
                     torn = Some(cut);
-                    // A reset takes the half-made connection along; for all else the upstream must have one.
+                    // A reset takes the half-made connection along; for all else the upstream must
+                    // have one.
                     if black_hole || cut == Cut::Reset {
                         return Connected::Torn(cut, None);
                     }
@@ -183,20 +185,29 @@ async fn relay(
                 }
             },
             ended = &mut moving, if !paused => {
-                let end = match ended {
-                    Ok(_) => return End::Finished,
-                    Err(Over::Broken) => End::Broken,
-                    Err(Over::Cut(cut)) => {
+                let gone = |dir| traffic.flow(dir).sink_gone.load(Ordering::Relaxed);
+                return match ended {
+                    Ok(_) if gone(Dir::Up) || gone(Dir::Down) => End::Broken,
+                    Ok(_) => End::Finished,
+                    Err(Over::Broken) => {
+                        let sent = on_both(client, Some(upstream), sockets::sent);
+                        let _ = timeout(SEND_WAIT, sent).await;
+                        End::Broken
+                    }
+                    Err(Over::Cut(dir, cut)) => {
                         traffic.count_cut_with(Event::Cut(cut), true);
+                        let sink = match dir {
+                            Dir::Up => upstream,
+                            Dir::Down => client,
+                        };
+                        // What passed before the place of the cut shall arrive, or the place would
+                        // mean little.
+                        if cut == Cut::Reset {
+                            let _ = timeout(SEND_WAIT, sockets::sent(sink)).await;
+                        }
                         End::Cut(cut)
                     }
                 };
-                if matches!(end, End::Broken | End::Cut(Cut::Reset)) {
-                    // What passed before the place of the cut shall arrive, or the place would mean little.
-                    let both = async { tokio::join!(sockets::sent(client), sockets::sent(upstream)) };
-                    let _ = timeout(SEND_WAIT, both).await;
-                }
-                return end;
             }
         }
     }
@@ -245,7 +256,8 @@ impl Direction<'_> {
     }
 }
 
-/// Carries a cut out and stays until both sockets may be closed. A later `cut_all` takes the place of the first.
+/// Carries a cut out and stays until both sockets may be closed. A later `cut_all` takes the place
+/// of the first.
 async fn tear(
     mut cut: Cut,
     client: TcpStream,
@@ -316,7 +328,8 @@ fn life(plan: &ConnectionPlan, accepted: Instant) -> Option<(Instant, Cut)> {
     lives.min_by_key(|&(end, _)| end)
 }
 
-/// How long a cut at a place waits for what passed before it to be sent. A peer that does not read gets less.
+/// How long a cut at a place waits for what passed before it to be sent. A peer that does not read
+/// gets less.
 const SEND_WAIT: Duration = Duration::from_millis(500);
 /// How long after a FIN the peers have to close.
 const FIN_WAIT: Duration = Duration::from_secs(5);

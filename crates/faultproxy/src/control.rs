@@ -8,14 +8,18 @@ use tokio::time::Instant;
 use crate::plan::Cut;
 use crate::pump::at;
 
-/// The state of the switches. Sent as a whole: a reader that looks late sees the newest and misses no cut.
+/// The state of the switches. Sent as a whole: a reader that looks late sees the newest and misses
+/// no cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Switches {
     pub(crate) stop: bool,
     pub(crate) refuse: bool,
+    /// How often refusing has been asked for or ended.
+    pub(crate) refuse_asked: u64,
     pub(crate) pause: bool,
     pub(crate) black_hole: bool,
-    /// How often all connections have been cut; a connection is cut if the number has grown since its accept.
+    /// How often all connections have been cut; a connection is cut if the number has grown since
+    /// its accept.
     pub(crate) cuts: u64,
     /// How the last time.
     pub(crate) cut: Cut,
@@ -27,6 +31,7 @@ impl Switches {
         Self {
             stop: false,
             refuse,
+            refuse_asked: 0,
             pause: false,
             black_hole: false,
             cuts: 0,
@@ -120,7 +125,8 @@ impl Interrupts {
         }
     }
 
-    /// For a connection that is torn already: the next thing that tears it otherwise. `None`: the proxy stops.
+    /// For a connection that is torn already: the next thing that tears it otherwise. `None`: the
+    /// proxy stops.
     pub(crate) async fn next_cut_all(&mut self) -> Option<Cut> {
         loop {
             if self.switches.changed().await.is_err() {

@@ -1,7 +1,7 @@
 //! The one source of chance: numbers that follow from the seed and the connection's number alone.
 //!
-//! Each connection has ChaCha streams of its own, so what it draws depends on neither the timing nor the fate of the
-//! connections before it.
+//! Each connection has ChaCha streams of its own, so what it draws depends on neither the timing
+//! nor the fate of the connections before it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What a connection draws numbers for; each purpose has its own stream, so that none shifts another.
+/// What a connection draws numbers for; each purpose has its own stream, so that none shifts
+/// another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     Plan = 0,

@@ -1,7 +1,9 @@
-//! Finds the frames in one direction's bytes as they pass: WebSocket after its HTTP head, or farpipe's `fp`.
+//! Finds the frames in one direction's bytes as they pass: WebSocket after its HTTP head, or
+//! farpipe's `fp`.
 //!
-//! Only heads are looked at; payloads are skipped by count, so any length a head claims costs nothing.
-//! What cannot be parsed (TLS, an answer other than 101) is opaque: no frame is ever found in it.
+//! Only heads are looked at; payloads are skipped by count, so any length a head claims costs
+//! nothing. What cannot be parsed (TLS, an answer other than 101) is opaque: no frame is ever found
+//! in it.
 
 use crate::plan::Framing;
 
@@ -29,7 +31,8 @@ pub(crate) struct Scanner {
 enum State {
     /// The first bytes, until they tell the framing.
     Detect(Head),
-    /// In the HTTP head: the first bytes of its first line, and how much of CR LF CR LF has been seen.
+    /// In the HTTP head: the first bytes of its first line, and how much of CR LF CR LF has been
+    /// seen.
     Http {
         line: Head,
         matched: usize,
@@ -58,7 +61,8 @@ impl Scanner {
         Self { offset: 0, state }
     }
 
-    /// Takes the next bytes; calls `found` for each counted frame whose header (and first payload byte) is complete.
+    /// Takes the next bytes; calls `found` for each counted frame whose header (and first payload
+    /// byte) is complete.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], mut found: impl FnMut(Frame)) {
         while let Some(&byte) = bytes.first() {
             let used = match &mut self.state {
@@ -89,7 +93,8 @@ impl Scanner {
         }
     }
 
-    /// The start of a frame whose header is not complete: who wants to stop before a frame must not pass this offset.
+    /// The start of a frame whose header is not complete: who wants to stop before a frame must not
+    /// pass this offset.
     pub(crate) fn undecided_from(&self) -> Option<u64> {
         match &self.state {
             State::WsHead(head) | State::FpHead(head) if head.len > 0 => {

@@ -1,7 +1,9 @@
-//! Decides, for the bytes of one direction, how many may pass before what fault. No I/O and no clock.
+//! Decides, for the bytes of one direction, how many may pass before what fault. No I/O and no
+//! clock.
 //!
-//! The pump tells it every byte it reads (`scan`), asks what to do with the bytes it holds (`step`), and does it.
-//! Invariant: offsets are those of the source's bytes; what a fault leaves out or repeats does not shift them.
+//! The pump tells it every byte it reads (`scan`), asks what to do with the bytes it holds
+//! (`step`), and does it. Invariant: offsets are those of the source's bytes; what a fault leaves
+//! out or repeats does not shift them.
 
 use crate::frames::{Frame, Scanner};
 use crate::plan::{Amount, Armed, Cut, Framing, How, MAX_REPLAY, Place, Trigger};
@@ -178,6 +180,11 @@ impl Gate {
     pub(crate) fn discarded(&mut self, bytes: usize) {
         self.passed += bytes as u64;
         self.skip -= bytes as u64;
+    }
+
+    /// Whether the next bytes will be thrown away.
+    pub(crate) fn is_dropping(&self) -> bool {
+        self.skip > 0
     }
 
     /// The source has ended: no frame will be found any more.

@@ -1,4 +1,5 @@
-//! A long line: bytes and the end of a direction come out of it a while after they went in, in order.
+//! A long line: bytes and the end of a direction come out of it a while after they went in, in
+//! order.
 //!
 //! One task fills it and reads it. Invariant: it holds at most `capacity` bytes and one read more.
 
@@ -52,7 +53,8 @@ impl Line {
         self.lock().bytes
     }
 
-    /// Reads the source into the line until its end or error, which goes in too. Waits while the line is full.
+    /// Reads the source into the line until its end or error, which goes in too. Waits while the
+    /// line is full.
     pub(crate) async fn fill(&self, source: &TcpStream, mut due_times: DueTimes) {
         let mut buffer = vec![0; READ_SIZE];
         loop {
@@ -89,7 +91,8 @@ impl Line {
         self.filled.notify_one();
     }
 
-    /// As a socket's read: 0 is the end. Takes nothing before it is due. Dropping the future loses nothing.
+    /// As a socket's read: 0 is the end. Takes nothing before it is due. Dropping the future loses
+    /// nothing.
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let due = self.lock().items.front().map(|item| item.due);

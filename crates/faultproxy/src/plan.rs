@@ -1,7 +1,9 @@
-//! What shall go wrong, and when: the plan for all connections, and what one connection draws from it.
+//! What shall go wrong, and when: the plan for all connections, and what one connection draws from
+//! it.
 //!
-//! [`Plan`] has ranges; [`ConnectionPlan`] has the numbers. The second follows from the seed, the plan and the
-//! connection's number only, so `derive` can be called again after a failure to see what each connection was given.
+//! [`Plan`] has ranges; [`ConnectionPlan`] has the numbers. The second follows from the seed, the
+//! plan and the connection's number only, so `derive` can be called again after a failure to see
+//! what each connection was given.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,10 +19,21 @@ pub enum Dir {
     Down,
 }
 
-/// When a fault happens. Positions and frame numbers are those of the bytes the source sent, before any tampering.
+impl Dir {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Up => Self::Down,
+            Self::Down => Self::Up,
+        }
+    }
+}
+
+/// When a fault happens. Positions and frame numbers are those of the bytes the source sent, before
+/// any tampering.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum When {
-    /// So long after the accept. Drawn in microseconds; fires up to 1 ms late, the grain of tokio's timers.
+    /// So long after the accept. Drawn in microseconds; fires up to 1 ms late, the grain of tokio's
+    /// timers.
     Lifetime(RangeInclusive<Duration>),
     /// When exactly so many bytes of the direction have passed. 0: before the first byte.
     Byte {
@@ -72,9 +85,11 @@ pub enum Cut {
 pub enum How {
     /// Tear the whole connection.
     Cut(Cut),
-    /// FIN in one direction; what its source sends afterwards is thrown away. The other direction goes on.
+    /// FIN in one direction; what its source sends afterwards is thrown away. The other direction
+    /// goes on.
     HalfClose,
-    /// Black-hole one direction: from now on its bytes and its end are thrown away. The other direction goes on.
+    /// Black-hole one direction: from now on its bytes and its end are thrown away. The other
+    /// direction goes on.
     Mute,
     /// Invert one bit (drawn from the seed) of the next byte of the direction.
     FlipBit,
@@ -95,7 +110,8 @@ impl From<Cut> for How {
 pub enum Amount {
     /// So many bytes; for a replay at most [`MAX_REPLAY`].
     Bytes(u32),
-    /// The whole frame that triggered the fault, whatever [`Place`] says. Only with [`When::Frame`].
+    /// The whole frame that triggered the fault, whatever [`Place`] says. Only with
+    /// [`When::Frame`].
     Frame,
 }
 
@@ -122,7 +138,8 @@ impl Fault {
 /// How bytes are cut into frames, for [`When::Frame`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
-    /// By the first bytes of the direction: HTTP means WebSocket, TLS cannot be parsed, all else is `fp`.
+    /// By the first bytes of the direction: HTTP means WebSocket, TLS cannot be parsed, all else is
+    /// `fp`.
     #[default]
     Auto,
     /// WebSocket after an HTTP head. A message is counted once; control frames are not counted.
@@ -142,16 +159,19 @@ pub struct Plan {
     pub framing: Framing,
     /// Which connections get faults, by number from 0; the others pass unharmed.
     pub connections: RangeInclusive<u64>,
-    /// The first so many connections are reset at once and the upstream never hears of them. TCP gives a listener no
-    /// way to count an attempt it answers with RST, so the connect itself succeeds; for ECONNREFUSED see `refuse_for`.
+    /// The first so many connections are reset at once and the upstream never hears of them. TCP
+    /// gives a listener no way to count an attempt it answers with RST, so the connect itself
+    /// succeeds; for ECONNREFUSED see `refuse_for`.
     pub refuse_first: u64,
-    /// After those, so many connections reach the upstream and are then reset on both sides before any byte.
+    /// After those, so many connections reach the upstream and are then reset on both sides before
+    /// any byte.
     pub reset_first: u64,
     /// For so long after the start nothing listens: connects are answered with ECONNREFUSED.
     pub refuse_for: Duration,
-    /// How long a stalled or black-holed connection is kept at most; then it is reset. The peers are expected to have
-    /// given it up long before, but one that closes with a full send buffer can tell nobody. Default 2 minutes: farpipe
-    /// takes a link for dead after 3 silent beats, at most 75 s.
+    /// How long a stalled or black-holed connection is kept at most; then it is reset. The peers
+    /// are expected to have given it up long before, but one that closes with a full send buffer
+    /// can tell nobody. Default 2 minutes: farpipe takes a link for dead after 3 silent beats, at
+    /// most 75 s.
     pub hold: Duration,
 }
 
@@ -198,7 +218,8 @@ impl Plan {
         Ok(())
     }
 
-    /// What the connection of this number gets. The same arguments give the same answer in every run.
+    /// What the connection of this number gets. The same arguments give the same answer in every
+    /// run.
     #[must_use]
     pub fn derive(&self, seed: u64, connection: u64) -> ConnectionPlan {
         let mut draw = Draw::new(seed, connection, Purpose::Plan);
@@ -259,7 +280,8 @@ impl Fault {
         Ok(())
     }
 
-    /// Draws the same count of numbers whatever the fault is, so that faults do not shift one another.
+    /// Draws the same count of numbers whatever the fault is, so that faults do not shift one
+    /// another.
     fn arm(&self, draw: &mut Draw) -> Armed {
         let (dir, trigger) = match &self.when {
             When::Lifetime(range) => (None, Trigger::After(draw.duration(range))),
@@ -377,165 +399,4 @@ pub enum Trigger {
 pub const MAX_REPLAY: usize = 1 << 20;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mixed() -> Plan {
-        Plan {
-            faults: vec![
-                Fault {
-                    when: When::Lifetime(Duration::from_millis(2)..=Duration::from_millis(9)),
-                    how: vec![Cut::Reset.into(), Cut::Fin.into(), Cut::Stall.into()],
-                },
-                Fault::new(
-                    When::Byte {
-                        dir: Dir::Up,
-                        at: 0..=100_000,
-                    },
-                    How::FlipBit,
-                ),
-                Fault::new(
-                    When::Frame {
-                        dir: Dir::Down,
-                        nth: 1..=9,
-                        kind: Some(3),
-                        place: Place::After,
-                    },
-                    How::HalfClose,
-                ),
-            ],
-            ..Plan::default()
-        }
-    }
-
-    #[test]
-    fn same_seed_same_options() {
-        let list = |seed| (0..50).map(|n| mixed().derive(seed, n)).collect::<Vec<_>>();
-        assert_eq!(list(1), list(1));
-        assert_ne!(list(1), list(2));
-        let lifetimes: std::collections::HashSet<_> = list(1)
-            .iter()
-            .map(|plan| format!("{:?}", plan.armed[0].trigger))
-            .collect();
-        assert!(lifetimes.len() > 40, "connections draw their own numbers");
-    }
-
-    #[test]
-    fn options_do_not_depend_on_the_other_faults_of_the_list() {
-        let mut shorter = mixed();
-        shorter.faults.truncate(2);
-        for n in 0..20 {
-            assert_eq!(
-                mixed().derive(3, n).armed[..2],
-                shorter.derive(3, n).armed[..]
-            );
-        }
-    }
-
-    #[test]
-    fn drawn_numbers_lie_in_the_ranges_and_every_manner_comes_up() {
-        let mut manners = Vec::new();
-        for n in 0..200 {
-            let plan = mixed().derive(5, n);
-            let Trigger::After(lifetime) = plan.armed[0].trigger else {
-                panic!("{plan:?}")
-            };
-            assert!((Duration::from_millis(2)..=Duration::from_millis(9)).contains(&lifetime));
-            let Trigger::Byte(at) = plan.armed[1].trigger else {
-                panic!("{plan:?}")
-            };
-            assert!(at <= 100_000);
-            assert!(plan.armed[1].bit < 8);
-            manners.push(plan.armed[0].how);
-        }
-        for how in [Cut::Reset, Cut::Fin, Cut::Stall] {
-            assert!(manners.contains(&How::Cut(how)), "{how:?} never drawn");
-        }
-    }
-
-    #[test]
-    fn refused_then_reset_then_passed() {
-        let plan = Plan {
-            refuse_first: 2,
-            reset_first: 1,
-            ..Plan::default()
-        };
-        let admitted: Vec<Admit> = (0..4).map(|n| plan.derive(0, n).admit).collect();
-        assert_eq!(
-            admitted,
-            [Admit::Refuse, Admit::Refuse, Admit::Reset, Admit::Pass]
-        );
-    }
-
-    #[test]
-    fn connections_outside_the_range_pass_unharmed() {
-        let plan = Plan {
-            connections: 1..=2,
-            ..mixed()
-        };
-        let armed: Vec<usize> = (0..4).map(|n| plan.derive(0, n).armed.len()).collect();
-        assert_eq!(armed, [0, 3, 3, 0]);
-    }
-
-    #[test]
-    fn one_of_the_faults() {
-        let plan = Plan {
-            arm: Arm::One,
-            ..mixed()
-        };
-        let mut seen = [false; 3];
-        for n in 0..100 {
-            let armed = plan.derive(9, n).armed;
-            assert_eq!(armed.len(), 1);
-            let at = match armed[0].trigger {
-                Trigger::After(_) => 0,
-                Trigger::Byte(_) => 1,
-                Trigger::Frame { .. } => 2,
-            };
-            seen[at] = true;
-        }
-        assert_eq!(seen, [true; 3]);
-    }
-
-    #[test]
-    fn senseless_plans_are_refused() {
-        let byte = |at| When::Byte { dir: Dir::Up, at };
-        let frame = |nth| When::Frame {
-            dir: Dir::Up,
-            nth,
-            kind: None,
-            place: Place::Before,
-        };
-        #[expect(clippy::reversed_empty_ranges, reason = "the mistake under test")]
-        let backwards = byte(5..=4);
-        assert_eq!(
-            Plan::of(backwards, Cut::Reset).check(),
-            Err(PlanError::EmptyRange)
-        );
-        assert_eq!(
-            Plan::of(frame(0..=1), Cut::Reset).check(),
-            Err(PlanError::FrameZero)
-        );
-        assert_eq!(
-            Plan::of(byte(1..=1), How::Replay(Amount::Frame)).check(),
-            Err(PlanError::NoFrame)
-        );
-        assert_eq!(
-            Plan::of(frame(1..=1), How::Drop(Amount::Frame)).check(),
-            Ok(())
-        );
-        let bytes = MAX_REPLAY as u32 + 1;
-        assert_eq!(
-            Plan::of(byte(1..=1), How::Replay(Amount::Bytes(bytes))).check(),
-            Err(PlanError::ReplayTooLong { bytes })
-        );
-        let none = Plan {
-            faults: vec![Fault {
-                when: byte(1..=1),
-                how: Vec::new(),
-            }],
-            ..Plan::default()
-        };
-        assert_eq!(none.check(), Err(PlanError::NoManner));
-    }
-}
+mod tests;

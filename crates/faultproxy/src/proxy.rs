@@ -17,7 +17,8 @@ use crate::shape::Shape;
 use crate::sockets;
 use crate::stats::{Ledger, Stats};
 
-/// Everything that makes a proxy; with the same configuration every connection gets the same faults in every run.
+/// Everything that makes a proxy; with the same configuration every connection gets the same faults
+/// in every run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
@@ -49,22 +50,28 @@ impl Config {
     }
 }
 
-/// A running proxy. Dropping it ends its tasks without waiting for them; [`Proxy::stop`] waits.
+/// A running proxy. Dropping it ends its tasks without waiting for them and closes all connections,
+/// with FIN or RST as the kernel sees fit; [`Proxy::stop`] resets them and waits.
 #[derive(Debug)]
 pub struct Proxy {
     config: Arc<Config>,
     addr: SocketAddr,
     ledger: Arc<Ledger>,
     switches: watch::Sender<Switches>,
-    /// Whether the accept loop refuses now.
-    refusing: watch::Receiver<bool>,
+    /// Up to which `refuse_asked` the accept loop has obeyed.
+    obeyed: watch::Receiver<u64>,
     tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    /// Starts it. Must be called within a tokio runtime with I/O and time.
+    /// Starts it.
     ///
-    /// Fails if the plan makes no sense ([`io::ErrorKind::InvalidInput`]) or the address cannot be listened on.
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// If the plan makes no sense ([`io::ErrorKind::InvalidInput`]) or the address cannot be
+    /// listened on.
     pub fn start(config: Config) -> io::Result<Self> {
         config
             .plan
@@ -77,7 +84,7 @@ impl Proxy {
             false => Some(port.listen(&config)?),
         };
         let (switches, watched) = watch::channel(Switches::new(config.upstream, refuse));
-        let (refusing_now, refusing) = watch::channel(refuse);
+        let (obeys, obeyed) = watch::channel(0);
         let config = Arc::new(config);
         let ledger = Arc::new(Ledger::default());
         let addr = port.addr;
@@ -86,7 +93,7 @@ impl Proxy {
             ledger: Arc::clone(&ledger),
             switches: switches.clone(),
             watched,
-            refusing: refusing_now,
+            obeys,
             opens: refuse.then(|| Instant::now() + config.plan.refuse_for),
             port,
             listener,
@@ -98,9 +105,9 @@ impl Proxy {
         Ok(Self {
             config,
             addr,
-            counters,
+            ledger,
             switches,
-            refusing,
+            obeyed,
             tasks,
         })
     }
@@ -123,8 +130,9 @@ impl Proxy {
         self.ledger.counters.snapshot()
     }
 
-    /// The command line that starts the same proxy, then a line for each connection: what it was given, and what has
-    /// happened to it when and after how many bytes. For printing when a test fails.
+    /// The command line that starts the same proxy, then a line for each connection: what it was
+    /// given, and what has happened to it when and after how many bytes. For printing when a test
+    /// fails.
     #[must_use]
     pub fn account(&self) -> String {
         let mut text = format!("{}\n", self.config);
@@ -142,14 +150,15 @@ impl Proxy {
         });
     }
 
-    /// Black-holes all connections and, while on, every new one, of which the upstream never hears. Switching it off
-    /// is for new connections only: those that lost bytes in the hole stay there.
+    /// Black-holes all connections and, while on, every new one, of which the upstream never hears.
+    /// Switching it off is for new connections only: those that lost bytes in the hole stay there.
     pub fn black_hole(&self, on: bool) {
         self.switches
             .send_modify(|switches| switches.black_hole = on);
     }
 
-    /// Stops moving bytes on all connections, or goes on. Nothing is lost, as on a link that is down for a while.
+    /// Stops moving bytes on all connections, or goes on. Nothing is lost, as on a link that is
+    /// down for a while.
     pub fn pause(&self, on: bool) {
         self.switches.send_modify(|switches| switches.pause = on);
     }
@@ -160,14 +169,24 @@ impl Proxy {
             .send_modify(|switches| switches.upstream = upstream);
     }
 
-    /// While on, nothing listens: connects are answered with ECONNREFUSED. Open connections go on. The port stays
-    /// ours. When this returns it is in force; dropping the future leaves the request made. Should listening again
-    /// fail, it is tried until it works.
+    /// While on, nothing listens: connects are answered with ECONNREFUSED. Open connections go on.
+    /// The port stays ours. When this returns it is in force; dropping the future leaves the
+    /// request made. Should listening again fail, it is tried until it works.
     ///
     /// Fails only if the accept task has ended, by a panic.
     pub async fn refuse(&self, on: bool) -> io::Result<()> {
-        self.switches.send_modify(|switches| switches.refuse = on);
-        match self.refusing.clone().wait_for(|&now| now == on).await {
+        let mut asked = 0;
+        self.switches.send_modify(|switches| {
+            switches.refuse = on;
+            switches.refuse_asked += 1;
+            asked = switches.refuse_asked;
+        });
+        match self
+            .obeyed
+            .clone()
+            .wait_for(|&obeyed| obeyed >= asked)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(_) => Err(io::Error::other("the proxy's accept task has ended")),
         }
@@ -192,7 +211,7 @@ struct Acceptor {
     ledger: Arc<Ledger>,
     switches: watch::Sender<Switches>,
     watched: watch::Receiver<Switches>,
-    refusing: watch::Sender<bool>,
+    obeys: watch::Sender<u64>,
     /// The end of `Plan::refuse_for`.
     opens: Option<Instant>,
     port: Port,
@@ -213,7 +232,7 @@ impl Acceptor {
                     if changed.is_err() || now.stop {
                         break;
                     }
-                    self.refuse(now.refuse).await;
+                    self.refuse(now.refuse, now.refuse_asked).await;
                 }
                 () = at(self.opens) => {
                     self.opens = None;
@@ -222,7 +241,8 @@ impl Acceptor {
                 Some(ended) = self.connections.join_next() => pass_panic_on(ended),
                 accepted = accept(self.listener.as_ref()), if room => match accepted {
                     Ok(client) => self.admit(client),
-                    // Out of descriptors, or a client that has gone already; the next one may fare better.
+                    // Out of descriptors, or a client that has gone already; the next one may fare
+                    // better.
                     Err(_) => sleep(ACCEPT_PAUSE).await,
                 },
             }
@@ -248,7 +268,7 @@ impl Acceptor {
         }));
     }
 
-    async fn refuse(&mut self, on: bool) {
+    async fn refuse(&mut self, on: bool, asked: u64) {
         if on {
             self.listener = None;
         } else if self.listener.is_none() {
@@ -261,7 +281,7 @@ impl Acceptor {
                 }
             }
         }
-        self.refusing.send_replace(on);
+        self.obeys.send_replace(asked);
     }
 }
 
@@ -273,7 +293,8 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-/// A port that stays ours while nothing listens on it: a second socket, bound and never listening, holds it.
+/// A port that stays ours while nothing listens on it: a second socket, bound and never listening,
+/// holds it.
 #[derive(Debug)]
 struct Port {
     addr: SocketAddr,
@@ -283,8 +304,8 @@ struct Port {
 
 impl Port {
     fn bind(addr: SocketAddr) -> io::Result<Self> {
-        // SO_REUSEADDR would let others bind the port while nothing listens; take it only if it is what helps against
-        // an earlier program's connections in TIME_WAIT.
+        // SO_REUSEADDR would let others bind the port while nothing listens; take it only if it is
+        // what helps against an earlier program's connections in TIME_WAIT.
         let (holder, reuse) = match Self::socket(addr, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 (Self::socket(addr, true)?, true)
@@ -326,7 +347,8 @@ fn pass_panic_on(ended: Result<(), JoinError>) {
     }
 }
 
-/// Above it connections wait in the backlog. Each holds at most two buffers of 256 KiB and its delays'.
+/// Above it connections wait in the backlog. Each holds at most two buffers of 256 KiB and its
+/// delays'.
 const CONNECTIONS_MAX: usize = 4096;
 const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);

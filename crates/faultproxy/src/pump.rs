@@ -1,7 +1,7 @@
 //! One direction of one connection: read, ask the gate, write in the direction's shape.
 //!
-//! Invariants: never more than one buffer (and the delay's line) is held; every wait can be broken off, and a fault
-//! whose time has come breaks it off, so a sink that does not read delays none.
+//! Invariants: never more than one buffer (and the delay's line) is held; every wait can be broken
+//! off, and a fault whose time has come breaks it off, so a sink that does not read delays none.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -20,8 +20,8 @@ use crate::stats::Traffic;
 /// Why both directions of a connection are over, other than that both have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// A fault at a place in the bytes.
-    Cut(Cut),
+    /// A fault at a place in this direction's bytes.
+    Cut(Dir, Cut),
     /// One of the peers tore the connection.
     Broken,
 }
@@ -50,7 +50,8 @@ pub(crate) struct Pump<'a> {
     start: usize,
     end: usize,
     ended: bool,
-    since_yield: usize,
+    /// Bytes and writes since the last yield.
+    since_yield: (usize, u32),
 }
 
 impl<'a> Pump<'a> {
@@ -82,12 +83,12 @@ impl<'a> Pump<'a> {
             start: 0,
             end: 0,
             ended: false,
-            since_yield: 0,
+            since_yield: (0, 0),
         }
     }
 
-    /// Adds the faults that hit only this direction after a time; those that tear the connection are the
-    /// connection's business.
+    /// Adds the faults that hit only this direction after a time; those that tear the connection
+    /// are the connection's business.
     pub(crate) fn with_late(mut self, armed: &[Armed], accepted: Instant) -> Self {
         self.late = armed
             .iter()
@@ -107,12 +108,23 @@ impl<'a> Pump<'a> {
             self.arm_late();
             match self.gate.step(self.end - self.start) {
                 Step::Read if self.ended => {
+                    // A torn connection whose error a write has taken reads as ended.
+                    if self
+                        .traffic
+                        .flow(self.dir.other())
+                        .sink_gone
+                        .load(Ordering::Relaxed)
+                    {
+                        return Err(Over::Broken);
+                    }
                     sockets::shut_down(self.sink);
                     return Ok(());
                 }
                 Step::Read => self.read().await.map_err(|_| Over::Broken)?,
                 Step::Pass(length) => {
-                    let wrote = self.write(length).await.map_err(|_| Over::Broken)?;
+                    let Ok(wrote) = self.write(length).await else {
+                        return self.sink_gone();
+                    };
                     self.gate
                         .passed(&self.buffer[self.start..self.start + wrote]);
                     self.start += wrote;
@@ -120,17 +132,21 @@ impl<'a> Pump<'a> {
                 Step::Discard(length) => {
                     self.gate.discarded(length);
                     self.start += length;
-                    self.traffic.count(Event::Dropped);
+                    if !self.gate.is_dropping() {
+                        self.traffic.count(Event::Dropped);
+                    }
                 }
                 Step::Flip { mask } => {
                     self.buffer[self.start] ^= mask;
                     self.traffic.count(Event::Flipped);
                 }
                 Step::Replay(bytes) => {
-                    self.insert(&bytes).await.map_err(|_| Over::Broken)?;
+                    if self.insert(&bytes).await.is_err() {
+                        return self.sink_gone();
+                    }
                     self.traffic.count(Event::Replayed);
                 }
-                Step::Cut(cut) => return Err(Over::Cut(cut)),
+                Step::Cut(cut) => return Err(Over::Cut(self.dir, cut)),
                 Step::HalfClose => {
                     self.traffic.count_cut(Event::HalfClosed);
                     sockets::shut_down(self.sink);
@@ -141,11 +157,22 @@ impl<'a> Pump<'a> {
                     return self.swallow().await;
                 }
             }
+            let held = self.end - self.start + self.source.under_way();
             self.traffic
                 .flow(self.dir)
                 .held
-                .store((self.end - self.start) as u64, Ordering::Relaxed);
+                .store(held as u64, Ordering::Relaxed);
         }
+    }
+
+    /// The sink's peer has torn the connection. What it sent before is still for the other
+    /// direction to deliver; that one then says that the connection is broken.
+    fn sink_gone(&self) -> Result<(), Over> {
+        self.traffic
+            .flow(self.dir)
+            .sink_gone
+            .store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Reads behind what is held; sets `ended` at the end. Returns early when a late fault is due.
@@ -228,15 +255,20 @@ impl<'a> Pump<'a> {
         Ok(())
     }
 
-    /// Accounts for written bytes; lets the other direction and the timers have their turn now and then.
+    /// Accounts for written bytes; lets the other direction and the timers have their turn now and
+    /// then.
     async fn wrote(&mut self, bytes: usize) {
         if let Some(bucket) = &mut self.bucket {
             bucket.spend(bytes);
         }
         self.traffic.passed(self.dir, bytes);
-        self.since_yield += bytes;
-        if self.since_yield >= BUFFER_MAX || self.crumb != usize::MAX {
-            self.since_yield = 0;
+        self.since_yield.0 += bytes;
+        self.since_yield.1 += 1;
+        if self.since_yield.0 >= BUFFER_MAX
+            || self.since_yield.1 >= WRITES_MAX
+            || self.crumb != usize::MAX
+        {
+            self.since_yield = (0, 0);
             tokio::task::yield_now().await;
         }
     }
@@ -272,6 +304,14 @@ impl<'a> Pump<'a> {
 }
 
 impl Source<'_> {
+    /// Bytes that have been read from the socket and do not come out yet.
+    fn under_way(self) -> usize {
+        match self {
+            Self::Line(line) => line.len(),
+            Self::Socket(_) => 0,
+        }
+    }
+
     /// Dropping the future loses nothing.
     async fn read(self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -300,5 +340,7 @@ pub(crate) async fn at(time: Option<Instant>) {
 const BUFFER_START: usize = 8 << 10;
 /// Large enough that the proxy is not what limits 1 GB/s.
 const BUFFER_MAX: usize = 256 << 10;
+/// So many writes without a yield keep a timer waiting for less than its own grain.
+const WRITES_MAX: u32 = 32;
 /// An undecided frame header is held back whole, and a byte behind it must fit.
 const HELD_BACK_MAX: usize = 16;

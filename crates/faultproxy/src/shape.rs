@@ -1,4 +1,5 @@
-//! The always-on shape of a direction: how fast, how late and in what crumbs its bytes are passed on.
+//! The always-on shape of a direction: how fast, how late and in what crumbs its bytes are passed
+//! on.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
@@ -16,8 +17,8 @@ pub struct Shape {
     pub delay: Option<Delay>,
     /// Write in pieces of so many bytes, each a segment of its own as far as TCP_NODELAY goes.
     pub dribble: Option<NonZeroUsize>,
-    /// SO_RCVBUF towards the source and SO_SNDBUF towards the sink: keeps the kernel from hiding a throttle behind
-    /// megabytes of buffer. Linux doubles the number.
+    /// SO_RCVBUF towards the source and SO_SNDBUF towards the sink: keeps the kernel from hiding a
+    /// throttle behind megabytes of buffer. Linux doubles the number.
     pub socket_buffer: Option<NonZeroUsize>,
 }
 
@@ -63,8 +64,8 @@ impl Bucket {
         }
     }
 
-    /// The most that can be saved up: 50 ms, at least a byte. A pause of the whole process no longer than that does
-    /// not lower the rate.
+    /// The most that can be saved up: 50 ms, at least a byte. A pause of the whole process no
+    /// longer than that does not lower the rate.
     pub(crate) fn burst(&self) -> u64 {
         (self.rate.get() / 20).max(1)
     }

@@ -1,4 +1,5 @@
-//! What can be done with one real socket: connect it, reset it, wait until it has sent, starve it, drain it.
+//! What can be done with one real socket: connect it, reset it, wait until it has sent, starve it,
+//! drain it.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -8,8 +9,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Connects, with the buffers set in time for the window to be made from them. Dropped half-way, a connection that the
-/// other side has already is reset.
+/// Connects, with the buffers set in time for the window to be made from them. Dropped half-way, a
+/// connection that the other side has already is reset.
 pub(crate) async fn connect(addr: SocketAddr, receive: Size, send: Size) -> io::Result<TcpStream> {
     let socket = match addr {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -55,14 +56,16 @@ pub(crate) fn shut_down(stream: &TcpStream) {
 pub(crate) async fn sent(stream: &TcpStream) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    // "Writable" now means that nothing is left unsent. The socket is about to be closed, so it may stay so.
+    // "Writable" now means that nothing is left unsent. The socket is about to be closed, so it may
+    // stay so.
     if SockRef::from(stream).set_tcp_notsent_lowat(1).is_err() {
         return;
     }
     let _ = stream
         .async_io(Interest::WRITABLE, || {
             let mut fds = [PollFd::new(stream, PollFlags::OUT)];
-            // Tokio's readiness is from before the option was set; asking makes the kernel tell of the next change.
+            // Tokio's readiness is from before the option was set; asking makes the kernel tell of
+            // the next change.
             match poll(
                 &mut fds,
                 Some(&Timespec {
@@ -104,7 +107,8 @@ pub(crate) async fn closed(stream: &TcpStream) {
     loop {
         match stream.ready(Interest::READABLE).await {
             Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
-            // More unread bytes. Saying that a read would block makes tokio wait for the next change.
+            // More unread bytes. Saying that a read would block makes tokio wait for the next
+            // change.
             Ok(_) => {
                 _ = stream.try_io(Interest::READABLE, || {
                     Err::<(), _>(io::ErrorKind::WouldBlock.into())

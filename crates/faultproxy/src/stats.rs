@@ -1,7 +1,7 @@
 //! Counting: what the proxy has done so far, and what moves on one connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,17 +38,18 @@ pub struct Stats {
     pub cuts_half_close: u64,
     /// Directions black-holed.
     pub cuts_mute: u64,
-    /// Of all these cuts, those that hit a transfer: bytes had passed since the accept, and at the cut either some
-    /// were held (by the proxy, or unread in its sockets) or some had moved within the last 2 ms. Counts too few
-    /// rather than too many when the machine is busy.
+    /// Of all these cuts, those that hit a transfer: bytes had passed since the accept, and at the
+    /// cut either some were held (by the proxy, or unread in its sockets) or some had moved within
+    /// the last 2 ms. Counts too few rather than too many when the machine is busy.
     pub cuts_with_bytes_in_flight: u64,
     /// Bits inverted.
     pub flipped: u64,
     /// Replays made.
     pub replayed: u64,
-    /// Pieces left out; a drop that spans several reads counts several times.
+    /// Pieces left out.
     pub dropped: u64,
-    /// Directions with a fault at a frame whose bytes turned out to have no frames the proxy can see (TLS).
+    /// Directions with a fault at a frame whose bytes turned out to have no frames the proxy can
+    /// see (TLS).
     pub blind: u64,
     /// Bytes passed to the upstream.
     pub bytes_up: u64,
@@ -157,12 +158,15 @@ pub(crate) struct Flow {
     pub(crate) passed: AtomicU64,
     /// Read and not yet passed on.
     pub(crate) held: AtomicU64,
+    /// Whether the sink's peer has torn the connection.
+    pub(crate) sink_gone: AtomicBool,
 }
 
 impl Traffic {
-    pub(crate) fn new(counters: Arc<Counters>, start: Instant) -> Self {
+    pub(crate) fn new(ledger: Arc<Ledger>, connection: u64, start: Instant) -> Self {
         Self {
-            counters,
+            ledger,
+            connection,
             start,
             up: Flow::default(),
             down: Flow::default(),

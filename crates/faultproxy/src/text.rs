@@ -1,6 +1,7 @@
 //! Faults and configurations in words: what the command takes, and what a failure is replayed from.
 //!
-//! Every value prints as what parses into it again; a [`crate::Config`] prints as the command line that starts it.
+//! Every value prints as what parses into it again; a [`crate::Config`] prints as the command line
+//! that starts it.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -133,8 +134,8 @@ pub fn rate(text: &str) -> Result<NonZeroU64, ParseError> {
         .ok_or_else(|| ParseError::new(text, "a rate of at least 1 byte a second"))
 }
 
-/// Manners, separated by commas: `reset`, `fin`, `stall`, `blackhole`, `half`, `mute`, `flip`, `replay=N|frame`,
-/// `drop=N|frame`.
+/// Manners, separated by commas: `reset`, `fin`, `stall`, `blackhole`, `half`, `mute`, `flip`,
+/// `replay=N|frame`, `drop=N|frame`.
 pub fn manners(text: &str) -> Result<Vec<How>, ParseError> {
     text.split(',').map(str::parse).collect()
 }
@@ -189,7 +190,8 @@ impl FromStr for Cut {
     }
 }
 
-/// `life:2ms..9ms`, `byte:up:1000..2000`, `frame:down:3:type=4:after` (`before`, `inside=N`, `after`).
+/// `life:2ms..9ms`, `byte:up:1000..2000`, `frame:down:3:type=4:after` (`before`, `inside=N`,
+/// `after`).
 impl FromStr for When {
     type Err = ParseError;
 

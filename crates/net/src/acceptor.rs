@@ -345,9 +345,11 @@ impl AcceptedSession {
                 None => std::future::pending().await,
             }
         };
+        // In order, so that simulations repeat: our own word, then a link in the last moment.
         tokio::select! {
-            Some(arrival) = self.arrivals.recv() => Woken::Arrival(arrival),
+            biased;
             end = ended(&self.shared) => Woken::Ended(end),
+            Some(arrival) = self.arrivals.recv() => Woken::Arrival(arrival),
             () = expired => Woken::Expired,
         }
     }
@@ -397,10 +399,12 @@ impl AcceptedSession {
         let received = self.shared.lock().session.received();
         driver.queue(&HopFrame::Attached(tunnel, Attached { received }));
         self.announce(peer, &attach, links);
+        // In order, so that simulations repeat: the first two end this link, whatever it brings.
         let woken = tokio::select! {
-            driven = poll_fn(|cx| driver.poll_drive(cx)) => Woken::Driven(driven),
-            Some(newer) = self.arrivals.recv() => Woken::Arrival(newer),
+            biased;
             end = ended(&self.shared) => Woken::Ended(end),
+            Some(newer) = self.arrivals.recv() => Woken::Arrival(newer),
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => Woken::Driven(driven),
         };
         match woken {
             Woken::Driven(driven) => self.driven(driver, driven).await,

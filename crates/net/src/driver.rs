@@ -349,8 +349,14 @@ impl Driver {
         if self.keepalive.is_dead(clock.now()) {
             return Err(Stop::Lost(LostLink::Silent));
         }
-        let acks = self.shared.lock().session.poll_timeout();
-        let Some(at) = earliest(self.keepalive.poll_timeout(), acks) else {
+        let due = if self.wire.carrier.queued() < QUEUE_MAX {
+            let acks = self.shared.lock().session.poll_timeout();
+            earliest(self.keepalive.poll_timeout(), acks)
+        } else {
+            // What is due meanwhile goes out when the carrier takes bytes again, which wakes us.
+            Some(self.keepalive.dead_at())
+        };
+        let Some(at) = due else {
             return Ok(Poll::Pending);
         };
         Ok(self.alarm.poll_at(cx, clock.deadline(at)))

@@ -217,9 +217,10 @@ impl Running<'_> {
                     let slept = tokio::time::sleep_until(config.clock.deadline(at));
                     let shared = &self.opener.shared;
                     tokio::select! {
-                        () = slept => {}
+                        biased;
                         // Ending the session must not wait for the backoff.
                         end = ended(shared) => return Err(end),
+                        () = slept => {}
                     }
                 }
                 Ok(())
@@ -267,11 +268,12 @@ impl Running<'_> {
         self.announce();
         let began = self.opener.config.clock.now();
         let driven = tokio::select! {
-            driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
+            biased;
             end = ended(shared) => {
                 driver.leave(&HopFrame::Detach(TUNNEL), Close { code: 1001, reason: "ended" }).await;
                 return Err(end);
             }
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
         };
         let lived = self.opener.config.clock.now() - began;
         let progressed =

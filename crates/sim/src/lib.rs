@@ -8,4 +8,5 @@
 pub mod codec;
 pub mod draw;
 pub mod model;
+pub mod net;
 pub mod pair;

@@ -3,13 +3,28 @@
 use super::Complaint;
 use super::tree::{File, Tree};
 
-/// Sets of kinds of which each member is known in one place only: (enum, folder of its kinds).
-///
-/// The variants are read from `FOLDER/mod.rs`. `ENUM::Variant` may stand there and in the kind's
-/// own file, whose name begins the variant's: `tcp.rs` may name `Tcp` and `TcpListen`.
-const KINDS: &[(&str, &str)] = &[
-    ("EndpointSpec", "crates/agent/src/endpoint"),
-    ("Scheme", "crates/net/src/carrier"),
+/// A set of kinds of which each member is known in few places, so that adding one stays cheap.
+struct Kinds {
+    /// The enum whose variants are the kinds; they are read from the source.
+    name: &'static str,
+    /// Where the enum is defined.
+    home: &'static str,
+    /// The folder of the kinds' own files. Its `mod.rs` may name all kinds, another file those
+    /// whose names it begins: `tcp.rs` may name `Tcp` and `TcpListen`.
+    folder: &'static str,
+}
+
+const KINDS: &[Kinds] = &[
+    Kinds {
+        name: "EndpointSpec",
+        home: "crates/agent/src/endpoint/spec.rs",
+        folder: "crates/agent/src/endpoint",
+    },
+    Kinds {
+        name: "Scheme",
+        home: "crates/net/src/tcp.rs",
+        folder: "crates/net/src/carrier",
+    },
 ];
 
 /// Non-test lines beyond which a file probably has two jobs.
@@ -41,39 +56,57 @@ pub(super) fn headers(tree: &Tree) -> Vec<Complaint> {
         .collect()
 }
 
-/// A kind is known in its folder's mod.rs and in its own file, nowhere else.
+/// A kind is known where its enum is, in its folder's mod.rs and in its own file, nowhere else.
+/// Tests and examples may name kinds.
 pub(super) fn kinds(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    for (name, folder) in KINDS {
-        let home = format!("{folder}/mod.rs");
+    for kinds in KINDS {
+        let Kinds { name, home, .. } = kinds;
         let variants = tree
-            .file(&home)
+            .file(home)
             .map(|file| variants(&file.text, name))
             .unwrap_or_default();
-        for variant in variants {
+        if variants.is_empty() {
+            complaints.push(Complaint {
+                path: (*home).to_owned(),
+                line: 0,
+                what: format!(
+                    "no `enum {name}` here: say in xtask/src/tidy/rules.rs where it went"
+                ),
+            });
+        }
+        for variant in &variants {
             let needle = format!("{name}::{variant}");
-            let snake = snake_case(&variant);
-            for file in tree.rust().filter(|file| file.path != home) {
-                let stem = file
-                    .path
-                    .strip_prefix(folder)
-                    .and_then(|path| path.strip_prefix('/'))
-                    .and_then(|path| path.split(['/', '.']).next());
-                if stem.is_some_and(|stem| snake.starts_with(stem)) {
-                    continue;
-                }
-                for (line, text) in file.lines().filter(|(_, text)| has_word(text, &needle)) {
-                    let _ = text;
-                    complaints.push(complaint(
-                        file,
-                        line,
-                        &format!("{needle} belongs in {home} and the kind's own file: ask a method of {name}"),
-                    ));
+            let what =
+                format!("{needle} is for {home} and the kind's own file: ask a method of {name}");
+            for file in tree
+                .rust()
+                .filter(|file| !kinds.may_name(&file.path, variant))
+            {
+                let lines = file.lines().take(file.product_lines());
+                for (line, _) in lines.filter(|(_, text)| has_word(text, &needle)) {
+                    complaints.push(complaint(file, line, &what));
                 }
             }
         }
     }
     complaints
+}
+
+impl Kinds {
+    fn may_name(&self, path: &str, variant: &str) -> bool {
+        let stem = path
+            .strip_prefix(self.folder)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .and_then(|rest| rest.split(['/', '.']).next());
+        path == self.home
+            || is_example_or_test(path)
+            || stem.is_some_and(|stem| stem == "mod" || snake_case(variant).starts_with(stem))
+    }
+}
+
+fn is_example_or_test(path: &str) -> bool {
+    path.contains("/examples/") || path.contains("/tests/") || path.ends_with("/tests.rs")
 }
 
 /// Files keep to one job; a ratchet, not an absolute.
@@ -331,20 +364,29 @@ mod tests {
     #[test]
     fn a_kind_is_known_at_home_and_in_its_own_file_only() {
         let spec = "pub enum EndpointSpec {\n    /// A path.\n    File(PathBuf),\n    TcpListen {\n        Port: u16,\n    },\n}\n";
-        let home = "crates/agent/src/endpoint";
         let used = "match x {\n    EndpointSpec::TcpListen { .. } => 1,\n    EndpointSpec::Files => 2,\n}\n";
         let tree = tree(&[
-            (&format!("{home}/mod.rs"), spec),
-            (&format!("{home}/tcp.rs"), used),
-            (&format!("{home}/file.rs"), used),
+            ("crates/net/src/tcp.rs", "enum Scheme {\n    Ws,\n}\n"),
+            ("crates/agent/src/endpoint/spec.rs", spec),
+            ("crates/agent/src/endpoint/mod.rs", used),
+            ("crates/agent/src/endpoint/tcp.rs", used),
+            ("crates/agent/src/endpoint/file.rs", used),
+            ("crates/agent/tests/it.rs", used),
             ("crates/cli/src/main.rs", used),
         ]);
+        let expected = [
+            "crates/agent/src/endpoint/file.rs:2",
+            "crates/cli/src/main.rs:2",
+        ];
+        assert_eq!(places(&kinds(&tree)), expected);
+    }
+
+    #[test]
+    fn kinds_that_moved_are_missed() {
+        let tree = tree(&[("crates/net/src/tcp.rs", "enum Scheme {\n    Ws,\n}\n")]);
         assert_eq!(
             places(&kinds(&tree)),
-            [
-                format!("{home}/file.rs:2"),
-                "crates/cli/src/main.rs:2".to_owned()
-            ]
+            ["crates/agent/src/endpoint/spec.rs:0"]
         );
     }
 

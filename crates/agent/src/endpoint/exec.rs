@@ -390,3 +390,6 @@ impl<S: Source> Source for OutputSource<S> {
 pub const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 /// How long a dead child's stdout may be open and silent before it counts as ended.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

@@ -84,22 +84,27 @@ pub(super) fn reopen_pipe(_fd: BorrowedFd<'_>, _half: Half) -> io::Result<OwnedF
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Grows a pipe to [`PIPE_SIZE`], or as near to it as this user may; never shrinks it.
+/// Grows a pipe to [`PIPE_SIZE`], or as near to it as this user may; never shrinks it. Returns
+/// what it holds then.
 #[cfg(target_os = "linux")]
-pub(super) fn grow_pipe(fd: BorrowedFd<'_>) {
-    let Ok(now) = rustix::pipe::fcntl_getpipe_size(fd) else {
-        return;
-    };
+pub(super) fn grow_pipe(fd: BorrowedFd<'_>) -> usize {
+    let now = rustix::pipe::fcntl_getpipe_size(fd).unwrap_or(0);
     // Past their share (64 pipes of 1 MiB by default) users get EPERM; a smaller step may fit.
-    let mut size = PIPE_SIZE;
-    while size > now && rustix::pipe::fcntl_setpipe_size(fd, size).is_err() {
-        size /= 2;
+    let mut wanted = PIPE_SIZE;
+    while wanted > now {
+        if let Ok(granted) = rustix::pipe::fcntl_setpipe_size(fd, wanted) {
+            return granted;
+        }
+        wanted /= 2;
     }
+    now
 }
 
 /// Pipes elsewhere have the size they have.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn grow_pipe(_fd: BorrowedFd<'_>) {}
+pub(super) fn grow_pipe(_fd: BorrowedFd<'_>) -> usize {
+    0
+}
 
 /// Whether a read of `fd` would return at once: data, the end or an error.
 pub(super) fn is_readable_now(fd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -110,7 +115,12 @@ pub(super) fn is_readable_now(fd: BorrowedFd<'_>) -> io::Result<bool> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    Ok(poll(&mut fds, Some(&at_once))? > 0)
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(ready) => Ok(ready > 0),
+        // A signal came in between; the read will tell.
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Registers a descriptor with the runtime, whatever its flags are.

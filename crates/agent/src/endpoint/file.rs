@@ -191,3 +191,6 @@ impl Sink for Named<Box<dyn Sink>> {
 const FIFO_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// …and then less and less often: at most this long after its reader came.
 const FIFO_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

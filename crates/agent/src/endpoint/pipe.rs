@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -27,10 +28,10 @@ pub(super) struct PipeSource {
 impl PipeSource {
     /// Takes a reading end whose file description no other process shares.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        fd::grow_pipe(fd.as_fd());
+        let capacity = fd::grow_pipe(fd.as_fd());
         Ok(Self {
             receiver: Renewable::new(Receiver::from_owned_fd(fd)?),
-            pace: Pace::default(),
+            pace: Pace::new(capacity),
             is_drained: false,
         })
     }
@@ -39,14 +40,16 @@ impl PipeSource {
 impl Source for PipeSource {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.pace.poll_pause(cx));
+            if self.pace.poll_pause(cx).is_pending() {
+                self.receiver.park()?;
+                return Poll::Pending;
+            }
             let receiver = self.receiver.get()?;
             match receiver.poll_read_ready(cx) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => {
                     // What makes it ready next is news.
                     self.is_drained = false;
-                    self.pace.handle_empty();
                     self.receiver.handle_settled();
                     return Poll::Pending;
                 }
@@ -62,10 +65,7 @@ impl Source for PipeSource {
                 }
             });
             match look {
-                Ok(()) => {
-                    self.is_drained = false;
-                    self.pace.handle_more();
-                }
+                Ok(()) => self.is_drained = false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.receiver.handle_would_block()?;
                 }
@@ -90,13 +90,10 @@ impl Source for PipeSource {
                 Ok(len) => {
                     self.receiver.handle_settled();
                     self.is_drained = len < room;
-                    if self.is_drained {
-                        self.pace.handle_read(len);
-                    }
+                    self.pace.handle_read(Instant::now(), len, self.is_drained);
                     return Poll::Ready(Ok(len));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.pace.handle_empty();
                     self.receiver.handle_would_block()?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -167,29 +164,54 @@ impl Sink for PipeSink {
     }
 }
 
-/// A registered pipe end that is registered anew when its readiness has gone stale.
+/// A pipe end whose registration with the runtime can be given up and made anew.
 ///
-/// tokio never forgets that a pipe's other side was closed. A FIFO can be opened again by the next
-/// writer or reader, and would then be "ready" with nothing to read or no room to write, again and
-/// again in one poll. Two refusals in a row without a wait between them mean just that.
+/// Made anew when its readiness has gone stale: tokio never forgets that a pipe's other side was
+/// closed, but a FIFO can be opened again by the next writer or reader, and would then be "ready"
+/// with nothing to read or no room to write, again and again in one poll. Two refusals in a row
+/// without a wait between them mean just that.
+///
+/// Given up during a pause: each write to a registered pipe wakes the runtime, read or not.
 #[derive(Debug)]
 struct Renewable<T> {
-    end: Option<T>,
+    state: State<T>,
     refusals: u8,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Registered(T),
+    Parked(OwnedFd),
+    Closed,
 }
 
 impl<T: PipeEnd> Renewable<T> {
     fn new(end: T) -> Self {
         Self {
-            end: Some(end),
+            state: State::Registered(end),
             refusals: 0,
         }
     }
 
-    fn get(&self) -> io::Result<&T> {
-        self.end
-            .as_ref()
-            .ok_or_else(|| io::Error::other("used after it was closed"))
+    fn get(&mut self) -> io::Result<&T> {
+        if let State::Parked(_) = self.state
+            && let State::Parked(fd) = std::mem::replace(&mut self.state, State::Closed)
+        {
+            self.state = State::Registered(T::register(fd)?);
+        }
+        match &self.state {
+            State::Registered(end) => Ok(end),
+            State::Parked(_) | State::Closed => Err(io::Error::other("used after it was closed")),
+        }
+    }
+
+    fn park(&mut self) -> io::Result<()> {
+        if let State::Registered(_) = self.state
+            && let State::Registered(end) = std::mem::replace(&mut self.state, State::Closed)
+        {
+            self.state = State::Parked(end.unregister()?);
+        }
+        Ok(())
     }
 
     /// Bytes moved, or there is something to wait for.
@@ -201,28 +223,41 @@ impl<T: PipeEnd> Renewable<T> {
         self.refusals += 1;
         if self.refusals >= 2 {
             self.refusals = 0;
-            self.end = self.end.take().map(T::register_anew).transpose()?;
+            self.park()?;
         }
         Ok(())
     }
 
     fn close(&mut self) {
-        self.end = None;
+        self.state = State::Closed;
     }
 }
 
 trait PipeEnd: Sized {
-    fn register_anew(self) -> io::Result<Self>;
+    fn register(fd: OwnedFd) -> io::Result<Self>;
+
+    fn unregister(self) -> io::Result<OwnedFd>;
 }
 
 impl PipeEnd for Receiver {
-    fn register_anew(self) -> io::Result<Self> {
-        Self::from_owned_fd_unchecked(self.into_nonblocking_fd()?)
+    fn register(fd: OwnedFd) -> io::Result<Self> {
+        Self::from_owned_fd_unchecked(fd)
+    }
+
+    fn unregister(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
     }
 }
 
 impl PipeEnd for Sender {
-    fn register_anew(self) -> io::Result<Self> {
-        Self::from_owned_fd_unchecked(self.into_nonblocking_fd()?)
+    fn register(fd: OwnedFd) -> io::Result<Self> {
+        Self::from_owned_fd_unchecked(fd)
+    }
+
+    fn unregister(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

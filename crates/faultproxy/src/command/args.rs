@@ -40,8 +40,8 @@ pub struct Args {
     /// Any fault: life:A..B, byte:DIR:N or frame:DIR:K as above, then [@HOW,...]
     #[arg(long, value_name = "WHEN", value_parser = spec)]
     fault: Vec<Spec>,
-    /// What a fault that does not say it does; of several, each connection draws one: reset, fin, stall, blackhole,
-    /// half, mute, flip, replay=N|frame, drop=N|frame.
+    /// What a fault that does not say it does; of several, each connection draws one: reset, fin,
+    /// stall, blackhole, half, mute, flip, replay=N|frame, drop=N|frame.
     #[arg(long, value_name = "HOW,...", default_value = "reset", value_parser = manners)]
     how: Manners,
     /// Give each connection all faults, or one of them.
@@ -79,7 +79,8 @@ pub struct Args {
     #[arg(long, value_name = "[DIR=]SIZE", value_parser = |s: &str| directed(s, text::non_zero))]
     socket_buffer: Vec<Directed<std::num::NonZeroUsize>>,
 
-    /// Take control lines from stdin (its end then ends the proxy) or from a Unix socket made at this path.
+    /// Take control lines from stdin (its end then ends the proxy) or from a Unix socket made at
+    /// this path.
     #[arg(long, value_name = "stdin|PATH")]
     pub(super) control: Option<PathBuf>,
     /// At the end print on stderr what each connection was given and what happened to it.

@@ -328,6 +328,29 @@ async fn a_peers_reset_is_passed_on_behind_its_data() {
     .await;
 }
 
+/// Writing to a torn connection fails at once; what its peer sent before is still there to be read.
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_does_not_lose_what_the_peer_sent_before_its_reset() {
+    let Link {
+        proxy,
+        mut client,
+        mut server,
+        ..
+    } = Link::new(|_| {}).await;
+    client.write_all(b"unread").await.unwrap();
+    until(&proxy, |stats| stats.bytes_up == 6).await;
+    proxy.pause(true);
+    tokio::task::yield_now().await;
+    server.write_all(b"last words").await.unwrap();
+    // With bytes unread this is a reset.
+    drop(server);
+    client.write_all(b"too late").await.unwrap();
+    proxy.pause(false);
+    let at_client = read_all(&mut client).await;
+    assert_eq!(at_client, (b"last words".to_vec(), Ended::Reset));
+    assert_eq!(until(&proxy, |stats| stats.live == 0).await.broken, 1);
+}
+
 #[tokio::test]
 async fn a_plan_without_sense_does_not_start() {
     let mut config = farpipe_faultproxy::Config::new("127.0.0.1:1".parse().unwrap());

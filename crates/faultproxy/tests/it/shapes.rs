@@ -3,7 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
-use farpipe_faultproxy::{Config, Delay, Dir, Shape};
+use farpipe_faultproxy::{Config, Cut, Delay, Dir, Plan, Shape, When};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -137,6 +137,30 @@ async fn a_delay_does_not_lower_the_rate() {
         took >= Duration::from_millis(500) && took < Duration::from_millis(1500),
         "{took:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_behind_a_delay_counts_the_bytes_that_arrive() {
+    let when = When::Byte {
+        dir: Dir::Up,
+        at: 100_000..=100_000,
+    };
+    let link = Link::new(|config| {
+        config.plan = Plan::of(when, Cut::Fin);
+        config.up.delay = Some(Delay::new(Duration::from_secs(1), Duration::ZERO));
+    });
+    let Link {
+        mut client,
+        mut server,
+        proxy: _proxy,
+        ..
+    } = link.await;
+    let sent = pattern(150_000);
+    let start = Instant::now();
+    let (wrote, arrived) = tokio::join!(client.write_all(&sent), read_all(&mut server));
+    wrote.unwrap();
+    assert!(arrived == (sent[..100_000].to_vec(), Ended::Fin));
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]

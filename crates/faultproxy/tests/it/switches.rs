@@ -51,7 +51,7 @@ async fn cut_all_ends_a_stall() {
 #[tokio::test(start_paused = true)]
 async fn a_black_hole_takes_old_and_new_connections_until_it_is_off() {
     let Link {
-        mut proxy,
+        proxy,
         upstream,
         mut client,
         mut server,
@@ -92,11 +92,22 @@ async fn a_pause_loses_nothing() {
     assert_eq!((bytes.len(), ended), (written, Ended::Fin));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_connection_made_during_a_pause_moves_nothing_until_its_end() {
+    let (proxy, upstream) = proxy(|_| {}).await;
+    proxy.pause(true);
+    let (mut client, mut server) = connect(&proxy, &upstream).await;
+    client.write_all(b"later").await.unwrap();
+    assert_silent(&mut server).await;
+    proxy.pause(false);
+    assert_eq!(read(&mut server, 5).await, b"later");
+}
+
 #[tokio::test]
 async fn while_refusing_connects_are_refused_and_the_port_stays_ours() {
     within(async {
         let Link {
-            mut proxy,
+            proxy,
             upstream,
             mut client,
             mut server,

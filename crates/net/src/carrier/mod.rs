@@ -80,12 +80,15 @@ pub trait Carrier: Send + std::fmt::Debug {
     /// queues by looking at [`Carrier::queued`].
     fn queue(&mut self, message: &[u8]);
 
-    /// Bytes queued and not yet handed to the transport.
+    /// Bytes queued and not yet handed to the transport, with the answers the carrier owes; zero
+    /// when a flush has nothing to do.
     fn queued(&self) -> usize;
 
     /// Writes one message made of `header` and the segment's data, and whatever was queued before
     /// it. Until it is ready, call it again with the same arguments and send nothing else: the
-    /// message is half written. Later calls to [`Carrier::queue`] line up behind it.
+    /// message is half written. Later calls to [`Carrier::queue`] line up behind it. Meanwhile what
+    /// has arrived of it may be trimmed from the segment; nothing may be appended. A message that
+    /// is half written when the neighbour closes may be finished; a new one may not be begun.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -93,7 +96,7 @@ pub trait Carrier: Send + std::fmt::Debug {
         segment: &mut Segment,
     ) -> Poll<Result<(), CarrierError>>;
 
-    /// Writes all that is queued.
+    /// Writes all that is queued. Not while a message is half written: that needs its segment.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CarrierError>>;
 
     /// The next piece of an incoming message. Large reads go into slots of `pool`.

@@ -137,7 +137,9 @@ impl Keepalive {
         now >= self.dead_at()
     }
 
-    fn dead_at(&self) -> Instant {
+    /// When the link is dead if nothing is heard until then.
+    #[must_use]
+    pub fn dead_at(&self) -> Instant {
         // Beats shorten while silent; what was promised at the last sign of life holds.
         self.last_heard + self.base.max(self.beat) * HEARTBEAT_SILENT_MAX
     }

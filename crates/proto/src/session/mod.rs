@@ -754,8 +754,9 @@ impl Session {
         if self.opening_over && self.config.side == Side::Acceptor {
             return Err(SessionError::Protocol("OPEN after the last stream"));
         }
-        // Refused streams stay until the peer has heard of it; an honest one soon has.
-        if self.streams.len() >= self.config.streams_max.saturating_mul(2) {
+        // Refused streams stay until the peer has heard of it; an honest one opens no more than its
+        // own limit until then.
+        if self.streams.len() >= self.config.streams_max.saturating_add(STREAMS_MAX) {
             return Err(SessionError::Flow("more streams than allowed"));
         }
         self.peer_highest = id.0;
@@ -840,7 +841,7 @@ impl Session {
         for stream in self.streams.values() {
             stream.assert_invariants();
         }
-        assert!(self.streams.len() <= self.config.streams_max.saturating_mul(2));
+        assert!(self.streams.len() <= self.config.streams_max.saturating_add(STREAMS_MAX));
         assert!(self.outgoing.numbered() <= OFFSET_MAX);
         assert!(
             self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,

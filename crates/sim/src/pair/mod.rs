@@ -24,7 +24,7 @@ use peer::TUNNEL;
 use wire::{Inbound, Wire};
 
 /// The way bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// From the opener to the acceptor.
     Up,
@@ -249,6 +249,19 @@ impl Pair {
         }
     }
 
+    /// Nothing breaks from now on: no link has a place where it will, and if there is none, the
+    /// opener dials at once.
+    pub fn heal(&mut self) {
+        for link in self.links.values_mut() {
+            link.up.cut_after(u64::MAX);
+            link.down.cut_after(u64::MAX);
+        }
+        self.dial = None;
+        if self.opener_link.is_none() {
+            self.dial();
+        }
+    }
+
     /// The opener leaves its link without a word. What it sent still arrives, and the acceptor
     /// notices nothing until it is attached again.
     pub fn abandon(&mut self) {
@@ -468,7 +481,7 @@ impl Pair {
                 TUNNEL,
                 Refused {
                     code: RefuseCode::Fenced as u32,
-                    is_final: true,
+                    is_final: false,
                     message: "a newer attach is known".to_owned(),
                 },
             )

@@ -136,7 +136,7 @@ enum Ended {
 struct Closing {
     /// The closing message, ours or the answer to the neighbour's, was put into the outbox.
     queued: bool,
-    /// Nothing more can or will be written before the shutdown.
+    /// It was written, or cannot be.
     flushed: bool,
     /// Writing was shut down.
     shut: bool,
@@ -253,20 +253,18 @@ where
 
     /// The writing half of closing: whatever is queued, the closing message, shutdown.
     fn poll_close_writing(&mut self, cx: &mut Context<'_>) {
-        if !self.closing.flushed {
-            // A closing message cannot be put into the middle of another; and a transport that
-            // takes no more bytes may still have the neighbour's last words for us.
-            let over = self.outbox.is_half_sent()
-                || match self.outbox.poll_flush(cx, &mut self.stream) {
-                    Poll::Pending => return,
-                    Poll::Ready(_) => true,
-                };
-            self.closing.flushed = over;
+        // Nothing can be put into the middle of a message; it stays cut.
+        let cut = self.outbox.is_half_sent();
+        if !self.closing.flushed && !cut {
+            // A transport that takes no more bytes may still have the neighbour's last words.
+            if self.outbox.poll_flush(cx, &mut self.stream).is_pending() {
+                return;
+            }
+            self.closing.flushed = true;
         }
         // Some proxies take a half-closed connection for a dead one and drop what the other side
         // still has to say, so writing is shut down only when the neighbour has said all.
-        let alone = self.ended.is_some() || self.outbox.is_half_sent();
-        if !self.closing.shut && alone {
+        if !self.closing.shut && (self.ended.is_some() || cut) {
             // Failing means that the neighbour is gone already.
             self.closing.shut = Pin::new(&mut self.stream).poll_shutdown(cx).is_ready();
         }
@@ -366,9 +364,7 @@ where
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, close: Close) -> Poll<Result<(), CarrierError>> {
-        if !self.outbox.is_half_sent() {
-            self.queue_close(close.code, close.reason);
-        }
+        self.queue_close(close.code, close.reason);
         // Before reading, so that what was queued leaves even if the neighbour is gone; and after
         // it, because the neighbour's closing message allows the shutdown.
         self.poll_close_writing(cx);

@@ -300,6 +300,50 @@ fn a_close_hears_last_words_of_one_who_takes_none() {
         .expect("the other side closed cleanly");
 }
 
+#[test]
+fn a_close_writes_nothing_into_a_half_sent_message() {
+    let mut script = Script::ending([]);
+    script.room = 50;
+    let mut carrier = client(script);
+    assert!(send(&mut carrier, &mut segment(90)).is_none());
+    carrier.queue(b"behind");
+    carrier.transport_mut().room = usize::MAX;
+    close(&mut carrier, NORMAL)
+        .expect("it ends")
+        .expect_err("the other side was cut off");
+    let script = carrier.transport();
+    assert!(script.written.len() == 50 && script.shut);
+}
+
+#[test]
+fn what_a_violator_still_sends_is_drained() {
+    // Closing with unread bytes would reset the connection, and our reason would be lost.
+    let mut script = Script::ending([&[0xFF; 2][..], &[0; 100_000]].concat());
+    script.read_max = 1_000;
+    let mut carrier = client(script);
+    recv(&mut carrier, &mut pool())
+        .expect("at once")
+        .expect_err("a violation");
+    close(&mut carrier, NORMAL)
+        .expect("it ends")
+        .expect("it was told");
+    assert!(carrier.transport().incoming.is_empty());
+}
+
+#[test]
+fn nothing_is_sent_behind_our_own_close() {
+    let mut carrier = client(Script::new([]));
+    assert!(close(&mut carrier, NORMAL).is_none());
+    let closing = carrier.transport().written.len();
+    carrier.queue(b"late");
+    let error = send(&mut carrier, &mut segment(9))
+        .expect("at once")
+        .expect_err("too late");
+    assert!(matches!(error, CarrierError::Io(_)), "{error}");
+    assert!(close(&mut carrier, NORMAL).is_none());
+    assert_eq!(carrier.transport().written.len(), closing);
+}
+
 const NORMAL: Close = Close {
     code: 1000,
     reason: "",

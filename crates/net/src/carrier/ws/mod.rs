@@ -175,7 +175,6 @@ impl WsFraming {
         self.reading = if header.opcode == Opcode::Binary && header.fin {
             Reading::Whole { first: true, len }
         } else {
-            self.fragments.get_or_insert_default();
             Reading::Fragment { fin: header.fin }
         };
         Ok(())

@@ -2,15 +2,22 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
-use bytes::Buf;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::super::{MaskKeys, RandomKeys, Role, WsCarrier, WsFraming};
 use super::SUBPROTOCOL;
 use super::error::{StatusAnswer, UpgradeError, printable};
 use super::head::{self, Lines};
 use crate::carrier::framed::Framed;
+
+/// Longest text of an answer that is read for its first line.
+const TEXT_MAX: usize = 1 << 10;
+
+/// How long to wait for it: the answer itself is there already.
+const TEXT_TIME: Duration = Duration::from_secs(1);
 
 /// What a client asks for.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +63,13 @@ where
     stream.write_all(encode(request, &key)?.as_bytes()).await?;
     stream.flush().await?;
     let (mut buf, len) = head::read(&mut stream, is_like_answer).await?;
-    check_answer(&buf[..len], &key)?;
-    buf.advance(len);
+    let head = buf.split_to(len);
+    if let Err(mut error) = check_answer(&head, &key) {
+        if let UpgradeError::Status(answer) = &mut error {
+            answer.text = read_text(&mut stream, buf, text_len(&head)).await;
+        }
+        return Err(error);
+    }
     Ok(Framed::new(stream, WsFraming::new(Role::Client(keys)), buf))
 }
 
@@ -136,6 +148,39 @@ fn check_answer(head: &[u8], key: &str) -> Result<(), UpgradeError> {
     }
 }
 
+/// How long the text of an answer is, if it is worth reading.
+fn text_len(head: &[u8]) -> usize {
+    let mut lines = head::no_lines();
+    let mut answer = httparse::Response::new(&mut lines);
+    if !answer.parse(head).is_ok_and(|parsed| parsed.is_complete()) {
+        return 0;
+    }
+    let plain = head::only(answer.headers, "Content-Type")
+        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"text/plain"));
+    head::only(answer.headers, "Content-Length")
+        .filter(|_| plain)
+        .and_then(|len| std::str::from_utf8(len).ok()?.parse().ok())
+        .filter(|len| *len <= TEXT_MAX)
+        .unwrap_or_default()
+}
+
+/// The first line of a text of `len` bytes that begins with `buf`, if it comes in time.
+async fn read_text<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut buf: BytesMut,
+    len: usize,
+) -> Option<String> {
+    let reading = async {
+        while buf.len() < len && stream.read_buf(&mut buf).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // A text that broke off is better than none.
+    let _ = tokio::time::timeout(TEXT_TIME, reading).await;
+    let text = buf.get(..len).unwrap_or(&buf);
+    let line = text.split(|byte| *byte == b'\n').next()?.trim_ascii();
+    (!line.is_empty()).then(|| printable(line))
+}
+
 fn status(code: u16, reason: &str, lines: &Lines<'_>) -> StatusAnswer {
     let redirect = matches!(code, 301 | 302 | 307 | 308);
     StatusAnswer {
@@ -145,6 +190,7 @@ fn status(code: u16, reason: &str, lines: &Lines<'_>) -> StatusAnswer {
             .next()
             .filter(|_| redirect)
             .map(printable),
+        text: None,
         from_proxy: matches!(code, 502..=504) || head::values(lines, "Via").next().is_some(),
     }
 }

@@ -70,6 +70,9 @@ pub struct StatusAnswer {
     pub reason: String,
     /// Where it says to go instead (301, 302, 307, 308), escaped.
     pub location: Option<String>,
+    /// The first line of its text, escaped, if it is short and plain: what a farpipe that refuses
+    /// says there helps most.
+    pub text: Option<String>,
     /// Whether a proxy on the way probably answered, not the server: by a `Via` header or a status
     /// that says "what is behind me does not answer".
     pub from_proxy: bool,
@@ -107,12 +110,16 @@ impl fmt::Display for StatusAnswer {
             write!(f, " {}", self.reason)?;
         }
         match &self.location {
-            Some(location) => write!(f, " and says to go to {location}; give that URL instead"),
+            Some(location) => write!(f, " and says to go to {location}; give that URL instead")?,
             None if self.from_proxy && self.code >= 500 => {
-                write!(f, "; what is behind it does not answer")
+                f.write_str("; what is behind it does not answer")?;
             }
-            None => write!(f, " instead of upgrading to WebSocket"),
+            None => f.write_str(" instead of upgrading to WebSocket")?,
         }
+        if let Some(text) = &self.text {
+            write!(f, ": {text}")?;
+        }
+        Ok(())
     }
 }
 

@@ -213,6 +213,43 @@ async fn each_answer_that_is_no_upgrade_is_told_in_one_line() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_first_line_of_a_plain_text_is_told_too() {
+    let answer = |kind: &str, len: usize, text: &str| {
+        format!("HTTP/1.1 400 No\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\r\n{text}")
+    };
+    let before = "the server answered HTTP 400 No instead of upgrading to WebSocket";
+    let table = [
+        (
+            answer("text/plain; charset=utf-8", 9, "One.\nTwo."),
+            ": One.",
+        ),
+        (answer("Text/Plain", 4, "One.garbage"), ": One."),
+        (answer("text/plain", 400, "cut"), ": cut"),
+        (answer("text/plain", 6, "\x1b[2J\r\n"), ": \\x1b[2J"),
+        (answer("text/plain", 0, "x"), ""),
+        (answer("text/plain", 5_000, "x"), ""),
+        (answer("text/html", 4, "One."), ""),
+    ];
+    for (answer, words) in table {
+        let error = ask_and_get(&answer).await;
+        assert_eq!(error.to_string(), format!("{before}{words}"));
+        // It may also come late, or never.
+        let mut script = Script::new(answer).dribbling();
+        let error = ask(&mut script).await.expect_err("it is no upgrade");
+        assert_eq!(error.to_string(), format!("{before}{words}"));
+    }
+    let (near, far) = tokio::io::duplex(1_000);
+    let request = Request {
+        headers: &[("Origin", "x")],
+        ..REQUEST
+    };
+    let (asked, _) = tokio::join!(connect(near, request), accept(far));
+    let words = "the server answered HTTP 403 Forbidden instead of upgrading to WebSocket: \
+                 This is a farpipe endpoint: web pages are not served here.";
+    assert_eq!(asked.expect_err("refused").to_string(), words);
+}
+
 #[tokio::test]
 async fn a_wrong_101_is_no_farpipe() {
     let without = |line: &str, instead: &str| {

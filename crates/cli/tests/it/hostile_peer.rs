@@ -1,0 +1,525 @@
+//! A peer that breaks the protocol, against `listen`: it is told why, and what was begun fails.
+
+use farpipe_proto::link::Prover as _;
+use farpipe_proto::wire::control::{Abort, AbortCode, Auth, Exit, Hello, Open};
+use farpipe_proto::wire::hop::HopFrame;
+use farpipe_proto::wire::id::{StreamId, TunnelId};
+use farpipe_proto::wire::inner::InnerFrame;
+
+use crate::support::peer::{Heard, KEY, Peer, STREAM, TUNNEL, bytes_frame};
+use crate::support::{Ended, Host, Listener};
+
+/// Someone who fails in the handshake is told why, and the one-shot listener waits on.
+#[track_caller]
+fn handshake_fails(act: impl FnOnce(&Host, &mut Peer), told: &str) {
+    let host = Host::new();
+    host.secret();
+    let listener = host.listen("fp").start_listening();
+    let mut peer = Peer::dial(listener.addr());
+    act(&host, &mut peer);
+    assert_eq!(peer.refusal(), told);
+    peer.hang_up();
+    serves_the_next(&host, listener);
+}
+
+/// The same where nothing can be said to the peer.
+#[track_caller]
+fn handshake_is_cut(act: impl FnOnce(&Host, &mut Peer)) {
+    let host = Host::new();
+    host.secret();
+    let listener = host.listen("fp").start_listening();
+    let mut peer = Peer::dial(listener.addr());
+    act(&host, &mut peer);
+    assert_eq!(peer.hear_frame(), Heard::Closed);
+    peer.hang_up();
+    serves_the_next(&host, listener);
+}
+
+#[track_caller]
+fn serves_the_next(host: &Host, listener: Listener) {
+    host.connect(listener.url()).input("unharmed").run().exits(0);
+    listener.end().exits(0).printed("unharmed").says("listening on fp://127.0.0.1:PORT");
+}
+
+/// Someone who breaks the protocol of a session is told why, and the session fails with 125.
+#[track_caller]
+fn session_fails(act: impl FnOnce(&mut Peer), why: &str) -> Ended {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    act(&mut peer);
+    assert_eq!(peer.refusal(), why);
+    peer.hang_up();
+    let ended = listener.end().exits(125);
+    assert_eq!(
+        ended.said(),
+        format!("listening on fp://127.0.0.1:PORT\nfarpipe: {why}\n")
+    );
+    ended
+}
+
+fn broken(why: &str) -> String {
+    format!("the other side broke the protocol: {why}")
+}
+
+fn ignored(why: &str) -> String {
+    format!("the other side ignores the limits: {why}")
+}
+
+fn hello(change: impl FnOnce(&mut Hello)) -> HopFrame {
+    let mut hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        nonce: vec![1; 32],
+        software: "a test".to_owned(),
+        wants_proof: true,
+        ..Hello::default()
+    };
+    change(&mut hello);
+    HopFrame::Hello(hello)
+}
+
+// ---- the handshake ------------------------------------------------------------------------------
+
+#[test]
+fn p2_another_protocol_version_is_named_with_both_ranges() {
+    let hello = hello(|hello| {
+        hello.version_min = 7;
+        hello.version_max = 9;
+        hello.software = "farpipe \x1b[2J9.0".to_owned();
+    });
+    handshake_fails(
+        |_, peer| peer.send(&hello),
+        "no common protocol version: this side (farpipe 0.1.0) speaks 1 to 1, the other (farpipe \
+         \u{fffd}[2J9.0) 7 to 9",
+    );
+}
+
+#[test]
+fn p2_frames_out_of_order_are_refused() {
+    handshake_fails(
+        |_, peer| peer.attach(|_| {}),
+        "a handshake frame out of order",
+    );
+    handshake_fails(
+        |_, peer| {
+            peer.send(&hello(|_| {}));
+            peer.hear_frame();
+            peer.attach(|_| {});
+        },
+        "a handshake frame out of order",
+    );
+    handshake_fails(
+        |host, peer| {
+            peer.introduce(host);
+            peer.send(&HopFrame::Ping(1));
+        },
+        "no ATTACH after the handshake",
+    );
+    handshake_fails(
+        |host, peer| {
+            peer.introduce(host);
+            peer.data("early");
+        },
+        "DATA before the handshake was over",
+    );
+}
+
+#[test]
+fn p2_a_short_nonce_is_refused() {
+    handshake_fails(
+        |_, peer| peer.send(&hello(|hello| hello.nonce.truncate(31))),
+        "HELLO without a nonce of 32 bytes",
+    );
+}
+
+#[test]
+fn a_peer_without_the_secret_is_refused() {
+    const TOLD: &str = "the loopback secret was not proven; both sides must run as the same user";
+    handshake_fails(
+        |_, peer| {
+            peer.send(&hello(|_| {}));
+            peer.hear_frame();
+            peer.send(&HopFrame::Auth(Auth { proof: vec![0; 32] }));
+        },
+        TOLD,
+    );
+    handshake_fails(
+        |_, peer| peer.send(&hello(|hello| hello.wants_proof = false)),
+        "this side asks for the loopback secret",
+    );
+    // The accepting side's own proof, sent back.
+    handshake_fails(
+        |_, peer| {
+            peer.send(&hello(|_| {}));
+            let Heard::Frame(HopFrame::Welcome(welcome)) = peer.hear_frame() else {
+                panic!("no WELCOME");
+            };
+            peer.send(&HopFrame::Auth(Auth { proof: welcome.proof }));
+        },
+        TOLD,
+    );
+    // A proof for another connection's nonces.
+    handshake_fails(
+        |host, peer| {
+            peer.send(&hello(|_| {}));
+            peer.hear_frame();
+            let label = "farpipe loopback, dialling side";
+            let proof = host.secret().prove(label, &[1; 32], &[3; 32]).to_vec();
+            peer.send(&HopFrame::Auth(Auth { proof }));
+        },
+        TOLD,
+    );
+}
+
+#[test]
+fn p2_malformed_and_unknown_frames_are_refused() {
+    let cases: [&[u8]; 5] = [
+        // Shorter than a header; unknown; no protobuf; of a tunnel but for the link; reserved.
+        &[0x01, 0, 0],
+        &[0x7f, 0, 0, 0, 0],
+        &[0x01, 0, 0, 0, 0, 0xff, 0xff],
+        &[0x01, 0, 0, 0, 1],
+        &[0x0d, 0, 0, 0, 0],
+    ];
+    for case in cases {
+        handshake_fails(|_, peer| peer.message(case), "a malformed frame");
+    }
+}
+
+#[test]
+fn p1_an_oversized_frame_is_refused_from_its_header_alone() {
+    // One byte beyond a control frame's limit; nothing of it but the header is ever sent.
+    handshake_fails(
+        |_, peer| {
+            peer.raw((16 * 1024 + 1u32).to_be_bytes());
+            peer.raw([0x01, 0, 0, 0, 0]);
+        },
+        "a malformed frame",
+    );
+    // Beyond any message's limit: the carrier itself ends.
+    for len in [1024 * 1024 + 65, u32::MAX - 1] {
+        handshake_is_cut(|_, peer| peer.raw(len.to_be_bytes()));
+    }
+}
+
+#[test]
+fn optional_frames_are_skipped() {
+    let host = Host::new();
+    let listener = host.listen("fp").start_listening();
+    let mut peer = Peer::dial(listener.addr());
+    peer.message([0x80, 0, 0, 0, 0, 1, 2, 3]);
+    peer.introduce(&host);
+    peer.message([0xff, 0, 0, 0, 9]);
+    peer.attach(|_| {});
+    assert!(matches!(peer.hear_frame(), Heard::Frame(HopFrame::Attached(TUNNEL, _))));
+}
+
+#[test]
+fn n11_an_attach_that_cannot_be_granted_is_refused() {
+    handshake_fails(
+        |host, peer| {
+            peer.introduce(host);
+            peer.attach(|attach| attach.key.truncate(5));
+        },
+        "a key of 32 bytes is wanted",
+    );
+    handshake_fails(
+        |host, peer| {
+            peer.introduce(host);
+            peer.attach(|attach| attach.established = true);
+        },
+        "this session is not known here (any more): it ended, was given up, or this is another \
+         process than before",
+    );
+    handshake_fails(
+        |host, peer| {
+            peer.introduce(host);
+            peer.attach(|attach| attach.age_ms = 3_600_000);
+        },
+        "this process is younger than the request: whether it was carried out before is not known",
+    );
+}
+
+#[test]
+fn n10_an_attach_that_is_not_newer_is_fenced() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut first = Peer::attached(&host, listener.addr());
+    let mut second = Peer::dial(listener.addr());
+    second.introduce(&host);
+    second.attach(|attach| attach.established = true);
+    assert_eq!(second.refusal(), "a newer connection of this session is known");
+    // The first one goes on.
+    first.open();
+    first.bytes(STREAM, b"still here");
+    listener.stdout_until(10);
+}
+
+#[test]
+fn n10_a_newer_attach_takes_over_and_no_byte_comes_twice() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut first = Peer::attached(&host, listener.addr());
+    first.open();
+    first.bytes(STREAM, b"one ");
+    listener.stdout_until(4);
+    let mut second = Peer::dial(listener.addr());
+    second.introduce(&host);
+    second.attach(|attach| {
+        attach.established = true;
+        attach.epoch = 2;
+    });
+    let Heard::Frame(HopFrame::Attached(_, attached)) = second.hear_frame() else {
+        panic!("no ATTACHED");
+    };
+    assert_eq!(attached.received, first.offset);
+    // What the older one still says is not heard any more.
+    first.bytes(STREAM, b"lost ");
+    // All is sent again from the start: the repeat is not delivered again.
+    second.open();
+    second.bytes(STREAM, b"one ");
+    second.bytes(STREAM, b"two");
+    assert_eq!(listener.stdout_until(7), b"one two");
+}
+
+#[test]
+fn n12_a_resume_at_an_impossible_offset_ends_the_session() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    Peer::attached(&host, listener.addr()).hang_up();
+    let mut peer = Peer::dial(listener.addr());
+    peer.introduce(&host);
+    peer.attach(|attach| {
+        attach.established = true;
+        attach.epoch = 2;
+        attach.received = 1_000_000;
+    });
+    let told = peer.refusal();
+    let expected = "cannot resume: the other side has bytes up to 1000000, but 0 to 0 is what it can have";
+    assert_eq!(told, expected);
+    listener.end().exits(125).says(&format!("listening on fp://127.0.0.1:PORT\nfarpipe: {expected}"));
+}
+
+#[test]
+fn n11_another_key_is_another_session_and_the_first_one_stays() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut first = Peer::attached(&host, listener.addr());
+    let mut other = Peer::dial(listener.addr());
+    other.introduce(&host);
+    other.attach(|attach| attach.key = vec![8; 32]);
+    assert_eq!(
+        other.refusal(),
+        "busy: this one-shot listener serves another session (use --keep for many)"
+    );
+    assert_ne!(KEY, [8; 32]);
+    first.open();
+    first.bytes(STREAM, b"first");
+    listener.stdout_until(5);
+}
+
+// ---- the session --------------------------------------------------------------------------------
+
+#[test]
+fn p2_a_second_handshake_ends_the_session() {
+    session_fails(|peer| peer.send(&hello(|_| {})), &broken("a second handshake"));
+}
+
+#[test]
+fn p11_an_acknowledgement_of_what_was_never_sent_ends_the_session() {
+    session_fails(
+        |peer| peer.send(&HopFrame::Ack(TUNNEL, 77)),
+        "the other side has bytes up to 77, but 0 to 0 is what it can have",
+    );
+}
+
+#[test]
+fn p11_a_gap_ends_the_connection_and_the_session_can_go_on() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut first = Peer::attached(&host, listener.addr());
+    first.open();
+    first.bytes(STREAM, b"one ");
+    listener.stdout_until(4);
+    let offset = first.offset;
+    first.data_at(offset + 1, "gap");
+    assert_eq!(first.hear_frame(), Heard::Closed);
+    let mut second = Peer::dial(listener.addr());
+    second.introduce(&host);
+    second.attach(|attach| {
+        attach.established = true;
+        attach.epoch = 2;
+    });
+    assert!(matches!(second.hear_frame(), Heard::Frame(HopFrame::Attached(..))));
+    second.offset = offset;
+    second.bytes(STREAM, b"two");
+    assert_eq!(listener.stdout_until(7), b"one two");
+}
+
+#[test]
+fn p11_a_repeat_is_trimmed() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.open();
+    let offset = peer.offset;
+    peer.bytes(STREAM, b"one ");
+    peer.offset = offset;
+    peer.bytes(STREAM, b"one ");
+    peer.offset = offset;
+    // Begins with the repeat and goes on behind it.
+    peer.data([bytes_frame(STREAM, b"one "), bytes_frame(STREAM, b"two")].concat());
+    assert_eq!(listener.stdout_until(7), b"one two");
+}
+
+#[test]
+fn p3_stream_ids_used_twice_or_of_the_wrong_side_end_the_session() {
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.open();
+        },
+        &broken("a stream id used twice or going down"),
+    );
+    session_fails(
+        |peer| {
+            peer.inner(StreamId(9), &InnerFrame::Open(Open::default()));
+            peer.open();
+        },
+        &broken("a stream id used twice or going down"),
+    );
+    session_fails(
+        |peer| peer.inner(StreamId(2), &InnerFrame::Open(Open::default())),
+        &broken("a stream id of the wrong side"),
+    );
+    session_fails(
+        |peer| peer.bytes(StreamId(5), b"x"),
+        &broken("bytes for a stream that is not open"),
+    );
+    session_fails(
+        |peer| peer.inner(StreamId(5), &InnerFrame::Fin(0)),
+        &broken("a frame for a stream never opened"),
+    );
+}
+
+#[test]
+fn p5_data_beyond_credit_ends_the_session() {
+    session_fails(
+        |peer| {
+            peer.open();
+            // Announced in a header; not a byte more is needed.
+            let len = 256 * 1024 + 1;
+            peer.data(farpipe_proto::wire::inner::bytes_header(STREAM, len));
+        },
+        &ignored("data beyond credit"),
+    );
+}
+
+#[test]
+fn p4_credit_that_overflows_or_gives_nothing_ends_the_session() {
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.inner(STREAM, &InnerFrame::Credit(u64::MAX));
+        },
+        &ignored("credit beyond any stream's length"),
+    );
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.inner(STREAM, &InnerFrame::Credit(0));
+        },
+        &ignored("credit that gives nothing"),
+    );
+}
+
+#[test]
+fn p7_a_flood_of_empty_frames_ends_the_session() {
+    session_fails(
+        |peer| {
+            peer.open();
+            for _ in 0..65 {
+                peer.bytes(STREAM, b"");
+            }
+        },
+        &ignored("a flood of empty frames"),
+    );
+}
+
+#[test]
+fn counts_that_do_not_fit_end_the_session() {
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.bytes(STREAM, b"abc");
+            peer.inner(STREAM, &InnerFrame::Fin(4));
+        },
+        &broken("FIN with another count than came"),
+    );
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.inner(STREAM, &InnerFrame::Done(5));
+        },
+        &broken("DONE with another count than sent"),
+    );
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.inner(STREAM, &InnerFrame::Exit(Exit::default()));
+        },
+        &broken("EXIT before the sender's last frame"),
+    );
+    session_fails(
+        |peer| {
+            peer.open();
+            peer.inner(STREAM, &InnerFrame::Fin(0));
+            peer.bytes(STREAM, b"more");
+        },
+        &broken("bytes after the sender's last frame"),
+    );
+}
+
+#[test]
+fn p2_unknown_and_malformed_inner_frames_end_the_session() {
+    for (inner, why) in [
+        (
+            [0x7e, 0, 0, 0, 1, 0, 0, 0, 0].as_slice(),
+            "unknown inner frame type 0x7e",
+        ),
+        (
+            &[0x06, 0, 0, 0, 1, 0, 0, 0, 1, 0],
+            "malformed FIN frame: its payload is not 8 bytes",
+        ),
+    ] {
+        session_fails(
+            |peer| {
+                peer.open();
+                peer.data(inner);
+            },
+            why,
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_gives_up_is_a_failure_and_its_words_cannot_move_the_cursor() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.open();
+    peer.bytes(STREAM, b"a part");
+    let abort = Abort {
+        code: AbortCode::Failed as u32,
+        message: "disk \x1b[2J on fire".to_owned(),
+    };
+    peer.inner(STREAM, &InnerFrame::Reset(abort.clone()));
+    peer.inner(STREAM, &InnerFrame::Stop(abort));
+    peer.inner(StreamId::SESSION, &InnerFrame::Done(0));
+    peer.send(&HopFrame::Detach(TunnelId(1)));
+    listener.end().exits(125).printed("a part").says(
+        "listening on fp://127.0.0.1:PORT
+         farpipe: the far end failed: disk \u{fffd}[2J on fire",
+    );
+}

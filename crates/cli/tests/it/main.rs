@@ -1,0 +1,14 @@
+//! The built command as its users meet it: real processes, real pipes, real connections.
+//!
+//! Each module is one promise of the design; rows of docs/reliability.md's fault table that a test
+//! stands for begin its name (n4, x3…).
+
+mod cuts;
+mod data;
+mod exec;
+mod half_close;
+mod hostile_listener;
+mod hostile_peer;
+mod stdio;
+mod storm;
+mod support;

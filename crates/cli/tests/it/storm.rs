@@ -1,0 +1,56 @@
+//! Connections that never live long: everything arrives all the same.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use farpipe_faultproxy::{Cut, Fault, How, Plan, When};
+
+use crate::support::{Faults, Host, SCHEMES, assert_same, random};
+
+fn lifetimes(millis: RangeInclusive<u64>, how: &[Cut]) -> Plan {
+    let (from, to) = millis.into_inner();
+    let range = Duration::from_millis(from)..=Duration::from_millis(to);
+    Plan {
+        faults: vec![Fault {
+            when: When::Lifetime(range),
+            how: how.iter().copied().map(How::Cut).collect(),
+        }],
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn n1_resets_every_six_to_eight_milliseconds_lose_and_double_nothing() {
+    for scheme in SCHEMES {
+        let (there, back) = (random(4 << 20, 1), random(4 << 20, 2));
+        let host = Host::new();
+        let listener = host.listen(scheme).input(back.as_slice()).start_listening();
+        let faults = Faults::between(&listener, lifetimes(6..=8, &[Cut::Reset]));
+        let connect = host.connect(&faults.url()).input(there.as_slice()).run().exits(0);
+        let listened = listener.end().exits(0);
+        assert_same(&listened.stdout, &there);
+        assert_same(&connect.stdout, &back);
+        let stats = faults.stop();
+        assert!(stats.cuts_reset > 0, "no connection was cut: {}", stats.to_json());
+    }
+}
+
+#[test]
+fn n1_fifty_short_pipes_over_connections_of_two_to_nine_milliseconds_all_succeed() {
+    let host = Host::new();
+    let mut cuts = 0;
+    for number in 0..50 {
+        let (there, back) = (random(20_000, number), random(30_000, number + 1_000));
+        let listener = host.listen("ws").input(back.as_slice()).start_listening();
+        let faults = Faults::shaped(&listener, |config| {
+            config.plan = lifetimes(2..=9, &[Cut::Reset, Cut::Fin]);
+            config.seed = number;
+        });
+        let connect = host.connect(&faults.url()).input(there.as_slice()).run().exits(0);
+        let listened = listener.end().exits(0);
+        assert_same(&listened.stdout, &there);
+        assert_same(&connect.stdout, &back);
+        cuts += faults.stop().cuts();
+    }
+    assert!(cuts > 0, "nothing was cut");
+}

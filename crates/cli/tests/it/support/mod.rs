@@ -1,0 +1,117 @@
+//! Real processes of the built command: start them fluently, wait for them with a deadline.
+//!
+//! A [`Host`] is one user on one host: a temporary directory with a runtime directory of its own.
+//! Nothing here sleeps and hopes; whatever is waited for is waited for until [`DEADLINE`], which
+//! is generous, because it only decides how long a failure takes. A process that is dropped is
+//! killed by its number.
+
+pub(crate) mod bytes;
+pub(crate) mod net;
+pub(crate) mod output;
+pub(crate) mod peer;
+pub(crate) mod process;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use farpipe_net::LoopbackSecret;
+use tempfile::TempDir;
+
+pub(crate) use bytes::{assert_same, assert_text, random};
+pub(crate) use net::Faults;
+pub(crate) use process::{Ended, Invocation, Listener, Running};
+
+/// How long anything may take before a test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Both carriers; what holds for one must hold for the other.
+pub(crate) const SCHEMES: [&str; 2] = ["ws", "fp"];
+
+/// A user on a host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    dir: TempDir,
+}
+
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Makes a file.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).expect("a file in a directory of our own");
+        path
+    }
+
+    /// Makes a FIFO.
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("a FIFO");
+        path
+    }
+
+    /// What a file of this host contains.
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The user's loopback secret, made here so that a peer of ours can prove it.
+    pub(crate) fn secret(&self) -> LoopbackSecret {
+        const SECRET: [u8; 32] = [0x5a; 32];
+        let dir = self.path("farpipe");
+        let made = fs::DirBuilder::new().mode(0o700).create(&dir);
+        if made.is_ok() {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(dir.join("secret"))
+                .expect("the secret's file");
+            std::io::Write::write_all(&mut file, &SECRET).expect("the secret is written");
+        }
+        let bytes = fs::read(dir.join("secret")).expect("the secret");
+        LoopbackSecret::new(bytes.try_into().expect("32 bytes"))
+    }
+
+    /// The command with these arguments.
+    pub(crate) fn farpipe<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> Invocation {
+        Invocation::new(self.dir(), env!("CARGO_BIN_EXE_farpipe").as_ref()).args(args)
+    }
+
+    /// Any other command, run as this user.
+    pub(crate) fn shell(&self, script: &str) -> Invocation {
+        Invocation::new(self.dir(), "/bin/sh".as_ref())
+            .args(["-c", script])
+            .env("FARPIPE", env!("CARGO_BIN_EXE_farpipe"))
+    }
+
+    /// `farpipe listen` on a free port.
+    pub(crate) fn listen(&self, scheme: &str) -> Invocation {
+        self.farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
+    }
+
+    /// `farpipe connect`.
+    pub(crate) fn connect(&self, url: &str) -> Invocation {
+        self.farpipe(["connect", url])
+    }
+}

@@ -1,0 +1,434 @@
+//! docs/protocol.md says what the code does: numbers, fields, states and limits are compared here.
+//!
+//! A failing test prints the part as it should be.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use farpipe_proto::limits;
+use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
+use farpipe_proto::wire::control::{
+    Abort, AbortCode, Attach, Attached, Auth, Exit, Hello, Open, Refuse, RefuseCode, Refused,
+    Welcome,
+};
+use farpipe_proto::wire::hop::{HopFrame, data_header};
+use farpipe_proto::wire::id::{StreamId, TunnelId};
+use farpipe_proto::wire::inner::{InnerFrame, bytes_header};
+
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+const LIMITS: &str = include_str!("../src/limits.rs");
+
+/// The text of a section, up to the next heading.
+fn section(number: &str) -> &'static str {
+    let starts = |line: &str| {
+        line.starts_with('#') && line.trim_start_matches('#').trim().starts_with(number)
+    };
+    let begin = DOCUMENT
+        .lines()
+        .find(|line| starts(line))
+        .and_then(|line| DOCUMENT.find(line).map(|at| at + line.len()));
+    let text = &DOCUMENT[begin.expect("the section is there")..];
+    text.find("\n#").map_or(text, |end| &text[..end])
+}
+
+/// The first two cells of each row of the first table whose first cell begins with a backquote.
+fn rows(text: &'static str) -> Vec<(&'static str, &'static str)> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(first, rest)| (first, rest.split(" | ").next().unwrap_or(rest)))
+        .collect()
+}
+
+fn assert_shown(section_number: &str, expected: &str) {
+    assert!(
+        section(section_number).contains(expected),
+        "section {section_number} of docs/protocol.md should have:\n{expected}"
+    );
+}
+
+#[test]
+fn hop_frames_have_the_documented_numbers() {
+    let tunnel = TunnelId(1);
+    let coded = [
+        ("HELLO", HopFrame::Hello(Hello::default()).encode()),
+        ("WELCOME", HopFrame::Welcome(Welcome::default()).encode()),
+        ("AUTH", HopFrame::Auth(Auth::default()).encode()),
+        (
+            "ATTACH",
+            HopFrame::Attach(tunnel, Attach::default()).encode(),
+        ),
+        (
+            "ATTACHED",
+            HopFrame::Attached(tunnel, Attached::default()).encode(),
+        ),
+        (
+            "REFUSED",
+            HopFrame::Refused(tunnel, Refused::default()).encode(),
+        ),
+        ("DATA", data_header(tunnel, 0).to_vec()),
+        ("ACK", HopFrame::Ack(tunnel, 0).encode()),
+        ("DETACH", HopFrame::Detach(tunnel).encode()),
+        ("PING", HopFrame::Ping(0).encode()),
+        ("PONG", HopFrame::Pong(0).encode()),
+    ];
+    let reserved = ["HOP-CREDIT", "GOAWAY", "REGISTER", "LIST"];
+    assert_numbers("2.", &coded, &reserved);
+}
+
+#[test]
+fn inner_frames_have_the_documented_numbers() {
+    let stream = StreamId(1);
+    let coded = [
+        ("OPEN", InnerFrame::Open(Open::default()).encode(stream)),
+        ("ACCEPT", InnerFrame::Accept.encode(stream)),
+        (
+            "REFUSE",
+            InnerFrame::Refuse(Refuse::default()).encode(stream),
+        ),
+        ("BYTES", bytes_header(stream, 0).to_vec()),
+        ("CREDIT", InnerFrame::Credit(0).encode(stream)),
+        ("FIN", InnerFrame::Fin(0).encode(stream)),
+        ("RESET", InnerFrame::Reset(Abort::default()).encode(stream)),
+        ("STOP", InnerFrame::Stop(Abort::default()).encode(stream)),
+        ("EXIT", InnerFrame::Exit(Exit::default()).encode(stream)),
+        ("DONE", InnerFrame::Done(0).encode(stream)),
+        ("COMPLETE", InnerFrame::Complete.encode(StreamId::SESSION)),
+    ];
+    assert_numbers("6.1", &coded, &["SIGNAL", "RESIZE"]);
+}
+
+fn assert_numbers(number: &str, coded: &[(&str, Vec<u8>)], reserved: &[&str]) {
+    let documented = rows(section(number));
+    let mut expected: Vec<(String, &str)> = coded
+        .iter()
+        .map(|(name, bytes)| (format!("{:#04x}", bytes[0]), *name))
+        .collect();
+    for (n, name) in reserved.iter().enumerate() {
+        expected.push((format!("{:#04x}", coded.len() + 1 + n), name));
+    }
+    let documented: Vec<(String, &str)> = documented
+        .into_iter()
+        .map(|(kind, name)| (kind.to_owned(), name))
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn codes_have_the_documented_numbers() {
+    let refuse = (1..).map_while(RefuseCode::from_wire);
+    let refuse: Vec<(String, String)> = refuse
+        .map(|code| ((code as u32).to_string(), shouted(&format!("{code:?}"))))
+        .collect();
+    assert_eq!(owned(rows(section("4.5"))), refuse);
+    let abort = [
+        AbortCode::ReaderGone,
+        AbortCode::Failed,
+        AbortCode::Cancelled,
+        AbortCode::Stopped,
+    ];
+    let abort: Vec<(String, String)> = abort
+        .into_iter()
+        .map(|code| ((code as u32).to_string(), shouted(&format!("{code:?}"))))
+        .collect();
+    assert_eq!(owned(rows(section("6.4"))), abort);
+}
+
+fn owned(rows: Vec<(&str, &str)>) -> Vec<(String, String)> {
+    rows.into_iter()
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .collect()
+}
+
+/// `ReaderGone` as `READER_GONE`.
+fn shouted(name: &str) -> String {
+    let mut out = String::new();
+    for (i, c) in name.char_indices() {
+        if c.is_ascii_uppercase() && i > 0 {
+            out.push('_');
+        }
+        out.push(c.to_ascii_uppercase());
+    }
+    out
+}
+
+/// A message of the schema, from a value all of whose fields are set.
+fn message<M: prost::Message + std::fmt::Debug>(value: &M, types: &[&str]) -> String {
+    let debug = format!("{value:?}");
+    let name = debug.split(' ').next().unwrap_or_default();
+    let fields: Vec<&str> = debug
+        .split([' ', '{'])
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    assert_eq!(fields.len(), types.len(), "{debug}");
+    let bytes = value.encode_to_vec();
+    let mut out = format!("message {name} {{\n");
+    let mut at = 0;
+    for (field, kind) in fields.iter().zip(types) {
+        let (tag, wire_type) = (bytes[at] >> 3, bytes[at] & 7);
+        let is_length = matches!(*kind, "bytes" | "string");
+        assert_eq!(wire_type, if is_length { 2 } else { 0 }, "{name}.{field}");
+        // All values here are one byte long.
+        at += if is_length { 3 } else { 2 };
+        writeln!(out, "  {kind} {field} = {tag};").expect("a string");
+    }
+    assert_eq!(at, bytes.len(), "every field of {name} is set");
+    out.push_str("}\n");
+    out
+}
+
+#[test]
+fn control_payloads_have_the_documented_fields() {
+    let text = || "x".to_owned();
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        features: 1,
+        nonce: vec![1],
+        software: text(),
+        wants_proof: true,
+    };
+    let welcome = Welcome {
+        version: 1,
+        features: 1,
+        nonce: vec![1],
+        software: text(),
+        proof: vec![1],
+    };
+    let attach = Attach {
+        route: text(),
+        key: vec![1],
+        epoch: 1,
+        received: 1,
+        established: true,
+        age_ms: 1,
+        resume_for_ms: 1,
+    };
+    let refused = Refused {
+        code: 1,
+        is_final: true,
+        message: text(),
+    };
+    let open = Open {
+        target: text(),
+        interactive: true,
+    };
+    let refuse = Refuse {
+        status: 1,
+        message: text(),
+    };
+    let abort = Abort {
+        code: 1,
+        message: text(),
+    };
+    let exit = Exit {
+        code: Some(1),
+        signal: Some(1),
+        core_dumped: true,
+    };
+    let schema = [
+        message(
+            &hello,
+            &["uint32", "uint32", "uint64", "bytes", "string", "bool"],
+        ),
+        message(&welcome, &["uint32", "uint64", "bytes", "string", "bytes"]),
+        message(&Auth { proof: vec![1] }, &["bytes"]),
+        message(
+            &attach,
+            &[
+                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64",
+            ],
+        ),
+        message(&Attached { received: 1 }, &["uint64"]),
+        message(&refused, &["uint32", "bool", "string"]),
+        message(&open, &["string", "bool"]),
+        message(&refuse, &["uint32", "string"]),
+        message(&abort, &["uint32", "string"]),
+        message(&exit, &["optional uint32", "optional uint32", "bool"]),
+    ];
+    let shown: Vec<String> = section("3.")
+        .lines()
+        .map(|line| {
+            line.split("  //")
+                .next()
+                .unwrap_or(line)
+                .trim_end()
+                .to_owned()
+                + "\n"
+        })
+        .collect();
+    let shown = shown.concat();
+    for message in schema {
+        assert!(
+            shown.contains(&message),
+            "section 3 should have:\n{message}"
+        );
+    }
+}
+
+#[test]
+fn the_state_tables_are_those_of_the_code() {
+    let inputs = [
+        (SendInput::Finish, "FIN sent"),
+        (SendInput::Reset, "RESET sent"),
+        (SendInput::StopReceived, "STOP heard"),
+        (SendInput::DoneReceived, "DONE heard"),
+    ];
+    let mut table = heading("sending", inputs.map(|(_, name)| name));
+    for state in SendState::ALL {
+        let next = inputs.map(|(input, _)| state.next(input).map(|next| format!("{next:?}")));
+        row(&mut table, &format!("{state:?}"), state.is_final(), next);
+    }
+    assert_shown("6.3", &table);
+    let inputs = [
+        (RecvInput::FinReceived, "FIN heard"),
+        (RecvInput::ResetReceived, "RESET heard"),
+        (RecvInput::Stop, "STOP sent"),
+        (RecvInput::Done, "DONE sent"),
+    ];
+    let mut table = heading("receiving", inputs.map(|(_, name)| name));
+    for state in RecvState::ALL {
+        let next = inputs.map(|(input, _)| state.next(input).map(|next| format!("{next:?}")));
+        row(&mut table, &format!("{state:?}"), state.is_final(), next);
+    }
+    assert_shown("6.3", &table);
+}
+
+fn heading(half: &str, inputs: [&str; 4]) -> String {
+    let inputs = inputs.join(" | ");
+    format!("| {half} half | {inputs} |\n|---|---|---|---|---|\n")
+}
+
+fn row(table: &mut String, state: &str, is_final: bool, next: [Option<String>; 4]) {
+    let mark = if is_final { " (final)" } else { "" };
+    let next = next.map(|next| next.unwrap_or_else(|| "–".to_owned()));
+    writeln!(table, "| {state}{mark} | {} |", next.join(" | ")).expect("a string");
+}
+
+#[test]
+fn the_table_of_limits_is_limits_rs() {
+    let mut table = String::from("| limit | value | what it is |\n|---|---|---|\n");
+    let mut meaning = String::new();
+    let mut values = values().into_iter();
+    for line in LIMITS.lines() {
+        if let Some(doc) = line.strip_prefix("/// ") {
+            meaning = format!("{meaning} {doc}").trim().to_owned();
+        } else if let Some(rest) = line.strip_prefix("pub const ") {
+            let name = rest.split(':').next().unwrap_or(rest);
+            let (known, value) = values.next().expect("a value for every limit");
+            assert_eq!(known, name, "the list of values has the order of limits.rs");
+            let meaning = std::mem::take(&mut meaning).replace(['[', ']'], "");
+            writeln!(table, "| `{name}` | {value} | {meaning} |").expect("a string");
+        }
+    }
+    assert_eq!(values.next(), None);
+    assert_shown("9.", &table);
+}
+
+/// Every limit in the order of limits.rs, as people write it.
+fn values() -> Vec<(&'static str, String)> {
+    macro_rules! values {
+        ($($name:ident),* $(,)?) => {
+            vec![$((stringify!($name), limits::$name.written(stringify!($name)))),*]
+        };
+    }
+    values![
+        HOP_FRAME_MAX,
+        HOP_CONTROL_MAX,
+        INNER_CONTROL_MAX,
+        INNER_BYTES_MAX,
+        FRAME_MAX,
+        FRAME_MIN,
+        FRAME_TIME,
+        WINDOW_INITIAL,
+        WINDOW_SESSION_MAX,
+        WINDOW_PROCESS_MAX,
+        WINDOW_GROWTH_TIME_MIN,
+        OFFSET_MAX,
+        STREAMS_MAX,
+        CONTROL_QUEUE_MAX,
+        EMPTY_FRAMES_MAX,
+        RESETS_MAX,
+        RESETS_WINDOW,
+        MESSAGE_MAX,
+        ACK_DELAY,
+        ACK_BYTES_MAX,
+        HANDSHAKE_STEP,
+        HANDSHAKE_TOTAL,
+        HEARTBEAT,
+        HEARTBEAT_MIN_PERCENT,
+        HEARTBEAT_MAX_PERCENT,
+        HEARTBEAT_SILENT_MAX,
+        RTT_WINDOW,
+        RESUME_FOR,
+        RESUME_FOR_MAX,
+        PARK_EXTRA_MAX,
+        LINGER,
+        LINGER_UNCONFIRMED,
+        REFUSED_SPAN,
+        DRAIN,
+        BACKOFF,
+        BACKOFF_JITTER_PERCENT,
+        ALARM_FAILURES,
+        PROGRESS_LIFE,
+    ]
+}
+
+/// A limit as people write it.
+trait Written {
+    fn written(self, name: &str) -> String;
+}
+
+impl Written for u64 {
+    fn written(self, name: &str) -> String {
+        const COUNTS: [&str; 6] = [
+            "STREAMS_MAX",
+            "CONTROL_QUEUE_MAX",
+            "EMPTY_FRAMES_MAX",
+            "RESETS_MAX",
+            "HEARTBEAT_SILENT_MAX",
+            "ALARM_FAILURES",
+        ];
+        if name.ends_with("PERCENT") {
+            format!("{self} %")
+        } else if COUNTS.contains(&name) {
+            self.to_string()
+        } else if self == 1 << 62 {
+            "2^62".to_owned()
+        } else if self.is_multiple_of(1 << 20) {
+            format!("{} MiB", self >> 20)
+        } else if self.is_multiple_of(1 << 10) {
+            format!("{} KiB", self >> 10)
+        } else {
+            format!("{self} bytes")
+        }
+    }
+}
+
+impl Written for usize {
+    fn written(self, name: &str) -> String {
+        (self as u64).written(name)
+    }
+}
+
+impl Written for u32 {
+    fn written(self, name: &str) -> String {
+        u64::from(self).written(name)
+    }
+}
+
+impl Written for Duration {
+    fn written(self, _: &str) -> String {
+        match self.as_millis() {
+            ms if !ms.is_multiple_of(1000) => format!("{ms} ms"),
+            ms if ms.is_multiple_of(86_400_000) => format!("{} d", ms / 86_400_000),
+            ms if ms.is_multiple_of(60_000) && ms > 60_000 => format!("{} min", ms / 60_000),
+            ms => format!("{} s", ms / 1000),
+        }
+    }
+}
+
+impl<const N: usize> Written for [Duration; N] {
+    fn written(self, name: &str) -> String {
+        self.map(|span| span.written(name)).join(", ")
+    }
+}

@@ -1,0 +1,234 @@
+//! The bytes of every frame, as docs/protocol.md section 10 prints them for other implementers.
+//!
+//! `golden/frames.txt` is the agreed form: a change of it is a change of the protocol.
+
+use std::fmt::Write as _;
+
+use farpipe_proto::link::{Accepting, Dialling, Features, Prover, Step};
+use farpipe_proto::wire::control::{
+    Abort, AbortCode, Attach, Attached, Exit, Open, Refuse, RefuseCode, Refused,
+};
+use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
+use farpipe_proto::wire::id::{StreamId, TunnelId};
+use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+const GOLDEN: &str = include_str!("golden/frames.txt");
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+/// The proof of docs/protocol.md section 4.3.
+#[derive(Debug)]
+struct Secret([u8; 32]);
+
+impl Prover for Secret {
+    fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key");
+        for part in [label.as_bytes(), &[0], dialling, accepting] {
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool {
+        self.prove(label, dialling, accepting) == proof
+    }
+}
+
+/// HELLO, WELCOME and AUTH of one handshake.
+fn handshake(secret: Option<&Secret>) -> Vec<HopFrame> {
+    let prover = secret.map(|secret| secret as &dyn Prover);
+    let dialling = Dialling::new([0xd1; 32], Features(0), prover, "farpipe 0.1.0");
+    let mut accepting = Accepting::new([0xac; 32], Features(0), prover, "farpipe 0.1.0");
+    let hello = dialling.hello();
+    let (Step::Send(welcome) | Step::Up(Some(welcome))) =
+        accepting.handle(&hello).expect("a WELCOME")
+    else {
+        panic!("no WELCOME");
+    };
+    let mut frames = vec![hello, welcome];
+    if let Step::Up(Some(auth)) = dialling.handle(&frames[1]).expect("the link is up") {
+        assert_eq!(accepting.handle(&auth), Ok(Step::Up(None)));
+        frames.push(auth);
+    }
+    frames
+}
+
+fn hop_frames() -> Vec<(&'static str, HopFrame)> {
+    let secret = Secret(std::array::from_fn(|i| i as u8));
+    let mut frames = Vec::new();
+    let names = ["HELLO, no secret", "WELCOME, no secret"];
+    frames.extend(names.into_iter().zip(handshake(None)));
+    let names = [
+        "HELLO, secret 00 to 1f",
+        "WELCOME, secret 00 to 1f",
+        "AUTH, secret 00 to 1f",
+    ];
+    frames.extend(names.into_iter().zip(handshake(Some(&secret))));
+    let tunnel = TunnelId(1);
+    let attach = Attach {
+        route: String::new(),
+        key: vec![0x4b; 32],
+        epoch: 2,
+        received: 300,
+        established: true,
+        age_ms: 1500,
+        resume_for_ms: 600_000,
+    };
+    let refused = Refused {
+        code: RefuseCode::Busy as u32,
+        is_final: true,
+        message: "busy".to_owned(),
+    };
+    frames.extend([
+        ("ATTACH", HopFrame::Attach(tunnel, attach)),
+        (
+            "ATTACHED",
+            HopFrame::Attached(tunnel, Attached { received: 70_000 }),
+        ),
+        ("REFUSED", HopFrame::Refused(tunnel, refused)),
+        ("ACK", HopFrame::Ack(tunnel, 70_000)),
+        ("DETACH", HopFrame::Detach(tunnel)),
+        ("PING", HopFrame::Ping(7)),
+        ("PONG", HopFrame::Pong(7)),
+    ]);
+    frames
+}
+
+fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
+    let stream = StreamId(1);
+    let open = Open {
+        target: String::new(),
+        interactive: true,
+    };
+    let refuse = Refuse {
+        status: 127,
+        message: "no such command".to_owned(),
+    };
+    let abort = |code: AbortCode, message: &str| Abort {
+        code: code as u32,
+        message: message.to_owned(),
+    };
+    let exited = Exit {
+        code: Some(0),
+        signal: None,
+        core_dumped: false,
+    };
+    let killed = Exit {
+        code: None,
+        signal: Some(9),
+        core_dumped: false,
+    };
+    vec![
+        ("OPEN, interactive", stream, InnerFrame::Open(open)),
+        ("ACCEPT", stream, InnerFrame::Accept),
+        ("REFUSE", stream, InnerFrame::Refuse(refuse)),
+        ("CREDIT", stream, InnerFrame::Credit(327_680)),
+        ("FIN after 5 bytes", stream, InnerFrame::Fin(5)),
+        (
+            "RESET in answer to STOP",
+            stream,
+            InnerFrame::Reset(abort(AbortCode::Stopped, "")),
+        ),
+        (
+            "STOP, reader gone",
+            stream,
+            InnerFrame::Stop(abort(AbortCode::ReaderGone, "")),
+        ),
+        (
+            "STOP, disk full",
+            stream,
+            InnerFrame::Stop(abort(AbortCode::Failed, "no space left on device")),
+        ),
+        ("EXIT, status 0", stream, InnerFrame::Exit(exited)),
+        ("EXIT, signal 9", stream, InnerFrame::Exit(killed)),
+        ("DONE after 5 bytes", stream, InnerFrame::Done(5)),
+        (
+            "DONE, no more streams",
+            StreamId::SESSION,
+            InnerFrame::Done(0),
+        ),
+        ("COMPLETE", StreamId::SESSION, InnerFrame::Complete),
+    ]
+}
+
+/// The bytes in hex, with a space behind each field of the header.
+fn line(out: &mut String, name: &str, bytes: &[u8], fields: &[usize]) {
+    write!(out, "{name}:").expect("a string");
+    let mut at = 0usize;
+    for len in fields.iter().chain([&usize::MAX]) {
+        let end = at.saturating_add(*len).min(bytes.len());
+        if end > at {
+            out.push(' ');
+        }
+        for byte in &bytes[at..end] {
+            write!(out, "{byte:02x}").expect("a string");
+        }
+        at = end;
+    }
+    out.push('\n');
+}
+
+fn encoded() -> String {
+    let mut out = String::new();
+    for (name, frame) in hop_frames() {
+        line(&mut out, name, &frame.encode(), &[1, 4]);
+    }
+    let mut data = data_header(TunnelId(1), 70_000).to_vec();
+    data.extend_from_slice(b"hello");
+    line(&mut out, "DATA", &data, &[1, 4, 8]);
+    out.push('\n');
+    for (name, stream, frame) in inner_frames() {
+        line(&mut out, name, &frame.encode(stream), &[1, 4, 4]);
+    }
+    let mut bytes = bytes_header(StreamId(1), 5).to_vec();
+    bytes.extend_from_slice(b"hello");
+    line(&mut out, "BYTES", &bytes, &[1, 4, 4]);
+    out
+}
+
+#[test]
+fn frames_are_encoded_as_agreed() {
+    let encoded = encoded();
+    assert!(encoded == GOLDEN, "golden/frames.txt should be:\n{encoded}");
+}
+
+#[test]
+fn the_document_shows_the_agreed_bytes() {
+    let (hop, inner) = GOLDEN.split_once("\n\n").expect("two kinds of frames");
+    for block in [hop, inner.trim_end()] {
+        let shown = format!("\n```text\n{block}\n```\n");
+        assert!(
+            DOCUMENT.contains(&shown),
+            "docs/protocol.md lacks:\n{block}"
+        );
+    }
+}
+
+#[test]
+fn agreed_bytes_are_decoded_to_the_same_frames() {
+    let bytes = |name: &str| {
+        let line = GOLDEN
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let hex: String = line.expect("a line").split(' ').collect();
+        let pairs = hex.as_bytes().chunks(2);
+        pairs
+            .map(|pair| {
+                let pair = std::str::from_utf8(pair).expect("hex");
+                u8::from_str_radix(pair, 16).expect("hex")
+            })
+            .collect::<Vec<u8>>()
+    };
+    for (name, frame) in hop_frames() {
+        let bytes = bytes(name);
+        let item = HopDecoder::default().feed(Some(bytes.len()), &bytes, true);
+        assert_eq!(item, Ok(Some(HopItem::Frame(frame))), "{name}");
+    }
+    for (name, stream, frame) in inner_frames() {
+        let bytes = bytes(name);
+        let item = InnerDecoder::default().next(&bytes);
+        let whole = (bytes.len(), Some(InnerItem::Frame(stream, frame)));
+        assert_eq!(item, Ok(whole), "{name}");
+    }
+}

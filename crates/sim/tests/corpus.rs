@@ -1,0 +1,40 @@
+//! Replays the seeds of the fuzz targets (fuzz/seeds) on the stable compiler.
+
+use std::path::Path;
+
+use farpipe_sim::draw::Draw;
+use farpipe_sim::{codec, model};
+
+/// Runs every seed of a target; a panic names the file.
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/seeds")
+        .join(target);
+    let entries = std::fs::read_dir(&folder).expect("a folder of seeds");
+    let mut seeds = 0;
+    for entry in entries {
+        let path = entry.expect("a folder that can be read").path();
+        let bytes = std::fs::read(&path).expect("a file that can be read");
+        println!("{}", path.display());
+        run(&bytes);
+        seeds += 1;
+    }
+    assert!(seeds >= 10, "{seeds} seeds in {}", folder.display());
+}
+
+#[test]
+fn seeds_of_two_peers() {
+    replay("two_peers", |bytes| {
+        model::run(&mut Draw::from_bytes(bytes));
+    });
+}
+
+#[test]
+fn seeds_of_hop_frame() {
+    replay("hop_frame", codec::hop);
+}
+
+#[test]
+fn seeds_of_inner_frame() {
+    replay("inner_frame", codec::inner);
+}
