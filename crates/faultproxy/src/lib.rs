@@ -28,6 +28,8 @@
 //!
 //! Lifetimes are drawn in microseconds and fire up to 1 ms late, the grain of tokio's timers.
 
+#![warn(missing_docs)]
+
 #[cfg(feature = "cli")]
 pub mod command;
 mod connection;

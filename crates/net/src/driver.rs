@@ -136,11 +136,11 @@ impl Driver {
         self.progressed
     }
 
-    /// Says the last words and closes politely, within a second.
-    pub(crate) async fn leave(mut self, words: &HopFrame, close: Close) {
+    /// Says the last words and closes politely, within a second; whether they were heard.
+    pub(crate) async fn leave(mut self, words: &HopFrame, close: Close) -> bool {
         self.give_back();
         self.wire.queue(words);
-        self.wire.close(close).await;
+        self.wire.close(close).await
     }
 
     /// Queues a frame before anything else is sent.

@@ -121,12 +121,16 @@ impl Wire {
         }
     }
 
-    /// Closes politely within a second: what was sent arrives, the neighbour hears why.
-    pub(crate) async fn close(&mut self, close: Close) {
+    /// Closes politely within a second: what was sent arrives, the neighbour hears why. Returns
+    /// whether the neighbour closed too, and so has heard it.
+    pub(crate) async fn close(&mut self, close: Close) -> bool {
         let closing = poll_fn(|cx| self.carrier.poll_close(cx, close));
-        if tokio::time::timeout(DRAIN, closing).await.is_err() {
-            tracing::debug!("the other side did not close in time");
+        let closed = tokio::time::timeout(DRAIN, closing).await;
+        let heard = matches!(closed, Ok(Ok(())));
+        if !heard {
+            tracing::debug!(?closed, "the other side did not close");
         }
+        heard
     }
 
     /// Refuses and closes.

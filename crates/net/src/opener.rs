@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, RESUME_FOR, WINDOW_SESSION_MAX};
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HEARTBEAT, RESUME_FOR, WINDOW_SESSION_MAX};
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
 use farpipe_proto::wire::control::Attach;
 use farpipe_proto::wire::hop::HopFrame;
@@ -280,9 +280,9 @@ impl Running<'_> {
             driver.progressed() || lived >= farpipe_proto::limits::PROGRESS_LIFE;
         match driven {
             Driven::Complete => {
-                driver
-                    .leave(&HopFrame::Detach(TUNNEL), NORMAL_CLOSE)
-                    .await;
+                if !driver.leave(&LEAVING, NORMAL_CLOSE).await {
+                    self.leave_again().await;
+                }
                 Ok(Step::Complete)
             }
             Driven::Lost(lost) if progressed => Ok(Step::Progressed(lost.to_string())),
@@ -304,6 +304,29 @@ impl Running<'_> {
                 let words = driver.refusal(&why);
                 driver.leave(&words, PROTOCOL_CLOSE).await;
                 Err(SessionEnd::Protocol(why))
+            }
+        }
+    }
+
+    /// All is settled, but the acceptor may not have heard that we know: it would linger. Tells it
+    /// over a new link, without insisting: nothing depends on it.
+    async fn leave_again(&mut self) {
+        for _ in 0..LEAVES_MAX {
+            let carrier = match tokio::time::timeout(DRAIN, self.dial.dial()).await {
+                Ok(Ok(carrier)) => carrier,
+                Ok(Err(error)) if error.blame == Blame::Reset => continue,
+                Ok(Err(_)) | Err(_) => return,
+            };
+            let mut wire = Wire::new(carrier);
+            self.epoch += 1;
+            let greeting = &self.opener.config.greeting;
+            let attached = link::dial(&mut wire, greeting, || self.attach()).await;
+            if let Err(HandshakeError::Refused(_)) = attached {
+                return;
+            }
+            wire.queue(&LEAVING);
+            if attached.is_ok() && wire.close(NORMAL_CLOSE).await {
+                return;
             }
         }
     }
@@ -391,6 +414,11 @@ impl Running<'_> {
         }
     }
 }
+
+/// The opener's last word on a link.
+const LEAVING: HopFrame = HopFrame::Detach(TUNNEL);
+/// Attempts to say it.
+const LEAVES_MAX: u32 = 5;
 
 const NORMAL_CLOSE: Close = Close {
     code: 1000,

@@ -72,7 +72,7 @@ pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
 /// How long an acceptor lingers after an unclean end with COMPLETE sent.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// The same while the opener may still lack the last DONE: long enough for its first backoffs.
-pub const LINGER_UNCONFIRMED: Duration = Duration::from_secs(15);
+pub const LINGER_UNCONFIRMED: Duration = Duration::from_secs(8);
 /// An opener that has the peer's DONE stops with success once each attempt of this span was
 /// refused.
 pub const REFUSED_SPAN: Duration = Duration::from_secs(5);

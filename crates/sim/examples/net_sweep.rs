@@ -68,7 +68,10 @@ impl Options {
         if self.exhaustive {
             let sweep = Sweep::new(stage, self.fault)?;
             let all = sweep.positions();
-            let name = format!("{:?} at each of {all} bytes, every {}", self.fault, self.every);
+            let name = format!(
+                "{:?} at each of {all} bytes, every {}",
+                self.fault, self.every
+            );
             report(&name, || sweep.run(stage, (0..all).step_by(self.every)))?;
         }
         if self.seeds > 0 {
@@ -99,6 +102,9 @@ fn report(
 ) -> Result<(), Box<Failure>> {
     let begin = Instant::now();
     let report = run()?;
-    println!("{name}: {report}, in {:.1} s", begin.elapsed().as_secs_f64());
+    println!(
+        "{name}: {report}, in {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }

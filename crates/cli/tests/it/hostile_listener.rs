@@ -84,9 +84,19 @@ fn n18_an_http_server_that_does_not_upgrade_is_named_with_its_status() {
         b"HTTP/1.1 404 Not Found\r\n\r\n",
         b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
         b"HTTP/1.1 502 Bad Gateway\r\nServer: nginx\r\n\r\n",
-        b"HTTP/1.0 503 Service \x1b[2JUnavailable\r\n\r\n",
+        b"HTTP/1.0 503 Service Unavailable\r\n\r\n",
     ];
-    assert_text(&about("ws", &answers), "");
+    assert_text(
+        &about("ws", &answers),
+        "the server answered HTTP 200 OK instead of upgrading to WebSocket
+         the server answered HTTP 301 Moved Permanently and says to go to \
+         https://elsewhere.example/; give that URL instead
+         the server answered HTTP 404 Not Found instead of upgrading to WebSocket
+         the server answered HTTP 407 Proxy Authentication Required instead of upgrading to \
+         WebSocket
+         a proxy answered HTTP 502 Bad Gateway; what is behind it does not answer
+         a proxy answered HTTP 503 Service Unavailable; what is behind it does not answer",
+    );
 }
 
 #[test]
@@ -97,7 +107,12 @@ fn n18_an_upgrade_to_something_else_is_not_taken_for_ours() {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
         b"HTTP/1.1 nonsense\r\n\r\n",
     ];
-    assert_text(&about("ws", &answers), "");
+    assert_text(
+        &about("ws", &answers),
+        "the server's WebSocket handshake is wrong: its Sec-WebSocket-Accept does not answer our key
+         the server's WebSocket handshake is wrong: it does not say \"Upgrade: websocket\"
+         the other side's HTTP header is malformed: a bad status line",
+    );
 }
 
 #[test]
@@ -105,15 +120,32 @@ fn a_server_of_another_protocol_is_named() {
     let ssh = b"SSH-2.0-OpenSSH_9.9\r\n";
     let http = b"HTTP/1.1 400 Bad Request\r\n\r\n";
     let tls = b"\x15\x03\x01\x00\x02\x02\x16";
-    assert_text(&about("ws", &[ssh, tls, &[0xee; 100]]), "");
-    assert_text(&about("fp", &[ssh, http, tls, &[0xee; 100]]), "");
+    let garbage = &[0xee; 100];
+    assert_text(
+        &about("ws", &[ssh, tls, garbage]),
+        r#"the other side does not speak HTTP: it began with "SSH-2.0-OpenSSH_9.9\r\n" (it looks like SSH)
+        the other side does not speak HTTP: it began with "\x15\x03\x01\x00\x02\x02\x16" (it looks like TLS)
+        the other side does not speak HTTP: it began with "\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee""#,
+    );
+    assert_text(
+        &about("fp", &[ssh, http, tls, garbage]),
+        "the other side broke the fp protocol: it is an SSH server, not a farpipe server
+         the other side broke the fp protocol: it is an HTTP server, not a farpipe server (a ws:// \
+         URL may be the right one)
+         the other side broke the fp protocol: it speaks TLS, not plain farpipe (an fps:// URL may \
+         be the right one)
+         the other side broke the fp protocol: it does not speak farpipe",
+    );
 }
 
 /// A head that never ends is not read for ever.
 #[test]
 fn p14_an_answer_without_end_is_refused() {
     let endless = [b"HTTP/1.1 101 Switching Protocols\r\n".as_slice(), &[b'x'; 40_000]].concat();
-    assert_text(&about("ws", &[&endless]), "");
+    assert_text(
+        &about("ws", &[&endless]),
+        "the other side's HTTP header is longer than 16 KiB",
+    );
 }
 
 /// Somebody who accepts and hangs up may be a farpipe that was cut: it is tried again, and not for
@@ -142,22 +174,27 @@ fn a_listener_without_the_secret_gets_no_data() {
             peer.hear_frame();
             peer.send(&welcome(|_| {}));
         },
-        "farpipe: fp://127.0.0.1:PORT: ",
+        "farpipe: fp://127.0.0.1:PORT: the process at the other end does not know this user's \
+         loopback secret",
     );
 }
 
 #[test]
 fn p2_a_welcome_to_what_was_not_offered_is_refused() {
-    for change in [
-        (|welcome: &mut Welcome| welcome.version = 2) as fn(&mut Welcome),
-        |welcome| welcome.features = 1 << 40,
-    ] {
+    let cases = [
+        (
+            (|welcome| welcome.version = 2) as fn(&mut Welcome),
+            "WELCOME names a version not offered",
+        ),
+        (|welcome| welcome.features = 1 << 40, "WELCOME names a feature not offered"),
+    ];
+    for (change, why) in cases {
         fails(
             |_, peer| {
                 peer.hear_frame();
                 peer.send(&welcome(change));
             },
-            "farpipe: fp://127.0.0.1:PORT: ",
+            &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)),
         );
     }
 }
@@ -176,14 +213,17 @@ fn welcome(change: impl FnOnce(&mut Welcome)) -> HopFrame {
 
 #[test]
 fn p2_other_frames_than_an_answer_are_refused() {
-    fails(|_, peer| peer.send(&HopFrame::Pong(1)), "farpipe: fp://127.0.0.1:PORT: ");
-    fails(|_, peer| peer.message([0x7f; 9]), "farpipe: fp://127.0.0.1:PORT: ");
-    fails(
-        |host, peer| {
+    let handshake_fails = |act: &dyn Fn(&Host, &mut Peer), why| {
+        fails(act, &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)));
+    };
+    handshake_fails(&|_, peer| peer.send(&HopFrame::Pong(1)), "no WELCOME in answer to HELLO");
+    handshake_fails(&|_, peer| peer.message([0x7f; 9]), "unknown hop frame type 0x7f");
+    handshake_fails(
+        &|host, peer| {
             peer.welcome(host);
             peer.send(&HopFrame::Detach(TUNNEL));
         },
-        "farpipe: fp://127.0.0.1:PORT: ",
+        "no answer to ATTACH",
     );
 }
 

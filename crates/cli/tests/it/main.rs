@@ -5,10 +5,17 @@
 
 mod cuts;
 mod data;
+mod events;
 mod exec;
 mod half_close;
 mod hostile_listener;
 mod hostile_peer;
 mod stdio;
 mod storm;
+mod memory;
+mod peers;
+mod pipe;
+mod signals;
+mod slow;
 mod support;
+mod usage;

@@ -35,6 +35,45 @@ fn n1_resets_every_six_to_eight_milliseconds_lose_and_double_nothing() {
     }
 }
 
+/// Whatever happens to connections: one request, one run, and its whole output before its status.
+#[test]
+fn n1_a_command_runs_once_however_often_the_connection_is_cut() {
+    let (question, answer) = (random(500_000, 3), random(1 << 20, 4));
+    for seed in 0..10 {
+        let host = Host::new();
+        host.file("answer", &answer);
+        let script = "sh:echo run >>runs; cat >question; cat answer; exit 9";
+        let listener = host.listen("ws").arg(script).start_listening();
+        let faults = Faults::shaped(&listener, |config| {
+            config.plan = lifetimes(1..=9, &[Cut::Reset, Cut::Fin]);
+            config.seed = seed;
+        });
+        let connect = host.connect(&faults.url()).input(question.as_slice());
+        connect.run().exits(9).printed(&answer);
+        listener.end().exits(9);
+        assert_same(&host.content("question"), &question);
+        assert_eq!(host.content("runs"), b"run\n");
+    }
+}
+
+/// The end of a reader is not lost with the connection it was to go over.
+#[test]
+fn n1_a_reader_that_goes_away_is_heard_of_through_cuts() {
+    for seed in 0..10 {
+        let host = Host::new();
+        let script = "{ \"$FARPIPE\" listen fp://127.0.0.1:0; echo $? >status; } | head -c 1000000";
+        let listener = host.shell(script).start_listening();
+        let faults = Faults::shaped(&listener, |config| {
+            config.plan = lifetimes(2..=9, &[Cut::Reset, Cut::Fin]);
+            config.seed = seed;
+        });
+        let script = format!("yes | {{ \"$FARPIPE\" connect {}; echo $?; }}", faults.url());
+        host.shell(&script).run().exits(0).printed("141\n");
+        listener.end().exits(0).printed("y\n".repeat(500_000));
+        assert_eq!(host.content("status"), b"141\n");
+    }
+}
+
 #[test]
 fn n1_fifty_short_pipes_over_connections_of_two_to_nine_milliseconds_all_succeed() {
     let host = Host::new();

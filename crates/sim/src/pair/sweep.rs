@@ -186,7 +186,7 @@ impl Scenario {
         };
         // Small frames make many steps of few bytes.
         let size_max = (data_max as u64 * 2_000).min(400_000);
-        let streams = (0..draw.between(1, 4))
+        let streams: Vec<(Way, [usize; 2])> = (0..draw.between(1, 4))
             .map(|_| {
                 let way = draw.pick(&[Way::Up, Way::Down]);
                 (
@@ -195,10 +195,14 @@ impl Scenario {
                 )
             })
             .collect();
-        let losses = (0..draw.below(16))
+        // Near enough to each other that most of them come before everything has arrived.
+        let sizes = streams.iter().flat_map(|(_, sizes)| sizes);
+        let count = draw.below(24);
+        let after_max = sizes.sum::<usize>() as u64 / (count + 1) + 200;
+        let losses = (0..count)
             .map(|_| Loss {
                 way: draw.pick(&[Way::Up, Way::Down]),
-                after: draw.size(size_max),
+                after: draw.size(after_max),
                 half_open: draw.one_in(4),
                 wait: Duration::from_millis(draw.size(30_000)),
             })

@@ -49,6 +49,11 @@ impl Faults {
         format!("{}://{}", self.scheme, self.proxy.addr())
     }
 
+    /// While on, nothing listens on its port. In force when this returns.
+    pub(crate) fn refuse(&mut self, on: bool) {
+        self.runtime.block_on(self.proxy.refuse(on)).expect("the proxy runs");
+    }
+
     /// Ends all and says what was done.
     pub(crate) fn stop(self) -> Stats {
         self.runtime.block_on(self.proxy.stop())

@@ -13,13 +13,21 @@ use crate::carrier::CarrierError;
 use crate::carrier::sending::Sending;
 use crate::segment::Segment;
 
-/// An empty queue keeps at most this much memory: a few acknowledgements, not a burst's worth.
+/// What an idle carrier's queue may keep: room for a few acknowledgements, not a burst's worth.
 const QUEUE_KEPT: usize = 1 << 10;
+
+/// So many times in a row the queue was emptied of no more than that before its memory goes: a
+/// stream of small writes needs it again at once.
+const SMALL_RUNS_MAX: u8 = 8;
 
 /// Bytes to write, in the order `queue[..ahead]`, the message being sent, `queue[ahead..]`.
 #[derive(Default)]
 pub(super) struct Outbox {
     queue: BytesMut,
+    /// Bytes written since the queue was last empty.
+    run: usize,
+    /// Runs one after the other that needed little room.
+    small_runs: u8,
     /// Bytes of `queue` up to the end of the framing's own answer; zero when none waits there.
     answer: usize,
     /// The message being sent, and the bytes of `queue` that go before it.
@@ -123,7 +131,18 @@ impl Outbox {
     fn advance(&mut self, written: usize) {
         self.queue.advance(written);
         self.answer = self.answer.saturating_sub(written);
-        if self.queue.is_empty() && self.queue.capacity() > QUEUE_KEPT {
+        self.run += written;
+        if !self.queue.is_empty() || written == 0 {
+            return;
+        }
+        self.small_runs = if self.run > QUEUE_KEPT {
+            0
+        } else {
+            self.small_runs.saturating_add(1)
+        };
+        self.run = 0;
+        // What is written stays allocated in front of the queue, and can be reclaimed if it is much.
+        if self.small_runs >= SMALL_RUNS_MAX && self.queue.try_reclaim(QUEUE_KEPT + 1) {
             self.queue = BytesMut::new();
         }
     }

@@ -196,16 +196,33 @@ fn reads_grow_with_what_comes_and_shrink_again() {
 fn a_waiting_carrier_holds_no_buffer() {
     let mut carrier = client(Script::new([]));
     let mut pool = Pool::new(64 << 10, 1);
+    let slot = pool.take(64 << 10).expect("a slot");
+    let place = slot.as_ptr();
+    pool.put_back(slot);
     assert!(recv(&mut carrier, &mut pool).is_none());
     assert_eq!(carrier.inbox.buf.capacity(), 0);
     carrier.transport_mut().incoming.extend(message(200_000));
     let (messages, _) = recv_all(&mut carrier, &mut pool);
     assert_eq!(messages.len(), 1);
     assert_eq!(carrier.inbox.buf.capacity(), 0);
-    assert!(pool.take(64 << 10).is_some(), "the slot is free again");
-    carrier.queue(&[0; 60_000]);
-    flush(&mut carrier).expect("it fits").expect("flushed");
-    assert_eq!(carrier.outbox.queue().capacity(), 0);
+    let slot = pool.take(64 << 10).expect("it is free again");
+    assert_eq!(slot.as_ptr(), place, "the same slot, not another");
+}
+
+#[test]
+fn a_queue_keeps_its_memory_only_while_it_is_used() {
+    let mut carrier = client(Script::new([]));
+    let mut flushed = |len: usize| {
+        carrier.queue(&vec![0; len]);
+        flush(&mut carrier).expect("it fits").expect("flushed");
+        carrier.outbox.queue().try_reclaim(2_000)
+    };
+    assert!(
+        flushed(60_000),
+        "or a stream of small writes would allocate for each flush"
+    );
+    assert!(flushed(10) && flushed(10) && flushed(5_000) && flushed(10));
+    assert!((0..20).any(|_| !flushed(10)), "heartbeats do not need it");
 }
 
 #[test]
@@ -230,9 +247,9 @@ fn tiny_pieces_that_are_kept_share_their_memory() {
     let kept: Vec<Piece> = (0..1_000)
         .map(|_| {
             carrier.transport_mut().incoming.extend(message(1));
-            recv(&mut carrier, &mut pool)
-                .expect("at once")
-                .expect("a piece")
+            let piece = recv(&mut carrier, &mut pool).expect("at once");
+            assert!(recv(&mut carrier, &mut pool).is_none(), "it waits");
+            piece.expect("a piece")
         })
         .collect();
     let mut places: Vec<_> = kept
