@@ -18,13 +18,14 @@ use report::{Cell, Report};
 use subject::SUBJECTS;
 
 /// Bytes of payload in each message.
-const MESSAGES: [usize; 5] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
+const MESSAGES: &[usize] = &[16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10];
 
 const USAGE: &str = "\
-usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--pipes] [--keep-last] [--quiet PERCENT]
+usage: ws-libs [--rounds N] [--mib N] [--kib A,B] [--only TEXT] [--pipes] [--keep-last] [--quiet PERCENT]
 
   --rounds N     rounds over all libraries (default 7)
   --mib N        MiB a transfer (default 1024)
+  --kib A,B      KiB a message (default 16,32,64,128,256)
   --only TEXT    only libraries whose name contains TEXT
   --pipes        read from a pipe and write to a pipe instead of memory
   --keep-last    keep the last 8 MiB sent, whatever was acknowledged
@@ -34,6 +35,7 @@ usage: ws-libs [--rounds N] [--mib N] [--only SUBSTRING] [--pipes] [--keep-last]
 struct Options {
     rounds: usize,
     total: u64,
+    messages: Vec<usize>,
     only: String,
     pipes: bool,
     keep_last: bool,
@@ -61,7 +63,7 @@ fn main() -> Result<()> {
     let mut report = Report::default();
     for round in 1..=options.rounds {
         for direction in Direction::BOTH {
-            for message in MESSAGES {
+            for &message in &options.messages {
                 for subject in &subjects {
                     let transfer = || {
                         let link = Link::new(direction, message, options.total, options.keep_last);
@@ -88,7 +90,7 @@ fn main() -> Result<()> {
     }
     println!("A cell: GB/s · rate to raw TCP in the same round · CPU s/GiB of both ends.");
     for direction in Direction::BOTH {
-        print!("{}", report.table(direction, &MESSAGES, &subjects));
+        print!("{}", report.table(direction, &options.messages, &subjects));
     }
     println!("\nHow the sender keeps what it sent:");
     for subject in &subjects {
@@ -101,6 +103,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
     let mut options = Options {
         rounds: 7,
         total: 1 << 30,
+        messages: MESSAGES.to_vec(),
         only: String::new(),
         pipes: false,
         keep_last: false,
@@ -111,6 +114,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>> {
         match arg.as_str() {
             "--rounds" => options.rounds = value()?.parse()?,
             "--mib" => options.total = value()?.parse::<u64>()? << 20,
+            "--kib" => {
+                let sizes = value()?;
+                let sizes = sizes.split(',').map(|kib| Ok(kib.parse::<usize>()? << 10));
+                options.messages = sizes.collect::<Result<_>>()?;
+            }
             "--only" => options.only = value()?,
             "--pipes" => options.pipes = true,
             "--keep-last" => options.keep_last = true,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use farpipe_net::{Dial, Opener, SessionEnd};
 use farpipe_proto::limits::DRAIN;
 
+use crate::eager::eager;
 use crate::endpoint::Endpoint;
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Cancel, cancelled};
@@ -43,7 +44,8 @@ pub async fn run(
             }
         }
     };
-    let ((mut outcome, watch), settled) = tokio::join!(pipe, session);
+    let joined = eager(async { tokio::join!(pipe, session) });
+    let ((mut outcome, watch), settled) = joined.await;
     pipe::settle(&mut outcome, &watch);
     if let Err(end) = settled {
         outcome.fail(end.into());

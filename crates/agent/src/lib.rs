@@ -1,6 +1,7 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
 pub mod client;
+mod eager;
 pub mod endpoint;
 pub mod local;
 pub mod outcome;

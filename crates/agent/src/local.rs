@@ -80,7 +80,9 @@ async fn end_child(
     match exit {
         Ok(exit) => Some(exit),
         Err(error) => {
-            outcome.fail(PipeError::Local(format!("waiting for the command: {error}")));
+            outcome.fail(PipeError::Local(format!(
+                "waiting for the command: {error}"
+            )));
             None
         }
     }
@@ -98,10 +100,7 @@ struct Direction {
 }
 
 impl Direction {
-    fn new(
-        source: Option<Box<dyn Source>>,
-        sink: Option<Box<dyn Sink>>,
-    ) -> Self {
+    fn new(source: Option<Box<dyn Source>>, sink: Option<Box<dyn Sink>>) -> Self {
         let whole = source.is_some() && sink.is_some();
         Self {
             source: source.filter(|_| whole),

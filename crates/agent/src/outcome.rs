@@ -78,7 +78,10 @@ impl Outcome {
             None => {}
         }
         let exits = [&self.local_exit, &self.remote_exit];
-        let failed = exits.into_iter().flatten().find(|exit| status_of(**exit) != 0);
+        let failed = exits
+            .into_iter()
+            .flatten()
+            .find(|exit| status_of(**exit) != 0);
         if let Some(exit) = failed {
             return status_of(*exit);
         }

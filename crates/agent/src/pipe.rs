@@ -25,7 +25,12 @@ pub type Cancel = watch::Receiver<bool>;
 /// # Cancellation
 /// Dropping it closes the endpoint and resets the stream; a command gets what [`Child`] does when
 /// dropped. Use `cancel` instead, which ends the command in order.
-pub async fn run(endpoint: Endpoint, stream: Stream, meter: Arc<Meter>, cancel: Cancel) -> (Outcome, StreamWatch) {
+pub async fn run(
+    endpoint: Endpoint,
+    stream: Stream,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> (Outcome, StreamWatch) {
     let Endpoint {
         source,
         sink,
@@ -227,9 +232,9 @@ impl Pipe {
                 self.stream.send.exit(to_wire(exit));
                 self.outcome.local_exit = Some(exit);
             }
-            Err(error) => self
-                .outcome
-                .fail(PipeError::Local(format!("waiting for the command: {error}"))),
+            Err(error) => self.outcome.fail(PipeError::Local(format!(
+                "waiting for the command: {error}"
+            ))),
         }
     }
 }

@@ -6,6 +6,7 @@ use farpipe_net::{AcceptedSession, SessionEnd, Stream};
 use farpipe_proto::wire::control::Refuse;
 
 use crate::client::give_up;
+use crate::eager::eager;
 use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::pipe::{self, Cancel};
@@ -49,7 +50,7 @@ pub async fn run(
             }
         }
     };
-    let (piped, settled) = tokio::join!(pipe, linked);
+    let (piped, settled) = eager(async { tokio::join!(pipe, linked) }).await;
     let mut outcome = match piped {
         None => Outcome::default(),
         Some((mut outcome, watch)) => {

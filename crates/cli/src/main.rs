@@ -45,7 +45,10 @@ fn main() -> ExitCode {
     let quiet = cli.verbosity.is_quiet();
     // One thread: a pipe's work is handed from socket to pipe without waking another core. What
     // may block has threads of its own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return exit::failure(&anyhow::anyhow!("cannot start: {error}")),
     };

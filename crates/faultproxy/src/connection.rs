@@ -98,16 +98,15 @@ async fn connect(
     traffic: &Traffic,
     client: &TcpStream,
 ) -> Connected {
-    let black_hole = interrupts.black_hole();
-    let address = interrupts.upstream();
-    let mut connecting = pin!(async {
-        match black_hole {
-            true => std::future::pending().await,
-            false => {
-                sockets::connect(address, config.down.socket_buffer, config.up.socket_buffer).await
-            }
-        }
-    });
+    if interrupts.black_hole() {
+        traffic.count(Event::Cut(Cut::BlackHole));
+        return Connected::Torn(Cut::BlackHole, None);
+    }
+    let mut connecting = pin!(sockets::connect(
+        interrupts.upstream(),
+        config.down.socket_buffer,
+        config.up.socket_buffer,
+    ));
     let mut torn = None;
     loop {
         tokio::select! {
@@ -121,7 +120,7 @@ async fn connect(
                     torn = Some(cut);
                     // A reset takes the half-made connection along; for all else the upstream must
                     // have one.
-                    if black_hole || cut == Cut::Reset {
+                    if cut == Cut::Reset {
                         return Connected::Torn(cut, None);
                     }
                 }

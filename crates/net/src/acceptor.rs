@@ -119,7 +119,11 @@ impl Acceptor {
     ///
     /// # Errors
     /// [`HandshakeError`], for the log; the peer was told where it can be.
-    pub async fn serve(&self, carrier: Box<dyn Carrier>, peer: String) -> Result<(), HandshakeError> {
+    pub async fn serve(
+        &self,
+        carrier: Box<dyn Carrier>,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
         let mut wire = Wire::new(carrier);
         let handshake = link::accept(&mut wire, &self.config.greeting);
         let (tunnel, attach) = tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
@@ -153,7 +157,12 @@ impl Acceptor {
     fn route(&self, arrival: Arrival) -> Route {
         let arrival = Box::new(arrival);
         let Some(key) = SessionKey::from_slice(&arrival.attach.key) else {
-            return Route::refuse(arrival, RefuseCode::Protocol, true, "a key of 32 bytes is wanted");
+            return Route::refuse(
+                arrival,
+                RefuseCode::Protocol,
+                true,
+                "a key of 32 bytes is wanted",
+            );
         };
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = sessions.get_mut(&key) {
@@ -337,7 +346,11 @@ impl AcceptedSession {
     async fn parked(&mut self) -> Woken {
         let settled = self.shared.lock().session.settled();
         // Who serves on keeps the final offsets as long as it parks: the opener may be slow.
-        let settled = if self.config.one_shot { settled } else { Settled::No };
+        let settled = if self.config.one_shot {
+            settled
+        } else {
+            Settled::No
+        };
         let until = self.park.poll_timeout(settled);
         let expired = async {
             match until {

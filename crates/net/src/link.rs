@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP};
-use farpipe_proto::link::handshake::refusal;
 pub(crate) use farpipe_proto::link::handshake::printable;
+use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{Accepting, Dialling, Features, LinkError, Nonce, Prover, Step};
 use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{Attach, Attached, Refused};
@@ -106,9 +106,10 @@ impl Wire {
                 None => {}
                 Some(HopItem::Frame(frame)) => return Poll::Ready(Ok(frame)),
                 Some(HopItem::Data { .. }) => {
-                    return Poll::Ready(Err(
-                        LinkError::Protocol("DATA before the handshake was over").into()
-                    ));
+                    return Poll::Ready(Err(LinkError::Protocol(
+                        "DATA before the handshake was over",
+                    )
+                    .into()));
                 }
             }
         }

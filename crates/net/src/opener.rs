@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HEARTBEAT, RESUME_FOR, WINDOW_SESSION_MAX};
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
-use farpipe_proto::wire::control::Attach;
+use farpipe_proto::wire::control::{Attach, Attached};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::SessionKey;
 
@@ -176,11 +176,20 @@ impl Running<'_> {
             if let Some(end) = self.opener.shared.lock().end.clone() {
                 return Err(end);
             }
+            if self.is_complete() {
+                // COMPLETE was the last thing the link brought; no goodbye was said at all.
+                self.leave_again().await;
+                return Ok(());
+            }
             self.wait(attempt, why).await?;
-            if self.opener.shared.lock().session.is_complete() {
+            if self.is_complete() {
                 return Ok(());
             }
         }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.opener.shared.lock().session.is_complete()
     }
 
     /// Decides what follows a lost link and waits for it.
@@ -190,9 +199,9 @@ impl Running<'_> {
         (config.greeting.random)(&mut random);
         let now = config.clock.now();
         let confirmed = self.opener.shared.lock().session.is_confirmed();
-        let next =
-            self.redial
-                .handle_ended(now, attempt, confirmed, u32::from_ne_bytes(random));
+        let next = self
+            .redial
+            .handle_ended(now, attempt, confirmed, u32::from_ne_bytes(random));
         let failures = self.redial.failures();
         if self.redial.is_alarm() {
             tell(
@@ -242,16 +251,9 @@ impl Running<'_> {
 
     /// Dials once and drives the session as long as the link lasts.
     async fn attempt(&mut self) -> Result<Step, SessionEnd> {
-        let carrier = match self.dial.dial().await {
-            Ok(carrier) => carrier,
-            Err(error) => return self.dial_failed(error),
-        };
-        let mut wire = Wire::new(carrier);
-        self.epoch += 1;
-        let attach = || self.attach();
-        let attached = match link::dial(&mut wire, &self.opener.config.greeting, attach).await {
-            Ok(attached) => attached,
-            Err(error) => return self.handshake_failed(error),
+        let (wire, attached) = match self.link_up().await {
+            Ok(linked) => linked,
+            Err(failed) => return failed,
         };
         let shared = &Arc::clone(&self.opener.shared);
         let heartbeat = self.opener.config.heartbeat;
@@ -276,8 +278,7 @@ impl Running<'_> {
             driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
         };
         let lived = self.opener.config.clock.now() - began;
-        let progressed =
-            driver.progressed() || lived >= farpipe_proto::limits::PROGRESS_LIFE;
+        let progressed = driver.progressed() || lived >= farpipe_proto::limits::PROGRESS_LIFE;
         match driven {
             Driven::Complete => {
                 if !driver.leave(&LEAVING, NORMAL_CLOSE).await {
@@ -305,6 +306,36 @@ impl Running<'_> {
                 driver.leave(&words, PROTOCOL_CLOSE).await;
                 Err(SessionEnd::Protocol(why))
             }
+        }
+    }
+
+    /// A new link up to ATTACHED, or what follows from its failure. Does not outlast `--resume-for`
+    /// by more than a last try: steps of the handshake have longer limits.
+    async fn link_up(&mut self) -> Result<(Wire, Attached), Result<Step, SessionEnd>> {
+        let config = &self.opener.config;
+        let Some(give_up_at) = self.redial.give_up_at() else {
+            return self.dial_and_attach().await;
+        };
+        let last_try = config.clock.now() + config.resume_for.clamp(DRAIN, HANDSHAKE_STEP);
+        let until = config.clock.deadline(give_up_at.max(last_try));
+        match tokio::time::timeout_at(until, self.dial_and_attach()).await {
+            Ok(linked) => linked,
+            Err(_) => Err(Ok(Step::Failed(
+                Attempt::Cut,
+                "no answer in the time that was left".to_owned(),
+            ))),
+        }
+    }
+
+    async fn dial_and_attach(&mut self) -> Result<(Wire, Attached), Result<Step, SessionEnd>> {
+        let dialled = self.dial.dial().await;
+        let carrier = dialled.map_err(|error| self.dial_failed(error))?;
+        let mut wire = Wire::new(carrier);
+        self.epoch += 1;
+        let attached = link::dial(&mut wire, &self.opener.config.greeting, || self.attach()).await;
+        match attached {
+            Ok(attached) => Ok((wire, attached)),
+            Err(error) => Err(self.handshake_failed(error)),
         }
     }
 
@@ -374,9 +405,7 @@ impl Running<'_> {
         match error.blame {
             Blame::Final => Err(SessionEnd::Refused(error.message)),
             Blame::Refused if !self.established => Err(SessionEnd::Refused(error.message)),
-            Blame::Refused | Blame::Reset => {
-                Ok(Step::Failed(self.nobody_there(), error.message))
-            }
+            Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
             Blame::Cut => Ok(Step::Failed(Attempt::Cut, error.message)),
         }
     }
@@ -393,8 +422,9 @@ impl Running<'_> {
     fn handshake_failed(&self, error: HandshakeError) -> Result<Step, SessionEnd> {
         let why = format!("{}: {error}", self.dial.peer());
         match error {
-            HandshakeError::Carrier(CarrierError::Protocol { .. })
-            | HandshakeError::Decode(_) => Err(SessionEnd::Protocol(why)),
+            HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
+                Err(SessionEnd::Protocol(why))
+            }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
             HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Refused(refused) => {

@@ -105,10 +105,11 @@ fn make_directory(dir: &Path, uid: u32) -> Result<(), String> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let meta = std::fs::symlink_metadata(dir).map_err(|e| format!("cannot be read: {e}"))?;
+            let meta =
+                std::fs::symlink_metadata(dir).map_err(|e| format!("cannot be read: {e}"))?;
             if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
                 return Err(
-                    "its directory must be a real directory of yours with mode 0700".to_owned()
+                    "its directory must be a real directory of yours with mode 0700".to_owned(),
                 );
             }
             Ok(())

@@ -94,4 +94,3 @@ pub(crate) async fn ended(shared: &Shared) -> SessionEnd {
     })
     .await
 }
-

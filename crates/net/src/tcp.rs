@@ -279,7 +279,10 @@ impl TcpDial {
             }
             Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
             Err(_) => {
-                return Err(fail(Blame::Cut, format!("no answer within {} s", DIAL_MAX.as_secs())));
+                return Err(fail(
+                    Blame::Cut,
+                    format!("no answer within {} s", DIAL_MAX.as_secs()),
+                ));
             }
         };
         tune(&stream);
@@ -298,7 +301,10 @@ impl TcpDial {
                     Ok(Err(error)) => Err(fail(blame(&error), error.to_string())),
                     Err(_) => Err(fail(
                         Blame::Cut,
-                        format!("no answer to the upgrade within {} s", HANDSHAKE_STEP.as_secs()),
+                        format!(
+                            "no answer to the upgrade within {} s",
+                            HANDSHAKE_STEP.as_secs()
+                        ),
                     )),
                 }
             }
@@ -367,19 +373,20 @@ impl Listener {
                 _ => e.message,
             })
         })?;
-        let listener = TcpListener::bind(addresses.as_slice())
-            .await
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::AddrInUse => fail(format!(
-                    "another process listens on port {}; choose another, or 0 for any",
-                    url.port
-                )),
-                io::ErrorKind::PermissionDenied => fail(format!(
-                    "port {} needs privileges; choose one above 1023",
-                    url.port
-                )),
-                _ => fail(e.to_string()),
-            })?;
+        let listener =
+            TcpListener::bind(addresses.as_slice())
+                .await
+                .map_err(|e| match e.kind() {
+                    io::ErrorKind::AddrInUse => fail(format!(
+                        "another process listens on port {}; choose another, or 0 for any",
+                        url.port
+                    )),
+                    io::ErrorKind::PermissionDenied => fail(format!(
+                        "port {} needs privileges; choose one above 1023",
+                        url.port
+                    )),
+                    _ => fail(e.to_string()),
+                })?;
         let port = listener
             .local_addr()
             .map_err(|e| fail(e.to_string()))?
@@ -437,22 +444,19 @@ async fn handshake(stream: TcpStream, from: SocketAddr, scheme: Scheme, acceptor
     }
     let carrier: Box<dyn Carrier> = match scheme {
         Scheme::Fp => Box::new(fp::start(stream)),
-        Scheme::Ws => {
-            match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
-                Ok(Ok(carrier)) => Box::new(carrier),
-                Ok(Err(error)) => {
-                    tracing::info!("{peer}: {error}");
-                    return;
-                }
-                Err(_) => {
-                    tracing::info!("{peer}: no upgrade within {} s", HANDSHAKE_TOTAL.as_secs());
-                    return;
-                }
+        Scheme::Ws => match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
+            Ok(Ok(carrier)) => Box::new(carrier),
+            Ok(Err(error)) => {
+                tracing::info!("{peer}: {error}");
+                return;
             }
-        }
+            Err(_) => {
+                tracing::info!("{peer}: no upgrade within {} s", HANDSHAKE_TOTAL.as_secs());
+                return;
+            }
+        },
     };
     if let Err(error) = acceptor.serve(carrier, peer.clone()).await {
         tracing::info!("{peer}: {error}");
     }
 }
-

@@ -76,7 +76,8 @@ fn feed(
                 let bytes = &piece[skip..];
                 match &mut found {
                     Some(Hop::Data(of, start, so_far)) => {
-                        assert_eq!((*of, *start + so_far.len() as u64), (tunnel, offset));
+                        let next = start.saturating_add(so_far.len() as u64);
+                        assert_eq!((*of, next), (tunnel, offset));
                         so_far.extend_from_slice(bytes);
                     }
                     _ => found = Some(Hop::Data(tunnel, offset, bytes.to_vec())),

@@ -20,9 +20,6 @@ use super::{Sink, Source};
 pub(super) struct PipeSource {
     receiver: Renewable<Receiver>,
     pace: Pace,
-    /// The last read returned less than it was asked for: the pipe was empty then, and readiness
-    /// says nothing until it has been looked at again.
-    is_drained: bool,
 }
 
 impl PipeSource {
@@ -32,46 +29,21 @@ impl PipeSource {
         Ok(Self {
             receiver: Renewable::new(Receiver::from_owned_fd(fd)?),
             pace: Pace::new(capacity),
-            is_drained: false,
         })
     }
 }
 
 impl Source for PipeSource {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if self.pace.poll_pause(cx).is_pending() {
-                self.receiver.park()?;
-                return Poll::Pending;
-            }
-            let receiver = self.receiver.get()?;
-            match receiver.poll_read_ready(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => {
-                    // What makes it ready next is news.
-                    self.is_drained = false;
-                    self.receiver.handle_settled();
-                    return Poll::Pending;
-                }
-            }
-            if !self.is_drained {
-                return Poll::Ready(Ok(()));
-            }
-            let look = receiver.try_io(|| {
-                if fd::is_readable_now(receiver.as_fd())? {
-                    Ok(())
-                } else {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-            });
-            match look {
-                Ok(()) => self.is_drained = false,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.receiver.handle_would_block()?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        if self.pace.poll_pause(cx).is_pending() {
+            self.receiver.park()?;
+            return Poll::Pending;
         }
+        let ready = self.receiver.get()?.poll_read_ready(cx);
+        if ready.is_pending() {
+            self.receiver.handle_settled();
+        }
+        ready
     }
 
     fn poll_read(
@@ -86,11 +58,10 @@ impl Source for PipeSource {
         }
         loop {
             ready!(self.poll_ready(cx))?;
-            match self.receiver.get()?.try_read_buf(&mut buf.limit(room)) {
+            match read_until_drained(self.receiver.get()?, buf, room) {
                 Ok(len) => {
                     self.receiver.handle_settled();
-                    self.is_drained = len < room;
-                    self.pace.handle_read(Instant::now(), len, self.is_drained);
+                    self.pace.handle_read(Instant::now(), len, len < room);
                     return Poll::Ready(Ok(len));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -100,6 +71,27 @@ impl Source for PipeSource {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+/// Reads at most `room` bytes. A read that returned less has emptied the pipe: readiness is over
+/// then, and the next write makes it anew (epoll's edge); asking the pipe again would cost a system
+/// call a message.
+fn read_until_drained(receiver: &Receiver, buf: &mut BytesMut, room: usize) -> io::Result<usize> {
+    let mut read = None;
+    let result = receiver.try_io(|| {
+        let len = receiver.try_read_buf(&mut buf.limit(room))?;
+        read = Some(len);
+        if len < room {
+            // How tokio is told to forget the readiness that was there before this read.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    });
+    match (read, result) {
+        (Some(len), _) => Ok(len),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => Ok(0),
     }
 }
 

@@ -37,14 +37,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let mut config = OpenerConfig::new(greeting()?);
     config.resume_for = args.session.resume_for;
     config.heartbeat = args.session.heartbeat;
-    config.events = Some(args.session.watch(
-        &mut tasks,
-        Arc::clone(&counts),
-        status.clone(),
-        quiet,
-    ));
+    config.events =
+        Some(
+            args.session
+                .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
+        );
     let work = async {
-        let endpoint = endpoint::open(&spec, wanted).await.map_err(super::session::not_opened)?;
+        let endpoint = endpoint::open(&spec, wanted)
+            .await
+            .map_err(super::session::not_opened)?;
         let total = endpoint.size_hint;
         let dial = TcpDial::new(url);
         let pipe = client::run(

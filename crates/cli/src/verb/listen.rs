@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::Cancel;
-use farpipe_agent::Outcome;
 use farpipe_agent::server::{self, Target};
 use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions, Url};
 use tokio::task::JoinSet;
@@ -53,12 +53,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let mut config = AcceptorConfig::new(greeting()?);
     config.one_shot = !args.keep;
     config.heartbeat = args.session.heartbeat;
-    config.events = Some(args.session.watch(
-        &mut tasks,
-        Arc::clone(&counts),
-        status.clone(),
-        quiet,
-    ));
+    config.events =
+        Some(
+            args.session
+                .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
+        );
     let (acceptor, sessions) = Acceptor::new(config);
     let listener = Listener::bind(url).await?;
     if !quiet {

@@ -116,8 +116,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
 
 /// The file's length, if it can be sent at all.
 fn length(file: &Path) -> anyhow::Result<u64> {
-    let meta = std::fs::metadata(file)
-        .with_context(|| format!("cannot read '{}'", file.display()))?;
+    let meta =
+        std::fs::metadata(file).with_context(|| format!("cannot read '{}'", file.display()))?;
     if !meta.is_file() {
         return Err(WithStatus::usage(
             format!("'{}' is no regular file", file.display()),
@@ -222,8 +222,8 @@ fn code(status: std::process::ExitStatus) -> String {
 }
 
 fn hash(path: &Path) -> anyhow::Result<String> {
-    let mut file = std::fs::File::open(path)
-        .with_context(|| format!("cannot read '{}'", path.display()))?;
+    let mut file =
+        std::fs::File::open(path).with_context(|| format!("cannot read '{}'", path.display()))?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     loop {

@@ -119,13 +119,7 @@ impl SessionArgs {
         quiet: bool,
     ) -> Events {
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        tasks.spawn(show(
-            received,
-            counts,
-            status,
-            self.on_alarm.clone(),
-            quiet,
-        ));
+        tasks.spawn(show(received, counts, status, self.on_alarm.clone(), quiet));
         events
     }
 }
@@ -152,7 +146,9 @@ async fn show(
                 wait.as_secs_f64()
             )),
             LinkEvent::Alarm { failures, why } => {
-                output::error(&format!("{failures} failures in a row, still trying: {why}"));
+                output::error(&format!(
+                    "{failures} failures in a row, still trying: {why}"
+                ));
                 if let Some(command) = &on_alarm {
                     alarm(command, *failures, why).await;
                 }

@@ -1,28 +1,13 @@
 //! Connections that are cut at chosen places: at a byte, at a frame, in one direction only.
 
-use std::sync::Mutex;
-use std::thread;
-
 use farpipe_faultproxy::{Cut, Dir, Fault, How, Place, Plan, When};
 
-use crate::support::{Faults, Host, SCHEMES, assert_same, random};
+use crate::support::{Faults, Host, SCHEMES, assert_same, at_once, random};
 
-/// Pipes run beside each other, because a cut in the first handshake costs a second of backoff.
-const AT_ONCE: usize = 8;
-
-/// Runs a two-way pipe through each plan's proxy and expects it to succeed.
+/// Runs a two-way pipe through each plan's proxy and expects it to succeed. A cut in the first
+/// handshake costs a second of backoff, so they run beside each other.
 fn survives(plans: Vec<(&'static str, Plan)>, len: usize) {
-    let plans = Mutex::new(plans.into_iter());
-    let next = || plans.lock().expect("no panic under it").next();
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some((scheme, plan)) = next() {
-                    survives_one(scheme, plan, len);
-                }
-            });
-        }
-    });
+    at_once(plans, |(scheme, plan)| survives_one(scheme, plan, len));
 }
 
 fn survives_one(scheme: &str, plan: Plan, len: usize) {
@@ -33,9 +18,19 @@ fn survives_one(scheme: &str, plan: Plan, len: usize) {
     let faults = Faults::between(&listener, plan);
     let connect = host.connect(&faults.url()).args(["--heartbeat", "300ms"]);
     let connect = connect.input(there.as_slice()).run();
-    assert!(connect.status.success(), "{what}: {} {}", connect.status, connect.stderr);
+    assert!(
+        connect.status.success(),
+        "{what}: {} {}",
+        connect.status,
+        connect.stderr
+    );
     let listened = listener.end();
-    assert!(listened.status.success(), "{what}: {} {}", listened.status, listened.stderr);
+    assert!(
+        listened.status.success(),
+        "{what}: {} {}",
+        listened.status,
+        listened.stderr
+    );
     assert_same(&listened.stdout, &there);
     assert_same(&connect.stdout, &back);
 }
@@ -94,7 +89,12 @@ fn n1_resets_around_each_of_the_first_frames_in_both_directions() {
     }
     let plans = each(&cases, |(dir, nth, place)| {
         let nth = nth..=nth;
-        let when = When::Frame { dir, nth, kind: None, place };
+        let when = When::Frame {
+            dir,
+            nth,
+            kind: None,
+            place,
+        };
         first(1, Plan::of(when, Cut::Reset))
     });
     survives(plans, 300_000);
@@ -103,10 +103,17 @@ fn n1_resets_around_each_of_the_first_frames_in_both_directions() {
 /// The last words are the ones nobody sends anything after.
 #[test]
 fn n1_resets_around_the_frames_that_end_a_pipe() {
-    let cases: Vec<_> = (4..=14).flat_map(|nth| [(Dir::Up, nth), (Dir::Down, nth)]).collect();
+    let cases: Vec<_> = (4..=14)
+        .flat_map(|nth| [(Dir::Up, nth), (Dir::Down, nth)])
+        .collect();
     let plans = each(&cases, |(dir, nth)| {
         let nth = nth..=nth;
-        let when = When::Frame { dir, nth, kind: None, place: Place::After };
+        let when = When::Frame {
+            dir,
+            nth,
+            kind: None,
+            place: Place::After,
+        };
         first(1, Plan::of(when, Cut::Reset))
     });
     survives(plans, 10);
@@ -115,18 +122,35 @@ fn n1_resets_around_the_frames_that_end_a_pipe() {
 #[test]
 fn n2_a_cut_between_a_frame_and_its_acknowledgement() {
     const ACK: u8 = 0x08;
-    let plans = each(&[(Dir::Up, 1), (Dir::Down, 1), (Dir::Up, 3), (Dir::Down, 3)], |(dir, nth)| {
-        let nth = nth..=nth;
-        let when = When::Frame { dir, nth, kind: Some(ACK), place: Place::Before };
-        first(3, Plan::of(when, Cut::Reset))
-    });
+    let plans = each(
+        &[(Dir::Up, 1), (Dir::Down, 1), (Dir::Up, 3), (Dir::Down, 3)],
+        |(dir, nth)| {
+            let nth = nth..=nth;
+            let when = When::Frame {
+                dir,
+                nth,
+                kind: Some(ACK),
+                place: Place::Before,
+            };
+            first(3, Plan::of(when, Cut::Reset))
+        },
+    );
     survives(plans, 2 << 20);
 }
 
 #[test]
 fn n4_resets_with_data_unread_lose_nothing() {
     let plans = each(&[Dir::Up, Dir::Down], |dir| {
-        first(5, Plan::of(When::Byte { dir, at: 200_000..=700_000 }, Cut::Reset))
+        first(
+            5,
+            Plan::of(
+                When::Byte {
+                    dir,
+                    at: 200_000..=700_000,
+                },
+                Cut::Reset,
+            ),
+        )
     });
     survives(plans, 4 << 20);
 }
@@ -135,9 +159,15 @@ fn n4_resets_with_data_unread_lose_nothing() {
 /// this is a broken link and not the end of a pipe.
 #[test]
 fn n4_a_connection_that_ends_in_one_direction_only_is_replaced() {
-    let plans = each(&[(Dir::Up, 50_000), (Dir::Down, 50_000), (Dir::Up, 100), (Dir::Down, 100)], |(dir, at)| {
-        first(2, Plan::of(When::Byte { dir, at: at..=at }, How::HalfClose))
-    });
+    let plans = each(
+        &[
+            (Dir::Up, 50_000),
+            (Dir::Down, 50_000),
+            (Dir::Up, 100),
+            (Dir::Down, 100),
+        ],
+        |(dir, at)| first(2, Plan::of(When::Byte { dir, at: at..=at }, How::HalfClose)),
+    );
     survives(plans, 1 << 20);
 }
 
@@ -165,8 +195,19 @@ fn p11_frames_that_come_twice_or_never_are_not_delivered() {
         }
     }
     let plans = each(&cases, |(how, dir)| {
-        let when = When::Frame { dir, nth: 2..=4, kind: Some(DATA), place: Place::Before };
-        first(1, Plan { faults: vec![Fault::new(when, how)], ..Plan::default() })
+        let when = When::Frame {
+            dir,
+            nth: 2..=4,
+            kind: Some(DATA),
+            place: Place::Before,
+        };
+        first(
+            1,
+            Plan {
+                faults: vec![Fault::new(when, how)],
+                ..Plan::default()
+            },
+        )
     });
     survives(plans, 2 << 20);
 }

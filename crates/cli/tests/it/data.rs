@@ -11,7 +11,10 @@ fn both_ways(scheme: &str, there: &[u8], back: &[u8]) {
     let listened = listener.end().exits(0);
     assert_same(&listened.stdout, there);
     assert_same(&connected.stdout, back);
-    assert_eq!(connected.stderr, "", "nothing to say about a pipe that worked");
+    assert_eq!(
+        connected.stderr, "",
+        "nothing to say about a pipe that worked"
+    );
 }
 
 #[test]

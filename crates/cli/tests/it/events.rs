@@ -13,7 +13,10 @@ fn events(host: &Host, name: &str) -> Vec<Value> {
 }
 
 fn names(events: &[Value]) -> Vec<&str> {
-    events.iter().map(|event| event["event"].as_str().expect("its name")).collect()
+    events
+        .iter()
+        .map(|event| event["event"].as_str().expect("its name"))
+        .collect()
 }
 
 #[test]
@@ -21,8 +24,15 @@ fn events_of_a_pipe_that_worked() {
     let host = Host::new();
     let script = "\"$FARPIPE\" listen ws://127.0.0.1:0 --status-fd 3 3>listen.events";
     let listener = host.shell(script).input("to connect").start_listening();
-    let script = format!("\"$FARPIPE\" connect {} --status-fd 3 3>connect.events", listener.url());
-    host.shell(&script).input("to listen!").run().exits(0).printed("to connect");
+    let script = format!(
+        "\"$FARPIPE\" connect {} --status-fd 3 3>connect.events",
+        listener.url()
+    );
+    host.shell(&script)
+        .input("to listen!")
+        .run()
+        .exits(0)
+        .printed("to connect");
     let url = listener.url().to_owned();
     listener.end().exits(0).printed("to listen!");
 
@@ -32,7 +42,10 @@ fn events_of_a_pipe_that_worked() {
     assert_eq!(names(&connect), ["connected", "exit"]);
     assert_eq!(listen[0]["url"], url.as_str());
     assert_eq!(connect[0]["peer"], url.as_str());
-    assert_eq!(listen[1]["session"], connect[0]["session"], "the same at both ends");
+    assert_eq!(
+        listen[1]["session"], connect[0]["session"],
+        "the same at both ends"
+    );
     for exit in [&listen[2], &connect[1]] {
         assert_eq!(exit["status"], 0);
         assert_eq!(exit["sent_bytes"], 10);
@@ -49,32 +62,57 @@ fn events_of_a_pipe_whose_connection_was_cut() {
     let listener = host.shell(script).start_listening();
     let plan = Plan {
         connections: 0..=1,
-        ..Plan::of(When::Byte { dir: Dir::Up, at: 300_000..=300_000 }, Cut::Reset)
+        ..Plan::of(
+            When::Byte {
+                dir: Dir::Up,
+                at: 300_000..=300_000,
+            },
+            Cut::Reset,
+        )
     };
     let faults = Faults::between(&listener, plan);
-    let script = format!("\"$FARPIPE\" connect {} --status-fd 3 3>connect.events", faults.url());
+    let script = format!(
+        "\"$FARPIPE\" connect {} --status-fd 3 3>connect.events",
+        faults.url()
+    );
     host.shell(&script).input(data.as_slice()).run().exits(0);
     listener.end().exits(0).printed(&data);
 
     let connect = events(&host, "connect.events");
-    assert_eq!(names(&connect), ["connected", "lost", "resumed", "lost", "resumed", "exit"]);
+    assert_eq!(
+        names(&connect),
+        ["connected", "lost", "resumed", "lost", "resumed", "exit"]
+    );
     assert_eq!(connect[1]["failures"], 0, "it had made progress");
     assert_eq!(connect[1]["retry_in_ms"], 0, "so it is dialled at once");
-    assert!(connect[1]["why"].as_str().expect("words").contains("reset"), "{}", connect[1]);
+    assert!(
+        connect[1]["why"].as_str().expect("words").contains("reset"),
+        "{}",
+        connect[1]
+    );
     assert_eq!(connect[2]["epoch"], 2);
     assert!(connect[2]["resent_bytes"].as_u64().expect("a number") > 0);
     assert_eq!(connect[4]["epoch"], 3);
     let listen = events(&host, "listen.events");
     let names = names(&listen);
-    assert_eq!((names[0], names[1], names[names.len() - 1]), ("listening", "connected", "exit"));
+    assert_eq!(
+        (names[0], names[1], names[names.len() - 1]),
+        ("listening", "connected", "exit")
+    );
     assert_eq!(names.iter().filter(|name| **name == "resumed").count(), 2);
 }
 
 #[test]
 fn the_exit_event_says_what_went_wrong() {
     let host = Host::new();
-    let listener = host.listen("ws").arg("exec:no-such-command").start_listening();
-    let script = format!("\"$FARPIPE\" connect {} --status-fd 5 5>events", listener.url());
+    let listener = host
+        .listen("ws")
+        .arg("exec:no-such-command")
+        .start_listening();
+    let script = format!(
+        "\"$FARPIPE\" connect {} --status-fd 5 5>events",
+        listener.url()
+    );
     host.shell(&script).run().exits(127);
     listener.end().exits(127);
     let events = events(&host, "events");
@@ -89,7 +127,8 @@ fn the_exit_event_says_what_went_wrong() {
 #[test]
 fn a_keeping_listener_tells_of_each_session() {
     let host = Host::new();
-    let script = "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --keep 'sh:exit 3' --status-fd 3 3>events";
+    let script =
+        "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --keep 'sh:exit 3' --status-fd 3 3>events";
     let listener = host.shell(script).start_listening();
     for _ in 0..2 {
         host.connect(listener.url()).run().exits(3);
@@ -99,7 +138,10 @@ fn a_keeping_listener_tells_of_each_session() {
     let events = events(&host, "events");
     let names = names(&events);
     assert_eq!(names.iter().filter(|name| **name == "connected").count(), 2);
-    let exits: Vec<_> = events.iter().filter(|event| event["event"] == "exit").collect();
+    let exits: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "exit")
+        .collect();
     assert_eq!(exits.len(), 2, "{names:?}");
     assert!(exits.iter().all(|exit| exit["status"] == 3));
 }
@@ -108,14 +150,24 @@ fn a_keeping_listener_tells_of_each_session() {
 fn progress_as_json_goes_to_stderr_and_data_only_to_stdout() {
     let host = Host::new();
     let data = random(3_000_000, 2);
-    let listener = host.listen("ws").args(["--progress", "json"]).start_listening();
+    let listener = host
+        .listen("ws")
+        .args(["--progress", "json"])
+        .start_listening();
     let connect = host.connect(listener.url()).args(["--progress", "json"]);
     let connect = connect.input(data.as_slice()).run().exits(0).printed("");
     let listened = listener.end().exits(0);
     assert_same(&listened.stdout, &data);
-    for (stderr, count) in [(&connect.stderr, "sent_bytes"), (&listened.stderr, "received_bytes")] {
-        let lines = stderr.lines().filter(|line| !line.starts_with("listening on"));
-        let lines: Vec<Value> = lines.map(|line| serde_json::from_str(line).expect(line)).collect();
+    for (stderr, count) in [
+        (&connect.stderr, "sent_bytes"),
+        (&listened.stderr, "received_bytes"),
+    ] {
+        let lines = stderr
+            .lines()
+            .filter(|line| !line.starts_with("listening on"));
+        let lines: Vec<Value> = lines
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect();
         let last = lines.last().expect("at least the final one");
         assert_eq!(last["event"], "progress");
         assert_eq!(last[count], 3_000_000);
@@ -127,7 +179,9 @@ fn progress_of_a_file_knows_the_whole() {
     let host = Host::new();
     host.file("data", random(100_000, 3));
     let listener = host.listen("ws").start_listening();
-    let connect = host.connect(listener.url()).args(["--send", "data", "--progress", "json"]);
+    let connect = host
+        .connect(listener.url())
+        .args(["--send", "data", "--progress", "json"]);
     let connect = connect.run().exits(0);
     listener.end().exits(0);
     let last = connect.stderr.lines().last().expect("a line");
@@ -150,9 +204,18 @@ fn quiet_says_nothing_but_errors() {
     let listening = lines.next().expect("a line").expect("text");
     let listening: Value = serde_json::from_str(&listening).expect("JSON");
     let url = listening["url"].as_str().expect("a URL");
-    host.connect(url).arg("-q").input("data").run().exits(0).says("");
+    host.connect(url)
+        .arg("-q")
+        .input("data")
+        .run()
+        .exits(0)
+        .says("");
     listener.end().exits(0).printed("data").says("");
 
     let connect = host.connect(url).arg("-q").run().exits(125);
-    assert!(connect.stderr.contains("nothing listens there"), "{}", connect.stderr);
+    assert!(
+        connect.stderr.contains("nothing listens there"),
+        "{}",
+        connect.stderr
+    );
 }

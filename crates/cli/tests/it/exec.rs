@@ -16,7 +16,10 @@ fn passes_status(endpoint: &str, status: i32) {
     listener.end().exits(status);
 
     let listener = host.listen("fp").start_listening();
-    host.connect(listener.url()).arg(endpoint).run().exits(status);
+    host.connect(listener.url())
+        .arg(endpoint)
+        .run()
+        .exits(status);
     listener.end().exits(status);
 }
 
@@ -36,8 +39,15 @@ fn x5_death_by_a_signal_is_128_and_its_number() {
 #[test]
 fn x5_a_command_that_is_not_there_is_127_at_both_ends() {
     let host = Host::new();
-    let listener = host.listen("ws").arg("exec:no-such-command x").start_listening();
-    let connect = host.connect(listener.url()).input(random(1 << 20, 1)).run().exits(127);
+    let listener = host
+        .listen("ws")
+        .arg("exec:no-such-command x")
+        .start_listening();
+    let connect = host
+        .connect(listener.url())
+        .input(random(1 << 20, 1))
+        .run()
+        .exits(127);
     connect.says("farpipe: the far end refused: cannot run 'no-such-command': command not found");
     listener.end().exits(127).says(
         "listening on ws://127.0.0.1:PORT
@@ -65,12 +75,19 @@ fn x5_a_file_that_cannot_be_executed_is_126_at_both_ends() {
 fn x5_a_command_missing_at_connect_leaves_the_listener_alone() {
     let host = Host::new();
     let listener = host.listen("ws").start_listening();
-    let connect = host.connect(listener.url()).arg("exec:no-such-command").run().exits(127);
+    let connect = host
+        .connect(listener.url())
+        .arg("exec:no-such-command")
+        .run()
+        .exits(127);
     connect.says(
         "farpipe: cannot run 'no-such-command': command not found
          hint: exec: takes a program of PATH; for shell syntax and builtins use sh:",
     );
-    host.connect(listener.url()).input("still there").run().exits(0);
+    host.connect(listener.url())
+        .input("still there")
+        .run()
+        .exits(0);
     listener.end().exits(0).printed("still there");
 }
 
@@ -80,7 +97,10 @@ fn the_status_comes_after_all_output() {
     for scheme in ["ws", "fp"] {
         let host = Host::new();
         host.file("output", &output);
-        let listener = host.listen(scheme).arg("sh:cat output; exit 5").start_listening();
+        let listener = host
+            .listen(scheme)
+            .arg("sh:cat output; exit 5")
+            .start_listening();
         host.connect(listener.url()).run().exits(5).printed(&output);
         listener.end().exits(5);
     }
@@ -89,8 +109,15 @@ fn the_status_comes_after_all_output() {
 #[test]
 fn a_commands_stderr_stays_on_its_own_side() {
     let host = Host::new();
-    let listener = host.listen("ws").arg("sh:echo to stderr >&2; echo to stdout").start_listening();
-    let connect = host.connect(listener.url()).run().exits(0).printed("to stdout\n");
+    let listener = host
+        .listen("ws")
+        .arg("sh:echo to stderr >&2; echo to stdout")
+        .start_listening();
+    let connect = host
+        .connect(listener.url())
+        .run()
+        .exits(0)
+        .printed("to stdout\n");
     assert_eq!(connect.stderr, "");
     listener.end().exits(0).says(
         "listening on ws://127.0.0.1:PORT
@@ -115,7 +142,10 @@ fn a_command_that_closes_stdout_early_goes_on_to_its_end() {
 #[test]
 fn the_end_of_a_command_ends_the_pipe_though_stdin_is_open() {
     let host = Host::new();
-    let listener = host.listen("ws").arg("sh:read line; echo $line; exit 4").start_listening();
+    let listener = host
+        .listen("ws")
+        .arg("sh:read line; echo $line; exit 4")
+        .start_listening();
     let mut connect = host.connect(listener.url()).open_input().start();
     connect.write("one line\n");
     // stdin stays open: it does not hold anything.
@@ -128,17 +158,24 @@ fn x3_a_grandchild_that_holds_stdout_does_not_hold_the_pipe() {
     let host = Host::new();
     let script = "sh:sleep 1000 2>/dev/null </dev/null & echo $! >sleeper; echo done; exit 3";
     let listener = host.listen("ws").arg(script).start_listening();
-    host.connect(listener.url()).run().exits(3).printed("done\n");
+    host.connect(listener.url())
+        .run()
+        .exits(3)
+        .printed("done\n");
     listener.end().exits(3);
     let sleeper = pid(&host, "sleeper");
-    assert!(is_alive(sleeper), "it was told nothing: its parent ended by itself");
+    assert!(
+        is_alive(sleeper),
+        "it was told nothing: its parent ended by itself"
+    );
     rustix::process::kill_process(sleeper, Signal::KILL).expect("a sleeper");
 }
 
 #[test]
 fn x3_a_command_that_ignores_sigterm_does_not_outlive_the_pipe() {
     let host = Host::new();
-    let script = "sh:trap '' TERM; sleep 1000 & echo $$ >shell; echo $! >sleeper; echo up; wait; wait";
+    let script =
+        "sh:trap '' TERM; sleep 1000 & echo $$ >shell; echo $! >sleeper; echo up; wait; wait";
     let listener = host.listen("ws").arg(script).start_listening();
     let connect = host.connect(listener.url()).open_input().start();
     connect.stdout_until(3);
@@ -170,7 +207,10 @@ fn two_commands_talk_to_each_other() {
     let host = Host::new();
     let listener = host.listen("ws").arg("exec:tr a-z A-Z").start_listening();
     let connect = host.connect(listener.url());
-    connect.arg("sh:echo hello; exec >&-; cat >answer; exit 0").run().exits(0);
+    connect
+        .arg("sh:echo hello; exec >&-; cat >answer; exit 0")
+        .run()
+        .exits(0);
     listener.end().exits(0);
     assert_eq!(host.content("answer"), b"HELLO\n");
 }
@@ -178,8 +218,14 @@ fn two_commands_talk_to_each_other() {
 #[test]
 fn words_are_split_as_posix_says_and_nothing_is_expanded() {
     let host = Host::new();
-    let listener = host.listen("ws").arg(r#"exec:printf "%s|" 'a  b' $HOME * \$x"#).start_listening();
-    host.connect(listener.url()).run().exits(0).printed("a  b|$HOME|*|$x|");
+    let listener = host
+        .listen("ws")
+        .arg(r#"exec:printf "%s|" 'a  b' $HOME * \$x"#)
+        .start_listening();
+    host.connect(listener.url())
+        .run()
+        .exits(0)
+        .printed("a  b|$HOME|*|$x|");
     listener.end().exits(0);
 }
 
@@ -193,7 +239,10 @@ fn is_alive(pid: Pid) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
         return false;
     };
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
     !matches!(state, Some('Z' | 'X') | None)
 }
 

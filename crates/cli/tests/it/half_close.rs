@@ -9,7 +9,10 @@ fn a_request_whose_writer_has_ended_gets_its_whole_answer() {
     for scheme in SCHEMES {
         let host = Host::new();
         let listener = host.listen(scheme).arg("exec:sort").start_listening();
-        let connect = host.connect(listener.url()).input("pear\napple\nfig\n").run();
+        let connect = host
+            .connect(listener.url())
+            .input("pear\napple\nfig\n")
+            .run();
         connect.exits(0).printed("apple\nfig\npear\n");
         listener.end().exits(0);
     }
@@ -55,7 +58,8 @@ fn either_side_may_end_first_and_still_receives() {
 fn x2_a_reader_that_goes_away_ends_the_writer_like_sigpipe() {
     for scheme in SCHEMES {
         let host = Host::new();
-        let script = format!("{{ \"$FARPIPE\" listen {scheme}://127.0.0.1:0; echo $? >status; }} | head -1");
+        let script =
+            format!("{{ \"$FARPIPE\" listen {scheme}://127.0.0.1:0; echo $? >status; }} | head -1");
         let listen = host.shell(&script).start_listening();
         let script = format!(
             "{{ yes; echo $? >yes; }} | {{ \"$FARPIPE\" connect {}; echo $? >connect; }}",
@@ -72,7 +76,8 @@ fn x2_a_reader_that_goes_away_ends_the_writer_like_sigpipe() {
 #[test]
 fn x2_the_same_the_other_way_round() {
     let host = Host::new();
-    let script = "{ yes; echo $? >yes; } | { \"$FARPIPE\" listen ws://127.0.0.1:0; echo $? >listen; }";
+    let script =
+        "{ yes; echo $? >yes; } | { \"$FARPIPE\" listen ws://127.0.0.1:0; echo $? >listen; }";
     let listen = host.shell(script).start_listening();
     let script = format!(
         "{{ \"$FARPIPE\" connect {}; echo $? >connect; }} | head -1",
@@ -107,7 +112,13 @@ fn x2_an_idle_listener_hears_that_the_reader_is_gone() {
     let mut listener = host.listen("ws").open_input().start_listening();
     let (reader, connect) = {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        (reader, host.connect(listener.url()).open_input().stdout(writer).start())
+        (
+            reader,
+            host.connect(listener.url())
+                .open_input()
+                .stdout(writer)
+                .start(),
+        )
     };
     // The first byte proves that the session is there before its reader goes.
     listener.write("x");
@@ -123,7 +134,10 @@ fn a_far_command_that_reads_only_the_beginning_is_no_failure() {
     for scheme in SCHEMES {
         let host = Host::new();
         let listener = host.listen(scheme).arg("exec:head -1").start_listening();
-        let script = format!("yes | {{ \"$FARPIPE\" connect {}; echo $?; }}", listener.url());
+        let script = format!(
+            "yes | {{ \"$FARPIPE\" connect {}; echo $?; }}",
+            listener.url()
+        );
         host.shell(&script).run().exits(0).printed("y\n0\n");
         listener.end().exits(0);
     }
@@ -134,7 +148,10 @@ fn a_local_command_that_reads_only_the_beginning_is_no_failure() {
     let host = Host::new();
     let script = "yes | { \"$FARPIPE\" listen ws://127.0.0.1:0; echo $? >status; }";
     let listen = host.shell(script).start_listening();
-    host.connect(listen.url()).arg("exec:head -1 -").run().exits(0);
+    host.connect(listen.url())
+        .arg("exec:head -1 -")
+        .run()
+        .exits(0);
     listen.end();
     assert_eq!(host.content("status"), b"0\n");
 }
@@ -152,4 +169,28 @@ fn the_end_of_a_stopped_writer_comes_when_it_continues() {
     connect.signal(Signal::CONT);
     connect.end().exits(0);
     listener.end().exits(0).printed("beforeafter");
+}
+
+#[test]
+fn a_far_command_that_reads_nothing_is_no_failure() {
+    let host = Host::new();
+    let listener = host.listen("ws").arg("exec:true").start_listening();
+    host.connect(listener.url())
+        .input(random(8 << 20, 6))
+        .run()
+        .exits(0);
+    listener.end().exits(0);
+}
+
+#[test]
+fn x2_a_far_command_gets_sigpipe_when_the_reader_is_gone() {
+    let host = Host::new();
+    let listener = host.listen("ws").arg("exec:yes").start_listening();
+    let script = format!(
+        "{{ \"$FARPIPE\" connect {}; echo $? >status; }} | head -1",
+        listener.url()
+    );
+    host.shell(&script).run().exits(0).printed("y\n");
+    assert_eq!(host.content("status"), b"141\n");
+    listener.end().exits(141);
 }

@@ -8,7 +8,7 @@ use farpipe_proto::wire::id::{StreamId, TunnelId};
 use farpipe_proto::wire::inner::InnerFrame;
 
 use crate::support::net::{foreign_server, serve, silent_port};
-use crate::support::peer::{Peer, STREAM, TUNNEL};
+use crate::support::peer::{Heard, Peer, STREAM, TUNNEL};
 use crate::support::{Ended, Host, Running, assert_text};
 
 /// A `connect` and the listener it has found.
@@ -16,7 +16,11 @@ fn found(host: &Host) -> (Running, Peer) {
     host.secret();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("fp://{}", listener.local_addr().expect("its address"));
-    let connect = host.connect(&url).open_input().args(["--resume-for", "1s"]).start();
+    let connect = host
+        .connect(&url)
+        .open_input()
+        .args(["--resume-for", "1s"])
+        .start();
     (connect, Peer::accept(&listener))
 }
 
@@ -27,7 +31,7 @@ fn fails(act: impl FnOnce(&Host, &mut Peer), said: &str) -> Ended {
     let (connect, mut peer) = found(&host);
     act(&host, &mut peer);
     // It is told what is wrong, or not, and the connection is closed from this side.
-    while peer.hear() != crate::support::peer::Heard::Closed {}
+    while peer.hear() != Heard::Closed {}
     peer.hang_up();
     connect.end().exits(125).says(said)
 }
@@ -55,10 +59,13 @@ fn nothing_listens_there() {
     let host = Host::new();
     let (addr, _guard) = silent_port();
     for scheme in ["ws", "fp"] {
-        host.connect(&format!("{scheme}://{addr}")).run().exits(125).says(&format!(
-            "farpipe: {scheme}://127.0.0.1:PORT: nothing listens there; start `farpipe listen \
+        host.connect(&format!("{scheme}://{addr}"))
+            .run()
+            .exits(125)
+            .says(&format!(
+                "farpipe: {scheme}://127.0.0.1:PORT: nothing listens there; start `farpipe listen \
              {scheme}://127.0.0.1:PORT` first"
-        ));
+            ));
     }
 }
 
@@ -141,7 +148,11 @@ fn a_server_of_another_protocol_is_named() {
 /// A head that never ends is not read for ever.
 #[test]
 fn p14_an_answer_without_end_is_refused() {
-    let endless = [b"HTTP/1.1 101 Switching Protocols\r\n".as_slice(), &[b'x'; 40_000]].concat();
+    let endless = [
+        b"HTTP/1.1 101 Switching Protocols\r\n".as_slice(),
+        &[b'x'; 40_000],
+    ]
+    .concat();
     assert_text(
         &about("ws", &[&endless]),
         "the other side's HTTP header is longer than 16 KiB",
@@ -155,11 +166,15 @@ fn a_server_that_hangs_up_without_a_word_is_tried_again_until_the_time_is_over()
     for scheme in ["ws", "fp"] {
         let host = Host::new();
         let addr = serve(drop);
-        let connect = host.connect(&format!("{scheme}://{addr}")).args(["--resume-for", "1500ms"]);
+        let connect = host
+            .connect(&format!("{scheme}://{addr}"))
+            .args(["--resume-for", "1500ms"]);
         let connect = connect.run().exits(125);
         let last = connect.said().lines().last().unwrap_or_default().to_owned();
         assert!(
-            last.starts_with(&format!("farpipe: no link to {scheme}://127.0.0.1:PORT for 1")),
+            last.starts_with(&format!(
+                "farpipe: no link to {scheme}://127.0.0.1:PORT for 1"
+            )),
             "{last}"
         );
     }
@@ -186,7 +201,10 @@ fn p2_a_welcome_to_what_was_not_offered_is_refused() {
             (|welcome| welcome.version = 2) as fn(&mut Welcome),
             "WELCOME names a version not offered",
         ),
-        (|welcome| welcome.features = 1 << 40, "WELCOME names a feature not offered"),
+        (
+            |welcome| welcome.features = 1 << 40,
+            "WELCOME names a feature not offered",
+        ),
     ];
     for (change, why) in cases {
         fails(
@@ -214,10 +232,19 @@ fn welcome(change: impl FnOnce(&mut Welcome)) -> HopFrame {
 #[test]
 fn p2_other_frames_than_an_answer_are_refused() {
     let handshake_fails = |act: &dyn Fn(&Host, &mut Peer), why| {
-        fails(act, &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)));
+        fails(
+            act,
+            &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)),
+        );
     };
-    handshake_fails(&|_, peer| peer.send(&HopFrame::Pong(1)), "no WELCOME in answer to HELLO");
-    handshake_fails(&|_, peer| peer.message([0x7f; 9]), "unknown hop frame type 0x7f");
+    handshake_fails(
+        &|_, peer| peer.send(&HopFrame::Pong(1)),
+        "no WELCOME in answer to HELLO",
+    );
+    handshake_fails(
+        &|_, peer| peer.message([0x7f; 9]),
+        "unknown hop frame type 0x7f",
+    );
     handshake_fails(
         &|host, peer| {
             peer.welcome(host);
@@ -284,7 +311,12 @@ fn p3_p5_what_a_listener_may_not_say_ends_the_session() {
         &broken("bytes for a stream that is not open"),
     );
     session_fails(
-        |peer| peer.data(farpipe_proto::wire::inner::bytes_header(STREAM, 256 * 1024 + 1)),
+        |peer| {
+            peer.data(farpipe_proto::wire::inner::bytes_header(
+                STREAM,
+                256 * 1024 + 1,
+            ))
+        },
         "the other side ignores the limits: data beyond credit",
     );
     session_fails(
@@ -312,5 +344,41 @@ fn a_session_whose_listener_left_is_never_a_success() {
     peer.hang_up();
     let ended = connect.end().exits(125).printed("a part");
     let last = ended.said().lines().last().unwrap_or_default().to_owned();
-    assert!(last.starts_with("farpipe: no link to fp://127.0.0.1:PORT for 1 s: "), "{last}");
+    assert!(
+        last.starts_with("farpipe: no link to fp://127.0.0.1:PORT for 1 s: "),
+        "{last}"
+    );
+}
+
+/// The listener's last word and the end of the connection came together: it may not know that its
+/// word was heard, and is told over a new connection.
+#[test]
+fn n2_a_goodbye_that_was_cut_is_said_again() {
+    let host = Host::new();
+    host.secret();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("fp://{}", listener.local_addr().expect("its address"));
+    let connect = host.connect(&url).start();
+    let mut first = Peer::accept(&listener);
+    first.attach_peer(&host, 0);
+    first.inner(STREAM, &InnerFrame::Accept);
+    first.inner(STREAM, &InnerFrame::Fin(0));
+    first.inner(STREAM, &InnerFrame::Done(0));
+    let last = InnerFrame::Done(0).encode(StreamId::SESSION);
+    let mut heard = Vec::new();
+    while !heard.ends_with(&last) {
+        if let Heard::Data(_, bytes) = first.hear() {
+            heard.extend(bytes);
+        }
+    }
+    first.inner(StreamId::SESSION, &InnerFrame::Complete);
+    let all = first.offset;
+    first.hang_up();
+    let mut second = Peer::accept(&listener);
+    let attach = second.attach_peer(&host, heard.len() as u64);
+    assert!(attach.established);
+    assert_eq!((attach.epoch, attach.received), (2, all));
+    assert_eq!(second.hear_frame(), Heard::Frame(HopFrame::Detach(TUNNEL)));
+    second.hang_up();
+    connect.end().exits(0).says("");
 }

@@ -37,8 +37,15 @@ fn handshake_is_cut(act: impl FnOnce(&Host, &mut Peer)) {
 
 #[track_caller]
 fn serves_the_next(host: &Host, listener: Listener) {
-    host.connect(listener.url()).input("unharmed").run().exits(0);
-    listener.end().exits(0).printed("unharmed").says("listening on fp://127.0.0.1:PORT");
+    host.connect(listener.url())
+        .input("unharmed")
+        .run()
+        .exits(0);
+    listener
+        .end()
+        .exits(0)
+        .printed("unharmed")
+        .says("listening on fp://127.0.0.1:PORT");
 }
 
 /// Someone who breaks the protocol of a session is told why, and the session fails with 125.
@@ -155,7 +162,9 @@ fn a_peer_without_the_secret_is_refused() {
             let Heard::Frame(HopFrame::Welcome(welcome)) = peer.hear_frame() else {
                 panic!("no WELCOME");
             };
-            peer.send(&HopFrame::Auth(Auth { proof: welcome.proof }));
+            peer.send(&HopFrame::Auth(Auth {
+                proof: welcome.proof,
+            }));
         },
         TOLD,
     );
@@ -212,7 +221,10 @@ fn optional_frames_are_skipped() {
     peer.introduce(&host);
     peer.message([0xff, 0, 0, 0, 9]);
     peer.attach(|_| {});
-    assert!(matches!(peer.hear_frame(), Heard::Frame(HopFrame::Attached(TUNNEL, _))));
+    assert!(matches!(
+        peer.hear_frame(),
+        Heard::Frame(HopFrame::Attached(TUNNEL, _))
+    ));
 }
 
 #[test]
@@ -249,7 +261,10 @@ fn n10_an_attach_that_is_not_newer_is_fenced() {
     let mut second = Peer::dial(listener.addr());
     second.introduce(&host);
     second.attach(|attach| attach.established = true);
-    assert_eq!(second.refusal(), "a newer connection of this session is known");
+    assert_eq!(
+        second.refusal(),
+        "a newer connection of this session is known"
+    );
     // The first one goes on.
     first.open();
     first.bytes(STREAM, b"still here");
@@ -296,9 +311,12 @@ fn n12_a_resume_at_an_impossible_offset_ends_the_session() {
         attach.received = 1_000_000;
     });
     let told = peer.refusal();
-    let expected = "cannot resume: the other side has bytes up to 1000000, but 0 to 0 is what it can have";
+    let expected =
+        "cannot resume: the other side has bytes up to 1000000, but 0 to 0 is what it can have";
     assert_eq!(told, expected);
-    listener.end().exits(125).says(&format!("listening on fp://127.0.0.1:PORT\nfarpipe: {expected}"));
+    listener.end().exits(125).says(&format!(
+        "listening on fp://127.0.0.1:PORT\nfarpipe: {expected}"
+    ));
 }
 
 #[test]
@@ -323,7 +341,10 @@ fn n11_another_key_is_another_session_and_the_first_one_stays() {
 
 #[test]
 fn p2_a_second_handshake_ends_the_session() {
-    session_fails(|peer| peer.send(&hello(|_| {})), &broken("a second handshake"));
+    session_fails(
+        |peer| peer.send(&hello(|_| {})),
+        &broken("a second handshake"),
+    );
 }
 
 #[test]
@@ -351,7 +372,10 @@ fn p11_a_gap_ends_the_connection_and_the_session_can_go_on() {
         attach.established = true;
         attach.epoch = 2;
     });
-    assert!(matches!(second.hear_frame(), Heard::Frame(HopFrame::Attached(..))));
+    assert!(matches!(
+        second.hear_frame(),
+        Heard::Frame(HopFrame::Attached(..))
+    ));
     second.offset = offset;
     second.bytes(STREAM, b"two");
     assert_eq!(listener.stdout_until(7), b"one two");

@@ -17,7 +17,11 @@ fn a_second_peer_hears_busy_and_the_first_goes_on() {
         let mut first = host.connect(listener.url()).open_input().start();
         first.write("first");
         listener.stdout_until(5);
-        let second = host.connect(listener.url()).input("second").run().exits(125);
+        let second = host
+            .connect(listener.url())
+            .input("second")
+            .run()
+            .exits(125);
         second.printed("").says(&format!(
             "farpipe: {scheme}://127.0.0.1:PORT refused: busy: this one-shot listener serves \
              another session (use --keep for many)"
@@ -37,7 +41,14 @@ fn port_probes_and_failed_handshakes_do_not_use_up_a_listener() {
         let host = Host::new();
         let listener = host.listen(scheme).start_listening();
         let addr = listener.addr();
-        for probe in ["", "x", "GET / HTTP/1.1\r\n\r\n", "farpipe\x01", "\r\n\r\n", "SSH-2.0-x\r\n"] {
+        for probe in [
+            "",
+            "x",
+            "GET / HTTP/1.1\r\n\r\n",
+            "farpipe\x01",
+            "\r\n\r\n",
+            "SSH-2.0-x\r\n",
+        ] {
             let mut stream = TcpStream::connect(addr).expect("it listens");
             stream.write_all(probe.as_bytes()).expect("it is there");
         }
@@ -56,7 +67,11 @@ fn port_probes_and_failed_handshakes_do_not_use_up_a_listener() {
             assert_eq!(peer.refusal(), "no ATTACH after the handshake");
         }
         host.connect(listener.url()).input("welcome").run().exits(0);
-        listener.end().exits(0).printed("welcome").says(&format!("listening on {scheme}://127.0.0.1:PORT"));
+        listener
+            .end()
+            .exits(0)
+            .printed("welcome")
+            .says(&format!("listening on {scheme}://127.0.0.1:PORT"));
     }
 }
 
@@ -84,7 +99,10 @@ fn keep_serves_several_at_the_same_time_and_ends_on_sigterm() {
     const SESSIONS: usize = 5;
     for scheme in SCHEMES {
         let host = Host::new();
-        let listener = host.listen(scheme).args(["--keep", "exec:cat"]).start_listening();
+        let listener = host
+            .listen(scheme)
+            .args(["--keep", "exec:cat"])
+            .start_listening();
         let mut connects: Vec<_> = (0..SESSIONS)
             .map(|_| host.connect(listener.url()).open_input().start())
             .collect();
@@ -104,14 +122,20 @@ fn keep_serves_several_at_the_same_time_and_ends_on_sigterm() {
             assert_same(&ended.stdout, &expected);
         }
         listener.signal(Signal::TERM);
-        listener.end().exits(143).says(&format!("listening on {scheme}://127.0.0.1:PORT"));
+        listener
+            .end()
+            .exits(143)
+            .says(&format!("listening on {scheme}://127.0.0.1:PORT"));
     }
 }
 
 #[test]
 fn keep_outlives_sessions_that_fail() {
     let host = Host::new();
-    let listener = host.listen("ws").args(["--keep", "sh:read word; exit $word"]).start_listening();
+    let listener = host
+        .listen("ws")
+        .args(["--keep", "sh:read word; exit $word"])
+        .start_listening();
     for status in [3, 0, 125, 7] {
         let connect = host.connect(listener.url()).input(format!("{status}\n"));
         connect.run().exits(status);
@@ -123,13 +147,20 @@ fn keep_outlives_sessions_that_fail() {
 #[test]
 fn keep_ends_open_sessions_in_order_on_sigterm() {
     let host = Host::new();
-    let listener = host.listen("ws").args(["--keep", "exec:cat"]).start_listening();
+    let listener = host
+        .listen("ws")
+        .args(["--keep", "exec:cat"])
+        .start_listening();
     let mut connect = host.connect(listener.url()).open_input().start();
     connect.write("x");
     connect.stdout_until(1);
     listener.signal(Signal::TERM);
     listener.end().exits(143);
-    connect.end().exits(125).printed("x").says("farpipe: the far end failed: interrupted");
+    connect
+        .end()
+        .exits(125)
+        .printed("x")
+        .says("farpipe: the far end failed: interrupted");
 }
 
 #[test]
@@ -137,10 +168,54 @@ fn a_file_is_sent_to_each_of_many() {
     let host = Host::new();
     let data = random(500_000, 1);
     host.file("data", &data);
-    let listener = host.listen("fp").args(["--keep", "--send", "data"]).start_listening();
+    let listener = host
+        .listen("fp")
+        .args(["--keep", "--send", "data"])
+        .start_listening();
     for _ in 0..3 {
         host.connect(listener.url()).run().exits(0).printed(&data);
     }
+    listener.signal(Signal::TERM);
+    listener.end().exits(143);
+}
+
+#[test]
+fn names_and_ipv6_lead_to_loopback_too() {
+    let host = Host::new();
+    for url in [
+        "ws://localhost:0",
+        "fp://[::1]:0",
+        "ws://127.0.0.1:0/any/path",
+    ] {
+        let listener = host.farpipe(["listen", url]).start_listening();
+        host.connect(listener.url()).input(url).run().exits(0);
+        listener.end().exits(0).printed(url);
+    }
+}
+
+/// Out of descriptors: who is served stays served, and who comes later gets in again.
+#[test]
+fn x6_a_listener_without_free_descriptors_keeps_its_sessions() {
+    let host = Host::new();
+    let script = "ulimit -n 32; exec \"$FARPIPE\" listen ws://127.0.0.1:0 --keep exec:cat";
+    let listener = host.shell(script).start_listening();
+    let mut served = host.connect(listener.url()).open_input().start();
+    served.write("one ");
+    served.stdout_until(4);
+    let flood: Vec<_> = (0..60)
+        .map(|_| TcpStream::connect(listener.addr()).expect("the kernel takes it"))
+        .collect();
+    listener.stderr_until(|said| said.contains("cannot accept a connection"));
+    served.write("two");
+    served.stdout_until(7);
+    drop(flood);
+    host.connect(listener.url())
+        .input("three")
+        .run()
+        .exits(0)
+        .printed("three");
+    served.close_input();
+    served.end().exits(0).printed("one two");
     listener.signal(Signal::TERM);
     listener.end().exits(143);
 }

@@ -9,7 +9,11 @@ fn a_file_into_a_file() {
     let host = Host::new();
     let data = random(3 << 20, 1);
     host.file("source", &data);
-    host.farpipe(["pipe", "source", "sink"]).run().exits(0).printed("").says("");
+    host.farpipe(["pipe", "source", "sink"])
+        .run()
+        .exits(0)
+        .printed("")
+        .says("");
     assert_same(&host.content("sink"), &data);
 }
 
@@ -18,9 +22,13 @@ fn a_file_into_a_command_and_a_command_into_a_file() {
     let host = Host::new();
     let data = random(3 << 20, 2);
     host.file("source", &data);
-    host.farpipe(["pipe", "source", "sh:cat >copy"]).run().exits(0);
+    host.farpipe(["pipe", "source", "sh:cat >copy"])
+        .run()
+        .exits(0);
     assert_same(&host.content("copy"), &data);
-    host.farpipe(["pipe", "exec:cat copy", "again"]).run().exits(0);
+    host.farpipe(["pipe", "exec:cat copy", "again"])
+        .run()
+        .exits(0);
     assert_same(&host.content("again"), &data);
 }
 
@@ -28,24 +36,40 @@ fn a_file_into_a_command_and_a_command_into_a_file() {
 fn stdin_through_a_command_to_stdout() {
     let host = Host::new();
     let data = random(3 << 20, 3);
-    host.farpipe(["pipe", "-", "exec:cat"]).input(data.as_slice()).run().exits(0).printed(&data);
-    host.farpipe(["pipe", "exec:cat", "-"]).input(data.as_slice()).run().exits(0).printed(&data);
+    host.farpipe(["pipe", "-", "exec:cat"])
+        .input(data.as_slice())
+        .run()
+        .exits(0)
+        .printed(&data);
+    host.farpipe(["pipe", "exec:cat", "-"])
+        .input(data.as_slice())
+        .run()
+        .exits(0)
+        .printed(&data);
 }
 
 #[test]
 fn two_commands_talk_to_each_other() {
     let host = Host::new();
     let script = "sh:echo hello; exec >&-; cat >answer";
-    host.farpipe(["pipe", script, "exec:tr a-z A-Z"]).run().exits(0);
+    host.farpipe(["pipe", script, "exec:tr a-z A-Z"])
+        .run()
+        .exits(0);
     assert_eq!(host.content("answer"), b"HELLO\n");
 }
 
 #[test]
 fn stdin_into_a_file_and_a_file_to_stdout() {
     let host = Host::new();
-    host.farpipe(["pipe", "-", "sink"]).input("written").run().exits(0);
+    host.farpipe(["pipe", "-", "sink"])
+        .input("written")
+        .run()
+        .exits(0);
     assert_eq!(host.content("sink"), b"written");
-    host.farpipe(["pipe", "sink", "-"]).run().exits(0).printed("written");
+    host.farpipe(["pipe", "sink", "-"])
+        .run()
+        .exits(0)
+        .printed("written");
 }
 
 #[test]
@@ -71,7 +95,11 @@ fn a_reader_that_goes_away_ends_the_writer() {
     host.shell(script).run().exits(0).printed("y\n");
     assert_eq!(host.content("status"), b"141\n");
     // A command that reads only the beginning has not failed, nor has who wrote to it.
-    host.farpipe(["pipe", "-", "exec:head -c 3"]).input("abcdef").run().exits(0).printed("abc");
+    host.farpipe(["pipe", "-", "exec:head -c 3"])
+        .input("abcdef")
+        .run()
+        .exits(0)
+        .printed("abc");
 }
 
 #[test]
@@ -82,8 +110,15 @@ fn failures_of_files_are_125() {
         .run()
         .exits(125)
         .says("farpipe: cannot open 'missing' for reading: no such file or directory");
-    let full = host.farpipe(["pipe", "source", "/dev/full"]).run().exits(125);
-    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    let full = host
+        .farpipe(["pipe", "source", "/dev/full"])
+        .run()
+        .exits(125);
+    assert!(
+        full.stderr.contains("No space left on device"),
+        "{}",
+        full.stderr
+    );
     host.farpipe(["pipe", "-", "-"]).run().exits(2).says(
         "farpipe: SRC and DST are both `-`: that is cat
          hint: name a command or a file as one of them",

@@ -34,7 +34,10 @@ fn a_signal_to_listen_ends_both() {
         connect.stdout_until(1);
         listener.signal(signal);
         listener.end().exits(status);
-        connect.end().exits(125).says("farpipe: the far end failed: interrupted");
+        connect
+            .end()
+            .exits(125)
+            .says("farpipe: the far end failed: interrupted");
     }
 }
 
@@ -45,7 +48,10 @@ fn a_listener_nobody_came_to_ends_at_once() {
             let host = Host::new();
             let listener = host.listen("ws").args(keep).start_listening();
             listener.signal(signal);
-            listener.end().exits(status).says("listening on ws://127.0.0.1:PORT");
+            listener
+                .end()
+                .exits(status)
+                .says("listening on ws://127.0.0.1:PORT");
         }
     }
 }
@@ -56,7 +62,10 @@ fn sigint_ends_a_connect_that_still_waits_for_an_answer() {
         let host = Host::new();
         let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = silent.local_addr().expect("its address");
-        let mut connect = host.connect(&format!("{scheme}://{addr}")).open_input().start();
+        let mut connect = host
+            .connect(&format!("{scheme}://{addr}"))
+            .open_input()
+            .start();
         let _connection = silent.accept().expect("it dials");
         // stdin is read while there is no session yet: credit for it is there from the start.
         connect.write("early");
@@ -82,7 +91,8 @@ fn n16_the_listener_gives_a_killed_connect_up_when_its_time_is_over() {
 #[test]
 fn n16_the_command_of_a_killed_connect_is_hung_up() {
     let host = Host::new();
-    let script = "sh:trap 'echo hung up >hup; exit 1' HUP TERM; echo up; cat >/dev/null & wait; sleep 1000";
+    let script =
+        "sh:trap 'echo hung up >hup; exit 1' HUP TERM; echo up; cat >/dev/null & wait; sleep 1000";
     let listener = host.listen("ws").arg(script).start_listening();
     let connect = host.connect(listener.url()).args(["--resume-for", "300ms"]);
     let connect = connect.open_input().start();
@@ -97,7 +107,11 @@ fn n15_connect_gives_a_killed_listener_up_and_never_says_success() {
     for scheme in SCHEMES {
         let host = Host::new();
         let mut listener = host.listen(scheme).open_input().start_listening();
-        let connect = host.connect(listener.url()).args(["--resume-for", "1s"]).open_input().start();
+        let connect = host
+            .connect(listener.url())
+            .args(["--resume-for", "1s"])
+            .open_input()
+            .start();
         listener.write("a part");
         connect.stdout_until(6);
         listener.kill();

@@ -43,7 +43,10 @@ fn stdin_from_a_pipe() {
     let feeding = thread::spawn(move || writer.write_all(&input));
     assert_same(&sent(&host, reader), &data);
     feeding.join().expect("no panic").expect("all was read");
-    assert!(!is_nonblocking(&kept), "the shell's pipe was left non-blocking");
+    assert!(
+        !is_nonblocking(&kept),
+        "the shell's pipe was left non-blocking"
+    );
 }
 
 #[test]
@@ -83,7 +86,11 @@ fn one_socket_as_stdin_and_stdout() {
     let stdin = OwnedFd::from(theirs.try_clone().expect("a second descriptor"));
     let kept = theirs.try_clone().expect("a third descriptor");
     let listener = host.listen("ws").input(back.as_slice()).start_listening();
-    let connect = host.connect(listener.url()).stdin(stdin).stdout(OwnedFd::from(theirs)).start();
+    let connect = host
+        .connect(listener.url())
+        .stdin(stdin)
+        .stdout(OwnedFd::from(theirs))
+        .start();
     let mut writer = ours.try_clone().expect("a second descriptor");
     let input = there.clone();
     let feeding = thread::spawn(move || {
@@ -96,9 +103,16 @@ fn one_socket_as_stdin_and_stdout() {
     connect.end().exits(0);
     listener.end().exits(0).printed(&there);
     assert_same(&got, &back);
-    assert!(!is_nonblocking(&kept), "the shell's socket was left non-blocking");
+    assert!(
+        !is_nonblocking(&kept),
+        "the shell's socket was left non-blocking"
+    );
     // The end came through, though this test holds a descriptor of the other end.
-    assert_eq!(ours.read(&mut [0]).expect("the end"), 0, "stdout was not shut down");
+    assert_eq!(
+        ours.read(&mut [0]).expect("the end"),
+        0,
+        "stdout was not shut down"
+    );
 }
 
 #[test]
@@ -118,7 +132,11 @@ fn stdout_to_a_file_keeps_what_was_there() {
     for append in [false, true] {
         host.file("out", "kept ");
         let mut options = OpenOptions::new();
-        let mut file = options.append(append).write(true).open(host.path("out")).expect("out");
+        let mut file = options
+            .append(append)
+            .write(true)
+            .open(host.path("out"))
+            .expect("out");
         if !append {
             std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).expect("its end");
         }
@@ -135,9 +153,19 @@ fn stdout_to_a_fifo() {
     let data = random(SIZE, 7);
     let fifo = host.fifo("fifo");
     let reading = thread::spawn(move || std::fs::read(fifo));
-    let writer = OpenOptions::new().write(true).open(host.path("fifo")).expect("the FIFO");
-    receive(&host, &data, writer.try_clone().expect("a second descriptor"));
-    assert!(!is_nonblocking(&writer), "the shell's FIFO was left non-blocking");
+    let writer = OpenOptions::new()
+        .write(true)
+        .open(host.path("fifo"))
+        .expect("the FIFO");
+    receive(
+        &host,
+        &data,
+        writer.try_clone().expect("a second descriptor"),
+    );
+    assert!(
+        !is_nonblocking(&writer),
+        "the shell's FIFO was left non-blocking"
+    );
     drop(writer);
     assert_same(&reading.join().expect("no panic").expect("the FIFO"), &data);
 }
@@ -153,7 +181,10 @@ fn stdout_to_a_pipe_is_left_blocking() {
         reader.read_to_end(&mut got).map(|_| got)
     });
     receive(&host, &data, writer);
-    assert!(!is_nonblocking(&kept), "the shell's pipe was left non-blocking");
+    assert!(
+        !is_nonblocking(&kept),
+        "the shell's pipe was left non-blocking"
+    );
     drop(kept);
     assert_same(&reading.join().expect("no panic").expect("the pipe"), &data);
 }
@@ -178,13 +209,28 @@ fn stdout_closed_is_dev_null() {
 fn a_full_disk_is_125_at_both_ends() {
     for (name, data) in [("much", random(SIZE, 10)), ("little", b"x".to_vec())] {
         let host = Host::new();
-        let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let full = OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("/dev/full");
         let listener = host.listen("ws").input(data).start_listening();
         let connect = host.connect(listener.url()).stdout(full).run().exits(125);
-        assert!(connect.stderr.contains("stdout") && connect.stderr.contains("No space left"), "{name}: {}", connect.stderr);
+        assert!(
+            connect.stderr.contains("stdout") && connect.stderr.contains("No space left"),
+            "{name}: {}",
+            connect.stderr
+        );
         let listened = listener.end().exits(125);
-        assert!(listened.stderr.contains("the far end failed"), "{name}: {}", listened.stderr);
-        assert!(listened.stderr.contains("No space left"), "{name}: {}", listened.stderr);
+        assert!(
+            listened.stderr.contains("the far end failed"),
+            "{name}: {}",
+            listened.stderr
+        );
+        assert!(
+            listened.stderr.contains("No space left"),
+            "{name}: {}",
+            listened.stderr
+        );
     }
 }
 
@@ -194,7 +240,11 @@ fn files_and_fifos_by_name_are_read_and_written() {
     let host = Host::new();
     host.file("source", &data);
     let listener = host.listen("ws").args(["--recv", "sink"]).start_listening();
-    host.connect(listener.url()).args(["--send", "source"]).run().exits(0).printed("");
+    host.connect(listener.url())
+        .args(["--send", "source"])
+        .run()
+        .exits(0)
+        .printed("");
     listener.end().exits(0).printed("");
     assert_same(&host.content("sink"), &data);
 
@@ -205,7 +255,10 @@ fn files_and_fifos_by_name_are_read_and_written() {
         fifo.write_all(&input)
     });
     let listener = host.listen("fp").start_listening();
-    host.connect(listener.url()).args(["--send", "fifo"]).run().exits(0);
+    host.connect(listener.url())
+        .args(["--send", "fifo"])
+        .run()
+        .exits(0);
     listener.end().exits(0).printed(&data);
     feeding.join().expect("no panic").expect("all was read");
 }
@@ -224,7 +277,77 @@ fn a_file_to_write_is_not_touched_before_somebody_connects() {
 #[test]
 fn with_send_or_recv_the_other_direction_is_not_used() {
     let host = Host::new();
-    let listener = host.listen("ws").arg("--recv").input("unread").start_listening();
-    host.connect(listener.url()).arg("--send").input("sent").run().exits(0).printed("");
+    let listener = host
+        .listen("ws")
+        .arg("--recv")
+        .input("unread")
+        .start_listening();
+    host.connect(listener.url())
+        .arg("--send")
+        .input("sent")
+        .run()
+        .exits(0)
+        .printed("");
     listener.end().exits(0).printed("sent");
+}
+
+#[test]
+fn a_source_that_fails_is_125_at_both_ends() {
+    // Its first page is mapped by nobody: reading it is an I/O error.
+    for broken in ["connect", "listen"] {
+        let host = Host::new();
+        let send = ["--send", "/proc/self/mem"];
+        let listen = host.listen("ws");
+        let listen = if broken == "listen" {
+            listen.args(send)
+        } else {
+            listen
+        };
+        let listener = listen.start_listening();
+        let connect = host.connect(listener.url());
+        let connect = if broken == "connect" {
+            connect.args(send)
+        } else {
+            connect
+        };
+        let connected = connect.open_input().run().exits(125).said();
+        let listened = listener.end().exits(125).said();
+        let (here, there) = match broken {
+            "connect" => (connected, listened),
+            _ => (listened, connected),
+        };
+        const WHY: &str = "reading /proc/self/mem failed: Input/output error (os error 5)\n";
+        assert!(here.ends_with(&format!("farpipe: {WHY}")), "{here}");
+        assert!(
+            there.ends_with(&format!("farpipe: the far end failed: {WHY}")),
+            "{there}"
+        );
+    }
+}
+
+/// Nobody can type the end of a terminal's input for a program that has nothing to read it.
+#[test]
+fn a_terminals_stdin_does_not_hold_the_pipe() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let typed = openpt(flags).expect("a terminal");
+    grantpt(&typed).expect("it is ours");
+    unlockpt(&typed).expect("it is ours");
+    let name = ptsname(&typed, Vec::new()).expect("its name");
+    let name = name.to_str().expect("ASCII");
+    let terminal = || {
+        let no_ctty = i32::try_from(OFlags::NOCTTY.bits()).expect("a flag");
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(no_ctty)
+            .open(name)
+            .expect("the terminal")
+    };
+    let host = Host::new();
+    let listener = host.listen("ws").input("an answer").start_listening();
+    let connect = host.connect(listener.url()).stdin(terminal());
+    connect.run().exits(0).printed("an answer");
+    listener.end().exits(0).printed("");
 }

@@ -6,26 +6,54 @@ use crate::support::{Host, assert_text};
 #[track_caller]
 fn fails(args: &[&str], status: i32, expected: &str) {
     let host = Host::new();
-    host.farpipe(args).run().exits(status).printed("").says(expected);
+    host.farpipe(args)
+        .run()
+        .exits(status)
+        .printed("")
+        .says(expected);
 }
 
 #[test]
 fn urls_that_are_none() {
     const HINT: &str = "hint: for example ws://127.0.0.1:7000";
     let cases = [
-        ("127.0.0.1:7000", "not a URL; write ws://HOST:PORT or fp://HOST:PORT"),
-        ("http://127.0.0.1:7000", "unknown scheme; use ws:// or fp://"),
-        ("wss://127.0.0.1:7000", "TLS is not supported yet; use ws:// or fp:// on loopback"),
-        ("fps://127.0.0.1:7000", "TLS is not supported yet; use ws:// or fp:// on loopback"),
+        (
+            "127.0.0.1:7000",
+            "not a URL; write ws://HOST:PORT or fp://HOST:PORT",
+        ),
+        (
+            "http://127.0.0.1:7000",
+            "unknown scheme; use ws:// or fp://",
+        ),
+        (
+            "wss://127.0.0.1:7000",
+            "TLS is not supported yet; use ws:// or fp:// on loopback",
+        ),
+        (
+            "fps://127.0.0.1:7000",
+            "TLS is not supported yet; use ws:// or fp:// on loopback",
+        ),
         ("ws://127.0.0.1", "no port; write HOST:PORT"),
         ("ws://:7000", "no host; write HOST:PORT"),
-        ("ws://127.0.0.1:70000", "the port is no number from 0 to 65535"),
-        ("ws://127.0.0.1:http", "the port is no number from 0 to 65535"),
-        ("ws://::1:7000", "write an IPv6 address in brackets: [ADDRESS]:PORT"),
+        (
+            "ws://127.0.0.1:70000",
+            "the port is no number from 0 to 65535",
+        ),
+        (
+            "ws://127.0.0.1:http",
+            "the port is no number from 0 to 65535",
+        ),
+        (
+            "ws://::1:7000",
+            "write an IPv6 address in brackets: [ADDRESS]:PORT",
+        ),
         ("ws://[::1]", "no port; write [ADDRESS]:PORT"),
         ("ws://[x]:1", "no IPv6 address between the brackets"),
         ("ws://user@127.0.0.1:1", "no user or password in a URL"),
-        ("ws://127.0.0.1:1/a b", "the path has characters that must be %-escaped"),
+        (
+            "ws://127.0.0.1:1/a b",
+            "the path has characters that must be %-escaped",
+        ),
         ("fp://127.0.0.1:1/path", "fp:// has no path"),
     ];
     for verb in ["connect", "listen"] {
@@ -40,7 +68,10 @@ fn urls_that_are_none() {
 #[test]
 fn addresses_of_other_hosts_are_refused_without_tls() {
     let host = Host::new();
-    let ended = host.farpipe(["connect", "ws://192.0.2.1:7000"]).run().exits(125);
+    let ended = host
+        .farpipe(["connect", "ws://192.0.2.1:7000"])
+        .run()
+        .exits(125);
     assert_text(
         &ended.stderr,
         "farpipe: ws://192.0.2.1:7000: 192.0.2.1 is not on this host; without TLS only loopback is \
@@ -51,7 +82,9 @@ fn addresses_of_other_hosts_are_refused_without_tls() {
         let ended = host.farpipe(["listen", &url]).run().exits(125);
         assert_text(
             &ended.stderr,
-            &format!("farpipe: cannot listen on {url}: without TLS only loopback addresses are allowed"),
+            &format!(
+                "farpipe: cannot listen on {url}: without TLS only loopback addresses are allowed"
+            ),
         );
     }
 }
@@ -59,7 +92,10 @@ fn addresses_of_other_hosts_are_refused_without_tls() {
 #[test]
 fn a_name_that_does_not_exist() {
     let host = Host::new();
-    let ended = host.farpipe(["connect", "ws://name.invalid:7000"]).run().exits(125);
+    let ended = host
+        .farpipe(["connect", "ws://name.invalid:7000"])
+        .run()
+        .exits(125);
     let begin = "farpipe: ws://name.invalid:7000: the name name.invalid cannot be resolved: ";
     assert!(ended.stderr.starts_with(begin), "{}", ended.stderr);
 }
@@ -82,15 +118,24 @@ fn a_port_in_use() {
 #[test]
 fn endpoints_that_are_none() {
     let cases = [
-        ("", "empty endpoint: use - for stdin and stdout, a PATH, exec:CMD or sh:CMD"),
+        (
+            "",
+            "empty endpoint: use - for stdin and stdout, a PATH, exec:CMD or sh:CMD",
+        ),
         ("exec:", "'exec:' needs a command: exec:CMD"),
         ("sh: ", "'sh:' needs a command: sh:CMD"),
         (
             "exec:echo 'a",
             "unbalanced quotes in 'exec:echo 'a': a quote is not closed, or \\ ends the command",
         ),
-        ("tcp:localhost:1", "'tcp:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD"),
-        ("kafka:topic", "'kafka:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD"),
+        (
+            "tcp:localhost:1",
+            "'tcp:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD",
+        ),
+        (
+            "kafka:topic",
+            "'kafka:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD",
+        ),
         (
             "foo:bar",
             "unknown kind 'foo:': known are -, PATH, exec:CMD and sh:CMD; for a file of that name \
@@ -137,20 +182,42 @@ fn keep_needs_an_endpoint_for_each_session() {
 #[test]
 fn times_that_cannot_work() {
     let cases = [
-        ("--heartbeat=99ms", "farpipe: --heartbeat is too short\nhint: at least 100ms; the default is 10s"),
-        ("--heartbeat=soon", "write a number and a unit: 500ms, 30s, 10m, 2h"),
-        ("--heartbeat=5 parsecs", "write a number and a unit: 500ms, 30s, 10m, 2h"),
+        (
+            "--heartbeat=99ms",
+            "farpipe: --heartbeat is too short\nhint: at least 100ms; the default is 10s",
+        ),
+        (
+            "--heartbeat=soon",
+            "write a number and a unit: 500ms, 30s, 10m, 2h",
+        ),
+        (
+            "--heartbeat=5 parsecs",
+            "write a number and a unit: 500ms, 30s, 10m, 2h",
+        ),
         ("--resume-for=1y", "the unit is ms, s, m, h or d"),
         ("--resume-for=-1s", "out of range"),
-        ("--resume-for=inf", "write a number and a unit: 500ms, 30s, 10m, 2h"),
-        ("--resume-for=nan", "write a number and a unit: 500ms, 30s, 10m, 2h"),
+        (
+            "--resume-for=inf",
+            "write a number and a unit: 500ms, 30s, 10m, 2h",
+        ),
+        (
+            "--resume-for=nan",
+            "write a number and a unit: 500ms, 30s, 10m, 2h",
+        ),
         ("--resume-for=1e300h", "out of range"),
-        ("--resume-for=", "write a number and a unit: 500ms, 30s, 10m, 2h"),
+        (
+            "--resume-for=",
+            "write a number and a unit: 500ms, 30s, 10m, 2h",
+        ),
     ];
     for (flag, what) in cases {
         for verb in ["connect", "listen"] {
             let host = Host::new();
-            let ended = host.farpipe([verb, "ws://127.0.0.1:0", flag]).run().exits(2).printed("");
+            let ended = host
+                .farpipe([verb, "ws://127.0.0.1:0", flag])
+                .run()
+                .exits(2)
+                .printed("");
             assert!(ended.stderr.contains(what), "{flag}: {}", ended.stderr);
         }
     }
@@ -191,7 +258,10 @@ fn a_file_missing_at_the_listener_is_noticed_before_anybody_connects() {
 #[test]
 fn a_file_the_listener_cannot_write_is_125_at_both_ends() {
     let host = Host::new();
-    let listener = host.listen("ws").args(["--recv", "no/such/directory"]).start_listening();
+    let listener = host
+        .listen("ws")
+        .args(["--recv", "no/such/directory"])
+        .start_listening();
     host.connect(listener.url()).input("data").run().exits(125).says(
         "farpipe: the far end refused: cannot open 'no/such/directory' for writing: no such file \
          or directory",
@@ -206,14 +276,24 @@ fn a_file_the_listener_cannot_write_is_125_at_both_ends() {
 fn a_status_descriptor_that_is_not_open() {
     let host = Host::new();
     for verb in ["connect", "listen"] {
-        let ended = host.farpipe([verb, "ws://127.0.0.1:0", "--status-fd", "77"]).run().exits(2);
+        let ended = host
+            .farpipe([verb, "ws://127.0.0.1:0", "--status-fd", "77"])
+            .run()
+            .exits(2);
         ended.printed("").says(
             "farpipe: --status-fd 77: cannot write to it: No such file or directory (os error 2)
              hint: open it in the shell: farpipe … --status-fd 77 77>FILE",
         );
     }
-    let ended = host.farpipe(["connect", "ws://127.0.0.1:1", "--status-fd", "x"]).run().exits(2);
-    assert!(ended.stderr.contains("invalid value 'x' for '--status-fd"), "{}", ended.stderr);
+    let ended = host
+        .farpipe(["connect", "ws://127.0.0.1:1", "--status-fd", "x"])
+        .run()
+        .exits(2);
+    assert!(
+        ended.stderr.contains("invalid value 'x' for '--status-fd"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -234,7 +314,11 @@ fn no_verb_or_an_unknown_one() {
     let host = Host::new();
     host.farpipe([""; 0]).run().exits(2).printed("");
     let ended = host.farpipe(["lisen"]).run().exits(2).printed("");
-    assert!(ended.stderr.contains("'listen'"), "no suggestion: {}", ended.stderr);
+    assert!(
+        ended.stderr.contains("'listen'"),
+        "no suggestion: {}",
+        ended.stderr
+    );
 }
 
 #[test]

@@ -316,14 +316,55 @@ async fn a_peers_reset_is_passed_on_behind_its_data() {
             server,
             ..
         } = Link::new(|_| {}).await;
-        let sent = pattern(100_000);
+        // More than the client's window: the rest is still in the proxy's socket.
+        let sent = pattern(250_000);
         let mut server = server;
         server.write_all(&sent).await.unwrap();
-        until(&proxy, |stats| stats.bytes_down == 100_000).await;
+        until(&proxy, |stats| stats.bytes_down == 250_000).await;
         server.set_zero_linger().unwrap();
         drop(server);
         assert!(read_all(&mut client).await == (sent, Ended::Reset));
         assert_eq!(until(&proxy, |stats| stats.live == 0).await.broken, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_finished_connection_delivers_what_its_sockets_hold() {
+    within(async {
+        let Link {
+            proxy,
+            mut client,
+            mut server,
+            ..
+        } = Link::new(|_| {}).await;
+        server.shutdown().await.unwrap();
+        let sent = pattern(250_000);
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(until(&proxy, |stats| stats.live == 0).await.finished, 1);
+        assert!(read_all(&mut server).await == (sent, Ended::Fin));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_after_a_half_close_is_no_finish() {
+    within(async {
+        let Link {
+            proxy,
+            mut client,
+            mut server,
+            ..
+        } = Link::new(|_| {}).await;
+        server.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await, (Vec::new(), Ended::Fin));
+        drop(server);
+        while client.write_all(b"into the void").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let stats = until(&proxy, |stats| stats.live == 0).await;
+        assert_eq!((stats.broken, stats.finished), (1, 0));
     })
     .await;
 }

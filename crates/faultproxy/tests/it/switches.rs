@@ -41,11 +41,14 @@ async fn cut_all_ends_a_stall() {
         mut server,
         ..
     } = Link::new(|_| {}).await;
+    let start = Instant::now();
     proxy.cut_all(Cut::Stall);
     assert_silent(&mut client).await;
     proxy.cut_all(Cut::Reset);
     assert_eq!(read_all(&mut client).await.1, Ended::Reset);
     assert_eq!(read_all(&mut server).await.1, Ended::Reset);
+    let hold = proxy.config().plan.hold;
+    assert!(start.elapsed() < hold, "it ended by itself");
 }
 
 #[tokio::test(start_paused = true)]

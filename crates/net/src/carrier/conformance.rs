@@ -35,6 +35,7 @@ macro_rules! carrier_conformance {
                 a_close_arrives_after_all_that_was_queued
                 both_ends_may_close_at_once
                 an_end_without_a_handshake_is_not_clean
+                a_send_to_one_who_is_gone_fails
                 a_close_cuts_a_half_sent_message
                 nothing_can_be_sent_to_one_who_closed
             }
@@ -323,6 +324,20 @@ pub async fn an_end_without_a_handshake_is_not_clean(make: impl AsyncFn() -> Pai
         drop(from);
         assert_cut(&to.recv().await.expect_err("it is gone"));
         assert_cut(&to.close(NORMAL).await.expect_err("nobody answers"));
+    })
+    .await;
+}
+
+/// See the name.
+pub async fn a_send_to_one_who_is_gone_fails(make: impl AsyncFn() -> Pair) {
+    both_ways(make, async |mut from, to| {
+        let mut segment = segment(0, SEGMENT_LARGE, 4);
+        let leaving = async {
+            tokio::task::yield_now().await;
+            drop(to);
+        };
+        let (sent, ()) = tokio::join!(from.send(HEADER, &mut segment), leaving);
+        assert_cut(&sent.expect_err("it does not fit into the connection"));
     })
     .await;
 }

@@ -109,9 +109,5 @@ pub trait Carrier: Send + std::fmt::Debug {
     /// Sends the closing handshake, shuts down writing, and reads on until the neighbour has
     /// closed too, so that what was sent arrives (a close with unread data would reset it). Bound
     /// it by a timer of at most one second.
-    fn poll_close(
-        &mut self,
-        cx: &mut Context<'_>,
-        close: Close,
-    ) -> Poll<Result<(), CarrierError>>;
+    fn poll_close(&mut self, cx: &mut Context<'_>, close: Close) -> Poll<Result<(), CarrierError>>;
 }

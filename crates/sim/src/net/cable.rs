@@ -16,8 +16,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-
-
 /// Polls of one connection without a byte moving and without time passing: more is a task that
 /// spins, and in virtual time it would do so for ever.
 const IDLE_POLLS_MAX: u32 = 100_000;

@@ -4,14 +4,24 @@
 //! to listen at, [`flow`] what a stream carries. [`Scenario`] holds all that decides a run;
 //! [`Stage`] plays and judges it.
 
+pub mod app;
 pub mod cable;
 pub mod chance;
 pub mod flow;
 pub mod network;
 mod play;
+pub mod process;
+pub mod raw;
 mod scenario;
 mod sweep;
+mod trace;
 
 pub use play::{Failure, Report, Stage};
 pub use scenario::{Lane, Scenario};
 pub use sweep::{Sweep, seeds};
+pub use trace::Trace;
+
+/// Lets virtual time pass; everything due meanwhile happens.
+pub async fn pass(span: std::time::Duration) {
+    tokio::time::sleep(span).await;
+}

@@ -135,12 +135,9 @@ impl Network {
     ///
     /// # Cancellation
     /// Dropping it is the end of a process, as far as connections in their handshake go.
-    pub fn serve(&self, acceptor: Arc<Acceptor>) -> impl Future<Output = ()> {
-        let open = Listening::begin(self);
-        async move {
-            let _open = open;
-            self.accept(acceptor).await;
-        }
+    pub fn serve(self, acceptor: Arc<Acceptor>) -> impl Future<Output = ()> + Send {
+        let listening = Listening::begin(self);
+        async move { listening.0.accept(acceptor).await }
     }
 
     async fn accept(&self, acceptor: Arc<Acceptor>) {
@@ -223,16 +220,16 @@ impl Network {
 }
 
 /// The address is open as long as this lives.
-struct Listening<'a>(&'a Network);
+struct Listening(Network);
 
-impl<'a> Listening<'a> {
-    fn begin(network: &'a Network) -> Self {
+impl Listening {
+    fn begin(network: Network) -> Self {
         network.lock().listening = true;
         Self(network)
     }
 }
 
-impl Drop for Listening<'_> {
+impl Drop for Listening {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.listening = false;

@@ -1,14 +1,17 @@
 //! All that decides a run, derived from a seed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_net::{AcceptorConfig, Clock, Greeting, OpenerConfig};
 use farpipe_proto::limits::HEARTBEAT;
+use farpipe_proto::link::Prover;
 
 use super::cable::{Cut, Fault, Quality, Way};
+use super::chance;
 use super::flow::Flow;
 use super::network::{Answer, Fortune, Kind};
 use crate::draw::Draw;
-
 
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,25 @@ pub struct Lane {
     pub up: Flow,
     /// The other way.
     pub down: Flow,
+}
+
+impl Lane {
+    /// A stream of the opener that carries so many bytes at once, up and down.
+    #[must_use]
+    pub fn plain(up: u64, down: u64) -> Self {
+        let flow = |len| Flow {
+            len,
+            chunk: 16 * 1024,
+            sip: 16 * 1024,
+            ..Flow::default()
+        };
+        Self {
+            by: Way::Up,
+            after: Duration::ZERO,
+            up: flow(up),
+            down: flow(down),
+        }
+    }
 }
 
 /// All that decides a run.
@@ -105,6 +127,36 @@ impl Scenario {
             lanes,
             ..Self::default()
         }
+    }
+
+    /// Settings of its opener.
+    #[must_use]
+    pub fn opener(&self, clock: Clock, secret: Option<Arc<dyn Prover>>) -> OpenerConfig {
+        let mut config = OpenerConfig::new(greeting(secret));
+        config.clock = clock;
+        config.heartbeat = self.heartbeat;
+        config.resume_for = self.resume_for;
+        config.buffer_max = self.buffers[0];
+        config
+    }
+
+    /// Settings of its acceptor.
+    #[must_use]
+    pub fn acceptor(&self, clock: Clock, secret: Option<Arc<dyn Prover>>) -> AcceptorConfig {
+        let mut config = AcceptorConfig::new(greeting(secret));
+        config.clock = clock;
+        config.heartbeat = self.heartbeat;
+        config.buffer_max = self.buffers[1];
+        config.one_shot = !self.keep;
+        config
+    }
+}
+
+fn greeting(prover: Option<Arc<dyn Prover>>) -> Greeting {
+    Greeting {
+        software: "sim".to_owned(),
+        prover,
+        random: chance::random,
     }
 }
 

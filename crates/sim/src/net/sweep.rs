@@ -1,7 +1,6 @@
 //! One run with a cut at each byte of a connection, and many seeds.
 
 use super::cable::{Cut, Fault, Quality, Way};
-use super::flow::Flow;
 use super::network::{Fortune, Kind};
 use super::play::{Failure, Report, Stage};
 use super::scenario::{Lane, Scenario};
@@ -75,12 +74,6 @@ impl Sweep {
 
 /// One stream, 64 KiB both ways at once, and one cut.
 fn swept(kind: Kind, cuts: Vec<Cut>) -> Scenario {
-    let flow = Flow {
-        len: SWEPT,
-        chunk: 16 * 1024,
-        sip: 16 * 1024,
-        ..Flow::default()
-    };
     Scenario {
         kind,
         // Slow enough that both ways are busy at the same time.
@@ -93,12 +86,7 @@ fn swept(kind: Kind, cuts: Vec<Cut>) -> Scenario {
             cuts,
             ..Fortune::good()
         }],
-        lanes: vec![Lane {
-            by: Way::Up,
-            after: std::time::Duration::ZERO,
-            up: flow.clone(),
-            down: flow,
-        }],
+        lanes: vec![Lane::plain(SWEPT, SWEPT)],
         ..Scenario::default()
     }
 }

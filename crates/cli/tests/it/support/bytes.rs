@@ -40,7 +40,15 @@ pub(crate) fn assert_same(got: &[u8], expected: &[u8]) {
 /// Compares lines; how far the expected ones are indented does not count.
 #[track_caller]
 pub(crate) fn assert_text(got: &str, expected: &str) {
-    let expected: Vec<&str> = expected.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
     let lines: Vec<&str> = got.lines().collect();
-    assert!(lines == expected, "got:\n{got}\ninstead of:\n{}", expected.join("\n"));
+    assert!(
+        lines == expected,
+        "got:\n{got}\ninstead of:\n{}",
+        expected.join("\n")
+    );
 }

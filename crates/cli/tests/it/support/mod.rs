@@ -15,6 +15,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use farpipe_net::LoopbackSecret;
@@ -25,10 +27,27 @@ pub(crate) use net::Faults;
 pub(crate) use process::{Ended, Invocation, Listener, Running};
 
 /// How long anything may take before a test fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Both carriers; what holds for one must hold for the other.
 pub(crate) const SCHEMES: [&str; 2] = ["ws", "fp"];
+
+/// Runs `test` for each item, several at a time: what they mostly do is wait.
+pub(crate) fn at_once<T: Send>(items: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    const AT_ONCE: usize = 8;
+    let items: Vec<T> = items.into_iter().collect();
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    test(item);
+                }
+            });
+        }
+    });
+}
 
 /// A user on a host.
 #[derive(Debug)]
@@ -91,10 +110,7 @@ impl Host {
     }
 
     /// The command with these arguments.
-    pub(crate) fn farpipe<A: AsRef<OsStr>>(
-        &self,
-        args: impl IntoIterator<Item = A>,
-    ) -> Invocation {
+    pub(crate) fn farpipe<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
         Invocation::new(self.dir(), env!("CARGO_BIN_EXE_farpipe").as_ref()).args(args)
     }
 

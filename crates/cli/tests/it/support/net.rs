@@ -51,7 +51,9 @@ impl Faults {
 
     /// While on, nothing listens on its port. In force when this returns.
     pub(crate) fn refuse(&mut self, on: bool) {
-        self.runtime.block_on(self.proxy.refuse(on)).expect("the proxy runs");
+        self.runtime
+            .block_on(self.proxy.refuse(on))
+            .expect("the proxy runs");
     }
 
     /// Ends all and says what was done.

@@ -53,7 +53,10 @@ impl Output {
             let mut buf = vec![0; 256 * 1024];
             let mut state = shared.lock();
             while state.paused {
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = shared
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             drop(state);
             loop {

@@ -115,7 +115,9 @@ impl Peer {
             return Heard::Closed;
         }
         let mut message = vec![0; u32::from_be_bytes(len) as usize];
-        self.stream.read_exact(&mut message).expect("a whole message");
+        self.stream
+            .read_exact(&mut message)
+            .expect("a whole message");
         if message[0] == DATA {
             let (header, bytes) = message.split_at(DATA_HEADER_LEN);
             let offset = u64::from_be_bytes(header[5..].try_into().expect("8 bytes"));
@@ -177,7 +179,10 @@ impl Peer {
         peer.introduce(host);
         peer.attach(|_| {});
         let heard = peer.hear_frame();
-        assert!(matches!(heard, Heard::Frame(HopFrame::Attached(..))), "{heard:?}");
+        assert!(
+            matches!(heard, Heard::Frame(HopFrame::Attached(..))),
+            "{heard:?}"
+        );
         peer
     }
 

@@ -167,7 +167,8 @@ impl Invocation {
     #[track_caller]
     pub(crate) fn start_listening(self) -> Listener {
         let running = self.start();
-        let text = running.stderr_until(|text| text.contains("listening on ") && text.ends_with('\n'));
+        let text =
+            running.stderr_until(|text| text.contains("listening on ") && text.ends_with('\n'));
         let url = text
             .lines()
             .find_map(|line| line.strip_prefix("listening on "))
@@ -224,7 +225,9 @@ impl Running {
     /// Waits until its stderr satisfies `enough`, and returns it.
     #[track_caller]
     pub(crate) fn stderr_until(&self, enough: impl Fn(&str) -> bool) -> String {
-        let found = self.stderr.until(|bytes| enough(&String::from_utf8_lossy(bytes)));
+        let found = self
+            .stderr
+            .until(|bytes| enough(&String::from_utf8_lossy(bytes)));
         match found {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(bytes) => panic!(
@@ -238,14 +241,16 @@ impl Running {
     /// Waits until `len` bytes came out of its stdout, and returns all that came.
     #[track_caller]
     pub(crate) fn stdout_until(&self, len: usize) -> Vec<u8> {
-        self.stdout.until(|bytes| bytes.len() >= len).unwrap_or_else(|bytes| {
-            panic!(
-                "{}: {} bytes instead of {len}; stderr is:\n{}",
-                self.name,
-                bytes.len(),
-                self.stderr.text()
-            )
-        })
+        self.stdout
+            .until(|bytes| bytes.len() >= len)
+            .unwrap_or_else(|bytes| {
+                panic!(
+                    "{}: {} bytes instead of {len}; stderr is:\n{}",
+                    self.name,
+                    bytes.len(),
+                    self.stderr.text()
+                )
+            })
     }
 
     /// Whether it has not ended yet.
@@ -258,7 +263,11 @@ impl Running {
     #[track_caller]
     pub(crate) fn end(mut self) -> Ended {
         if !self.is_dead && self.ended.recv_timeout(DEADLINE).is_err() {
-            panic!("{} does not end; stderr is:\n{}", self.name, self.stderr.text());
+            panic!(
+                "{} does not end; stderr is:\n{}",
+                self.name,
+                self.stderr.text()
+            );
         }
         self.is_dead = true;
         let status = self.child.wait().expect("a child that has ended");

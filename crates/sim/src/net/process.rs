@@ -1,0 +1,112 @@
+//! A listening process: an acceptor, its sessions, and the plan they all follow.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farpipe_net::{Acceptor, AcceptorConfig};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::app::{Ended, accepted};
+use super::network::Network;
+use super::scenario::Lane;
+
+/// Serves until it is killed.
+#[derive(Debug)]
+pub struct Process {
+    tasks: JoinSet<()>,
+    log: Arc<Mutex<Log>>,
+    /// The log has changed.
+    changed: Arc<Notify>,
+}
+
+/// What a process has done.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Sessions begun.
+    pub begun: usize,
+    /// Sessions over.
+    pub ended: Vec<Ended>,
+}
+
+impl Process {
+    /// Opens the address and plays `lanes` in each session.
+    #[must_use]
+    pub fn start(network: &Network, config: AcceptorConfig, lanes: Vec<Lane>, tag: u64) -> Self {
+        let (acceptor, mut sessions) = Acceptor::new(config);
+        let serving = network.clone().serve(Arc::new(acceptor));
+        let log: Arc<Mutex<Log>> = Arc::default();
+        let mut tasks = JoinSet::new();
+        let noted = Arc::clone(&log);
+        let changed = Arc::new(Notify::new());
+        let change = Arc::clone(&changed);
+        tasks.spawn(async move {
+            let mut running = JoinSet::new();
+            let accepting = async {
+                loop {
+                    tokio::select! {
+                        biased;
+                        Some(session) = sessions.next() => {
+                            lock(&noted).begun += 1;
+                            let lanes = lanes.clone();
+                            running.spawn(async move { accepted(session, &lanes, tag).await });
+                        }
+                        Some(ended) = running.join_next() => match ended {
+                            Ok(ended) => {
+                                lock(&noted).ended.push(ended);
+                                change.notify_waiters();
+                            }
+                            Err(error) => std::panic::resume_unwind(error.into_panic()),
+                        },
+                        else => std::future::pending().await,
+                    }
+                }
+            };
+            tokio::select! {
+                () = accepting => {}
+                () = serving => {}
+            }
+        });
+        Self {
+            tasks,
+            log,
+            changed,
+        }
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    /// Waits until so many sessions are over.
+    pub async fn ended(&self, sessions: usize) {
+        loop {
+            let changed = self.changed.notified();
+            if self.log().ended.len() >= sessions {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Ends it at once, as `kill -9` does, and says what it had done.
+    ///
+    /// # Panics
+    /// If it did.
+    pub async fn kill(mut self) -> Log {
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        std::mem::take(&mut *lock(&self.log))
+    }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
