@@ -138,10 +138,10 @@ impl Acceptor {
         match self.route(arrival) {
             Route::Known(attaches, arrival) => {
                 // The session may end meanwhile: then the peer sees a cut and asks again.
-                let _ = attaches.send(arrival).await;
+                let _ = attaches.send(*arrival).await;
             }
             Route::New(session) => {
-                let _ = self.incoming.send(session).await;
+                let _ = self.incoming.send(*session).await;
             }
             Route::Refused(mut arrival, refused) => {
                 tracing::info!(peer = arrival.peer, "refused: {}", refused.message);
@@ -175,7 +175,7 @@ impl Acceptor {
                 );
             }
             entry.epoch = arrival.attach.epoch;
-            return Route::Known(entry.attaches.clone(), *arrival);
+            return Route::Known(entry.attaches.clone(), arrival);
         }
         if arrival.attach.established {
             return Route::refuse(
@@ -214,7 +214,7 @@ impl Acceptor {
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
         let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
-        Route::New(AcceptedSession {
+        Route::New(Box::new(AcceptedSession {
             shared: Shared::new(config, self.config.clock),
             config: self.config.clone(),
             key,
@@ -226,13 +226,13 @@ impl Acceptor {
                 key,
                 sessions: Arc::clone(&self.sessions),
             },
-        })
+        }))
     }
 }
 
 enum Route {
-    Known(mpsc::Sender<Arrival>, Arrival),
-    New(AcceptedSession),
+    Known(mpsc::Sender<Arrival>, Box<Arrival>),
+    New(Box<AcceptedSession>),
     Refused(Box<Arrival>, Refused),
 }
 
@@ -337,7 +337,7 @@ impl AcceptedSession {
             match self.link(arrival, links).await? {
                 Linked::Over => return Ok(()),
                 Linked::Lost => {}
-                Linked::Fenced(newer) => next = Some(newer),
+                Linked::Fenced(newer) => next = Some(*newer),
             }
         }
     }
@@ -397,7 +397,8 @@ impl AcceptedSession {
         let driver = Driver::attach(&self.shared, wire, tunnel, attach.received, heartbeat);
         let mut driver = match driver {
             Ok(driver) => driver,
-            Err((error, mut wire)) => {
+            Err(refused) => {
+                let (error, mut wire) = *refused;
                 let message = format!("cannot resume: {error}");
                 let refused = Refused {
                     code: RefuseCode::Offset as u32,
@@ -423,7 +424,7 @@ impl AcceptedSession {
             Woken::Driven(driven) => self.driven(driver, driven).await,
             Woken::Arrival(newer) => {
                 tracing::debug!("a newer link fences the older one");
-                Ok(Linked::Fenced(newer))
+                Ok(Linked::Fenced(Box::new(newer)))
             }
             Woken::Ended(end) => {
                 let words = driver.refusal(&end.to_string());
@@ -500,7 +501,7 @@ impl AcceptedSession {
 enum Linked {
     Over,
     Lost,
-    Fenced(Arrival),
+    Fenced(Box<Arrival>),
 }
 
 const GOING_AWAY: Close = Close {

@@ -106,14 +106,14 @@ impl Driver {
         tunnel: TunnelId,
         peer_received: u64,
         heartbeat: Duration,
-    ) -> Result<Self, (SessionError, Wire)> {
+    ) -> Result<Self, Box<(SessionError, Wire)>> {
         let now = shared.clock.now();
         let mut state = shared.lock();
         let progressed = match state.session.handle_attached(now, peer_received) {
             Ok(progressed) => progressed,
             Err(error) => {
                 drop(state);
-                return Err((error, wire));
+                return Err(Box::new((error, wire)));
             }
         };
         state.retention.rewind(peer_received);

@@ -260,7 +260,8 @@ impl Running<'_> {
         let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
         let mut driver = match driver {
             Ok(driver) => driver,
-            Err((error, mut wire)) => {
+            Err(refused) => {
+                let (error, mut wire) = *refused;
                 let message = format!("cannot resume: {error}");
                 wire.close(PROTOCOL_CLOSE).await;
                 return Err(SessionEnd::Protocol(message));

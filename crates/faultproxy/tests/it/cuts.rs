@@ -323,6 +323,10 @@ async fn a_peers_reset_is_passed_on_behind_its_data() {
         until(&proxy, |stats| stats.bytes_down == 250_000).await;
         server.set_zero_linger().unwrap();
         drop(server);
+        // Let the proxy hear of it before the client reads.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
         assert!(read_all(&mut client).await == (sent, Ended::Reset));
         assert_eq!(until(&proxy, |stats| stats.live == 0).await.broken, 1);
     })
