@@ -261,6 +261,7 @@ pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
 fn remote(code: AbortCode, message: &str) -> PipeError {
     PipeError::Remote(match code {
         AbortCode::Cancelled if message.is_empty() => "it was told to end".to_owned(),
+        _ if message.is_empty() => "it did not say why".to_owned(),
         _ => printable(message),
     })
 }

@@ -101,7 +101,8 @@ macro_rules! counters {
 
 counters! {
     connections, live, finished, broken, refused, reset_first, upstream_failed,
-    cuts_reset, cuts_fin, cuts_stall, cuts_black_hole, cuts_half_close, cuts_mute, cuts_with_bytes_in_flight,
+    cuts_reset, cuts_fin, cuts_stall, cuts_black_hole, cuts_half_close, cuts_mute,
+    cuts_with_bytes_in_flight,
     flipped, replayed, dropped, blind, bytes_up, bytes_down,
 }
 

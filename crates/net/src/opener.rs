@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HEARTBEAT, RESUME_FOR, WINDOW_SESSION_MAX};
+use farpipe_proto::limits::{
+    DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, WINDOW_SESSION_MAX,
+};
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
 use farpipe_proto::wire::control::{Attach, Attached};
 use farpipe_proto::wire::hop::HopFrame;
@@ -343,6 +345,13 @@ impl Running<'_> {
     /// All is settled, but the acceptor may not have heard that we know: it would linger. Tells it
     /// over a new link, without insisting: nothing depends on it.
     async fn leave_again(&mut self) {
+        let leaving = self.try_to_leave();
+        if tokio::time::timeout(LINGER, leaving).await.is_err() {
+            tracing::debug!("the other side was not told that all is settled");
+        }
+    }
+
+    async fn try_to_leave(&mut self) {
         for _ in 0..LEAVES_MAX {
             let carrier = match tokio::time::timeout(DRAIN, self.dial.dial()).await {
                 Ok(Ok(carrier)) => carrier,

@@ -1,11 +1,10 @@
-//! docs/protocol.md says what the code does: numbers, fields, states and limits are compared here.
+//! docs/protocol.md says what the code does: numbers, fields and states are compared here;
+//! `limits.rs` compares the limits.
 //!
 //! A failing test prints the part as it should be.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use farpipe_proto::limits;
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
     Abort, AbortCode, Attach, Attached, Auth, Exit, Hello, Open, Refuse, RefuseCode, Refused,
@@ -16,7 +15,6 @@ use farpipe_proto::wire::id::{StreamId, TunnelId};
 use farpipe_proto::wire::inner::{InnerFrame, bytes_header};
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
-const LIMITS: &str = include_str!("../src/limits.rs");
 
 /// The text of a section, up to the next heading.
 fn section(number: &str) -> &'static str {
@@ -302,133 +300,4 @@ fn row(table: &mut String, state: &str, is_final: bool, next: [Option<String>; 4
     let mark = if is_final { " (final)" } else { "" };
     let next = next.map(|next| next.unwrap_or_else(|| "–".to_owned()));
     writeln!(table, "| {state}{mark} | {} |", next.join(" | ")).expect("a string");
-}
-
-#[test]
-fn the_table_of_limits_is_limits_rs() {
-    let mut table = String::from("| limit | value | what it is |\n|---|---|---|\n");
-    let mut meaning = String::new();
-    let mut values = values().into_iter();
-    for line in LIMITS.lines() {
-        if let Some(doc) = line.strip_prefix("/// ") {
-            meaning = format!("{meaning} {doc}").trim().to_owned();
-        } else if let Some(rest) = line.strip_prefix("pub const ") {
-            let name = rest.split(':').next().unwrap_or(rest);
-            let (known, value) = values.next().expect("a value for every limit");
-            assert_eq!(known, name, "the list of values has the order of limits.rs");
-            let meaning = std::mem::take(&mut meaning).replace(['[', ']'], "");
-            writeln!(table, "| `{name}` | {value} | {meaning} |").expect("a string");
-        }
-    }
-    assert_eq!(values.next(), None);
-    assert_shown("9.", &table);
-}
-
-/// Every limit in the order of limits.rs, as people write it.
-fn values() -> Vec<(&'static str, String)> {
-    macro_rules! values {
-        ($($name:ident),* $(,)?) => {
-            vec![$((stringify!($name), limits::$name.written(stringify!($name)))),*]
-        };
-    }
-    values![
-        HOP_FRAME_MAX,
-        HOP_CONTROL_MAX,
-        INNER_CONTROL_MAX,
-        INNER_BYTES_MAX,
-        FRAME_MAX,
-        FRAME_MIN,
-        FRAME_TIME,
-        WINDOW_INITIAL,
-        WINDOW_SESSION_MAX,
-        WINDOW_PROCESS_MAX,
-        WINDOW_GROWTH_TIME_MIN,
-        OFFSET_MAX,
-        STREAMS_MAX,
-        CONTROL_QUEUE_MAX,
-        EMPTY_FRAMES_MAX,
-        RESETS_MAX,
-        RESETS_WINDOW,
-        MESSAGE_MAX,
-        ACK_DELAY,
-        ACK_BYTES_MAX,
-        HANDSHAKE_STEP,
-        HANDSHAKE_TOTAL,
-        HEARTBEAT,
-        HEARTBEAT_MIN_PERCENT,
-        HEARTBEAT_MAX_PERCENT,
-        HEARTBEAT_SILENT_MAX,
-        RTT_WINDOW,
-        RESUME_FOR,
-        RESUME_FOR_MAX,
-        PARK_EXTRA_MAX,
-        LINGER,
-        LINGER_UNCONFIRMED,
-        REFUSED_SPAN,
-        DRAIN,
-        BACKOFF,
-        BACKOFF_JITTER_PERCENT,
-        ALARM_FAILURES,
-        PROGRESS_LIFE,
-    ]
-}
-
-/// A limit as people write it.
-trait Written {
-    fn written(self, name: &str) -> String;
-}
-
-impl Written for u64 {
-    fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 6] = [
-            "STREAMS_MAX",
-            "CONTROL_QUEUE_MAX",
-            "EMPTY_FRAMES_MAX",
-            "RESETS_MAX",
-            "HEARTBEAT_SILENT_MAX",
-            "ALARM_FAILURES",
-        ];
-        if name.ends_with("PERCENT") {
-            format!("{self} %")
-        } else if COUNTS.contains(&name) {
-            self.to_string()
-        } else if self == 1 << 62 {
-            "2^62".to_owned()
-        } else if self.is_multiple_of(1 << 20) {
-            format!("{} MiB", self >> 20)
-        } else if self.is_multiple_of(1 << 10) {
-            format!("{} KiB", self >> 10)
-        } else {
-            format!("{self} bytes")
-        }
-    }
-}
-
-impl Written for usize {
-    fn written(self, name: &str) -> String {
-        (self as u64).written(name)
-    }
-}
-
-impl Written for u32 {
-    fn written(self, name: &str) -> String {
-        u64::from(self).written(name)
-    }
-}
-
-impl Written for Duration {
-    fn written(self, _: &str) -> String {
-        match self.as_millis() {
-            ms if !ms.is_multiple_of(1000) => format!("{ms} ms"),
-            ms if ms.is_multiple_of(86_400_000) => format!("{} d", ms / 86_400_000),
-            ms if ms.is_multiple_of(60_000) && ms > 60_000 => format!("{} min", ms / 60_000),
-            ms => format!("{} s", ms / 1000),
-        }
-    }
-}
-
-impl<const N: usize> Written for [Duration; N] {
-    fn written(self, name: &str) -> String {
-        self.map(|span| span.written(name)).join(", ")
-    }
 }

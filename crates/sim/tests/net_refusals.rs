@@ -94,7 +94,7 @@ fn refusal(heard: &Heard) -> Option<(RefuseCode, bool)> {
 #[tokio::test(start_paused = true)]
 async fn a1_a_wrong_secret_is_refused_and_uses_nothing_up() {
     let (network, clock) = (network(Vec::new()), clock());
-    let process = start(&network, false, clock, secret(1));
+    let mut process = start(&network, false, clock, secret(1));
     for wrong in [secret(2), None] {
         let refused = open(&network, clock, wrong).await;
         assert!(
@@ -188,7 +188,7 @@ async fn n10_n11_an_older_attach_is_fenced_and_the_newer_link_is_none_the_worse(
 async fn p11_offsets_that_cannot_be_are_refused_and_end_the_session() {
     for received in [1_000_000_000, u64::MAX, 1] {
         let (network, clock) = (network(Vec::new()), clock());
-        let process = start(&network, true, clock, None);
+        let mut process = start(&network, true, clock, None);
         let mut peer = raw(&network).await;
         // Not one byte was sent yet, whatever it says it has.
         peer.attach(Attach { received, ..key(1) }).await;
@@ -204,7 +204,7 @@ async fn p11_offsets_that_cannot_be_are_refused_and_end_the_session() {
 #[tokio::test(start_paused = true)]
 async fn p11_an_acknowledgement_of_what_was_not_sent_ends_the_session() {
     let (network, clock) = (network(Vec::new()), clock());
-    let process = start(&network, true, clock, None);
+    let mut process = start(&network, true, clock, None);
     let mut peer = raw(&network).await;
     peer.attach(key(1)).await;
     peer.hear().await;
@@ -221,7 +221,7 @@ async fn p11_an_acknowledgement_of_what_was_not_sent_ends_the_session() {
 #[tokio::test(start_paused = true)]
 async fn p11_an_acknowledgement_of_what_an_older_link_sent_and_this_one_did_not_is_no_panic() {
     let (network, clock) = (network(Vec::new()), clock());
-    let process = start(&network, true, clock, None);
+    let mut process = start(&network, true, clock, None);
     let mut peer = raw(&network).await;
     peer.attach(key(1)).await;
     peer.hear().await;

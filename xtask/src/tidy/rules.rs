@@ -106,7 +106,9 @@ impl Kinds {
 }
 
 fn is_example_or_test(path: &str) -> bool {
-    path.contains("/examples/") || path.contains("/tests/") || path.ends_with("/tests.rs")
+    ["/examples/", "/tests/", "/tests.rs", "/conformance.rs"]
+        .iter()
+        .any(|part| path.contains(part))
 }
 
 /// Files keep to one job; a ratchet, not an absolute.

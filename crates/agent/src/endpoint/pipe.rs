@@ -20,6 +20,9 @@ use super::{Sink, Source};
 pub(super) struct PipeSource {
     receiver: Renewable<Receiver>,
     pace: Pace,
+    /// The last read emptied the pipe, and nothing has been waited for since: readiness can only be
+    /// what is left of a writer that has gone, and must be looked at.
+    is_drained: bool,
 }
 
 impl PipeSource {
@@ -29,21 +32,46 @@ impl PipeSource {
         Ok(Self {
             receiver: Renewable::new(Receiver::from_owned_fd(fd)?),
             pace: Pace::new(capacity),
+            is_drained: false,
         })
     }
 }
 
 impl Source for PipeSource {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.pace.poll_pause(cx).is_pending() {
-            self.receiver.park()?;
-            return Poll::Pending;
+        loop {
+            if self.pace.poll_pause(cx).is_pending() {
+                self.receiver.park()?;
+                return Poll::Pending;
+            }
+            let receiver = self.receiver.get()?;
+            match receiver.poll_read_ready(cx) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => {
+                    // What makes it ready next is news.
+                    self.is_drained = false;
+                    self.receiver.handle_settled();
+                    return Poll::Pending;
+                }
+            }
+            if !self.is_drained {
+                return Poll::Ready(Ok(()));
+            }
+            let look = receiver.try_io(|| {
+                if fd::is_readable_now(receiver.as_fd())? {
+                    Ok(())
+                } else {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+            });
+            match look {
+                Ok(()) => self.is_drained = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.receiver.handle_would_block()?;
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        let ready = self.receiver.get()?.poll_read_ready(cx);
-        if ready.is_pending() {
-            self.receiver.handle_settled();
-        }
-        ready
     }
 
     fn poll_read(
@@ -61,7 +89,8 @@ impl Source for PipeSource {
             match read_until_drained(self.receiver.get()?, buf, room) {
                 Ok(len) => {
                     self.receiver.handle_settled();
-                    self.pace.handle_read(Instant::now(), len, len < room);
+                    self.is_drained = len < room;
+                    self.pace.handle_read(Instant::now(), len, self.is_drained);
                     return Poll::Ready(Ok(len));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

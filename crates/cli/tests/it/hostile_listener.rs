@@ -379,6 +379,6 @@ fn n2_a_goodbye_that_was_cut_is_said_again() {
     assert!(attach.established);
     assert_eq!((attach.epoch, attach.received), (2, all));
     assert_eq!(second.hear_frame(), Heard::Frame(HopFrame::Detach(TUNNEL)));
-    second.hang_up();
+    second.close();
     connect.end().exits(0).says("");
 }

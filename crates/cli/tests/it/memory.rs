@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use farpipe_proto::wire::hop::HopFrame;
 use rustix::process::Signal;
 
+use crate::support::peer::{Peer, STREAM};
 use crate::support::{Host, Running, SCHEMES, assert_same, random};
 
 /// What waits to be sent.
@@ -97,4 +99,24 @@ fn n9_a_stopped_listener_holds_the_writer_back_and_memory_is_bounded() {
     feeding.join().expect("all is taken");
     connect.end().exits(0);
     assert_same(&listener.end().exits(0).stdout, &data);
+}
+
+/// Somebody asks for signs of life without end and reads none of the answers.
+#[test]
+fn n8_a_flood_of_pings_whose_answers_nobody_reads_is_bounded() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    let mut ping = HopFrame::Ping(1).encode();
+    ping.splice(..0, u32::try_from(ping.len()).expect("short").to_be_bytes());
+    // 32 MiB of questions: more than every buffer between here and there holds of answers.
+    let many = ping.repeat((1 << 20) / ping.len());
+    for _ in 0..32 {
+        peer.raw(&many);
+    }
+    peer.open();
+    peer.bytes(STREAM, b"still served");
+    listener.stdout_until(12);
+    let peak = listener.memory_peak();
+    assert!(peak < MEMORY_MAX / 2, "{peak} bytes of memory");
 }

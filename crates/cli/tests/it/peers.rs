@@ -219,3 +219,19 @@ fn x6_a_listener_without_free_descriptors_keeps_its_sessions() {
     listener.signal(Signal::TERM);
     listener.end().exits(143);
 }
+
+#[test]
+fn p14_a_request_without_end_is_refused() {
+    let host = Host::new();
+    let listener = host.listen("ws").start_listening();
+    let mut stream = TcpStream::connect(listener.addr()).expect("it listens");
+    let head = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 20_000]].concat();
+    // It may have heard enough before this is written.
+    let _ = stream.write_all(&head);
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    host.connect(listener.url()).input("welcome").run().exits(0);
+    listener.end().exits(0).printed("welcome");
+}

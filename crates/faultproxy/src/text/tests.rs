@@ -1,3 +1,5 @@
+//! Words that parse, words that do not, and the way back.
+
 use super::*;
 
 fn same<T: FromStr<Err = ParseError> + std::fmt::Display>(text: &str) {

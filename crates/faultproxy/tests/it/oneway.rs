@@ -97,7 +97,7 @@ async fn a_half_close_by_time_does_not_wait_for_bytes_or_for_the_sink() {
 
 async fn until_cut(proxy: &farpipe_faultproxy::Proxy) {
     while proxy.stats().cuts_half_close == 0 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await; // sleep: the paused clock jumps
     }
 }
 
@@ -161,7 +161,7 @@ async fn a_bit_is_flipped_after_a_time() {
     } = Link::new(|config| (config.seed, config.plan) = (seed, plan)).await;
     client.write_all(b"before").await.unwrap();
     assert_eq!(read(&mut server, 6).await, b"before");
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await; // sleep: the paused clock jumps
     client.write_all(b"after").await.unwrap();
     assert_eq!(
         read(&mut server, 5).await,

@@ -82,7 +82,7 @@ async fn a_delay_is_kept_and_so_is_the_order() {
         for n in 0..100_u32 {
             sent_at.push(start.elapsed());
             source.write_all(&n.to_be_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(7)).await;
+            tokio::time::sleep(Duration::from_millis(7)).await; // sleep: the paused clock jumps
         }
         source.shutdown().await.unwrap();
         (sent_at, start.elapsed())

@@ -141,7 +141,7 @@ async fn refuse_for_ends_at_its_time() {
     let error = TcpStream::connect(proxy.addr()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     while TcpStream::connect(proxy.addr()).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // sleep: the paused clock jumps
     }
     assert!((Duration::from_secs(3)..=Duration::from_millis(3300)).contains(&start.elapsed()));
     upstream.accept().await.unwrap();

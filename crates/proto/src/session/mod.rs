@@ -5,6 +5,8 @@
 //! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
 
 mod backoff;
+mod error;
+mod flood;
 mod half;
 mod park;
 mod rate;
@@ -17,18 +19,16 @@ use std::ops::{Bound, Range};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
+pub use error::SessionError;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
-use crate::limits::{
-    CONTROL_QUEUE_MAX, EMPTY_FRAMES_MAX, OFFSET_MAX, RESETS_MAX, RESETS_WINDOW, STREAMS_MAX,
-    WINDOW_SESSION_MAX,
-};
+use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_SESSION_MAX};
 use crate::time::Instant;
-use crate::wire::DecodeError;
 use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use flood::Floods;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
@@ -40,47 +40,6 @@ pub enum Side {
     Opener,
     /// Opens even streams; parks; sends COMPLETE.
     Acceptor,
-}
-
-/// Why a session cannot go on over this tunnel.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// Bytes are missing: attach again. The only error that a retry mends.
-    #[error("bytes missing: the tunnel went on at offset {offset}, expected was {expected}")]
-    Gap {
-        /// Offset of the DATA frame.
-        offset: u64,
-        /// Offset expected.
-        expected: u64,
-    },
-    /// The peer claims to have what was never sent, or lost what it had.
-    #[error("the other side has bytes up to {offset}, but {acked} to {sent} is what it can have")]
-    AckOutOfRange {
-        /// What the peer says.
-        offset: u64,
-        /// What it had before.
-        acked: u64,
-        /// What was sent.
-        sent: u64,
-    },
-    /// A frame that is none.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// More bytes than credit, or more frames than limits allow.
-    #[error("the other side ignores the limits: {0}")]
-    Flow(&'static str),
-    /// Any other breach of the rules.
-    #[error("the other side broke the protocol: {0}")]
-    Protocol(&'static str),
-}
-
-impl SessionError {
-    /// Whether attaching again can help.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Gap { .. })
-    }
 }
 
 /// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
@@ -154,8 +113,7 @@ pub struct Session {
     last_written: StreamId,
     rate: Rate,
     rtt_min: Duration,
-    empty_frames: u32,
-    resets: VecDeque<Instant>,
+    floods: Floods,
     /// Pipes that still have something to say; COMPLETE waits for them.
     holds: u32,
     /// The opener opens no more streams (said, or heard).
@@ -192,8 +150,7 @@ impl Session {
             last_written: StreamId::SESSION,
             rate: Rate::default(),
             rtt_min: Duration::ZERO,
-            empty_frames: 0,
-            resets: VecDeque::new(),
+            floods: Floods::default(),
             holds: 0,
             opening_over: false,
             complete: false,
@@ -586,14 +543,7 @@ impl Session {
     // ---- frames --------------------------------------------------------------------------------
 
     fn handle_bytes_header(&mut self, id: StreamId, len: usize) -> Result<(), SessionError> {
-        if len == 0 {
-            self.empty_frames += 1;
-            if self.empty_frames > EMPTY_FRAMES_MAX {
-                return Err(SessionError::Flow("a flood of empty frames"));
-            }
-        } else {
-            self.empty_frames = 0;
-        }
+        self.floods.count_bytes(len)?;
         let Some(stream) = self.streams.get_mut(&id) else {
             return Err(SessionError::Protocol(
                 "bytes for a stream that is not open",
@@ -689,7 +639,7 @@ impl Session {
                 }
                 // A reset that our own STOP or REFUSE asked for is no flood of the peer's.
                 if !was_discarding && !self.is_ours(id) {
-                    self.count_reset(now)?;
+                    self.floods.count_reset(now)?;
                 }
             }
             InnerFrame::Stop(abort) => {
@@ -785,21 +735,6 @@ impl Session {
         } else {
             id.0 <= self.peer_highest
         }
-    }
-
-    fn count_reset(&mut self, now: Instant) -> Result<(), SessionError> {
-        self.resets.push_back(now);
-        while self
-            .resets
-            .front()
-            .is_some_and(|at| now - *at > RESETS_WINDOW)
-        {
-            self.resets.pop_front();
-        }
-        if self.resets.len() > RESETS_MAX as usize {
-            return Err(SessionError::Flow("streams opened and reset in a loop"));
-        }
-        Ok(())
     }
 
     /// Refuses to queue answers without end for a peer that does not read them.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_net::{Acceptor, AcceptorConfig};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::app::{Ended, accepted};
 use super::network::Network;
@@ -80,13 +80,21 @@ impl Process {
     }
 
     /// Waits until so many sessions are over.
-    pub async fn ended(&self, sessions: usize) {
+    ///
+    /// # Panics
+    /// If the process does.
+    pub async fn ended(&mut self, sessions: usize) {
         loop {
-            let changed = self.changed.notified();
+            let change = Arc::clone(&self.changed);
+            let changed = change.notified();
             if self.log().ended.len() >= sessions {
                 return;
             }
-            changed.await;
+            tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next() => unwind(ended),
+                () = changed => {}
+            }
         }
     }
 
@@ -97,13 +105,18 @@ impl Process {
     pub async fn kill(mut self) -> Log {
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
+            unwind(ended);
         }
         std::mem::take(&mut *lock(&self.log))
+    }
+}
+
+/// Goes on with a task's panic.
+fn unwind(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

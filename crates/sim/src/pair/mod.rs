@@ -4,6 +4,8 @@
 //! are then lost, and the opener attaches again with the next epoch. Nothing waits: [`Pair::drive`]
 //! moves the clock to the next thing that happens until nothing does.
 
+mod end;
+mod link;
 mod peer;
 mod sweep;
 mod wire;
@@ -14,14 +16,14 @@ use std::time::Duration;
 use farpipe_proto::Instant;
 use farpipe_proto::session::{SessionConfig, Side};
 use farpipe_proto::time::earliest;
-use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
+use farpipe_proto::wire::control::Attach;
 use farpipe_proto::wire::hop::{HopFrame, HopItem};
 
-pub use peer::{End, Habits, Peer, abort};
+pub use end::{End, Habits, abort};
+pub use peer::Peer;
 pub use sweep::{Failure, Loss, Report, Scenario, positions, seeds, sweep};
 
-use peer::TUNNEL;
-use wire::{Inbound, Wire};
+use link::Link;
 
 /// The way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,15 +62,6 @@ impl Default for Options {
             acceptor: SessionConfig::new(Side::Acceptor),
         }
     }
-}
-
-/// One connection. Either end may have left it before the other notices.
-#[derive(Debug)]
-struct Link {
-    up: Wire,
-    down: Wire,
-    at_acceptor: Inbound,
-    at_opener: Inbound,
 }
 
 /// Two ends of a session and what lies between.
@@ -148,142 +141,6 @@ impl Pair {
             Way::Up => &mut self.opener,
             Way::Down => &mut self.acceptor,
         }
-    }
-
-    // ---- the link ------------------------------------------------------------------------------
-
-    /// The opener dials and attaches at once, with the next epoch.
-    pub fn dial(&mut self) {
-        self.dial_with([None, None]);
-    }
-
-    /// The opener dials in `wait`; the connection breaks after so many bytes up, or down.
-    pub fn dial_in(&mut self, wait: Duration, cuts: [Option<u64>; 2]) {
-        self.dial = Some((self.now + wait, cuts));
-    }
-
-    /// The attach before the present one arrives (again): it was long on its way.
-    pub fn dial_with_old_epoch(&mut self) {
-        if let Some(attach) = self.attaches[0].clone() {
-            self.link(&attach, [None, None]);
-        }
-    }
-
-    fn dial_with(&mut self, cuts: [Option<u64>; 2]) {
-        self.epoch += 1;
-        let attach = Attach {
-            key: vec![1; 32],
-            epoch: self.epoch,
-            received: self.opener.session.received(),
-            established: self.acceptor_epoch > 0,
-            ..Attach::default()
-        };
-        let id = self.link(&attach, cuts);
-        self.attaches = [self.attaches[1].take(), Some(attach)];
-        self.opener_link = Some((id, false));
-    }
-
-    fn link(&mut self, attach: &Attach, cuts: [Option<u64>; 2]) -> u64 {
-        let mut up = Wire::new(self.options.latency, self.options.rate);
-        let mut down = Wire::new(self.options.latency, self.options.rate);
-        for (wire, cut) in [(&mut up, cuts[0]), (&mut down, cuts[1])] {
-            if let Some(cut) = cut {
-                wire.cut_after(cut);
-            }
-        }
-        let attach = HopFrame::Attach(TUNNEL, attach.clone());
-        up.send(self.now, [&attach.encode(), &[]]);
-        let id = self.next_link;
-        self.next_link += 1;
-        self.links.insert(
-            id,
-            Link {
-                up,
-                down,
-                at_acceptor: Inbound::default(),
-                at_opener: Inbound::default(),
-            },
-        );
-        id
-    }
-
-    /// Whether the opener's session is attached.
-    #[must_use]
-    pub fn is_attached(&self) -> bool {
-        matches!(self.opener_link, Some((_, true)))
-    }
-
-    /// Bytes that came through on the opener's link.
-    #[must_use]
-    pub fn delivered(&self, way: Way) -> u64 {
-        let link = self.opener_link.and_then(|(id, _)| self.links.get(&id));
-        link.map_or(0, |link| match way {
-            Way::Up => link.up.delivered(),
-            Way::Down => link.down.delivered(),
-        })
-    }
-
-    /// The opener has no link and will dial none by itself.
-    #[must_use]
-    pub fn is_cut_off(&self) -> bool {
-        self.opener_link.is_none() && self.dial.is_none()
-    }
-
-    /// The connection breaks now: bytes in flight are lost, both ends notice.
-    pub fn cut(&mut self) {
-        if let Some((id, _)) = self.opener_link {
-            self.break_link(id);
-        }
-    }
-
-    /// The connection will break once this many more bytes have come through.
-    pub fn cut_after(&mut self, way: Way, bytes: u64) {
-        if let Some((id, _)) = self.opener_link
-            && let Some(link) = self.links.get_mut(&id)
-        {
-            let wire = match way {
-                Way::Up => &mut link.up,
-                Way::Down => &mut link.down,
-            };
-            wire.cut_after(wire.delivered() + bytes);
-        }
-    }
-
-    /// Nothing breaks from now on: no link has a place where it will, and if there is none, the
-    /// opener dials at once.
-    pub fn heal(&mut self) {
-        for link in self.links.values_mut() {
-            link.up.cut_after(u64::MAX);
-            link.down.cut_after(u64::MAX);
-        }
-        self.dial = None;
-        if self.opener_link.is_none() {
-            self.dial();
-        }
-    }
-
-    /// The opener leaves its link without a word. What it sent still arrives, and the acceptor
-    /// notices nothing until it is attached again.
-    pub fn abandon(&mut self) {
-        if self.opener_link.take().is_some() {
-            self.disconnects += 1;
-        }
-    }
-
-    /// Changes the latency of every link, from the next message on.
-    pub fn set_latency(&mut self, latency: Duration) {
-        self.options.latency = latency;
-        for link in self.links.values_mut() {
-            link.up.set_latency(latency);
-            link.down.set_latency(latency);
-        }
-    }
-
-    fn break_link(&mut self, id: u64) {
-        self.links.remove(&id);
-        self.disconnects += 1;
-        self.opener_link = self.opener_link.filter(|(link, _)| *link != id);
-        self.acceptor_link = self.acceptor_link.filter(|link| *link != id);
     }
 
     // ---- time ----------------------------------------------------------------------------------
@@ -472,30 +329,6 @@ impl Pair {
             HopItem::Data { .. } | HopItem::Frame(_) => {
                 assert!(!joined, "{item:?} on a tunnel that is joined");
             }
-        }
-    }
-
-    fn handle_attach(&mut self, id: u64, attach: &Attach) {
-        let answer = if attach.epoch <= self.acceptor_epoch {
-            HopFrame::Refused(
-                TUNNEL,
-                Refused {
-                    code: RefuseCode::Fenced as u32,
-                    is_final: false,
-                    message: "a newer attach is known".to_owned(),
-                },
-            )
-        } else {
-            self.acceptor_epoch = attach.epoch;
-            self.acceptor_link = Some(id);
-            self.acceptor.handle_attached(attach.received);
-            let rtt = self.options.latency * 2;
-            self.acceptor.session.set_rtt_min(rtt);
-            let received = self.acceptor.session.received();
-            HopFrame::Attached(TUNNEL, Attached { received })
-        };
-        if let Some(link) = self.links.get_mut(&id) {
-            link.down.send(self.now, [&answer.encode(), &[]]);
         }
     }
 }

@@ -7,65 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use farpipe_proto::Instant;
 use farpipe_proto::session::{Event, SendState, Session, SessionConfig, SessionError};
-use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{AbortCode, Open};
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
 
+use super::end::{End, Habits, abort};
 use super::wire::Wire;
 
 /// The tunnel of every link: a pair has one session.
 pub(super) const TUNNEL: TunnelId = TunnelId(1);
-
-/// What the application does without being asked.
-#[derive(Debug, Clone, Copy)]
-pub struct Habits {
-    /// Joins every stream the peer opens.
-    pub accepts: bool,
-    /// Reads what comes as it comes.
-    pub reads: bool,
-    /// Says DONE once it has read all of a stream that is finished.
-    pub says_done: bool,
-}
-
-/// The application's side of one stream.
-#[derive(Debug, Default)]
-pub struct End {
-    /// All that was ever written.
-    pub written: Vec<u8>,
-    /// How much of it was given a number.
-    pub numbered: usize,
-    /// All that ever came.
-    pub received: Vec<u8>,
-    /// How much of it was read.
-    pub read: usize,
-    /// No more will be written.
-    pub closed: bool,
-    /// The peer's FIN came.
-    pub finished: bool,
-    /// The peer's RESET came.
-    pub reset: Option<Abort>,
-    /// The peer's STOP came.
-    pub stopped: Option<Abort>,
-    /// The peer's DONE came.
-    pub done: bool,
-    /// Our DONE was said.
-    pub said_done: bool,
-    /// The peer's ACCEPT came.
-    pub accepted: bool,
-    /// The peer's REFUSE came.
-    pub refused: Option<Refuse>,
-    /// The peer's EXIT came.
-    pub exit: Option<Exit>,
-    /// Reads nothing until told.
-    pub paused: bool,
-    /// Told to wait for `Writable`.
-    waiting: bool,
-    /// In the queue of those that may number bytes.
-    ready: bool,
-    said_fin: bool,
-    /// How much of `received` was compared with what the peer wrote.
-    pub(super) compared: usize,
-}
 
 /// One end of the pair.
 #[derive(Debug)]
@@ -421,14 +371,5 @@ impl Peer {
         if self.habits.reads && self.ends.get(&id).is_some_and(|end| !end.paused) {
             self.read(id, usize::MAX);
         }
-    }
-}
-
-/// An abort of this code, without words.
-#[must_use]
-pub fn abort(code: AbortCode) -> Abort {
-    Abort {
-        code: code as u32,
-        message: String::new(),
     }
 }

@@ -105,6 +105,12 @@ impl Peer {
         self.data(bytes_frame(stream, bytes));
     }
 
+    /// Closes in order.
+    pub(crate) fn close(mut self) {
+        self.raw([0xff, 0xff, 0xff, 0xff, 0x03, 0xe8, 0]);
+        while self.hear() != Heard::Closed {}
+    }
+
     /// Closes without a word.
     pub(crate) fn hang_up(self) {}
 

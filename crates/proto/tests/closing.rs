@@ -1,0 +1,191 @@
+//! What each end knows when a session comes to its end: confirmed, settled, complete.
+
+use farpipe_proto::Instant;
+use farpipe_proto::limits::MESSAGE_MAX;
+use farpipe_proto::session::{Event, Session, SessionConfig, Settled, Side};
+use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use farpipe_proto::wire::id::StreamId;
+use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem};
+
+const NOW: Instant = Instant::from_origin(std::time::Duration::ZERO);
+
+/// A session whose peer is the test.
+struct End {
+    session: Session,
+    heard: u64,
+}
+
+impl End {
+    fn new(side: Side) -> Self {
+        let mut session = Session::new(SessionConfig::new(side));
+        session.handle_attached(NOW, 0).expect("a new session");
+        Self { session, heard: 0 }
+    }
+
+    fn hear(&mut self, id: StreamId, frame: &InnerFrame) {
+        let bytes = frame.encode(id);
+        self.session
+            .handle_data(NOW, self.heard, &bytes)
+            .expect("within the rules");
+        self.heard += bytes.len() as u64;
+    }
+
+    /// Numbers and sends what there is to say.
+    fn say(&mut self) -> Vec<InnerFrame> {
+        let mut said = Vec::new();
+        while let Some(bytes) = self.session.poll_control() {
+            match InnerDecoder::default().next(&bytes) {
+                Ok((_, Some(InnerItem::Frame(_, frame)))) => said.push(frame),
+                other => panic!("{other:?}"),
+            }
+        }
+        self.session.handle_sent(self.session.numbered());
+        said
+    }
+
+    fn hear_ack(&mut self, offset: u64) {
+        self.session.handle_ack(NOW, offset).expect("an ack");
+    }
+
+    fn hear_ack_of_all(&mut self) {
+        self.hear_ack(self.session.numbered());
+    }
+}
+
+/// An acceptor that has one stream, both halves finished, and heard that no more come.
+fn finished_acceptor() -> (End, StreamId) {
+    let id = StreamId(1);
+    let mut side = End::new(Side::Acceptor);
+    side.hear(id, &InnerFrame::Open(Open::default()));
+    side.hear(id, &InnerFrame::Fin(0));
+    side.hear(StreamId::SESSION, &InnerFrame::Done(0));
+    side.session.finish(id);
+    (side, id)
+}
+
+#[test]
+fn the_acceptor_is_settled_when_its_last_done_is_acknowledged() {
+    let (mut side, id) = finished_acceptor();
+    side.say();
+    side.hear(id, &InnerFrame::Done(0));
+    side.hear_ack_of_all();
+    assert_eq!(side.session.settled(), Settled::No);
+    side.session.done(id);
+    assert!(side.session.is_complete());
+    assert_eq!(side.session.settled(), Settled::Said, "not even numbered");
+    assert_eq!(side.say(), [InnerFrame::Done(0), InnerFrame::Complete]);
+    assert_eq!(side.session.settled(), Settled::Said, "not acknowledged");
+    // COMPLETE itself need not be.
+    let complete = InnerFrame::Complete.encode(StreamId::SESSION).len() as u64;
+    let done = side.session.numbered() - complete;
+    side.hear_ack(done - 1);
+    assert_eq!(side.session.settled(), Settled::Said);
+    side.hear_ack(done);
+    assert_eq!(side.session.settled(), Settled::Confirmed);
+}
+
+#[test]
+fn the_acceptor_is_not_settled_before_a_status_is_acknowledged() {
+    let (mut side, id) = finished_acceptor();
+    side.session.hold();
+    side.session.done(id);
+    side.hear(id, &InnerFrame::Done(0));
+    side.say();
+    side.hear_ack_of_all();
+    assert_eq!(side.session.settled(), Settled::No, "held");
+    side.session.exit(id, Exit::default());
+    side.session.release();
+    let said = side.say();
+    assert_eq!(
+        said,
+        [InnerFrame::Exit(Exit::default()), InnerFrame::Complete]
+    );
+    assert_eq!(side.session.settled(), Settled::Said);
+    side.hear_ack_of_all();
+    assert_eq!(side.session.settled(), Settled::Confirmed);
+}
+
+#[test]
+fn the_acceptor_is_not_settled_before_a_refusal_is_acknowledged() {
+    let id = StreamId(1);
+    let mut side = End::new(Side::Acceptor);
+    side.hear(id, &InnerFrame::Open(Open::default()));
+    side.hear(id, &InnerFrame::Fin(0));
+    side.hear(StreamId::SESSION, &InnerFrame::Done(0));
+    side.session.refuse(id, Refuse::default());
+    side.say();
+    assert_eq!(side.session.settled(), Settled::Said);
+    side.hear_ack_of_all();
+    assert_eq!(side.session.settled(), Settled::Confirmed);
+}
+
+#[test]
+fn the_opener_is_confirmed_when_every_stream_is() {
+    let mut side = End::new(Side::Opener);
+    let id = side.session.open(NOW, Open::default()).expect("room");
+    side.session.finish(id);
+    side.say();
+    side.hear(id, &InnerFrame::Fin(0));
+    side.session.done(id);
+    assert!(!side.session.is_confirmed());
+    side.hear(id, &InnerFrame::Done(0));
+    assert!(!side.session.is_confirmed(), "more may be opened");
+    side.session.finish_opening();
+    side.session.finish_opening();
+    let said = side.say();
+    assert_eq!(
+        said,
+        [InnerFrame::Done(0), InnerFrame::Done(0)],
+        "once each"
+    );
+    assert!(side.session.is_confirmed());
+    assert!(!side.session.is_complete());
+}
+
+#[test]
+fn a_confirmed_opener_does_without_complete() {
+    let mut side = End::new(Side::Opener);
+    side.session.finish_opening();
+    while side.session.poll_event().is_some() {}
+    side.session.handle_peer_gone();
+    assert!(side.session.is_complete());
+    assert_eq!(side.session.poll_event(), Some(Event::Completed));
+}
+
+#[test]
+#[should_panic(expected = "a lost session is never success")]
+fn an_opener_that_is_not_confirmed_cannot_do_without_the_peer() {
+    let mut side = End::new(Side::Opener);
+    side.session.open(NOW, Open::default());
+    side.session.finish_opening();
+    side.session.handle_peer_gone();
+}
+
+#[test]
+fn messages_for_people_are_cut_at_a_characters_end() {
+    let long = "ü".repeat(MESSAGE_MAX);
+    let abort = Abort {
+        code: AbortCode::Failed as u32,
+        message: format!("x{long}"),
+    };
+    let refuse = Refuse {
+        status: 125,
+        message: long,
+    };
+    let mut side = End::new(Side::Acceptor);
+    side.hear(StreamId(1), &InnerFrame::Open(Open::default()));
+    side.hear(StreamId(3), &InnerFrame::Open(Open::default()));
+    side.session.reset(StreamId(1), abort.clone());
+    side.session.stop(StreamId(1), abort);
+    side.session.refuse(StreamId(3), refuse);
+    let lens: Vec<usize> = side
+        .say()
+        .into_iter()
+        .map(|frame| match frame {
+            InnerFrame::Reset(abort) | InnerFrame::Stop(abort) => abort.message.len(),
+            InnerFrame::Refuse(refuse) => refuse.message.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(lens, [MESSAGE_MAX - 1, MESSAGE_MAX - 1, MESSAGE_MAX]);
+}
