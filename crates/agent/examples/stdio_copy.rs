@@ -1,9 +1,11 @@
 //! `cat` by way of the endpoints: copies stdin to stdout, or another endpoint to another.
 //!
-//! `stdio_copy [--buffer BYTES] [SOURCE [SINK]]`, both `-` by default. Ends with 0 after the sink
-//! has been closed, with 141 if its reader went away, else with 125 and a message.
+//! `stdio_copy [--buffer BYTES] [--head BYTES] [--linger] [SOURCE [SINK]]`, both `-` by default.
+//! `--head` stops reading after so many bytes; `--linger` does not exit when all is done, to show
+//! what comes of the closing and what only of the exit. Ends with 0 after the sink has been closed,
+//! with 141 if its reader went away, else with 125 and a message.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::process::ExitCode;
 
@@ -32,35 +34,60 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), Failure> {
-    let mut buffer_size = 512 << 10;
-    let mut specs = Vec::new();
+struct Options {
+    buffer_size: usize,
+    head: usize,
+    lingers: bool,
+    from: EndpointSpec,
+    to: EndpointSpec,
+}
+
+fn options() -> Result<Options, Failure> {
+    let mut options = Options {
+        buffer_size: 512 << 10,
+        head: usize::MAX,
+        lingers: false,
+        from: EndpointSpec::Stdio,
+        to: EndpointSpec::Stdio,
+    };
+    let mut specs = 0;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        if argument == "--buffer" {
-            buffer_size = arguments.next().ok_or("--buffer needs a number")?.parse()?;
-        } else {
-            specs.push(argument.parse::<EndpointSpec>()?);
+        let mut number = || -> Result<usize, Failure> {
+            Ok(arguments.next().ok_or("a number is missing")?.parse()?)
+        };
+        match argument.as_str() {
+            "--buffer" => options.buffer_size = number()?,
+            "--head" => options.head = number()?,
+            "--linger" => options.lingers = true,
+            spec => {
+                specs += 1;
+                let place = match specs {
+                    1 => &mut options.from,
+                    _ => &mut options.to,
+                };
+                *place = spec.parse()?;
+            }
         }
     }
-    let stdio = [EndpointSpec::Stdio, EndpointSpec::Stdio];
-    let [from, to] = match <[EndpointSpec; 2]>::try_from(specs) {
-        Ok(both) => both,
-        Err(specs) => match <[EndpointSpec; 1]>::try_from(specs) {
-            Ok([from]) => [from, EndpointSpec::Stdio],
-            Err(_) => stdio,
-        },
-    };
-    let (from, to) = open(&from, &to).await?;
+    Ok(options)
+}
+
+async fn run() -> Result<(), Failure> {
+    let options = options()?;
+    let (from, to) = open(&options.from, &options.to).await?;
     let (Some(source), Some(sink)) = (from.source, to.sink) else {
         return Err("an endpoint without the half that was asked for".into());
     };
-    copy(source, sink, buffer_size).await?;
+    copy(source, sink, &options).await?;
     for mut child in from.child.into_iter().chain(to.child) {
         let exit = child.wait().await?;
         if exit != Exit::Code(0) {
             return Err(format!("a command ended with {exit:?}").into());
         }
+    }
+    if options.lingers {
+        pending::<()>().await;
     }
     Ok(())
 }
@@ -84,21 +111,22 @@ async fn open(from: &EndpointSpec, to: &EndpointSpec) -> Result<(Endpoint, Endpo
 async fn copy(
     mut source: Box<dyn Source>,
     mut sink: Box<dyn Sink>,
-    buffer_size: usize,
+    options: &Options,
 ) -> io::Result<()> {
-    let mut buf = BytesMut::with_capacity(buffer_size);
-    loop {
+    let mut buf = BytesMut::with_capacity(options.buffer_size);
+    let mut left = options.head;
+    while left > 0 {
         buf.clear();
+        let max = left.min(options.buffer_size);
         tokio::select! {
             biased;
             () = poll_fn(|cx| sink.poll_reader_gone(cx)) => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            read = poll_fn(|cx| source.poll_read(cx, &mut buf, buffer_size)) => {
-                if read? == 0 {
-                    break;
-                }
-            }
+            read = poll_fn(|cx| source.poll_read(cx, &mut buf, max)) => match read? {
+                0 => break,
+                len => left -= len,
+            },
         }
         let mut rest = &buf[..];
         while !rest.is_empty() {
@@ -106,6 +134,7 @@ async fn copy(
             rest.advance(len);
         }
     }
+    drop(source);
     poll_fn(|cx| sink.poll_close(cx)).await
 }
 

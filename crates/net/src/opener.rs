@@ -9,7 +9,7 @@ use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
-use farpipe_proto::wire::control::{Attach, Attached};
+use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::SessionKey;
 
@@ -133,7 +133,7 @@ impl Opener {
         let shared = Arc::clone(&self.shared);
         let result = Running {
             redial: Redial::new(self.config.resume_for),
-            first_asked: self.config.clock.now(),
+            first_asked: None,
             epoch: 0,
             established: false,
             opener: self,
@@ -162,7 +162,8 @@ struct Running<'a> {
     opener: Opener,
     dial: &'a dyn Dial,
     redial: Redial,
-    first_asked: farpipe_proto::Instant,
+    /// When the acceptor may have heard of this session first; before, nothing can have been done.
+    first_asked: Option<farpipe_proto::Instant>,
     epoch: u64,
     established: bool,
 }
@@ -335,8 +336,8 @@ impl Running<'_> {
         let carrier = dialled.map_err(|error| self.dial_failed(error))?;
         let mut wire = Wire::new(carrier);
         self.epoch += 1;
-        let attached = link::dial(&mut wire, &self.opener.config.greeting, || self.attach()).await;
-        match attached {
+        let greeting = self.opener.config.greeting.clone();
+        match link::dial(&mut wire, &greeting, || self.attach()).await {
             Ok(attached) => Ok((wire, attached)),
             Err(error) => Err(self.handshake_failed(error)),
         }
@@ -360,8 +361,8 @@ impl Running<'_> {
             };
             let mut wire = Wire::new(carrier);
             self.epoch += 1;
-            let greeting = &self.opener.config.greeting;
-            let attached = link::dial(&mut wire, greeting, || self.attach()).await;
+            let greeting = self.opener.config.greeting.clone();
+            let attached = link::dial(&mut wire, &greeting, || self.attach()).await;
             if let Err(HandshakeError::Refused(_)) = attached {
                 return;
             }
@@ -372,9 +373,10 @@ impl Running<'_> {
         }
     }
 
-    fn attach(&self) -> Attach {
+    fn attach(&mut self) -> Attach {
         let config = &self.opener.config;
-        let age = config.clock.now() - self.first_asked;
+        let now = config.clock.now();
+        let age = now - *self.first_asked.get_or_insert(now);
         Attach {
             route: String::new(),
             key: self.opener.key.as_bytes().to_vec(),
@@ -429,6 +431,16 @@ impl Running<'_> {
         }
     }
 
+    /// Whether the refusal only says that the process which confirmed everything is gone and
+    /// another took its place: then all is well.
+    fn is_gone(&self, refused: &Refused) -> bool {
+        matches!(
+            RefuseCode::from_wire(refused.code),
+            Some(RefuseCode::UnknownSession | RefuseCode::Busy | RefuseCode::ShuttingDown)
+        ) && self.established
+            && self.opener.shared.lock().session.is_confirmed()
+    }
+
     fn handshake_failed(&self, error: HandshakeError) -> Result<Step, SessionEnd> {
         let why = format!("{}: {error}", self.dial.peer());
         match error {
@@ -443,7 +455,9 @@ impl Running<'_> {
                     self.dial.peer(),
                     link::printable(&refused.message)
                 );
-                if refused.is_final || !self.established {
+                if self.is_gone(&refused) {
+                    Ok(Step::Failed(Attempt::Refused, why))
+                } else if refused.is_final || !self.established {
                     Err(SessionEnd::Refused(why))
                 } else {
                     Ok(Step::Failed(Attempt::Refused, why))

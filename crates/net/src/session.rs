@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use farpipe_proto::session::Side;
 use farpipe_proto::wire::control::Open;
 
 use crate::shared::{SessionEnd, Shared, park};
@@ -45,7 +46,12 @@ impl SessionHandle {
             if let Some(opened) = state.opened.pop_front() {
                 return Poll::Ready(Some(opened));
             }
-            if state.end.is_some() || state.session.is_opening_over() {
+            // The acceptor's OPEN may cross the opener's word that it opens no more itself.
+            let is_over = match state.session.side() {
+                Side::Acceptor => state.session.is_opening_over(),
+                Side::Opener => state.session.is_complete(),
+            };
+            if state.end.is_some() || is_over {
                 return Poll::Ready(None);
             }
             park(&mut state.acceptor, cx);

@@ -241,7 +241,7 @@ async fn p11_an_acknowledgement_of_what_an_older_link_sent_and_this_one_did_not_
         established: true,
         ..key(1)
     };
-    liar.attach(attach).await;
+    liar.ask(attach);
     liar.ack(heard);
     loop {
         match liar.hear().await {

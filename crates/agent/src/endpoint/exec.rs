@@ -391,5 +391,5 @@ pub const TERMINATE_GRACE: Duration = Duration::from_secs(5);
 /// How long a dead child's stdout may be open and silent before it counts as ended.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -192,5 +192,5 @@ const FIFO_PAUSE_MIN: Duration = Duration::from_millis(1);
 /// …and then less and less often: at most this long after its reader came.
 const FIFO_PAUSE_MAX: Duration = Duration::from_millis(50);
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -7,7 +7,7 @@
 //! Invariant: `O_NONBLOCK` is never set on a file description that another process may share. A
 //! shell whose terminal or pipe became non-blocking would fail long after this process has ended.
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod conformance;
 mod error;
 mod exec;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::{BufMut, BytesMut};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-use super::fd::{self, ReaderGone};
+use super::fd::{self, Grown, ReaderGone};
 use super::pace::Pace;
 use super::{Sink, Source};
 
@@ -23,15 +23,17 @@ pub(super) struct PipeSource {
     /// The last read emptied the pipe, and nothing has been waited for since: readiness can only be
     /// what is left of a writer that has gone, and must be looked at.
     is_drained: bool,
+    _grown: Grown,
 }
 
 impl PipeSource {
     /// Takes a reading end whose file description no other process shares.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let capacity = fd::grow_pipe(fd.as_fd());
+        let grown = Grown::new(fd.as_fd());
         Ok(Self {
+            pace: Pace::new(grown.capacity()),
+            _grown: grown,
             receiver: Renewable::new(Receiver::from_owned_fd(fd)?),
-            pace: Pace::new(capacity),
             is_drained: false,
         })
     }
@@ -130,13 +132,14 @@ pub(super) struct PipeSink {
     /// Empty once closed.
     sender: Renewable<Sender>,
     gone: Option<ReaderGone>,
+    _grown: Grown,
 }
 
 impl PipeSink {
     /// Takes a writing end whose file description no other process shares.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        fd::grow_pipe(fd.as_fd());
         Ok(Self {
+            _grown: Grown::new(fd.as_fd()),
             sender: Renewable::new(Sender::from_owned_fd(fd)?),
             gone: None,
         })
@@ -280,5 +283,5 @@ impl PipeEnd for Sender {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests;

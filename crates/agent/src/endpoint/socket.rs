@@ -133,8 +133,7 @@ impl Sink for SocketSink {
         loop {
             let mut guard = ready!(socket.poll_write_ready(cx))?;
             let mut control = SendAncillaryBuffer::default();
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::sendmsg(socket, bufs, &mut control, flags) {
+            match rustix::net::sendmsg(socket, bufs, &mut control, SEND_FLAGS) {
                 Ok(len) => return Poll::Ready(Ok(len)),
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
@@ -162,5 +161,14 @@ impl Drop for SocketSink {
     }
 }
 
+/// Neither wait nor raise SIGPIPE, whatever the process does about that signal.
+#[cfg(not(target_vendor = "apple"))]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// Rust's runtime ignores SIGPIPE.
+#[cfg(target_vendor = "apple")]
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
 /// Largest read; a socket rarely holds more.
 const SCRATCH_SIZE: usize = 128 << 10;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

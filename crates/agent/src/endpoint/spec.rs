@@ -20,6 +20,12 @@ pub enum EndpointSpec {
 }
 
 impl EndpointSpec {
+    /// Whether there is only one of it in a process: stdin and stdout.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Stdio)
+    }
+
     /// Whether it is read or written, but not both: the caller must say which.
     #[must_use]
     pub fn needs_direction(&self) -> bool {

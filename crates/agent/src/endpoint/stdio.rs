@@ -60,6 +60,9 @@ fn open_source(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Source>>
     let kind = fd::kind(fd)?;
     Ok(match kind {
         Kind::Pipe => match fd::reopen_pipe(fd, Half::Source) {
+            // A FIFO reopened after its last writer has left would wait for the next one; the
+            // descriptor we were given knows that one has been there.
+            Ok(_) if fd::is_hung_up(fd)? => Box::new(ThreadSource::new(fd::dup(fd)?, kind)),
             Ok(own) => Box::new(PipeSource::new(own)?),
             Err(error) => {
                 tracing::debug!(%error, "cannot reopen the pipe on stdin, reading in a thread");

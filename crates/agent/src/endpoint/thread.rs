@@ -292,3 +292,6 @@ fn close(fd: OwnedFd) -> io::Result<()> {
 
 /// Bytes in one chunk: two of them, the thread's and the waiting one, stay in the CPU's cache.
 const CHUNK_SIZE: usize = 256 << 10;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

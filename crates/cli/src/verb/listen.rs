@@ -40,7 +40,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         .parse()
         .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
     let (spec, wanted) = args.endpoint.resolve()?;
-    if args.keep && spec == EndpointSpec::Stdio {
+    if args.keep && spec.is_shared() {
         return Err(WithStatus::usage(
             "--keep needs an endpoint that each session can have for itself",
             "use exec:CMD, sh:CMD or a PATH instead of -",
@@ -121,10 +121,8 @@ impl Listening {
     /// What can be opened before anybody connects is, so that a missing file is noticed now. A
     /// file to write is opened, and emptied, only when there is something to write.
     async fn open_early(&self) -> anyhow::Result<Target> {
-        let early = match &self.spec {
-            EndpointSpec::Stdio => true,
-            spec => spec.needs_direction() && self.wanted == Use::Source,
-        };
+        let early =
+            self.spec.is_shared() || self.spec.needs_direction() && self.wanted == Use::Source;
         if !early {
             return Ok(Target::Spec(self.spec.clone(), self.wanted));
         }

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`"))
     };
     let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
-    if src == EndpointSpec::Stdio && dst == EndpointSpec::Stdio {
+    if src.is_shared() && dst.is_shared() {
         return Err(WithStatus::usage(
             "SRC and DST are both `-`: that is cat",
             "name a command or a file as one of them",

@@ -252,6 +252,6 @@ fn await_death(pid: Pid, name: &str) {
     let until = Instant::now() + DEADLINE;
     while is_alive(pid) {
         assert!(Instant::now() < until, "the {name} is an orphan");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5)); // sleep: polls another process, with a deadline
     }
 }

@@ -39,7 +39,7 @@ fn feed(process: &mut Running, data: &Arc<Vec<u8>>) -> (Arc<AtomicUsize>, thread
 fn standstill(taken: &AtomicUsize) -> usize {
     let mut before = 0;
     loop {
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300)); // sleep: watches that nothing moves any more
         let now = taken.load(Ordering::Relaxed);
         if now > 0 && now == before || now >= SIZE {
             return now;

@@ -54,26 +54,30 @@ impl Outgoing {
         self.sent_max = self.sent_max.max(end);
     }
 
-    /// The peer has everything below `offset`.
+    /// The peer has everything below `offset`, of what this carrier brought it and what it had
+    /// before.
     pub(super) fn handle_ack(&mut self, offset: u64) -> Result<u64, SessionError> {
-        if offset < self.acked || offset > self.sent_max {
+        self.acknowledge(offset, self.sent)
+    }
+
+    /// On a new tunnel: the peer has everything below `offset`, whichever carrier brought it, and
+    /// what comes after is sent again.
+    pub(super) fn handle_attached(&mut self, offset: u64) -> Result<u64, SessionError> {
+        let progress = self.acknowledge(offset, self.sent_max)?;
+        self.sent = self.acked;
+        Ok(progress)
+    }
+
+    fn acknowledge(&mut self, offset: u64, sent: u64) -> Result<u64, SessionError> {
+        if offset < self.acked || offset > sent {
             return Err(SessionError::AckOutOfRange {
                 offset,
                 acked: self.acked,
-                sent: self.sent_max,
+                sent,
             });
         }
         let progress = offset - self.acked;
         self.acked = offset;
-        self.sent = self.sent.max(offset);
-        Ok(progress)
-    }
-
-    /// On a new tunnel: the peer has everything below `offset`, and what comes after is sent
-    /// again.
-    pub(super) fn handle_attached(&mut self, offset: u64) -> Result<u64, SessionError> {
-        let progress = self.handle_ack(offset)?;
-        self.sent = self.acked;
         Ok(progress)
     }
 }

@@ -35,6 +35,26 @@ fn p11_an_acknowledgement_beyond_what_was_sent_ends_the_session() {
 }
 
 #[test]
+fn p11_an_acknowledgement_beyond_what_this_tunnel_carried_ends_the_session() {
+    let mut victim = Victim::new(Side::Acceptor);
+    victim.hears_open(1).expect("opens");
+    victim.session.write(StreamId(1), 100);
+    victim.flush();
+    // All of it left over the first tunnel, none yet over the second.
+    let now = victim.now;
+    assert_eq!(victim.session.handle_attached(now, 9), Ok(true));
+    let beyond = SessionError::AckOutOfRange {
+        offset: 50,
+        acked: 9,
+        sent: 9,
+    };
+    assert_eq!(victim.session.handle_ack(now, 50), Err(beyond));
+    victim.session.handle_sent(49);
+    assert_eq!(victim.session.handle_ack(now, 49), Ok(true));
+    victim.session.handle_sent(109);
+}
+
+#[test]
 fn p11_an_acknowledgement_going_back_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");

@@ -23,6 +23,8 @@ pub struct Part {
     pub giver: bool,
     /// What became of it.
     pub told: Told,
+    /// When.
+    pub at: Instant,
 }
 
 /// How a session ended at one end.
@@ -147,21 +149,23 @@ async fn play(
         Way::Up => (&lane.up, &lane.down, Way::Down),
         Way::Down => (&lane.down, &lane.up, Way::Up),
     };
-    let (given, taken) = tokio::join!(
-        give(out, tag_of(tag, number, side), &mut send),
-        take(into, tag_of(tag, number, back), &mut recv)
-    );
     let part = |way, giver, told| Part {
         lane: number,
         way,
         giver,
         told,
+        at: Instant::now(),
     };
-    (
-        [part(side, true, given), part(back, false, taken)],
-        number,
-        watch,
-    )
+    let given = async {
+        let told = give(out, tag_of(tag, number, side), &mut send).await;
+        part(side, true, told)
+    };
+    let taken = async {
+        let told = take(into, tag_of(tag, number, back), &mut recv).await;
+        part(back, false, told)
+    };
+    let (given, taken) = tokio::join!(given, taken);
+    ([given, taken], number, watch)
 }
 
 /// Each flow has bytes of its own, so that strayed ones show.

@@ -343,8 +343,8 @@ impl State {
             return Poll::Ready(Ok(0));
         }
         if lane.lost || reader_gone {
-            if reader_gone && !self.dark && lane.reset_at.is_none() {
-                // A closed socket answers bytes with a reset.
+            if !lane.lost && !self.dark && lane.reset_at.is_none() {
+                // A closed socket answers bytes with a reset, if they reach it.
                 lane.reset_at = Some(now + latency * 2);
                 if let Some(waker) = self.lanes[index(other(way))].reader.take() {
                     waker.wake();

@@ -21,7 +21,7 @@ use super::cable::{Cut, End, Quality, Totals, connect};
 use super::chance::{Keys, random};
 
 /// Connections nobody has accepted yet. Policy when full: the dialler is refused.
-const BACKLOG_MAX: usize = 64;
+const BACKLOG_MAX: usize = 1_024;
 
 /// The carriers there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -125,6 +125,17 @@ impl Stage {
     /// # Errors
     /// [`Failure`], also for a panic.
     pub fn play(&mut self, scenario: &Scenario) -> Result<Report, Box<Failure>> {
+        self.play_traced(scenario).map(|(report, _)| report)
+    }
+
+    /// Plays a scenario and says what happened: lines of milliseconds, who, what.
+    ///
+    /// # Errors
+    /// [`Failure`], also for a panic.
+    pub fn play_traced(
+        &mut self,
+        scenario: &Scenario,
+    ) -> Result<(Report, Vec<String>), Box<Failure>> {
         chance::seed(scenario.seed);
         let trace = Trace::default();
         let played = {
@@ -135,7 +146,7 @@ impl Stage {
         };
         let left = self.runtime.metrics().num_alive_tasks();
         let what = match played {
-            Ok(Ok(report)) if left == 0 => return Ok(report),
+            Ok(Ok(report)) if left == 0 => return Ok((report, trace.lines())),
             Ok(Ok(_)) => format!("{left} tasks are left"),
             Ok(Err(what)) => what,
             Err(panic) => format!("panic: {}", words(panic.as_ref())),

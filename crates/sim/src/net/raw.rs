@@ -45,11 +45,8 @@ impl Raw {
         }
     }
 
-    /// Says HELLO and ATTACH and hears WELCOME; what comes next is the answer.
-    ///
-    /// # Panics
-    /// If there is no WELCOME.
-    pub async fn attach(&mut self, attach: Attach) {
+    /// Queues HELLO and ATTACH.
+    pub fn ask(&mut self, attach: Attach) {
         self.send(&HopFrame::Hello(Hello {
             version_min: 1,
             version_max: 1,
@@ -58,6 +55,14 @@ impl Raw {
             ..Hello::default()
         }));
         self.send(&HopFrame::Attach(TUNNEL, attach));
+    }
+
+    /// Says HELLO and ATTACH and hears WELCOME; what comes next is the answer.
+    ///
+    /// # Panics
+    /// If there is no WELCOME.
+    pub async fn attach(&mut self, attach: Attach) {
+        self.ask(attach);
         let heard = self.hear().await;
         assert!(
             matches!(heard, Heard::Frame(HopFrame::Welcome(_))),

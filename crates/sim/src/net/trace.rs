@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::app::Ended;
+use super::app::{Ended, Part};
 use super::chance::Digest;
+use super::flow::Told;
 
 /// Events of one end; more than any scenario has.
 const EVENTS_MAX: usize = 1_024;
@@ -37,10 +38,22 @@ impl Trace {
 
     /// Notes how a session ended.
     pub fn note_end(&self, who: &str, ended: &Ended) {
-        let after = ended.at - self.began.unwrap_or(ended.at);
-        self.note(who, format_args!("{after:?} {:?}", ended.result));
+        let since = |at: Instant| (at - self.began.unwrap_or(at)).as_millis();
+        self.note(who, format_args!("{} {:?}", since(ended.at), ended.result));
         for part in &ended.parts {
-            self.note(who, format_args!("{part:?}"));
+            let Part {
+                lane,
+                way,
+                giver,
+                told: Told { bytes, ended },
+                at,
+            } = part;
+            let word = if *giver { "gave" } else { "took" };
+            let at = since(*at);
+            self.note(
+                who,
+                format_args!("{word} {bytes} bytes {way:?} of {lane} until {at}: {ended:?}"),
+            );
         }
         for (lane, fate) in &ended.fates {
             self.note(who, format_args!("{lane} {fate:?}"));

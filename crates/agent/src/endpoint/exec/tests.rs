@@ -1,3 +1,5 @@
+//! Tests of commands: real children, their ends, their output.
+
 use std::io::IoSlice;
 use std::path::PathBuf;
 
@@ -72,7 +74,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(begin.elapsed() < Duration::from_secs(20), "never: {what}");
         tokio::task::yield_now().await;
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1)); // sleep: polls another process, with a deadline
     }
 }
 
@@ -176,20 +178,15 @@ async fn x3_a_child_that_heeds_sigterm_has_its_say() {
 }
 
 #[tokio::test]
-async fn x3_a_stopped_child_can_be_terminated() {
-    let mut endpoint = start("exec:sleep 60", Use::Source);
+async fn x3_a_stopped_child_has_its_say_as_well() {
+    let line = "sh:trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut endpoint = start(line, Use::Source);
+    let mut source = endpoint.source.take().expect("a source");
+    assert_eq!(read_line(&mut *source).await, "ready");
     let mut child = endpoint.child.take().expect("a child");
     child.signal(Signal::STOP).expect("a signal");
     let exit = child.terminate(TERMINATE_GRACE).await.expect("a status");
-    let number = Signal::TERM.as_raw();
-    let core_dumped = false;
-    assert_eq!(
-        exit,
-        Exit::Signal {
-            number,
-            core_dumped
-        }
-    );
+    assert_eq!(exit, Exit::Code(9));
 }
 
 #[tokio::test]
@@ -225,6 +222,41 @@ async fn x3_output_held_open_by_a_grandchild_ends_after_two_silent_seconds() {
     assert_eq!(read_all(&mut *source).await, b"", "the end is final");
     let mut child = endpoint.child.take().expect("a child");
     assert_eq!(child.wait().await.expect("a status"), Exit::Code(4));
+}
+
+/// One byte now and then, for ever.
+#[derive(Debug)]
+struct Dripping(Pin<Box<Sleep>>);
+
+impl Source for Dripping {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        _max: usize,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx))?;
+        self.0 = Box::pin(sleep(SILENCE_MAX * 3 / 4)); // sleep: virtual time
+        buf.extend_from_slice(b".");
+        Poll::Ready(Ok(1))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn x3_output_that_goes_on_after_the_child_is_no_silence() {
+    let mut process = Command::new("true").spawn().expect("true");
+    let exited = Exited::watch(Pid::from_child(&process)).expect("a watch");
+    process.wait().expect("a status");
+    poll_fn(|cx| exited.poll(cx)).await.expect("the end");
+    let dripping = Dripping(Box::pin(sleep(SILENCE_MAX * 3 / 4))); // sleep: virtual time
+    let mut source = OutputSource::new(dripping, exited);
+    for _ in 0..100 {
+        assert_eq!(read(&mut source).await, b"."[..]);
+    }
 }
 
 #[tokio::test]
@@ -270,6 +302,13 @@ async fn x4_an_ended_child_gets_no_more_signals() {
         child.terminate(TERMINATE_GRACE).await.expect("a status"),
         Exit::Code(0)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn x5_output_ends_with_the_child_and_not_only_with_the_silence() {
+    let begin = Instant::now();
+    assert_eq!(output_and_exit("exec:true").await.1, Exit::Code(0));
+    assert!(begin.elapsed() < SILENCE_MAX, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -327,27 +366,35 @@ async fn x5_what_cannot_be_run_says_why() {
     );
 }
 
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_child_inherits_its_three_descriptors_and_no_other() {
-    let _other = start("exec:sleep 60", Use::Both);
-    // Inheritable descriptors of the test's own parent are not ours to judge.
-    let inherited = |name: &str| -> bool {
-        let target = std::fs::read_link(format!("/proc/self/fd/{name}"));
-        let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}"));
-        let octal = flags.ok().and_then(|flags| {
-            let line = flags.lines().find(|line| line.starts_with("flags:"))?;
+/// Descriptors of this process that children inherit.
+fn inheritable() -> Vec<String> {
+    let is_inheritable = |name: &String| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{name}")).ok();
+        let flags = info.and_then(|info| {
+            let line = info.lines().find(|line| line.starts_with("flags:"))?;
             u32::from_str_radix(line.trim_start_matches("flags:").trim(), 8).ok()
         });
-        target.is_ok() && octal.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() == 0)
+        flags.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() == 0)
     };
+    let entries = std::fs::read_dir("/proc/self/fd").expect("a directory");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(is_inheritable).collect()
+}
+
+#[tokio::test]
+async fn a_child_inherits_its_three_descriptors_and_no_other() {
+    // What this program itself was started with is not ours to judge.
+    let before = inheritable();
+    let mut other = start("exec:sleep 60", Use::Both);
+    let sink = other.sink.as_mut().expect("a sink");
+    let gone = poll_fn(|cx| Poll::Ready(sink.poll_reader_gone(cx).is_ready())).await;
+    assert!(!gone);
     let (listed, exit) = output_and_exit("sh:ls /proc/$$/fd; :").await;
     assert_eq!(exit, Exit::Code(0));
-    let extra: Vec<&str> = listed
-        .lines()
-        .filter(|name| !["0", "1", "2"].contains(name) && !inherited(name))
-        .collect();
-    assert!(extra.is_empty(), "descriptors {extra:?} leaked");
+    let mut leaked: Vec<&str> = listed.lines().collect();
+    leaked.retain(|name| !["0", "1", "2"].contains(name));
+    leaked.retain(|name| !before.iter().any(|known| known == name));
+    assert!(leaked.is_empty(), "descriptors {leaked:?} leaked");
 }
 
 #[tokio::test]

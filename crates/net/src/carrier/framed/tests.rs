@@ -1,3 +1,5 @@
+//! Tests of the loops between a byte stream and a framing.
+
 use std::future::poll_fn;
 
 use tokio::io::DuplexStream;
