@@ -143,7 +143,9 @@ pub(crate) fn to_wire(exit: Exit) -> control::Exit {
 /// The exit a peer reports; one it cannot have is a failure, never success.
 pub(crate) fn from_wire(exit: control::Exit) -> Exit {
     match (exit.code, exit.signal) {
-        (Some(code), None) => Exit::Code(i32::try_from(code).unwrap_or(i32::from(STATUS_FAILURE))),
+        (Some(code), None) => {
+            Exit::Code(i32::try_from(code).unwrap_or_else(|_| STATUS_FAILURE.into()))
+        }
         (_, Some(number)) => Exit::Signal {
             number: i32::try_from(number).unwrap_or(0),
             core_dumped: exit.core_dumped,

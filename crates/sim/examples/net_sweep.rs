@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use farpipe_sim::net::cable::Fault;
-use farpipe_sim::net::{Failure, Report, Stage, Sweep, seeds};
+use farpipe_sim::net::{Failure, Report, Stage, Sweep, Swept, seeds};
 
 fn main() -> ExitCode {
     let Some(options) = Options::parse(std::env::args().skip(1)) else {
@@ -66,7 +66,11 @@ impl Options {
     fn run(&self) -> Result<(), Box<Failure>> {
         let stage = &mut Stage::new();
         if self.exhaustive {
-            let sweep = Sweep::new(stage, self.fault)?;
+            let swept = Swept {
+                fault: self.fault,
+                ..Swept::default()
+            };
+            let sweep = Sweep::new(stage, swept)?;
             let all = sweep.positions();
             let name = format!(
                 "{:?} at each of {all} bytes, every {}",

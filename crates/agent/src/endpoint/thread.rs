@@ -17,7 +17,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::fd::{self, Kind, ReaderGone};
+use super::fd::{self, Grown, Kind, ReaderGone};
 use super::handoff::Handoff;
 use super::{Sink, Source};
 
@@ -34,11 +34,13 @@ pub(super) struct ThreadSource {
     /// What was given away of `chunk`.
     used: usize,
     is_ended: bool,
+    _grown: Option<Grown>,
 }
 
 impl ThreadSource {
     pub(super) fn new(fd: OwnedFd, kind: Kind) -> Self {
         Self {
+            _grown: (kind == Kind::Pipe).then(|| Grown::new(fd.as_fd())),
             fd: Some(fd),
             kind,
             handoff: Arc::default(),
@@ -159,6 +161,7 @@ pub(super) struct ThreadSink {
     handoff: Arc<Handoff>,
     reader: Reader,
     is_closed: bool,
+    _grown: Option<Grown>,
 }
 
 /// Whether a sink can know that its reader has gone away.
@@ -177,6 +180,7 @@ impl ThreadSink {
             Kind::Regular | Kind::Directory | Kind::Device => Reader::None,
         };
         Ok(Self {
+            _grown: (kind == Kind::Pipe).then(|| Grown::new(fd.as_fd())),
             fd: Some(fd),
             handoff: Arc::default(),
             reader,

@@ -1,5 +1,10 @@
 //! The flags, and the configuration they mean.
 
+#![expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "the documentation of the flags is their help text, which has brackets"
+)]
+
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;

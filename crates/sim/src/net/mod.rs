@@ -18,7 +18,7 @@ mod trace;
 
 pub use play::{Failure, Report, Stage};
 pub use scenario::{Lane, Scenario};
-pub use sweep::{Sweep, seeds};
+pub use sweep::{Sweep, Swept, seeds};
 pub use trace::Trace;
 
 /// Lets virtual time pass; everything due meanwhile happens.

@@ -74,7 +74,6 @@ impl Process {
     }
 
     /// What it has done so far.
-    #[must_use]
     pub fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }

@@ -1,19 +1,40 @@
 //! One run with a cut at each byte of a connection, and many seeds.
 
+use std::time::Duration;
+
 use super::cable::{Cut, Fault, Quality, Way};
 use super::network::{Fortune, Kind};
 use super::play::{Failure, Report, Stage};
 use super::scenario::{Lane, Scenario};
 
-/// Bytes each way in a swept run.
-const SWEPT: u64 = 64 * 1024;
+/// What is cut, and how.
+#[derive(Debug, Clone)]
+pub struct Swept {
+    /// What happens at the cut.
+    pub fault: Fault,
+    /// Bytes that the one stream carries, each way.
+    pub bytes: u64,
+    /// Whether both ends prove a secret first.
+    pub proven: bool,
+}
+
+impl Default for Swept {
+    /// 64 KiB, reset.
+    fn default() -> Self {
+        Self {
+            fault: Fault::Reset,
+            bytes: 64 * 1024,
+            proven: false,
+        }
+    }
+}
 
 /// Each carrier and way, with how many places there are to cut it: every byte, from before the
 /// first to behind the last.
 #[derive(Debug, Clone)]
 pub struct Sweep {
+    swept: Swept,
     parts: Vec<(Kind, Way, u64)>,
-    fault: Fault,
 }
 
 impl Sweep {
@@ -21,14 +42,14 @@ impl Sweep {
     ///
     /// # Errors
     /// One of them fails.
-    pub fn new(stage: &mut Stage, fault: Fault) -> Result<Self, Box<Failure>> {
+    pub fn new(stage: &mut Stage, swept: Swept) -> Result<Self, Box<Failure>> {
         let mut parts = Vec::new();
         for kind in [Kind::Ws, Kind::Fp] {
-            let [up, down] = stage.play_twice(&swept(kind, Vec::new()))?.carried;
+            let [up, down] = stage.play_twice(&swept.scenario(kind, Vec::new()))?.carried;
             parts.push((kind, Way::Up, up + 1));
             parts.push((kind, Way::Down, down + 1));
         }
-        Ok(Self { parts, fault })
+        Ok(Self { swept, parts })
     }
 
     /// How many places there are.
@@ -46,9 +67,9 @@ impl Sweep {
                 let cut = Cut {
                     way: *way,
                     at,
-                    fault: self.fault,
+                    fault: self.swept.fault,
                 };
-                return Some(swept(*kind, vec![cut]));
+                return Some(self.swept.scenario(*kind, vec![cut]));
             }
             at -= count;
         }
@@ -72,22 +93,25 @@ impl Sweep {
     }
 }
 
-/// One stream, 64 KiB both ways at once, and one cut.
-fn swept(kind: Kind, cuts: Vec<Cut>) -> Scenario {
-    Scenario {
-        kind,
-        // Slow enough that both ways are busy at the same time.
-        quality: Quality {
-            latency: std::time::Duration::from_millis(1),
-            rate: Some(10_000_000),
-            ..Quality::default()
-        },
-        fortunes: vec![Fortune {
-            cuts,
-            ..Fortune::good()
-        }],
-        lanes: vec![Lane::plain(SWEPT, SWEPT)],
-        ..Scenario::default()
+impl Swept {
+    /// One stream, both ways at once, and what befalls its first connection.
+    fn scenario(&self, kind: Kind, cuts: Vec<Cut>) -> Scenario {
+        Scenario {
+            kind,
+            // Slow enough that both ways are busy at the same time.
+            quality: Quality {
+                latency: Duration::from_millis(1),
+                rate: Some(10_000_000),
+                ..Quality::default()
+            },
+            fortunes: vec![Fortune {
+                cuts,
+                ..Fortune::good()
+            }],
+            proven: self.proven,
+            lanes: vec![Lane::plain(self.bytes, self.bytes)],
+            ..Scenario::default()
+        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use farpipe_faultproxy::{Config, Plan, Proxy, Stats};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::runtime::Runtime;
 
-use super::Listener;
+use super::{DEADLINE, Listener};
 
 /// A fault proxy in front of a listener.
 #[derive(Debug)]
@@ -94,6 +95,16 @@ pub(crate) fn serve(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
         }
     });
     addr
+}
+
+/// The next connection of a listener of our own.
+#[track_caller]
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+    let deadline = Timespec::try_from(DEADLINE).expect("not that long");
+    let ready = rustix::event::poll(&mut waiting, Some(&deadline)).expect("a socket");
+    assert!(ready > 0, "nobody connects");
+    listener.accept().expect("a connection").0
 }
 
 /// A port nobody listens on: ours as long as the guard lives.

@@ -51,7 +51,7 @@ impl Peer {
 
     /// Waits for a connection.
     pub(crate) fn accept(listener: &TcpListener) -> Self {
-        Self::begin(listener.accept().expect("somebody connects").0)
+        Self::begin(super::net::accept(listener))
     }
 
     fn begin(stream: TcpStream) -> Self {
