@@ -260,10 +260,11 @@ fn an_acknowledgement_is_due_after_a_quarter_of_the_smallest_window() {
 #[test]
 fn an_acknowledgement_is_due_after_256_kib_whatever_the_windows_are() {
     let mut acceptor = Acceptor::new();
-    while acceptor.window() <= 4 * ACK_BYTES_MAX {
+    for _ in 0..6 {
         acceptor.hear_all();
         acceptor.consume(acceptor.sent - acceptor.consumed);
     }
+    assert!(acceptor.window() > 4 * ACK_BYTES_MAX);
     acceptor.session.take_ack();
     acceptor.hear_payload(ACK_BYTES_MAX - HEADER_LEN as u64 - 1);
     assert_eq!(acceptor.session.poll_ack(acceptor.now), None);

@@ -106,9 +106,15 @@ impl Kinds {
 }
 
 fn is_example_or_test(path: &str) -> bool {
-    ["/examples/", "/tests/", "/tests.rs", "/conformance.rs"]
-        .iter()
-        .any(|part| path.contains(part))
+    [
+        "/examples/",
+        "/tests/",
+        "/tests.rs",
+        "/conformance.rs",
+        "/conformance/",
+    ]
+    .iter()
+    .any(|part| path.contains(part))
 }
 
 /// Files keep to one job; a ratchet, not an absolute.

@@ -315,7 +315,7 @@ fn a_stalled_reader_blocks_the_writer() {
             }
             Err(error) => {
                 assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(1)); // sleep: polls another process, with a deadline
             }
         }
         assert!(written < 16 << 20, "nothing holds the writer back");

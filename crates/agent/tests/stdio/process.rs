@@ -209,7 +209,7 @@ pub(crate) fn finish(mut child: Child) -> (ExitStatus, String) {
             child.wait().expect("a status");
             panic!("stdio_copy hangs");
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(1)); // sleep: polls another process, with a deadline
     };
     let mut messages = String::new();
     if let Some(mut stderr) = child.stderr.take() {

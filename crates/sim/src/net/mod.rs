@@ -8,18 +8,24 @@ pub mod app;
 pub mod cable;
 pub mod chance;
 pub mod flow;
+mod hosts;
+mod judge;
 pub mod network;
 mod play;
 pub mod process;
 pub mod raw;
 mod scenario;
+mod storm;
 mod sweep;
 mod trace;
 
+pub use hosts::{brave, brave_twice, storms};
+pub use judge::{Ends, judge};
 pub use play::{Failure, Report, Stage};
 pub use scenario::{Lane, Scenario};
+pub use storm::{Blow, Storm};
 pub use sweep::{Sweep, Swept, seeds};
-pub use trace::Trace;
+pub use trace::{Noted, Trace};
 
 /// Lets virtual time pass; everything due meanwhile happens.
 pub async fn pass(span: std::time::Duration) {

@@ -5,20 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_net::{Acceptor, Clock, LoopbackSecret, Opener, SessionEnd, Sessions};
-use farpipe_proto::limits::{LINGER_UNCONFIRMED, REFUSED_SPAN};
+use farpipe_net::{Acceptor, Clock, LoopbackSecret, Opener, Sessions};
 use farpipe_proto::link::Prover;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::app::{self, Part};
-use super::cable::Way;
+use super::app;
 use super::chance::{self, Digest};
-use super::flow::{Ended, Flow, Told};
+use super::judge::{Ends, judge};
 use super::network::Network;
 use super::scenario::Scenario;
-use super::trace::Trace;
+use super::trace::{Noted, Trace};
 
 /// Virtual time after which somebody hangs: far more than all faults of a scenario together.
 const HANGS_AFTER: Duration = Duration::from_secs(24 * 3_600);
@@ -178,7 +176,8 @@ impl Stage {
     }
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> &str {
     match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
         (Some(words), _) => words,
         (_, Some(words)) => words,
@@ -223,24 +222,6 @@ async fn perform(scenario: &Scenario, mut trace: Trace) -> Result<Report, String
     })
 }
 
-/// How both ends ended.
-#[derive(Debug)]
-struct Ends {
-    opener: app::Ended,
-    /// `None`: no session came about.
-    acceptor: Option<app::Ended>,
-    sessions: u64,
-    /// How long the opener and the acceptor had been without a link when they ended.
-    unlinked: [Duration; 2],
-}
-
-impl Ends {
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        let theirs = self.acceptor.iter().flat_map(|ended| &ended.parts);
-        self.opener.parts.iter().chain(theirs)
-    }
-}
-
 async fn both(
     scenario: &Scenario,
     network: &Network,
@@ -260,20 +241,15 @@ async fn both(
     let serving = network.clone().serve(Arc::new(acceptor));
     let opening = async {
         let ended = app::opened(opener, network, &scenario.lanes, scenario.seed).await;
-        trace.note_end("opener", &ended);
-        ended
+        trace.note_end("opener", ended)
     };
     let accepting = listen(serving, sessions, scenario, trace);
     let (opener, (acceptor, sessions)) = tokio::join!(opening, accepting);
-    let mut unlinked = [Duration::ZERO; 2];
-    while let Some(Ok((who, span))) = watches.join_next().await {
-        unlinked[usize::from(who == "acceptor")] = span;
-    }
+    watches.join_all().await;
     Ends {
         opener,
         acceptor,
         sessions,
-        unlinked,
     }
 }
 
@@ -283,12 +259,11 @@ async fn listen(
     mut sessions: Sessions,
     scenario: &Scenario,
     trace: &Trace,
-) -> (Option<app::Ended>, u64) {
+) -> (Option<Noted>, u64) {
     let session = async {
         let session = sessions.next().await?;
         let ended = app::accepted(session, &scenario.lanes, scenario.seed).await;
-        trace.note_end("acceptor", &ended);
-        Some(ended)
+        Some(trace.note_end("acceptor", ended))
     };
     let ended = tokio::select! {
         biased;
@@ -301,81 +276,4 @@ async fn listen(
         count += 1;
     }
     (ended, count)
-}
-
-/// What must hold at the end.
-fn judge(scenario: &Scenario, ends: &Ends) -> Result<(), String> {
-    for part in ends.parts() {
-        if let Ended::Wrong(at) = part.told.ended {
-            return Err(format!("a wrong byte at offset {at}: {part:?}"));
-        }
-    }
-    if ends.sessions != 1 {
-        return Err(format!("{} sessions of one request", ends.sessions));
-    }
-    let Some(acceptor) = &ends.acceptor else {
-        return Err("no session came about".to_owned());
-    };
-    match &acceptor.result {
-        Ok(()) => {}
-        // An opener that has all and finds nobody for a while leaves; the acceptor waits for its
-        // last words in vain.
-        Err(SessionEnd::Lost(_))
-            if ends.opener.result.is_ok() && ends.unlinked[0] >= REFUSED_SPAN => {}
-        Err(end) => return Err(format!("the acceptor failed: {end}")),
-    }
-    // One end left before the other had heard its last words.
-    let is_short = ends.opener.result.is_err() || acceptor.result.is_err();
-    for (number, lane) in scenario.lanes.iter().enumerate() {
-        for (way, flow) in [(Way::Up, &lane.up), (Way::Down, &lane.down)] {
-            let find = |giver| {
-                ends.parts()
-                    .find(|part| part.lane == number && part.way == way && part.giver == giver)
-                    .map(|part| &part.told)
-            };
-            match (find(true), find(false)) {
-                (Some(given), Some(taken)) => {
-                    judge_flow(flow, given, taken, is_short).map_err(|what| {
-                        format!("stream {number} {way:?}: {what}: {given:?}, {taken:?}")
-                    })?
-                }
-                (given, taken) => {
-                    return Err(format!("stream {number} {way:?}: {given:?}, {taken:?}"));
-                }
-            }
-        }
-    }
-    match &ends.opener.result {
-        Ok(()) => Ok(()),
-        // A one-shot acceptor that has all and said so leaves one day; whether its last words
-        // arrived the opener then cannot know.
-        Err(SessionEnd::Lost(_) | SessionEnd::Refused(_))
-            if !scenario.keep && ends.unlinked[1] >= LINGER_UNCONFIRMED =>
-        {
-            Ok(())
-        }
-        Err(end) => Err(format!("the opener failed: {end}")),
-    }
-}
-
-fn judge_flow(flow: &Flow, given: &Told, taken: &Told, is_short: bool) -> Result<(), &'static str> {
-    if taken.bytes > given.bytes {
-        return Err("more was taken than given");
-    }
-    match (&given.ended, &taken.ended) {
-        (Ended::Whole, Ended::Whole) => {
-            if taken.bytes != flow.len || given.bytes != flow.len {
-                return Err("cut short");
-            }
-            if flow.reset_at.is_some() {
-                return Err("a source that failed is no end");
-            }
-            Ok(())
-        }
-        // Each end may break off at any time, also after the other had done its part.
-        (_, Ended::Broke) if flow.stop_at.is_some_and(|at| taken.bytes >= at) => Ok(()),
-        (Ended::Broke, Ended::Broken) if flow.reset_at.is_some() => Ok(()),
-        (Ended::Broke, Ended::Session(_)) if flow.reset_at.is_some() && is_short => Ok(()),
-        _ => Err("an end nobody asked for"),
-    }
 }

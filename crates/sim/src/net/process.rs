@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpipe_net::{Acceptor, AcceptorConfig};
+use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 
@@ -32,37 +32,25 @@ impl Process {
     /// Opens the address and plays `lanes` in each session.
     #[must_use]
     pub fn start(network: &Network, config: AcceptorConfig, lanes: Vec<Lane>, tag: u64) -> Self {
-        let (acceptor, mut sessions) = Acceptor::new(config);
+        let (acceptor, sessions) = Acceptor::new(config);
         let serving = network.clone().serve(Arc::new(acceptor));
         let log: Arc<Mutex<Log>> = Arc::default();
-        let mut tasks = JoinSet::new();
-        let noted = Arc::clone(&log);
         let changed = Arc::new(Notify::new());
-        let change = Arc::clone(&changed);
+        let mut tasks = JoinSet::new();
+        let (noted, change) = (Arc::clone(&log), Arc::clone(&changed));
         tasks.spawn(async move {
-            let mut running = JoinSet::new();
-            let accepting = async {
-                loop {
-                    tokio::select! {
-                        biased;
-                        Some(session) = sessions.next() => {
-                            lock(&noted).begun += 1;
-                            let lanes = lanes.clone();
-                            running.spawn(async move { accepted(session, &lanes, tag).await });
-                        }
-                        Some(ended) = running.join_next() => match ended {
-                            Ok(ended) => {
-                                lock(&noted).ended.push(ended);
-                                change.notify_waiters();
-                            }
-                            Err(error) => std::panic::resume_unwind(error.into_panic()),
-                        },
-                        else => std::future::pending().await,
-                    }
+            let play = move |session| {
+                let lanes = lanes.clone();
+                lock(&noted).begun += 1;
+                let (noted, change) = (Arc::clone(&noted), Arc::clone(&change));
+                async move {
+                    let ended = accepted(session, &lanes, tag).await;
+                    lock(&noted).ended.push(ended);
+                    change.notify_waiters();
                 }
             };
             tokio::select! {
-                () = accepting => {}
+                () = each(sessions, play) => {}
                 () = serving => {}
             }
         });
@@ -107,6 +95,24 @@ impl Process {
             unwind(ended);
         }
         std::mem::take(&mut *lock(&self.log))
+    }
+}
+
+/// Plays each session in a task of its own, for ever.
+pub async fn each<F>(mut sessions: Sessions, mut play: impl FnMut(AcceptedSession) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(session) = sessions.next() => {
+                running.spawn(play(session));
+            }
+            Some(ended) = running.join_next() => unwind(ended),
+            else => std::future::pending().await,
+        }
     }
 }
 

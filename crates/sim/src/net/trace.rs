@@ -1,7 +1,8 @@
 //! What happened in a run, and when: two runs of one scenario must have the same.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farpipe_net::{Events, LinkEvent};
@@ -20,24 +21,43 @@ const EVENTS_MAX: usize = 1_024;
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
     began: Option<Instant>,
-    lines: Arc<Mutex<Vec<String>>>,
+    notes: Arc<Mutex<Notes>>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    lines: Vec<String>,
+    /// Who is without a link, since when.
+    unlinked: BTreeMap<&'static str, Instant>,
+}
+
+/// How a session ended at one end, and how long it had been without a link then.
+#[derive(Debug)]
+pub struct Noted {
+    /// How it ended.
+    pub ended: Ended,
+    /// Zero with a link.
+    pub unlinked: Duration,
 }
 
 impl Trace {
-    /// Counts time from now on.
+    /// Counts time from now on, in this clone. Clocks of different runtimes cannot be compared.
     pub fn begin(&mut self) {
         self.began = Some(Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that something happened.
     pub fn note(&self, who: &str, what: impl fmt::Display) {
         let at = self.began.map_or(0, |began| began.elapsed().as_millis());
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.push(format!("{at} {who} {what}"));
+        self.lock().lines.push(format!("{at} {who} {what}"));
     }
 
     /// Notes how a session ended.
-    pub fn note_end(&self, who: &str, ended: &Ended) {
+    pub fn note_end(&self, who: &'static str, ended: Ended) -> Noted {
         let since = |at: Instant| (at - self.began.unwrap_or(at)).as_millis();
         self.note(who, format_args!("{} {:?}", since(ended.at), ended.result));
         for part in &ended.parts {
@@ -58,45 +78,47 @@ impl Trace {
         for (lane, fate) in &ended.fates {
             self.note(who, format_args!("{lane} {fate:?}"));
         }
+        let lost = self.lock().unlinked.get(who).copied();
+        Noted {
+            unlinked: lost.map_or(Duration::ZERO, |lost| ended.at - lost),
+            ended,
+        }
     }
 
     /// All that happened.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.clone()
+        self.lock().lines.clone()
     }
 
     /// A digest of all that happened.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut digest = Digest::default();
-        for line in self.lines() {
+        for line in &self.lock().lines {
             digest.add(line.as_bytes());
         }
         digest
     }
 
-    /// Where to send link events of `who`. The task notes them until the last sender is gone, and
-    /// says how long there was no link then.
-    pub fn watch(
-        &self,
-        tasks: &mut JoinSet<(&'static str, Duration)>,
-        who: &'static str,
-    ) -> Events {
+    /// Where to send link events of `who`; the task notes them until the last sender is gone.
+    pub fn watch(&self, tasks: &mut JoinSet<()>, who: &'static str) -> Events {
         let (events, mut watched) = mpsc::channel(EVENTS_MAX);
         let trace = self.clone();
         tasks.spawn(async move {
-            let mut lost: Option<Instant> = None;
             while let Some(event) = watched.recv().await {
                 match &event {
-                    LinkEvent::Lost { .. } => lost = lost.or_else(|| Some(Instant::now())),
-                    LinkEvent::Connected { .. } | LinkEvent::Resumed { .. } => lost = None,
+                    LinkEvent::Lost { .. } => {
+                        let mut notes = trace.lock();
+                        notes.unlinked.entry(who).or_insert_with(Instant::now);
+                    }
+                    LinkEvent::Connected { .. } | LinkEvent::Resumed { .. } => {
+                        trace.lock().unlinked.remove(who);
+                    }
                     _ => {}
                 }
                 trace.note(who, format_args!("{event:?}"));
             }
-            (who, lost.map_or(Duration::ZERO, |at| at.elapsed()))
         });
         events
     }

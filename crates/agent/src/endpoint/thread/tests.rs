@@ -64,10 +64,11 @@ async fn a_dropped_sink_ends_once_its_last_system_call_returns() {
     drop(sink);
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).expect("the end");
-    assert_eq!(
-        rest.len(),
-        CHUNK_SIZE,
-        "what waited was written all the same"
+    // What was under way is whole; whether the thread had begun what waited is its own affair.
+    assert!(
+        [CHUNK_SIZE, 2 * CHUNK_SIZE].contains(&rest.len()),
+        "a torn write: {}",
+        rest.len()
     );
 }
 

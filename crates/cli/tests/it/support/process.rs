@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -36,14 +37,17 @@ enum Input {
 
 impl Invocation {
     pub(super) fn new(dir: &Path, program: &OsStr) -> Self {
-        // On a terminal farpipe leaves its commands in the terminal's process group; the tests
-        // are to see the same with and without one.
+        // Each process leads a group of its own, so that a shell's pipeline dies with it. And on a
+        // terminal farpipe leaves its commands in the terminal's group: the tests are to see the
+        // same with and without one.
         let mut command = if std::fs::File::open("/dev/tty").is_ok() {
             let mut command = Command::new("setsid");
             command.arg(program);
             command
         } else {
-            Command::new(program)
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
         };
         command
             .current_dir(dir)
@@ -154,6 +158,7 @@ impl Invocation {
             stderr,
             ended,
             is_dead: false,
+            is_reaped: false,
         }
     }
 
@@ -190,6 +195,7 @@ pub(crate) struct Running {
     stderr: Output,
     ended: mpsc::Receiver<()>,
     is_dead: bool,
+    is_reaped: bool,
 }
 
 impl Running {
@@ -269,8 +275,8 @@ impl Running {
                 self.stderr.text()
             );
         }
-        self.is_dead = true;
         let status = self.child.wait().expect("a child that has ended");
+        self.is_reaped = true;
         let whole = |output: &Output, what| {
             output
                 .until_end()
@@ -304,8 +310,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Reaped already: an error, and nothing to do.
-        let _ = self.child.kill();
+        if self.is_reaped {
+            // Its number may be another's by now.
+            return;
+        }
+        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         let _ = self.child.wait();
     }
 }
