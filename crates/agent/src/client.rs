@@ -36,11 +36,14 @@ pub async fn run(
         ended
     };
     let session = async {
+        let mut running = std::pin::pin!(opener.run(dial));
         tokio::select! {
-            result = opener.run(dial) => result,
+            result = &mut running => result,
             () = give_up(cancel.clone()) => {
                 handle.end(SessionEnd::Closed);
-                Err(SessionEnd::Closed)
+                // It still says goodbye, if it has a link to say it on.
+                let leaving = tokio::time::timeout(DRAIN, running).await;
+                leaving.unwrap_or(Err(SessionEnd::Closed))
             }
         }
     };

@@ -27,14 +27,15 @@ const TURNS_MAX: usize = 8;
 pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Cancel) -> Outcome {
     let mut outcome = Outcome::default();
     let (left_child, right_child) = (left.child, right.child);
+    // A terminal does not hold the pipe open once its partner has ended; only where it answers.
+    let ends_with_answer = left.source_is_terminal && right.source.is_some() && left.sink.is_some();
     let mut there = Direction::new(left.source, right.sink);
     let mut back = Direction::new(right.source, left.sink);
-    let left_is_terminal = left.source_is_terminal;
     let ended = tokio::select! {
         () = poll_fn(|cx| {
             there.poll(cx, &meter.sent, &mut outcome);
             back.poll(cx, &meter.received, &mut outcome);
-            if back.is_over() && left_is_terminal {
+            if back.is_over() && ends_with_answer {
                 there.end();
             }
             if outcome.error.is_some() || (there.is_over() && back.is_over()) {

@@ -103,7 +103,8 @@ impl Outcome {
 fn status_of(exit: Exit) -> u8 {
     let status = match exit {
         Exit::Code(code) => code,
-        Exit::Signal { number, .. } => 128 + number,
+        // A peer may report any number.
+        Exit::Signal { number, .. } => number.saturating_add(128),
     };
     u8::try_from(status).unwrap_or(STATUS_FAILURE)
 }

@@ -268,7 +268,11 @@ fn remote(code: AbortCode, message: &str) -> PipeError {
 
 fn refused(refuse: &Refuse) -> PipeError {
     PipeError::Refused {
-        status: u8::try_from(refuse.status).unwrap_or(STATUS_FAILURE),
+        // 0, which an absent field is too, would make a refusal a success.
+        status: u8::try_from(refuse.status)
+            .ok()
+            .filter(|status| *status != 0)
+            .unwrap_or(STATUS_FAILURE),
         message: printable(&refuse.message),
     }
 }

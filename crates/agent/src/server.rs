@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, SessionEnd, Stream};
+use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::Refuse;
 
 use crate::client::give_up;
@@ -42,11 +43,13 @@ pub async fn run(
         result
     };
     let linked = async {
+        let mut running = std::pin::pin!(session.run());
         tokio::select! {
-            result = session.run() => result,
+            result = &mut running => result,
             () = give_up(cancel.clone()) => {
                 handle.end(SessionEnd::Closed);
-                Err(SessionEnd::Closed)
+                let leaving = tokio::time::timeout(DRAIN, running).await;
+                leaving.unwrap_or(Err(SessionEnd::Closed))
             }
         }
     };

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farpipe_proto::limits::{HANDSHAKE_TOTAL, HEARTBEAT, WINDOW_SESSION_MAX};
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, WINDOW_SESSION_MAX};
 use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -187,7 +187,11 @@ impl Acceptor {
             );
         }
         let uptime = self.config.clock.now() - self.started;
-        if arrival.attach.age_ms > millis(uptime) {
+        let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
+        // Longer ago than a session is kept: it may have run here, ended, and been forgotten.
+        // One second of grace: a first attach is on its way for a moment, too.
+        let remembered = uptime.min(Park::new(resume_for).park_for() + DRAIN);
+        if arrival.attach.age_ms > millis(remembered) {
             return Route::refuse(
                 arrival,
                 RefuseCode::OutcomeUnknown,
@@ -213,7 +217,6 @@ impl Acceptor {
         drop(sessions);
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
-        let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
         Route::New(Box::new(AcceptedSession {
             shared: Shared::new(config, self.config.clock),
             config: self.config.clone(),

@@ -287,6 +287,10 @@ impl Driver {
                     && let Poll::Ready(result) = self.wire.carrier.poll_flush(cx)
                 {
                     result?;
+                    if self.shared.lock().retention.has_unsent() {
+                        // The queue was full of small segments; more of them wait.
+                        continue;
+                    }
                 }
                 return Ok(false);
             };

@@ -22,6 +22,9 @@ use crate::status::Status;
 /// Link events that wait to be shown. Policy when full: see [`Events`].
 const EVENTS_MAX: usize = 256;
 
+/// How long the last events may take to be shown: a command of `--on-alarm` may hang.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// Flags of a session.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
@@ -166,6 +169,7 @@ async fn alarm(command: &str, failures: u32, why: &str) {
         .stdin(std::process::Stdio::null())
         // stdout carries data only.
         .stdout(std::process::Stdio::null())
+        .kill_on_drop(true)
         .status()
         .await;
     match ran {
@@ -220,5 +224,8 @@ pub(crate) fn not_opened(error: OpenError) -> anyhow::Error {
 
 /// Lets the last events be shown.
 pub(crate) async fn settle(mut tasks: JoinSet<()>) {
-    while tasks.join_next().await.is_some() {}
+    let shown = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(SETTLE, shown).await.is_err() {
+        tasks.shutdown().await;
+    }
 }
