@@ -23,9 +23,9 @@ fmt:
 ci:
     .ci/run
 
-# The rules in simulated time.
-sim *OPTIONS:
-    cargo test --release --package farpipe-sim {{OPTIONS}}
+# Every cut and 10,000 seeds of each simulation.
+sim *SEEDS:
+    cargo xtask sim {{SEEDS}}
 
 # farpipe against other pipes (docs/benchmarks.md).
 bench-peers *OPTIONS:

@@ -5,9 +5,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 mod bench;
+mod sim;
 mod test;
 mod tidy;
 mod tools;
@@ -19,6 +20,7 @@ usage: cargo xtask TASK
   test                      every test: unit, integration, doc tests, tidy, wasm; ends with the counts
   tidy                      rules of the house that no compiler checks
   wasm                      proves that farpipe-proto builds for wasm32 without a single import
+  sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
@@ -42,10 +44,13 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("test", []) => return test::run(),
         ("tidy", []) => tidy::run()?,
         ("wasm", []) => wasm::run()?,
+        ("sim", []) => sim::run(sim::SEEDS)?,
+        ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
         ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),
+        ("sim", _) => bail!("sim takes the number of seeds at most"),
         _ => bail!("no task {task:?}\nhint: cargo xtask help lists them"),
     }
     Ok(ExitCode::SUCCESS)

@@ -1,10 +1,18 @@
 //! Seeded scenarios of the real net code: each plays twice, all bytes arrive, nobody hangs.
 
-use farpipe_sim::net::{Scenario, Stage, seeds};
+use farpipe_sim::net::{Scenario, Stage, seeds, storms};
 
 #[test]
 fn n1_n2_n3_n5_n10_seeds() {
     if let Err(failure) = seeds(&mut Stage::new(), 0..200) {
+        panic!("{failure}");
+    }
+}
+
+/// Two hosts in turmoil's network: partitions, held and late messages, a listener that is killed.
+#[test]
+fn n1_n3_n10_n12_storms() {
+    if let Err(failure) = storms(0..200) {
         panic!("{failure}");
     }
 }

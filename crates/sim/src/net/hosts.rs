@@ -1,14 +1,16 @@
 //! Two hosts in turmoil's network: an opener's and a listener's, with the real code on both.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farpipe_net::{Acceptor, Blame, Clock, Dial, DialError, Dialled, LoopbackSecret, Opener};
 use farpipe_proto::link::Prover;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use turmoil::net::{TcpListener, TcpStream};
@@ -20,7 +22,7 @@ use super::chance;
 use super::flow::Ended;
 use super::judge::{Ends, judge};
 use super::network::{Kind, carry, handshake};
-use super::play::{Failure, Report, words};
+use super::play::{Failure, Report, not_repeatable, words};
 use super::process::each;
 use super::scenario::Scenario;
 use super::storm::{Blow, Storm};
@@ -45,18 +47,20 @@ struct Listened {
 #[derive(Debug, Default)]
 struct Counts {
     dials: AtomicU64,
+    /// The listening process is killed and not back yet.
+    is_down: AtomicBool,
 }
 
-/// Plays a storm.
+/// Plays a storm; what happened are lines of milliseconds, who, what.
 ///
 /// # Errors
 /// [`Failure`], also for a panic.
-pub fn brave(storm: &Storm) -> Result<Report, Box<Failure>> {
+pub fn brave(storm: &Storm) -> Result<(Report, Vec<String>), Box<Failure>> {
     chance::seed(storm.scenario.seed);
     let trace = Trace::default();
     let braved = catch_unwind(AssertUnwindSafe(|| perform(storm, &trace)));
     let what = match braved {
-        Ok(Ok(report)) => return Ok(report),
+        Ok(Ok(report)) => return Ok((report, trace.lines())),
         Ok(Err(what)) => what,
         Err(panic) => format!("panic: {}", words(panic.as_ref())),
     };
@@ -72,15 +76,16 @@ pub fn brave(storm: &Storm) -> Result<Report, Box<Failure>> {
 /// # Errors
 /// [`Failure`].
 pub fn brave_twice(storm: &Storm) -> Result<Report, Box<Failure>> {
-    let once = brave(storm)?;
-    let again = brave(storm)?;
+    let (once, lines) = brave(storm)?;
+    let (again, others) = brave(storm)?;
     if once == again {
         return Ok(once);
     }
+    let what = not_repeatable(&lines, &others);
     Err(Box::new(Failure {
-        what: format!("not repeatable: {once:?}, then {again:?}\n{storm:?}"),
+        what: format!("{what}\n{storm:?}"),
         scenario: Box::new(storm.scenario.clone()),
-        trace: Vec::new(),
+        trace: lines,
     }))
 }
 
@@ -101,32 +106,41 @@ fn perform(storm: &Storm, trace: &Trace) -> Result<Report, String> {
     let counts = Arc::new(Counts::default());
     let listened = Arc::new(Mutex::new(Listened::default()));
     let opener = Rc::new(RefCell::new(None));
-    listen(&mut sim, &storm.scenario, trace, &listened);
+    let kill = Arc::new(Notify::new());
+    listen(&mut sim, &storm.scenario, trace, &listened, &kill);
     open(&mut sim, &storm.scenario, trace, &counts, &opener);
 
     let mut blows = storm.blows.iter().copied().peekable();
+    let mut deaths: VecDeque<Duration> = VecDeque::new();
     let mut back_at: Option<Duration> = None;
-    let killed = Cell::new(false);
+    let mut killed = false;
     loop {
         sim.step().map_err(|e| e.to_string())?;
         let now = sim.elapsed();
         while let Some((_, blow)) = blows.next_if(|(at, _)| *at <= now) {
             trace.note("storm", format_args!("{} {blow:?}", now.as_millis()));
-            strike(&mut sim, blow);
-            match blow {
-                Blow::Crash(span) => back_at = Some(now + span),
-                Blow::Bounce => back_at = None,
-                _ => {}
+            if let Blow::Kill(span) = blow {
+                killed = true;
+                counts.is_down.store(true, Ordering::Relaxed);
+                kill.notify_waiters();
+                let dead = now + storm.tick * 2;
+                deaths.push_back(dead);
+                back_at = Some(dead + span);
+            } else {
+                strike(&sim, blow);
             }
-            killed.set(killed.get() || matches!(blow, Blow::Crash(_) | Blow::Bounce));
+        }
+        while deaths.pop_front_if(|at| *at <= now).is_some() {
+            sim.crash(LISTENER);
         }
         if back_at.is_some_and(|at| at <= now) {
             back_at = None;
+            counts.is_down.store(false, Ordering::Relaxed);
             sim.bounce(LISTENER);
         }
         let is_listener_done = {
             let listened = lock(&listened);
-            killed.get() || !listened.ended.is_empty()
+            killed || !listened.ended.is_empty()
         };
         let opener_failed = opener
             .borrow()
@@ -150,7 +164,7 @@ fn perform(storm: &Storm, trace: &Trace) -> Result<Report, String> {
         acceptor: listened.ended.pop(),
         sessions: listened.begun,
     };
-    if killed.get() {
+    if killed {
         judge_deadly(&ends)?;
     } else {
         judge(&storm.scenario, &ends)?;
@@ -188,7 +202,7 @@ fn build(storm: &Storm) -> Sim<'static> {
     builder.build()
 }
 
-fn strike(sim: &mut Sim<'static>, blow: Blow) {
+fn strike(sim: &Sim<'static>, blow: Blow) {
     match blow {
         Blow::Partition => sim.partition(OPENER, LISTENER),
         Blow::OneWay(Way::Up) => sim.partition_oneway(OPENER, LISTENER),
@@ -196,8 +210,7 @@ fn strike(sim: &mut Sim<'static>, blow: Blow) {
         Blow::Hold => sim.hold(OPENER, LISTENER),
         Blow::Clear => sim.release(OPENER, LISTENER),
         Blow::Latency(latency) => sim.set_link_latency(OPENER, LISTENER, latency),
-        Blow::Crash(_) => sim.crash(LISTENER),
-        Blow::Bounce => sim.bounce(LISTENER),
+        Blow::Kill(_) => {}
     }
 }
 
@@ -211,11 +224,14 @@ fn listen(
     scenario: &Scenario,
     trace: &Trace,
     listened: &Arc<Mutex<Listened>>,
+    kill: &Arc<Notify>,
 ) {
     let (scenario, trace, listened) = (scenario.clone(), trace.clone(), Arc::clone(listened));
+    let kill = Arc::clone(kill);
     sim.host(LISTENER, move || {
         let (scenario, mut trace, listened) =
             (scenario.clone(), trace.clone(), Arc::clone(&listened));
+        let kill = Arc::clone(&kill);
         async move {
             trace.begin();
             trace.note(LISTENER, "begins");
@@ -235,10 +251,13 @@ fn listen(
             };
             tokio::select! {
                 biased;
+                // A runtime that is dropped drops its tasks in any order, and so their last words;
+                // this way it is always the same.
+                () = kill.notified() => {}
                 () = each(sessions, play) => {}
                 served = serve(scenario.kind, Arc::new(acceptor)) => served?,
             }
-            Ok(())
+            std::future::pending().await
         }
     });
 }
@@ -302,17 +321,17 @@ impl Dial for HostDial {
                 match tokio::time::timeout_at(deadline, TcpStream::connect((LISTENER, PORT))).await
                 {
                     Ok(Ok(stream)) => break stream,
-                    // turmoil refuses at once where a real network says nothing.
-                    Ok(Err(_)) if Instant::now() < deadline => {
-                        tokio::time::sleep(CONNECT_AGAIN).await;
-                    }
-                    Ok(Err(error)) => {
+                    Ok(Err(error)) if self.counts.is_down.load(Ordering::Relaxed) => {
                         return Err(DialError {
                             blame: Blame::Refused,
                             message: error.to_string(),
                         });
                     }
-                    Err(_) => {
+                    // turmoil refuses at once where a real network says nothing.
+                    Ok(Err(_)) if Instant::now() < deadline => {
+                        tokio::time::sleep(CONNECT_AGAIN).await;
+                    }
+                    Ok(Err(_)) | Err(_) => {
                         return Err(DialError {
                             blame: Blame::Cut,
                             message: "no answer".to_owned(),
@@ -342,14 +361,15 @@ fn judge_deadly(ends: &Ends) -> Result<(), String> {
     }
     let opener = &ends.opener.ended;
     let is_settled = opener.parts.iter().all(|part| {
-        let done = || {
+        // A sink that stops may do so after the giver's last byte has left.
+        let answered = || {
             opener
                 .fates
                 .iter()
-                .any(|(lane, fate)| *lane == part.lane && fate.done)
+                .any(|(lane, fate)| *lane == part.lane && (fate.done || fate.stopped.is_some()))
         };
         match part.told.ended {
-            Ended::Whole => !part.giver || done(),
+            Ended::Whole => !part.giver || answered(),
             Ended::Broke | Ended::Broken => true,
             Ended::Session(_) | Ended::Wrong(_) => false,
         }

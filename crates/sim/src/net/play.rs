@@ -163,17 +163,27 @@ impl Stage {
     /// # Errors
     /// [`Failure`].
     pub fn play_twice(&mut self, scenario: &Scenario) -> Result<Report, Box<Failure>> {
-        let once = self.play(scenario)?;
-        let again = self.play(scenario)?;
+        let (once, lines) = self.play_traced(scenario)?;
+        let (again, others) = self.play_traced(scenario)?;
         if once == again {
             return Ok(once);
         }
         Err(Box::new(Failure {
-            what: format!("not repeatable: {once:?}, then {again:?}"),
+            what: not_repeatable(&lines, &others),
             scenario: Box::new(scenario.clone()),
-            trace: Vec::new(),
+            trace: lines,
         }))
     }
+}
+
+/// Where two runs of one scenario part.
+pub(super) fn not_repeatable(once: &[String], again: &[String]) -> String {
+    let same = once.iter().zip(again).take_while(|(a, b)| a == b).count();
+    format!(
+        "not repeatable: {:?}, then {:?}",
+        once.get(same),
+        again.get(same)
+    )
 }
 
 /// What a panic said.

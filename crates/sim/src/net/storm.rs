@@ -21,10 +21,8 @@ pub enum Blow {
     Clear,
     /// Each message takes so long from now on.
     Latency(Duration),
-    /// The listening process is killed; it is back after this time.
-    Crash(Duration),
-    /// The listening process is killed and started again at once.
-    Bounce,
+    /// The listening process is killed, and started again after this time.
+    Kill(Duration),
 }
 
 /// All that decides a run with hosts.
@@ -80,14 +78,6 @@ impl Storm {
             blows: blows(draw),
         }
     }
-
-    /// Whether a process is killed in it.
-    #[must_use]
-    pub fn is_deadly(&self) -> bool {
-        self.blows
-            .iter()
-            .any(|(_, blow)| matches!(blow, Blow::Crash(_) | Blow::Bounce))
-    }
 }
 
 fn lane(draw: &mut Draw<'_>) -> Lane {
@@ -130,8 +120,8 @@ fn blows(draw: &mut Draw<'_>) -> Vec<(Duration, Blow)> {
             7..9 => Blow::OneWay(Way::Down),
             9..12 => Blow::Hold,
             12..14 => Blow::Latency(ms(draw.between(5, 500))),
-            14 => Blow::Crash(ms(draw.between(100, OUTAGE_MAX))),
-            _ => Blow::Bounce,
+            14 => Blow::Kill(ms(draw.between(100, OUTAGE_MAX))),
+            _ => Blow::Kill(Duration::ZERO),
         };
         blows.push((ms(at), blow));
         if matches!(blow, Blow::Partition | Blow::OneWay(_) | Blow::Hold) {
