@@ -30,6 +30,7 @@ pub async fn run(
         outcome.fail(PipeError::Local("no stream can be opened".to_owned()));
         return outcome;
     };
+    let counted = Arc::clone(&meter);
     let pipe = async {
         let ended = pipe::run(endpoint, stream, meter, cancel.clone()).await;
         handle.finish_opening();
@@ -47,7 +48,7 @@ pub async fn run(
             }
         }
     };
-    let joined = eager(async { tokio::join!(pipe, session) });
+    let joined = eager(&counted, async { tokio::join!(pipe, session) });
     let ((mut outcome, watch), settled) = joined.await;
     pipe::settle(&mut outcome, &watch);
     if let Err(end) = settled {

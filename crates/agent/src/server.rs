@@ -34,6 +34,7 @@ pub async fn run(
 ) -> Outcome {
     let handle = session.handle();
     handle.hold();
+    let counted = Arc::clone(&meter);
     let pipe = async {
         let result = match handle.accept().await {
             None => None,
@@ -53,7 +54,7 @@ pub async fn run(
             }
         }
     };
-    let (piped, settled) = eager(async { tokio::join!(pipe, linked) }).await;
+    let (piped, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
     let mut outcome = match piped {
         None => Outcome::default(),
         Some((mut outcome, watch)) => {
