@@ -6,6 +6,7 @@
 
 mod backoff;
 mod error;
+mod event;
 mod flood;
 mod half;
 mod park;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
 pub use error::SessionError;
+pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
@@ -40,37 +42,6 @@ pub enum Side {
     Opener,
     /// Opens even streams; parks; sends COMPLETE.
     Acceptor,
-}
-
-/// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
-/// are to be taken before those bytes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: answer with [`Session::accept`] or [`Session::refuse`].
-    Opened(StreamId, Open),
-    /// The peer joined our stream to its target.
-    Accepted(StreamId),
-    /// The peer could not; the stream is gone.
-    Refused(StreamId, Refuse),
-    /// Bytes of a stream; account for them with [`Session::consumed`].
-    Bytes(StreamId, Range<usize>),
-    /// The stream's sender has sent all.
-    Finished(StreamId),
-    /// The stream's sender gave up.
-    Reset(StreamId, Abort),
-    /// The stream's receiver wants no more.
-    Stopped(StreamId, Abort),
-    /// More may be written.
-    Writable(StreamId),
-    /// The receiver's sink has taken all and is closed.
-    Done(StreamId),
-    /// How the sender's command ended.
-    Exited(StreamId, Exit),
-    /// The peer opens no more streams.
-    OpeningOver,
-    /// Everything is settled at both ends.
-    Completed,
 }
 
 /// Settings of one session.
