@@ -11,7 +11,7 @@ use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
-use crate::endpoint::{Child, Endpoint, TERMINATE_GRACE};
+use crate::endpoint::{Child, Endpoint, Exit, TERMINATE_GRACE};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
 use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
 
@@ -213,28 +213,41 @@ impl Pipe {
 
     /// Waits for the command, or ends it if the pipe failed, and tells the peer its status.
     async fn end_child(&mut self, child: Option<Child>, cancel: Cancel) {
-        let Some(mut child) = child else {
+        let Some(child) = child else {
             return;
         };
-        let exit = if self.outcome.error.is_some() {
-            child.terminate(TERMINATE_GRACE).await
-        } else {
-            tokio::select! {
-                exit = child.wait() => exit,
-                () = cancelled(cancel) => {
-                    self.outcome.fail(PipeError::Cancelled);
-                    child.terminate(TERMINATE_GRACE).await
-                }
+        let exit = end_child(child, &mut self.outcome, cancel).await;
+        // A status that is lost is told as well: the peer waits for it.
+        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
+        self.outcome.local_exit = exit;
+    }
+}
+
+/// Waits for a command, or ends it if the pipe has failed or `cancel` fires. `None`: its status is
+/// lost, and the outcome a failure.
+pub(crate) async fn end_child(
+    mut child: Child,
+    outcome: &mut Outcome,
+    cancel: Cancel,
+) -> Option<Exit> {
+    let exit = if outcome.error.is_some() {
+        child.terminate(TERMINATE_GRACE).await
+    } else {
+        tokio::select! {
+            exit = child.wait() => exit,
+            () = cancelled(cancel) => {
+                outcome.fail(PipeError::Cancelled);
+                child.terminate(TERMINATE_GRACE).await
             }
-        };
-        match exit {
-            Ok(exit) => {
-                self.stream.send.exit(to_wire(exit));
-                self.outcome.local_exit = Some(exit);
-            }
-            Err(error) => self.outcome.fail(PipeError::Local(format!(
+        }
+    };
+    match exit {
+        Ok(exit) => Some(exit),
+        Err(error) => {
+            outcome.fail(PipeError::Local(format!(
                 "waiting for the command: {error}"
-            ))),
+            )));
+            None
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, SessionEnd, Stream};
 use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::Refuse;
+use farpipe_proto::wire::control::{Accept, Refuse};
 
 use crate::client::give_up;
 use crate::eager::eager;
@@ -81,7 +81,9 @@ async fn serve(
     };
     match opened {
         Ok(endpoint) => {
-            stream.accept();
+            stream.accept(Accept {
+                has_command: endpoint.child.is_some(),
+            });
             let (outcome, watch) = pipe::run(endpoint, stream, meter, cancel).await;
             (outcome, Some(watch))
         }
