@@ -66,11 +66,49 @@ pub async fn run(
     (outcome, stream.watch)
 }
 
-/// Ready when `cancel` fires; never if its sender is gone.
-pub(crate) async fn cancelled(mut cancel: Cancel) {
+/// Ready when `cancel` fires; never if its sender is gone. Cancel safe.
+pub async fn cancelled(mut cancel: Cancel) {
     if cancel.wait_for(|told| *told).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// What `work` returns, unless `cancel` fires before or meanwhile; it is dropped then.
+///
+/// # Errors
+/// [`PipeError::Cancelled`].
+pub async fn unless_cancelled<T>(
+    cancel: Cancel,
+    work: impl Future<Output = T>,
+) -> Result<T, PipeError> {
+    // The first is ready once: it starves nothing.
+    tokio::select! {
+        biased;
+        () = cancelled(cancel) => Err(PipeError::Cancelled),
+        done = work => Ok(done),
+    }
+}
+
+/// As [`unless_cancelled`], and unless the peer gives the stream up or the session ends.
+pub(crate) async fn unless_over<T>(
+    watch: &mut StreamWatch,
+    cancel: Cancel,
+    work: impl Future<Output = T>,
+) -> Result<T, PipeError> {
+    let over =
+        poll_fn(|cx| watch.poll_until(cx, |fate| fate.end.is_some() || fate.reset.is_some()));
+    let work = async {
+        tokio::select! {
+            biased;
+            fate = over => Err(match (fate.reset, fate.end) {
+                (Some(abort), _) => remote(AbortCode::from_wire(abort.code), &abort.message),
+                (None, Some(end)) => end.into(),
+                (None, None) => PipeError::Remote("it left".to_owned()),
+            }),
+            done = work => Ok(done),
+        }
+    };
+    unless_cancelled(cancel, work).await?
 }
 
 struct Pipe {

@@ -70,14 +70,21 @@ pub async fn run(
 }
 
 async fn serve(
-    stream: Stream,
+    mut stream: Stream,
     target: Target,
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> (Outcome, Option<farpipe_net::StreamWatch>) {
     let opened = match target {
         Target::Open(endpoint) => Ok(*endpoint),
-        Target::Spec(spec, wanted) => endpoint::open(&spec, wanted).await,
+        Target::Spec(spec, wanted) => {
+            let opening = endpoint::open(&spec, wanted);
+            match pipe::unless_over(&mut stream.watch, cancel.clone(), opening).await {
+                Ok(opened) => opened,
+                // Dropping the stream gives it up.
+                Err(error) => return (error.into(), None),
+            }
+        }
     };
     match opened {
         Ok(endpoint) => {

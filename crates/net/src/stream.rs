@@ -315,6 +315,8 @@ pub struct Fate {
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
     pub stopped: Option<Abort>,
+    /// The peer's source failed or was given up.
+    pub reset: Option<Abort>,
     /// The peer's sink took all and is closed.
     pub done: bool,
     /// How the peer's command ended.
@@ -339,6 +341,9 @@ impl StreamWatch {
             fate.accepted = io.accepted;
             fate.refused.clone_from(&io.refused);
             fate.stopped.clone_from(&io.stopped);
+            if let Some(RecvEnd::Reset(abort)) = &io.recv_end {
+                fate.reset = Some(abort.clone());
+            }
             fate.done = io.done;
             fate.exited = io.exited;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::{client, endpoint};
+use farpipe_agent::{client, endpoint, pipe};
 use farpipe_net::{Opener, OpenerConfig, TcpDial, Url};
 use tokio::task::JoinSet;
 
@@ -43,9 +43,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let work = async {
-        let endpoint = endpoint::open(&spec, wanted)
-            .await
-            .map_err(super::session::not_opened)?;
+        let opening = endpoint::open(&spec, wanted);
+        let endpoint = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened.map_err(super::session::not_opened)?,
+            Err(error) => return Ok(error.into()),
+        };
         let total = endpoint.size_hint;
         let dial = TcpDial::new(url);
         let pipe = client::run(
