@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use farpipe_agent::{client, endpoint, pipe};
-use farpipe_net::{Opener, OpenerConfig, TcpDial, Url};
+use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting};
-use crate::exit::WithStatus;
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, url};
 use crate::progress::{self, Counts};
 use crate::signals::{self, Signals};
 use crate::status::Status;
@@ -25,10 +24,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
-    let url: Url = args
-        .url
-        .parse()
-        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
@@ -67,5 +63,3 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     super::session::settle(tasks).await;
     Ok(code)
 }
-
-pub(crate) const URL_HINT: &str = "for example ws://127.0.0.1:7000";
