@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::{client, endpoint, pipe};
+use farpipe_agent::{PipeError, client, endpoint, pipe};
 use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, url};
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::progress::{self, Counts};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Connect an endpoint here to the one of a `farpipe listen`
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let work = async {
         let opening = endpoint::open(&spec, wanted);
         let endpoint = match pipe::unless_cancelled(cancel.clone(), opening).await {
-            Ok(opened) => opened.map_err(super::session::not_opened)?,
+            Ok(opened) => opened.map_err(not_opened)?,
             Err(error) => return Ok(error.into()),
         };
         let total = endpoint.size_hint;
@@ -56,10 +56,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         anyhow::Ok(progress::during(args.session.progress, quiet, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    let code = match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    };
-    super::session::settle(tasks).await;
-    Ok(code)
+    // How it ended is the last event.
+    settle(tasks).await;
+    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
+    Ok(conclude(&outcome, signal, &status))
 }

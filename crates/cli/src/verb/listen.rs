@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
+use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
 use tokio::task::JoinSet;
 
@@ -59,25 +59,32 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }
-    status.write(&serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
+    status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
     let mut accepting = JoinSet::new();
     accepting.spawn(listener.serve(Arc::new(acceptor)));
     let listening = Listening {
         spec,
         wanted,
         counts,
-        status,
+        status: status.clone(),
         quiet,
     };
-    let code = if args.keep {
-        listening.keep(sessions, signals, cancel).await
+    let (ended, signal) = if args.keep {
+        (None, listening.keep(sessions, signals, cancel).await)
     } else {
         let progress = args.session.progress;
-        listening.once(sessions, signals, cancel, progress).await?
+        let once = listening.once(sessions, signals, cancel, progress);
+        let (outcome, signal) = once.await?;
+        (Some(outcome), signal)
     };
     accepting.shutdown().await;
+    // How it ended is the last event.
     settle(tasks).await;
-    Ok(code)
+    let Some(outcome) = ended else {
+        status.flush();
+        return Ok(signals::status(signal.unwrap_or(15)));
+    };
+    Ok(conclude(&outcome, signal, &status))
 }
 
 struct Listening {
@@ -96,7 +103,7 @@ impl Listening {
         signals: Signals,
         cancel: Cancel,
         show: Progress,
-    ) -> anyhow::Result<u8> {
+    ) -> anyhow::Result<(Outcome, Option<u8>)> {
         let target = self.open_early().await?;
         let work = async {
             let session = tokio::select! {
@@ -108,10 +115,9 @@ impl Listening {
             Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
-        Ok(match ended.flatten() {
-            Some(outcome) => conclude(&outcome, signal, &self.status),
-            None => signals::status(signal.unwrap_or(15)),
-        })
+        let outcome = ended.flatten();
+        let outcome = outcome.unwrap_or_else(|| PipeError::Cancelled.into());
+        Ok((outcome, signal))
     }
 
     /// What can be opened before anybody connects is, so that a missing file is noticed now. A
@@ -127,7 +133,7 @@ impl Listening {
     }
 
     /// Serves sessions until a signal comes; then they end in order.
-    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> u8 {
+    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> Option<u8> {
         let work = async {
             let mut running = JoinSet::new();
             loop {
@@ -153,8 +159,7 @@ impl Listening {
                 }
             }
         };
-        let (_, signal) = signals.run(work).await;
-        signals::status(signal.unwrap_or(15))
+        signals.run(work).await.1
     }
 
     fn report(&self, session: &str, outcome: &Outcome) {

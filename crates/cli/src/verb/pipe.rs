@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
-use farpipe_agent::{local, pipe};
+use farpipe_agent::{PipeError, local, pipe};
 
 use super::session::{conclude, not_opened};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts, Progress};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Join two endpoints of this host
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let status = Status::open(args.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
-    let counts = Counts::default();
+    let counts = Arc::new(Counts::default());
     let work = async {
         let opening = async {
             let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
@@ -66,8 +66,6 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    Ok(match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    })
+    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
+    Ok(conclude(&outcome, signal, &status))
 }

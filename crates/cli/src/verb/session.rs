@@ -209,6 +209,7 @@ pub(crate) fn conclude(outcome: &Outcome, signal: Option<u8>, status: &Status) -
         output::error(&error.to_string());
     }
     status.exit(outcome, code);
+    status.flush();
     code
 }
 

@@ -3,7 +3,7 @@
 use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use serde_json::Value;
 
-use crate::support::{Faults, Host, assert_same, random};
+use crate::support::{Faults, Host, Invocation, assert_same, random};
 
 fn events(host: &Host, name: &str) -> Vec<Value> {
     let text = String::from_utf8(host.content(name)).expect("UTF-8");
@@ -218,4 +218,75 @@ fn quiet_says_nothing_but_errors() {
         "{}",
         connect.stderr
     );
+}
+
+/// The command line, with a FIFO that is full and read by nobody as descriptor 3.
+fn with_full_fifo(host: &Host, name: &str, line: &str) -> Invocation {
+    host.fifo(name);
+    let script = format!("exec 3<>{name}; head -c 65536 /dev/zero >&3; exec \"$FARPIPE\" {line}");
+    host.shell(&script)
+}
+
+#[test]
+fn a_full_status_descriptor_does_not_stop_the_data() {
+    let host = Host::new();
+    let data = random(3 << 20, 8);
+    let line = "listen ws://127.0.0.1:0 --status-fd 3";
+    let listener = with_full_fifo(&host, "listen.full", line).start_listening();
+    let line = format!("connect {} --status-fd 3", listener.url());
+    let connect = with_full_fifo(&host, "connect.full", &line);
+    connect.input(data.as_slice()).run().exits(0);
+    listener.end().exits(0).printed(&data);
+}
+
+#[test]
+fn a_full_stderr_does_not_stop_the_data() {
+    let host = Host::new();
+    let data = random(3 << 20, 9);
+    let listener = host.listen("ws").start_listening();
+    let line = format!("connect {} -vvv --progress json 2>&3", listener.url());
+    let connect = with_full_fifo(&host, "full", &line);
+    connect.input(data.as_slice()).run().exits(0);
+    listener.end().exits(0).printed(&data);
+}
+
+#[test]
+fn a_status_descriptor_that_is_read_late_tells_how_it_ended() {
+    use std::io::Read as _;
+
+    let host = Host::new();
+    let listener = host.listen("ws").start_listening();
+    let line = format!("connect {} --status-fd 3", listener.url());
+    let connect = with_full_fifo(&host, "full", &line);
+    let mut connect = connect.open_input().start();
+    connect.write("data");
+    listener.stdout_until(4);
+    let mut options = std::fs::OpenOptions::new();
+    let full = options.read(true).open(host.path("full"));
+    connect.close_input();
+    let mut text = String::new();
+    let mut full = full.expect("the FIFO");
+    full.read_to_string(&mut text).expect("text");
+    connect.end().exits(0);
+    listener.end().exits(0);
+    let text = text.trim_start_matches('\0');
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(names(&events), ["connected", "exit"]);
+    assert_eq!(events[1]["status"], 0);
+}
+
+#[test]
+fn a_status_descriptor_whose_reader_has_gone_holds_nothing() {
+    let host = Host::new();
+    host.fifo("events");
+    let listener = host.listen("ws").start_listening();
+    let script = format!(
+        "exec 3<>events 4>events 3<&-; exec \"$FARPIPE\" connect {} --status-fd 4",
+        listener.url()
+    );
+    host.shell(&script).input("data").run().exits(0).says("");
+    listener.end().exits(0).printed("data");
 }
