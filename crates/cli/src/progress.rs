@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use farpipe_agent::Meter;
+use farpipe_agent::endpoint::{EndpointSpec, Use};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -24,12 +25,49 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// What `--progress` may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
-    /// A bar when stderr is a terminal and stdout is not, else nothing
+    /// A bar when stderr is a terminal that the data is not written to or typed at, else nothing
     Auto,
     /// A JSON line on stderr each second
     Json,
     /// Nothing
     None,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// A bar on the terminal.
+    Bar,
+    /// JSON lines on stderr.
+    Json,
+    /// Nothing.
+    Nothing,
+}
+
+impl Progress {
+    /// What that means for a pipe that uses its endpoints so. A bar needs a terminal for itself:
+    /// the data is neither shown there nor typed.
+    pub(crate) fn resolve(self, quiet: bool, endpoints: &[(&EndpointSpec, Use)]) -> Show {
+        match self {
+            Self::None => return Show::Nothing,
+            Self::Json => return Show::Json,
+            Self::Auto => {}
+        }
+        let is_shown = std::io::stdout().is_terminal()
+            && endpoints
+                .iter()
+                .any(|(spec, wanted)| spec.writes_stdout(*wanted));
+        // Only who sends alone means what is typed; else stdin is just not redirected.
+        let is_typed = std::io::stdin().is_terminal()
+            && endpoints
+                .iter()
+                .any(|(spec, wanted)| spec.is_shared() && *wanted == Use::Source);
+        if quiet || is_shown || is_typed || !std::io::stderr().is_terminal() {
+            Show::Nothing
+        } else {
+            Show::Bar
+        }
+    }
 }
 
 /// Counts for the display.
@@ -54,22 +92,15 @@ impl Counts {
 
 /// Shows progress as long as `work` lasts.
 pub(crate) async fn during<T>(
-    progress: Progress,
-    quiet: bool,
+    show: Show,
     total: Option<u64>,
     counts: &Arc<Counts>,
     work: impl Future<Output = T>,
 ) -> T {
-    match progress {
-        Progress::None => work.await,
-        Progress::Json => tell(total, counts, work).await,
-        Progress::Auto => {
-            // A terminal on stdout shows the data itself.
-            if quiet || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
-                return work.await;
-            }
-            draw(total, counts, work).await
-        }
+    match show {
+        Show::Nothing => work.await,
+        Show::Json => tell(total, counts, work).await,
+        Show::Bar => draw(total, counts, work).await,
     }
 }
 

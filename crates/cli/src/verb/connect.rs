@@ -26,6 +26,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
+    let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Arc::clone(&counts.meter),
             cancel,
         );
-        anyhow::Ok(progress::during(args.session.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
     // How it ended is the last event.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::exit::WithStatus;
 use crate::output;
-use crate::progress::{self, Counts, Progress};
+use crate::progress::{self, Counts, Show};
 use crate::signals::{self, Signals};
 use crate::status::Status;
 
@@ -72,8 +72,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (ended, signal) = if args.keep {
         (None, listening.keep(sessions, signals, cancel).await)
     } else {
-        let progress = args.session.progress;
-        let once = listening.once(sessions, signals, cancel, progress);
+        let used = [(&listening.spec, listening.wanted)];
+        let show = args.session.progress.resolve(quiet, &used);
+        let once = listening.once(sessions, signals, cancel, show);
         let (outcome, signal) = once.await?;
         (Some(outcome), signal)
     };
@@ -102,7 +103,7 @@ impl Listening {
         mut sessions: Sessions,
         signals: Signals,
         cancel: Cancel,
-        show: Progress,
+        show: Show,
     ) -> anyhow::Result<(Outcome, Option<u8>)> {
         let target = self.open_early().await?;
         let work = async {
@@ -112,7 +113,7 @@ impl Listening {
             };
             let meter = Arc::clone(&self.counts.meter);
             let pipe = server::run(session, target, meter, cancel);
-            Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
+            Some(progress::during(show, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
         let outcome = ended.flatten();

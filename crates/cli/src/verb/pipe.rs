@@ -48,6 +48,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     } else {
         (Use::Both, Use::Both)
     };
+    let used = [(&src, src_use), (&dst, dst_use)];
+    let show = args.progress.resolve(quiet, &used);
     let status = Status::open(args.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
@@ -63,7 +65,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         };
         let total = left.size_hint;
         let pipe = local::run(left, right, Arc::clone(&counts.meter), cancel);
-        anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
     let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;

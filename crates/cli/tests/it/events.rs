@@ -3,7 +3,7 @@
 use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use serde_json::Value;
 
-use crate::support::{Faults, Host, Invocation, assert_same, random};
+use crate::support::{Faults, Host, Invocation, Terminal, assert_same, random};
 
 fn events(host: &Host, name: &str) -> Vec<Value> {
     let text = String::from_utf8(host.content(name)).expect("UTF-8");
@@ -187,6 +187,59 @@ fn progress_of_a_file_knows_the_whole() {
     let last = connect.stderr.lines().last().expect("a line");
     let last: Value = serde_json::from_str(last).expect("JSON");
     assert_eq!(last["total_bytes"], 100_000);
+}
+
+/// What a bar shows beside the bytes.
+const RATE: &str = "B/s";
+
+/// All three standard descriptors are one terminal.
+fn screen_of(invocation: Invocation, keys: &str) -> String {
+    let mut terminal = Terminal::new();
+    let running = invocation.on_terminal(&terminal).start();
+    terminal.write(keys);
+    let screen = terminal.screen();
+    running.end().exits(0);
+    let shown = screen.until_end().expect("the process was the last");
+    String::from_utf8(shown).expect("UTF-8")
+}
+
+#[test]
+fn a_bar_is_shown_on_a_terminal_that_the_data_does_not_use() {
+    let host = Host::new();
+    host.file("file", "data");
+    let listener = host.listen("ws").start_listening();
+    let connect = host.connect(listener.url()).args(["file", "--send"]);
+    let shown = screen_of(connect, "");
+    assert!(shown.contains(RATE), "{shown}");
+    listener.end().exits(0).printed("data");
+
+    let shown = screen_of(host.farpipe(["pipe", "file", "copy"]), "");
+    assert!(shown.contains(RATE), "{shown}");
+}
+
+#[test]
+fn no_bar_is_shown_where_the_data_is() {
+    let host = Host::new();
+    host.file("file", "data\n");
+    for (endpoint, keys) in [
+        (["-", "--recv"], ""),
+        (["sh:cat", "--recv"], ""),
+        // Typed by a person, who then types the end.
+        (["-", "--send"], "typed\n\x04"),
+    ] {
+        let listener = host.listen("ws");
+        let listener = match keys {
+            "" => listener.args(["file", "--send"]),
+            _ => listener.args(["copy", "--recv"]),
+        };
+        let listener = listener.start_listening();
+        let connect = host.connect(listener.url()).args(endpoint);
+        let shown = screen_of(connect, keys);
+        assert!(!shown.contains(RATE), "{endpoint:?}: {shown}");
+        listener.end().exits(0);
+    }
+    let shown = screen_of(host.farpipe(["pipe", "file", "sh:cat"]), "");
+    assert_eq!(shown, "data\r\n");
 }
 
 /// With `-q` a listener's port cannot be read from stderr; its status tells it.
