@@ -298,7 +298,7 @@ impl TcpDial {
                 match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect(stream, request)).await
                 {
                     Ok(Ok(carrier)) => Ok(Box::new(carrier)),
-                    Ok(Err(error)) => Err(fail(blame(&error), error.to_string())),
+                    Ok(Err(error)) => Err(fail(Blame::from(&error), error.to_string())),
                     Err(_) => Err(fail(
                         Blame::Cut,
                         format!(
@@ -322,13 +322,23 @@ impl Url {
     }
 }
 
-/// How a failed upgrade counts: a proxy's error is nobody there, another answer is the wrong
-/// server, a cut is a cut.
-fn blame(error: &UpgradeError) -> Blame {
-    match error {
-        UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => Blame::Refused,
-        error if error.is_transient() => Blame::Reset,
-        _ => Blame::Final,
+/// A proxy's error, or a server's own, is nobody there; another answer is another program's; a cut
+/// is a cut.
+impl From<&UpgradeError> for Blame {
+    fn from(error: &UpgradeError) -> Self {
+        match error {
+            UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => {
+                Self::Refused
+            }
+            UpgradeError::Io(_) | UpgradeError::Cut => Self::Reset,
+            UpgradeError::Status(_)
+            | UpgradeError::NotHttp { .. }
+            | UpgradeError::HeadTooLong
+            | UpgradeError::Malformed(_)
+            | UpgradeError::NotWebSocket(_)
+            | UpgradeError::NotFarpipe { .. }
+            | UpgradeError::Refused { .. } => Self::Stranger,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use farpipe_net::carrier::ws::upgrade::{self, Request, UpgradeError};
+use farpipe_net::carrier::ws::upgrade::{self, Request};
 use farpipe_net::carrier::{Carrier, fp};
 use farpipe_net::{Acceptor, Blame, Dial, DialError, Dialled};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HANDSHAKE_TOTAL};
@@ -255,7 +255,7 @@ impl Dial for Network {
 /// Makes a carrier of a connection that was dialled.
 ///
 /// # Errors
-/// [`DialError`], blamed as `net::tcp` blames.
+/// [`DialError`], as `net::tcp` makes them.
 pub async fn carry<S>(stream: S, kind: Kind) -> Result<Box<dyn Carrier>, DialError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
@@ -274,21 +274,13 @@ where
     match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect_with(stream, request, keys)).await {
         Ok(Ok(carrier)) => Ok(Box::new(carrier)),
         Ok(Err(error)) => Err(DialError {
-            blame: blame(&error),
+            blame: Blame::from(&error),
             message: error.to_string(),
         }),
         Err(_) => Err(DialError {
             blame: Blame::Cut,
             message: "no answer to the upgrade".to_owned(),
         }),
-    }
-}
-
-fn blame(error: &UpgradeError) -> Blame {
-    match error {
-        UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => Blame::Refused,
-        error if error.is_transient() => Blame::Reset,
-        _ => Blame::Final,
     }
 }
 
