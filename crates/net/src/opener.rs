@@ -464,7 +464,10 @@ impl Running<'_> {
                 Err(SessionEnd::Protocol(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),
+            // The last two are the accepting side's.
+            HandshakeError::TimedOut | HandshakeError::Endless | HandshakeError::Upgrade(_) => {
+                Ok(Step::Failed(Attempt::Cut, why))
+            }
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_proto::limits::{HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::acceptor::Acceptor;
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
@@ -331,6 +331,7 @@ impl From<&UpgradeError> for Blame {
                 Self::Refused
             }
             UpgradeError::Io(_) | UpgradeError::Cut => Self::Reset,
+            UpgradeError::Silent => Self::Cut,
             UpgradeError::Status(_)
             | UpgradeError::NotHttp { .. }
             | UpgradeError::HeadTooLong
@@ -421,7 +422,7 @@ impl Listener {
         let mut handshakes = JoinSet::new();
         loop {
             while handshakes.len() >= HANDSHAKES_MAX {
-                handshakes.join_next().await;
+                log_panic(handshakes.join_next().await);
             }
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
@@ -439,9 +440,16 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(_) = handshakes.join_next() => {}
+                Some(ended) = handshakes.join_next() => log_panic(Some(ended)),
             }
         }
+    }
+}
+
+/// One connection's handshake must not take the listener down with it, but a bug is to be seen.
+fn log_panic(ended: Option<Result<(), JoinError>>) {
+    if let Some(Err(error)) = ended {
+        tracing::error!("a connection's handshake failed: {error}");
     }
 }
 
@@ -452,19 +460,12 @@ async fn handshake(stream: TcpStream, from: SocketAddr, scheme: Scheme, acceptor
         tracing::warn!("{peer}: not on this host, refused");
         return;
     }
-    let carrier: Box<dyn Carrier> = match scheme {
-        Scheme::Fp => Box::new(fp::start(stream)),
-        Scheme::Ws => match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
-            Ok(Ok(carrier)) => Box::new(carrier),
-            Ok(Err(error)) => {
-                tracing::info!("{peer}: {error}");
-                return;
-            }
-            Err(_) => {
-                tracing::info!("{peer}: no upgrade within {} s", HANDSHAKE_TOTAL.as_secs());
-                return;
-            }
-        },
+    let carrier = async {
+        let carrier: Box<dyn Carrier> = match scheme {
+            Scheme::Fp => Box::new(fp::start(stream)),
+            Scheme::Ws => Box::new(upgrade::accept(stream).await?),
+        };
+        Ok(carrier)
     };
     if let Err(error) = acceptor.serve(carrier, peer.clone()).await {
         tracing::info!("{peer}: {error}");

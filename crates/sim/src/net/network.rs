@@ -13,7 +13,7 @@ use std::time::Duration;
 use farpipe_net::carrier::ws::upgrade::{self, Request};
 use farpipe_net::carrier::{Carrier, fp};
 use farpipe_net::{Acceptor, Blame, Dial, DialError, Dialled};
-use farpipe_proto::limits::{HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
@@ -289,12 +289,12 @@ pub async fn handshake<S>(stream: S, kind: Kind, acceptor: Arc<Acceptor>, number
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
 {
-    let carrier: Box<dyn Carrier> = match kind {
-        Kind::Fp => Box::new(fp::start(stream)),
-        Kind::Ws => match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
-            Ok(Ok(carrier)) => Box::new(carrier),
-            Ok(Err(_)) | Err(_) => return,
-        },
+    let carrier = async {
+        let carrier: Box<dyn Carrier> = match kind {
+            Kind::Fp => Box::new(fp::start(stream)),
+            Kind::Ws => Box::new(upgrade::accept(stream).await?),
+        };
+        Ok(carrier)
     };
     // The peer was told; the opener's events say how it went on.
     let _ = acceptor.serve(carrier, format!("sim:{number}")).await;
