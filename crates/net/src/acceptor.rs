@@ -20,7 +20,7 @@ use crate::driver::{Driven, Driver};
 use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, Wire};
 use crate::opener::{PROTOCOL_CLOSE, millis, span};
-use crate::session::{SessionHandle, ended};
+use crate::session::{SessionHandle, complete, ended};
 use crate::shared::{SessionEnd, Shared};
 
 /// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
@@ -320,10 +320,9 @@ pub struct AcceptedSession {
     registered: Registered,
 }
 
-/// What woke a parked or driven session.
-enum Woken {
-    Arrival(Arrival),
-    Driven(Driven),
+/// How waiting for a link ended.
+enum Parked {
+    Arrival(Box<Arrival>),
     Ended(SessionEnd),
     Expired,
 }
@@ -370,9 +369,9 @@ impl AcceptedSession {
             let arrival = match next.take() {
                 Some(arrival) => arrival,
                 None => match self.parked().await {
-                    Woken::Arrival(arrival) => arrival,
-                    Woken::Ended(end) => return Err(end),
-                    Woken::Expired | Woken::Driven(_) => return self.expired(),
+                    Parked::Arrival(arrival) => *arrival,
+                    Parked::Ended(end) => return Err(end),
+                    Parked::Expired => return self.expired(),
                 },
             };
             links += 1;
@@ -385,27 +384,37 @@ impl AcceptedSession {
     }
 
     /// Waits for a link as long as the session is kept.
-    async fn parked(&mut self) -> Woken {
-        let settled = self.shared.lock().session.settled();
-        // Who serves on keeps the final offsets as long as it parks: the opener may be slow.
-        let settled = if self.config.one_shot {
-            settled
+    async fn parked(&mut self) -> Parked {
+        loop {
+            let settled = self.settled();
+            let until = self.park.poll_timeout(settled);
+            let expired = async {
+                match until {
+                    Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let may_settle = self.config.one_shot && settled == Settled::No;
+            // In order, so that simulations repeat: our own word, then a link in the last moment.
+            tokio::select! {
+                biased;
+                end = ended(&self.shared) => return Parked::Ended(end),
+                Some(arrival) = self.arrivals.recv() => return Parked::Arrival(Box::new(arrival)),
+                () = complete(&self.shared), if may_settle => {
+                    self.park.handle_settled(self.config.clock.now());
+                }
+                () = expired => return Parked::Expired,
+            }
+        }
+    }
+
+    /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
+    /// the final offsets as long as it parks, because the opener may be slow.
+    fn settled(&self) -> Settled {
+        if self.config.one_shot {
+            self.shared.lock().session.settled()
         } else {
             Settled::No
-        };
-        let until = self.park.poll_timeout(settled);
-        let expired = async {
-            match until {
-                Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
-                None => std::future::pending().await,
-            }
-        };
-        // In order, so that simulations repeat: our own word, then a link in the last moment.
-        tokio::select! {
-            biased;
-            end = ended(&self.shared) => Woken::Ended(end),
-            Some(arrival) = self.arrivals.recv() => Woken::Arrival(arrival),
-            () = expired => Woken::Expired,
         }
     }
 
@@ -456,24 +465,18 @@ impl AcceptedSession {
         driver.queue(&HopFrame::Attached(tunnel, Attached { received }));
         self.announce(peer, &attach, links);
         // In order, so that simulations repeat: the first two end this link, whatever it brings.
-        let woken = tokio::select! {
+        tokio::select! {
             biased;
-            end = ended(&self.shared) => Woken::Ended(end),
-            Some(newer) = self.arrivals.recv() => Woken::Arrival(newer),
-            driven = poll_fn(|cx| driver.poll_drive(cx)) => Woken::Driven(driven),
-        };
-        match woken {
-            Woken::Driven(driven) => self.driven(driver, driven).await,
-            Woken::Arrival(newer) => {
-                tracing::debug!("a newer link fences the older one");
-                Ok(Linked::Fenced(Box::new(newer)))
-            }
-            Woken::Ended(end) => {
+            end = ended(&self.shared) => {
                 let words = driver.refusal(&end.to_string());
                 driver.leave(&words, GOING_AWAY).await;
                 Err(end)
             }
-            Woken::Expired => self.expired().map(|()| Linked::Over),
+            Some(newer) = self.arrivals.recv() => {
+                tracing::debug!("a newer link fences the older one");
+                Ok(Linked::Fenced(Box::new(newer)))
+            }
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => self.driven(driver, driven).await,
         }
     }
 

@@ -76,6 +76,9 @@ pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(2);
 /// The same while the opener may still lack the last DONE: long enough for its first backoffs.
 pub const LINGER_UNCONFIRMED: Duration = Duration::from_secs(8);
+/// How long an acceptor lingers once it is settled without a link: the opener's longest wait and
+/// one attempt.
+pub const LINGER_PARKED: Duration = Duration::from_secs(60);
 /// An opener that has the peer's DONE stops with success once each attempt of this span was
 /// refused.
 pub const REFUSED_SPAN: Duration = Duration::from_secs(5);

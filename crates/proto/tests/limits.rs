@@ -72,6 +72,7 @@ fn values() -> Vec<(&'static str, String)> {
         PARK_EXTRA_MAX,
         LINGER,
         LINGER_UNCONFIRMED,
+        LINGER_PARKED,
         REFUSED_SPAN,
         DRAIN,
         BACKOFF,
