@@ -5,7 +5,9 @@
 //! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
 
 mod backoff;
+mod config;
 mod error;
+mod event;
 mod flood;
 mod half;
 mod park;
@@ -19,11 +21,13 @@ use std::ops::{Bound, Range};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
+pub use config::{SessionConfig, Side};
 pub use error::SessionError;
+pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
-use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_SESSION_MAX};
+use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX};
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
@@ -32,69 +36,6 @@ use flood::Floods;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
-
-/// Which end of the session this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Chose the key; opens odd streams; redials.
-    Opener,
-    /// Opens even streams; parks; sends COMPLETE.
-    Acceptor,
-}
-
-/// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
-/// are to be taken before those bytes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: answer with [`Session::accept`] or [`Session::refuse`].
-    Opened(StreamId, Open),
-    /// The peer joined our stream to its target.
-    Accepted(StreamId),
-    /// The peer could not; the stream is gone.
-    Refused(StreamId, Refuse),
-    /// Bytes of a stream; account for them with [`Session::consumed`].
-    Bytes(StreamId, Range<usize>),
-    /// The stream's sender has sent all.
-    Finished(StreamId),
-    /// The stream's sender gave up.
-    Reset(StreamId, Abort),
-    /// The stream's receiver wants no more.
-    Stopped(StreamId, Abort),
-    /// More may be written.
-    Writable(StreamId),
-    /// The receiver's sink has taken all and is closed.
-    Done(StreamId),
-    /// How the sender's command ended.
-    Exited(StreamId, Exit),
-    /// The peer opens no more streams.
-    OpeningOver,
-    /// Everything is settled at both ends.
-    Completed,
-}
-
-/// Settings of one session.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// Which end this is.
-    pub side: Side,
-    /// Bytes retained at most, and the windows' sum at most. Default and maximum 64 MiB.
-    pub buffer_max: u64,
-    /// Streams open at once at most. Default 256.
-    pub streams_max: usize,
-}
-
-impl SessionConfig {
-    /// The defaults of one side.
-    #[must_use]
-    pub const fn new(side: Side) -> Self {
-        Self {
-            side,
-            buffer_max: WINDOW_SESSION_MAX,
-            streams_max: STREAMS_MAX,
-        }
-    }
-}
 
 /// One end of a session.
 #[derive(Debug)]
