@@ -227,8 +227,10 @@ impl Driver {
                 }
                 let bytes = piece.bytes.split_off(skip);
                 let mut state = self.shared.lock();
+                let received = state.session.received();
                 state.session.handle_data(now, offset, &bytes)?;
-                self.progressed = true;
+                // A repeat is none: a link that brings nothing else is to be backed off from.
+                self.progressed |= state.session.received() > received;
                 state.dispatch(bytes);
                 state.number_control();
                 Ok(())

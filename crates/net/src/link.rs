@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP};
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
 pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{Accepting, Dialling, Features, LinkError, Nonce, Prover, Step};
@@ -15,6 +15,7 @@ use farpipe_proto::wire::control::{Attach, Attached, Refused};
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
 
+use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
@@ -70,6 +71,12 @@ pub enum HandshakeError {
     /// Nothing came for too long.
     #[error("no answer within {} s", HANDSHAKE_STEP.as_secs())]
     TimedOut,
+    /// There is no carrier to shake hands over.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// Each step came in time, and there was no end to them.
+    #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
+    Endless,
 }
 
 /// A carrier with the framing state that outlives single frames.

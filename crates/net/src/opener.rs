@@ -8,6 +8,7 @@ use std::time::Duration;
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, WINDOW_SESSION_MAX,
 };
+use farpipe_proto::link::LinkError;
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -31,7 +32,10 @@ pub enum Blame {
     Reset,
     /// Timed out: retried.
     Cut,
-    /// A retry cannot help, ever: wrong kind of server, credential, version.
+    /// Something else answers there: final before the first link, else retried, because it may
+    /// only stand in for a while.
+    Stranger,
+    /// A retry cannot help, ever: a certificate, credential or version, or not allowed from here.
     Final,
 }
 
@@ -416,9 +420,11 @@ impl Running<'_> {
     fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
             Blame::Final => Err(SessionEnd::Refused(error.message)),
-            Blame::Refused if !self.established => Err(SessionEnd::Refused(error.message)),
+            Blame::Refused | Blame::Stranger if !self.established => {
+                Err(SessionEnd::Refused(error.message))
+            }
             Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
-            Blame::Cut => Ok(Step::Failed(Attempt::Cut, error.message)),
+            Blame::Cut | Blame::Stranger => Ok(Step::Failed(Attempt::Cut, error.message)),
         }
     }
 
@@ -444,27 +450,39 @@ impl Running<'_> {
     fn handshake_failed(&self, error: HandshakeError) -> Result<Step, SessionEnd> {
         let why = format!("{}: {error}", self.dial.peer());
         match error {
+            HandshakeError::Refused(refused)
+            | HandshakeError::Link(LinkError::Refused(refused)) => self.refused(&refused),
+            HandshakeError::Carrier(CarrierError::Protocol { .. })
+            | HandshakeError::Decode(_)
+            | HandshakeError::Link(LinkError::Protocol(_))
+                if self.established =>
+            {
+                // The peer is known to do better: something else stands there for a while.
+                Ok(Step::Failed(Attempt::Cut, why))
+            }
             HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
                 Err(SessionEnd::Protocol(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),
-            HandshakeError::Refused(refused) => {
-                let why = format!(
-                    "{} refused: {}",
-                    self.dial.peer(),
-                    link::printable(&refused.message)
-                );
-                if self.is_gone(&refused) {
-                    Ok(Step::Failed(Attempt::Refused, why))
-                } else if refused.is_final || !self.established {
-                    Err(SessionEnd::Refused(why))
-                } else {
-                    Ok(Step::Failed(Attempt::Refused, why))
-                }
+            // The last two are the accepting side's.
+            HandshakeError::TimedOut | HandshakeError::Endless | HandshakeError::Upgrade(_) => {
+                Ok(Step::Failed(Attempt::Cut, why))
             }
-            HandshakeError::Link(link) if link.is_final() => Err(SessionEnd::Refused(why)),
-            HandshakeError::Link(_) => Ok(Step::Failed(Attempt::Refused, why)),
+            HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
+        }
+    }
+
+    fn refused(&self, refused: &Refused) -> Result<Step, SessionEnd> {
+        let why = format!(
+            "{} refused: {}",
+            self.dial.peer(),
+            link::printable(&refused.message)
+        );
+        let is_final = refused.is_final && !self.is_gone(refused);
+        if is_final || !self.established {
+            Err(SessionEnd::Refused(why))
+        } else {
+            Ok(Step::Failed(Attempt::Refused, why))
         }
     }
 }

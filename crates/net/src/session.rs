@@ -100,3 +100,17 @@ pub(crate) async fn ended(shared: &Shared) -> SessionEnd {
     })
     .await
 }
+
+/// Waits until everything is settled on this side; while there is no link, whose driver would be
+/// woken in its place.
+pub(crate) async fn complete(shared: &Shared) {
+    poll_fn(|cx| {
+        let mut state = shared.lock();
+        if state.session.is_complete() {
+            return Poll::Ready(());
+        }
+        park(&mut state.driver, cx);
+        Poll::Pending
+    })
+    .await;
+}

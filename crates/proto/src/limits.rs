@@ -29,6 +29,9 @@ pub const WINDOW_PROCESS_MAX: u64 = 256 * 1024 * 1024;
 pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
 /// Largest stream offset and credit limit; far below overflow.
 pub const OFFSET_MAX: u64 = 1 << 62;
+/// Sessions at once of one acceptor, with those that wait for a link; one more is refused with
+/// LIMIT.
+pub const SESSIONS_MAX: usize = 256;
 /// Streams open at once in one session.
 pub const STREAMS_MAX: usize = 256;
 /// Control frames waiting to be numbered in one session; beyond it the peer is flooding us.
@@ -49,7 +52,7 @@ pub const ACK_BYTES_MAX: u64 = 256 * 1024;
 
 /// One step of the handshake may take this long without progress.
 pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
-/// The whole handshake, up to WELCOME.
+/// The whole handshake: from the connection, through the carrier's upgrade, up to ATTACH.
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
 
 /// Default heartbeat.
@@ -73,6 +76,9 @@ pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(2);
 /// The same while the opener may still lack the last DONE: long enough for its first backoffs.
 pub const LINGER_UNCONFIRMED: Duration = Duration::from_secs(8);
+/// How long an acceptor lingers once it is settled without a link: the opener's longest wait and
+/// one attempt.
+pub const LINGER_PARKED: Duration = Duration::from_secs(60);
 /// An opener that has the peer's DONE stops with success once each attempt of this span was
 /// refused.
 pub const REFUSED_SPAN: Duration = Duration::from_secs(5);

@@ -121,6 +121,12 @@ fn codes_have_the_documented_numbers() {
         .map(|code| ((code as u32).to_string(), shouted(&format!("{code:?}"))))
         .collect();
     assert_eq!(owned(rows(section("4.5"))), refuse);
+    for code in (1..).map_while(RefuseCode::from_wire) {
+        let name = shouted(&format!("{code:?}"));
+        let is_final = if code.is_final() { "yes" } else { "no" };
+        let row = format!("| `{}` | {name} | {is_final} |", code as u32);
+        assert!(section("4.5").contains(&row), "{row}");
+    }
     let abort = [
         AbortCode::ReaderGone,
         AbortCode::Failed,

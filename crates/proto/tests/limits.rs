@@ -51,6 +51,7 @@ fn values() -> Vec<(&'static str, String)> {
         WINDOW_PROCESS_MAX,
         WINDOW_GROWTH_TIME_MIN,
         OFFSET_MAX,
+        SESSIONS_MAX,
         STREAMS_MAX,
         CONTROL_QUEUE_MAX,
         EMPTY_FRAMES_MAX,
@@ -71,6 +72,7 @@ fn values() -> Vec<(&'static str, String)> {
         PARK_EXTRA_MAX,
         LINGER,
         LINGER_UNCONFIRMED,
+        LINGER_PARKED,
         REFUSED_SPAN,
         DRAIN,
         BACKOFF,
@@ -87,7 +89,8 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 6] = [
+        const COUNTS: [&str; 7] = [
+            "SESSIONS_MAX",
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",
             "EMPTY_FRAMES_MAX",

@@ -5,6 +5,7 @@
 //! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
 
 mod backoff;
+mod config;
 mod error;
 mod event;
 mod flood;
@@ -20,12 +21,13 @@ use std::ops::{Bound, Range};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
+pub use config::{SessionConfig, Side};
 pub use error::SessionError;
 pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
-use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_SESSION_MAX};
+use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX};
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
@@ -34,38 +36,6 @@ use flood::Floods;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
-
-/// Which end of the session this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Chose the key; opens odd streams; redials.
-    Opener,
-    /// Opens even streams; parks; sends COMPLETE.
-    Acceptor,
-}
-
-/// Settings of one session.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// Which end this is.
-    pub side: Side,
-    /// Bytes retained at most, and the windows' sum at most. Default and maximum 64 MiB.
-    pub buffer_max: u64,
-    /// Streams open at once at most. Default 256.
-    pub streams_max: usize,
-}
-
-impl SessionConfig {
-    /// The defaults of one side.
-    #[must_use]
-    pub const fn new(side: Side) -> Self {
-        Self {
-            side,
-            buffer_max: WINDOW_SESSION_MAX,
-            streams_max: STREAMS_MAX,
-        }
-    }
-}
 
 /// One end of a session.
 #[derive(Debug)]

@@ -146,6 +146,21 @@ impl RefuseCode {
             _ => return None,
         })
     }
+
+    /// Whether asking again cannot help: what REFUSED with this code says.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Version
+            | Self::Auth
+            | Self::Busy
+            | Self::UnknownSession
+            | Self::Offset
+            | Self::Protocol
+            | Self::OutcomeUnknown => true,
+            Self::Fenced | Self::Limit | Self::ShuttingDown => false,
+        }
+    }
 }
 
 /// Opens a stream.
