@@ -30,18 +30,21 @@ impl WithStatus {
     }
 }
 
+/// The code to exit with after an error.
+pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
+    error
+        .downcast_ref::<WithStatus>()
+        .map_or(STATUS_FAILURE, |with| with.status)
+}
+
 /// Prints an error with its causes and says which code to exit with.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     output::error(&format!("{error:#}"));
-    match error.downcast_ref::<WithStatus>() {
-        Some(with) => {
-            if let Some(hint) = &with.hint {
-                output::hint(hint);
-            }
-            ExitCode::from(with.status)
-        }
-        None => ExitCode::from(STATUS_FAILURE),
+    let with = error.downcast_ref::<WithStatus>();
+    if let Some(hint) = with.and_then(|with| with.hint.as_ref()) {
+        output::hint(hint);
     }
+    ExitCode::from(status_of(error))
 }
 
 /// Prints help to stdout, or what is wrong with the command line to stderr.

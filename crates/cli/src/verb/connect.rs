@@ -59,6 +59,6 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (outcome, signal) = signals.run(work).await;
     // How it ended is the last event.
     settle(tasks).await;
-    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
-    Ok(conclude(&outcome, signal, &status))
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
 }

@@ -7,7 +7,7 @@ use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::exit::WithStatus;
@@ -74,18 +74,19 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     } else {
         let used = [(&listening.spec, listening.wanted)];
         let show = args.session.progress.resolve(quiet, &used);
-        let once = listening.once(sessions, signals, cancel, show);
-        let (outcome, signal) = once.await?;
-        (Some(outcome), signal)
+        match listening.once(sessions, signals, cancel, show).await {
+            Ok((outcome, signal)) => (Some(Ok(outcome)), signal),
+            Err(error) => (Some(Err(error)), None),
+        }
     };
     accepting.shutdown().await;
     // How it ended is the last event.
     settle(tasks).await;
-    let Some(outcome) = ended else {
+    let Some(ended) = ended else {
         status.flush();
         return Ok(signals::status(signal.unwrap_or(15)));
     };
-    Ok(conclude(&outcome, signal, &status))
+    conclude(ended, signal, &status)
 }
 
 struct Listening {
@@ -147,25 +148,24 @@ impl Listening {
                         let pipe = server::run(session, target, meter, cancel.clone());
                         running.spawn(async move { (name, pipe.await) });
                     }
-                    Some(ended) = running.join_next() => match ended {
-                        Ok((name, outcome)) => self.report(&name, &outcome),
-                        Err(error) => output::error(&format!("a session's task failed: {error}")),
-                    },
+                    Some(ended) = running.join_next() => self.report(ended),
                     () = cancelled(cancel.clone()) => break,
                 }
             }
             while let Some(ended) = running.join_next().await {
-                if let Ok((name, outcome)) = ended {
-                    self.report(&name, &outcome);
-                }
+                self.report(ended);
             }
         };
         signals.run(work).await.1
     }
 
-    fn report(&self, session: &str, outcome: &Outcome) {
+    fn report(&self, ended: Result<(String, Outcome), JoinError>) {
+        let (session, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return output::error(&format!("a session's task failed: {error}")),
+        };
         let code = outcome.status();
-        self.status.exit(outcome, code);
+        self.status.exit(&outcome, code);
         match &outcome.error {
             Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
             _ => tracing::info!("session {session}: ended with status {code}"),

@@ -68,6 +68,6 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
-    Ok(conclude(&outcome, signal, &status))
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
 }

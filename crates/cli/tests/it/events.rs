@@ -125,6 +125,32 @@ fn the_exit_event_says_what_went_wrong() {
 }
 
 #[test]
+fn the_exit_event_is_there_though_no_pipe_was() {
+    let host = Host::new();
+    let lines = [
+        ("listen ws://127.0.0.1:0 missing --send", 125),
+        ("connect ws://127.0.0.1:1 exec:no-such-command", 127),
+        ("pipe missing out", 125),
+    ];
+    for (line, status) in lines {
+        let script = format!("\"$FARPIPE\" {line} --status-fd 3 3>events");
+        host.shell(&script).run().exits(status);
+        let events = events(&host, "events");
+        let exit = events.last().expect("an event");
+        assert_eq!(
+            (&exit["event"], &exit["status"]),
+            (&"exit".into(), &status.into())
+        );
+        assert!(exit["error"].is_string(), "{exit}");
+    }
+    let script = "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --status-fd 3 3>events";
+    let listener = host.shell(script).start_listening();
+    listener.signal(rustix::process::Signal::TERM);
+    listener.end().exits(143);
+    assert_eq!(names(&events(&host, "events")), ["listening", "exit"]);
+}
+
+#[test]
 fn a_keeping_listener_tells_of_each_session() {
     let host = Host::new();
     let script =
