@@ -14,6 +14,7 @@ use farpipe_proto::session::{Event, Session, SessionConfig};
 use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 
+use crate::budget::{Share, WindowBudget};
 use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::retention::Retention;
@@ -101,6 +102,7 @@ impl StreamIo {
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) retention: Retention,
+    pub(crate) windows: Share,
     pub(crate) pool: Pool,
     pub(crate) streams: BTreeMap<StreamId, StreamIo>,
     /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
@@ -113,9 +115,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Calls the rules where they may open or grow windows.
+    pub(crate) fn with_windows<T>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
+        self.windows.spend(&mut self.session, act)
+    }
+
     /// Numbers the waiting control frames. To be called after every call into the rules that may
     /// have produced some, before any bytes are numbered.
     pub(crate) fn number_control(&mut self) {
+        self.windows.settle(&self.session);
         let mut some = false;
         while let Some(frame) = self.session.poll_control() {
             self.retention.push_control(&frame);
@@ -225,13 +233,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: SessionConfig, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        config: SessionConfig,
+        windows: Arc<WindowBudget>,
+        clock: Clock,
+    ) -> Arc<Self> {
         // Slots that hold the whole window, and some for what is half filled.
         let slots = usize::try_from(config.buffer_max).unwrap_or(usize::MAX) / SLOT_SIZE + 4;
         Arc::new(Self {
             state: Mutex::new(State {
                 session: Session::new(config),
                 retention: Retention::default(),
+                windows: Share::new(windows),
                 pool: Pool::new(SLOT_SIZE, slots),
                 streams: BTreeMap::new(),
                 opened: VecDeque::new(),

@@ -272,7 +272,8 @@ impl RecvStream {
     pub fn consumed(&mut self, len: usize) {
         let now = self.0.shared.clock.now();
         let mut state = self.0.shared.lock();
-        state.session.consumed(now, self.0.id, len);
+        let id = self.0.id;
+        state.with_windows(|session| session.consumed(now, id, len));
         state.number_control();
     }
 
