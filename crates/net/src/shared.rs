@@ -104,6 +104,8 @@ pub(crate) struct State {
     pub(crate) retention: Retention,
     pub(crate) windows: Share,
     pub(crate) pool: Pool,
+    /// A writer waits for a slot.
+    pub(crate) slot_wanted: bool,
     pub(crate) streams: BTreeMap<StreamId, StreamIo>,
     /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
     pub(crate) opened: VecDeque<(StreamId, Open)>,
@@ -202,6 +204,24 @@ impl State {
         }
     }
 
+    /// Takes a slot back, or what is left of it.
+    pub(crate) fn put_back(&mut self, slot: BytesMut) {
+        self.pool.put_back(slot);
+        self.handle_slot_freed();
+    }
+
+    /// So many slots were dropped by who had them.
+    pub(crate) fn give_up_slots(&mut self, slots: usize) {
+        self.pool.give_up(slots);
+        self.handle_slot_freed();
+    }
+
+    fn handle_slot_freed(&mut self) {
+        if std::mem::take(&mut self.slot_wanted) {
+            self.wake_writers();
+        }
+    }
+
     /// Bytes were acknowledged: slots are free again for writers that wait for one.
     pub(crate) fn wake_writers(&mut self) {
         for io in self.streams.values_mut() {
@@ -246,6 +266,7 @@ impl Shared {
                 retention: Retention::default(),
                 windows: Share::new(windows),
                 pool: Pool::new(SLOT_SIZE, slots),
+                slot_wanted: false,
                 streams: BTreeMap::new(),
                 opened: VecDeque::new(),
                 acceptor: None,
