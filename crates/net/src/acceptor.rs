@@ -13,6 +13,7 @@ use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::budget::WindowBudget;
 use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, Close};
 use crate::clock::Clock;
@@ -39,6 +40,8 @@ pub struct AcceptorConfig {
     pub heartbeat: Duration,
     /// Bytes a session retains at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// Default: for this acceptor alone. A process with several shares one among them.
+    pub windows: Arc<WindowBudget>,
     /// What WELCOME says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -56,6 +59,7 @@ impl AcceptorConfig {
             sessions_max: SESSIONS_MAX,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            windows: Arc::default(),
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -196,7 +200,7 @@ impl Acceptor {
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
         place.send(AcceptedSession {
-            shared: Shared::new(config, self.config.clock),
+            shared: Shared::new(config, Arc::clone(&self.config.windows), self.config.clock),
             config: self.config.clone(),
             key,
             park,

@@ -228,7 +228,7 @@ impl Driver {
                 let bytes = piece.bytes.split_off(skip);
                 let mut state = self.shared.lock();
                 let received = state.session.received();
-                state.session.handle_data(now, offset, &bytes)?;
+                state.with_windows(|session| session.handle_data(now, offset, &bytes))?;
                 // A repeat is none: a link that brings nothing else is to be backed off from.
                 self.progressed |= state.session.received() > received;
                 state.dispatch(bytes);

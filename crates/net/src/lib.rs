@@ -3,6 +3,7 @@
 pub mod carrier;
 
 mod acceptor;
+mod budget;
 mod clock;
 mod driver;
 mod event;
@@ -18,6 +19,7 @@ mod stream;
 mod tcp;
 
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
+pub use budget::WindowBudget;
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
 pub use link::{Greeting, HandshakeError, system_random};

@@ -14,6 +14,7 @@ use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::SessionKey;
 
+use crate::budget::WindowBudget;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::clock::Clock;
 use crate::driver::{Driven, Driver};
@@ -71,6 +72,8 @@ pub struct OpenerConfig {
     pub heartbeat: Duration,
     /// Bytes retained at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// Default: for this opener alone. A process with several shares one among them.
+    pub windows: Arc<WindowBudget>,
     /// What HELLO says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -87,6 +90,7 @@ impl OpenerConfig {
             resume_for: RESUME_FOR,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            windows: Arc::default(),
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -113,7 +117,7 @@ impl Opener {
         let mut session = SessionConfig::new(Side::Opener);
         session.buffer_max = config.buffer_max;
         Self {
-            shared: Shared::new(session, config.clock),
+            shared: Shared::new(session, Arc::clone(&config.windows), config.clock),
             config,
             key: SessionKey::new(key),
         }

@@ -25,6 +25,9 @@ pub const WINDOW_INITIAL: u64 = 256 * 1024;
 pub const WINDOW_SESSION_MAX: u64 = 64 * 1024 * 1024;
 /// Largest sum of windows in one process.
 pub const WINDOW_PROCESS_MAX: u64 = 256 * 1024 * 1024;
+/// What windows that grow leave of [`WINDOW_PROCESS_MAX`], so that a new session finds room for its
+/// first stream.
+pub const WINDOW_PROCESS_RESERVED: u64 = 64 * 1024 * 1024;
 /// A window doubles only if half of it was consumed within max(2 × minimum RTT, this).
 pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
 /// Largest stream offset and credit limit; far below overflow.
@@ -100,3 +103,5 @@ pub const BACKOFF_JITTER_PERCENT: u32 = 20;
 pub const ALARM_FAILURES: u32 = 10;
 /// A connection that lived this long counts as progress.
 pub const PROGRESS_LIFE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(SESSIONS_MAX as u64 * WINDOW_INITIAL <= WINDOW_PROCESS_RESERVED);

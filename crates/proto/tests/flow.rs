@@ -8,7 +8,7 @@ use std::time::Duration;
 use farpipe_proto::Instant;
 use farpipe_proto::limits::{
     ACK_BYTES_MAX, ACK_DELAY, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL,
-    WINDOW_SESSION_MAX,
+    WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Event, Session, SessionConfig, Side};
 use farpipe_proto::wire::control::Open;
@@ -224,6 +224,22 @@ fn a_window_grows_only_into_what_the_other_streams_leave() {
         Some(limit),
         "all is taken"
     );
+}
+
+#[test]
+fn a_window_grows_only_into_what_the_other_sessions_of_the_process_leave() {
+    for (room, windows) in [(0, 1), (1, 1), (2, 2), (3, 2), (9, 8)] {
+        let mut acceptor = Acceptor::new();
+        let room = WINDOW_PROCESS_RESERVED + room * WINDOW_INITIAL;
+        acceptor.session.set_window_room(room);
+        for _ in 0..8 {
+            acceptor.hear_all();
+            acceptor.consume(acceptor.sent - acceptor.consumed);
+        }
+        assert_eq!(acceptor.window(), windows * WINDOW_INITIAL);
+        assert_eq!(acceptor.session.windows(), acceptor.window());
+        acceptor.session.assert_invariants();
+    }
 }
 
 #[test]

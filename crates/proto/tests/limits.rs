@@ -49,6 +49,7 @@ fn values() -> Vec<(&'static str, String)> {
         WINDOW_INITIAL,
         WINDOW_SESSION_MAX,
         WINDOW_PROCESS_MAX,
+        WINDOW_PROCESS_RESERVED,
         WINDOW_GROWTH_TIME_MIN,
         OFFSET_MAX,
         SESSIONS_MAX,

@@ -247,11 +247,14 @@ fn p8_streams_opened_and_reset_in_a_loop_end_the_session() {
     session_fails(
         |peer| {
             peer.open();
+            // All in one piece: a stream that was refused meanwhile is reset in answer to that.
+            let mut loops = Vec::new();
             for number in 1..=101 {
                 let id = StreamId(2 * number + 1);
-                peer.inner(id, &InnerFrame::Open(Open::default()));
-                peer.inner(id, &InnerFrame::Reset(Abort::default()));
+                loops.extend(InnerFrame::Open(Open::default()).encode(id));
+                loops.extend(InnerFrame::Reset(Abort::default()).encode(id));
             }
+            peer.data(loops);
         },
         &ignored("streams opened and reset in a loop"),
     );
@@ -298,5 +301,47 @@ fn a_peer_that_gives_up_without_a_word_is_a_failure_all_the_same() {
     listener.end().exits(125).says(
         "listening on fp://127.0.0.1:PORT
          farpipe: the far end failed: it did not say why",
+    );
+}
+
+#[test]
+fn a_second_stream_is_refused_and_the_first_one_is_none_the_worse() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.open();
+    let second = StreamId(3);
+    peer.inner(second, &InnerFrame::Open(Open::default()));
+    peer.bytes(second, b"astray");
+    let refuse = Refuse {
+        status: 125,
+        message: "this listener joins one stream to its endpoint".to_owned(),
+    };
+    let expected = InnerFrame::Refuse(refuse).encode(second);
+    let mut heard = Vec::new();
+    while !heard.ends_with(&expected) {
+        match peer.hear() {
+            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Frame(_) => {}
+            Heard::Closed => panic!("the whole session ended"),
+        }
+    }
+    peer.inner(second, &InnerFrame::Reset(Abort::default()));
+    peer.bytes(STREAM, b"still here");
+    assert_eq!(listener.stdout_until(10), b"still here");
+}
+
+#[test]
+fn a_session_without_a_stream_is_a_failure() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.inner(StreamId::SESSION, &InnerFrame::Done(0));
+    // It is told that all is settled, and leaves.
+    while !matches!(peer.hear(), Heard::Data(..)) {}
+    peer.send(&HopFrame::Detach(TUNNEL));
+    listener.end().exits(125).printed("").says(
+        "listening on fp://127.0.0.1:PORT
+         farpipe: the far end failed: it opened no stream",
     );
 }

@@ -27,7 +27,10 @@ pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
-use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX};
+use crate::limits::{
+    CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX,
+    WINDOW_PROCESS_RESERVED,
+};
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
@@ -45,6 +48,10 @@ pub struct Session {
     incoming: Incoming,
     decoder: InnerDecoder,
     streams: BTreeMap<StreamId, Stream>,
+    /// Sum of [`Stream::window_held`].
+    windows: u64,
+    /// What `windows` may be; see [`Session::set_window_room`].
+    window_room: u64,
     /// The id of our next stream.
     next_id: u32,
     /// The highest id the peer opened; 0 before the first.
@@ -86,6 +93,8 @@ impl Session {
             incoming: Incoming::default(),
             decoder: InnerDecoder::default(),
             streams: BTreeMap::new(),
+            windows: 0,
+            window_room: WINDOW_PROCESS_MAX,
             control: VecDeque::new(),
             events: VecDeque::new(),
             last_written: StreamId::SESSION,
@@ -107,17 +116,29 @@ impl Session {
 
     // ---- what the application does -------------------------------------------------------------
 
-    /// Opens a stream; bytes may be written at once. `None` when the limit of open streams is
-    /// reached.
+    /// Opens a stream; bytes may be written at once. `None` when the limit of open streams or of
+    /// windows is reached.
     pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
-        if self.streams.len() >= self.config.streams_max || self.opening_over {
+        if self.streams.len() >= self.config.streams_max
+            || self.opening_over
+            || !self.has_room_for_window()
+        {
             return None;
         }
         let id = StreamId(self.next_id);
         self.next_id = self.next_id.checked_add(2)?;
-        self.streams.insert(id, Stream::new(now, open.interactive));
+        self.add(id, Stream::new(now, open.interactive));
         self.control.push_back((id, InnerFrame::Open(open)));
         Some(id)
+    }
+
+    fn add(&mut self, id: StreamId, stream: Stream) {
+        self.windows += stream.window_held();
+        self.streams.insert(id, stream);
+    }
+
+    fn has_room_for_window(&self) -> bool {
+        self.windows + WINDOW_INITIAL <= self.window_room
     }
 
     /// Says that no more streams will be opened; the session can complete. For the opener.
@@ -154,7 +175,9 @@ impl Session {
     pub fn refuse(&mut self, id: StreamId, mut refuse: Refuse) {
         clip(&mut refuse.message);
         if let Some(stream) = self.streams.get_mut(&id) {
+            self.windows -= stream.window_held();
             stream.refuse();
+            self.windows += stream.window_held();
             self.control.push_back((id, InnerFrame::Refuse(refuse)));
             self.settle(id);
         }
@@ -239,12 +262,17 @@ impl Session {
 
     /// The sink took `len` bytes.
     pub fn consumed(&mut self, now: Instant, id: StreamId, len: usize) {
-        let windows: u64 = self.streams.values().map(Stream::window_size).sum();
-        let spare = self.config.buffer_max.saturating_sub(windows);
-        if let Some(stream) = self.streams.get_mut(&id)
-            && let Some(limit) = stream.consumed(now, len, self.rtt_min, spare)
-        {
-            self.control.push_back((id, InnerFrame::Credit(limit)));
+        let room = self.window_room.saturating_sub(WINDOW_PROCESS_RESERVED);
+        let spare = room
+            .min(self.config.buffer_max)
+            .saturating_sub(self.windows);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.windows -= stream.window_held();
+            let limit = stream.consumed(now, len, self.rtt_min, spare);
+            self.windows += stream.window_held();
+            if let Some(limit) = limit {
+                self.control.push_back((id, InnerFrame::Credit(limit)));
+            }
         }
     }
 
@@ -373,6 +401,19 @@ impl Session {
     /// The link's minimum round trip, for the windows.
     pub fn set_rtt_min(&mut self, rtt_min: Duration) {
         self.rtt_min = rtt_min;
+    }
+
+    /// What the other sessions of the process leave of [`WINDOW_PROCESS_MAX`] for the windows of
+    /// this one, those it has included. To be told before calls that open or grow windows:
+    /// [`Session::open`], [`Session::consumed`], [`Session::handle_data`].
+    pub fn set_window_room(&mut self, room: u64) {
+        self.window_room = room;
+    }
+
+    /// Sum of this session's windows.
+    #[must_use]
+    pub fn windows(&self) -> u64 {
+        self.windows
     }
 
     fn wake_writers(&mut self) {
@@ -682,17 +723,26 @@ impl Session {
         }
         self.peer_highest = id.0;
         let mut stream = Stream::new(now, open.interactive);
-        if self.streams.len() < self.config.streams_max {
-            self.events.push_back(Event::Opened(id, open));
+        let refused = if self.streams.len() >= self.config.streams_max {
+            Some(format!(
+                "more than {} open streams",
+                self.config.streams_max
+            ))
+        } else if !self.has_room_for_window() {
+            Some("no memory for another stream; try again later".to_owned())
         } else {
-            stream.refuse();
-            let refuse = Refuse {
-                status: STATUS_FAILED,
-                message: format!("more than {} open streams", self.config.streams_max),
-            };
-            self.control.push_back((id, InnerFrame::Refuse(refuse)));
+            None
+        };
+        match refused {
+            None => self.events.push_back(Event::Opened(id, open)),
+            Some(message) => {
+                stream.refuse();
+                let status = STATUS_FAILED;
+                let refuse = Refuse { status, message };
+                self.control.push_back((id, InnerFrame::Refuse(refuse)));
+            }
         }
-        self.streams.insert(id, stream);
+        self.add(id, stream);
         Ok(())
     }
 
@@ -723,8 +773,10 @@ impl Session {
     }
 
     fn settle(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(Stream::is_settled) {
-            self.streams.remove(&id);
+        if self.streams.get(&id).is_some_and(Stream::is_settled)
+            && let Some(stream) = self.streams.remove(&id)
+        {
+            self.windows -= stream.window_held();
             self.complete_if_settled();
         }
     }
@@ -748,6 +800,8 @@ impl Session {
             stream.assert_invariants();
         }
         assert!(self.streams.len() <= self.config.streams_max.saturating_add(STREAMS_MAX));
+        let windows: u64 = self.streams.values().map(Stream::window_held).sum();
+        assert_eq!(self.windows, windows, "windows are counted");
         assert!(self.outgoing.numbered() <= OFFSET_MAX);
         assert!(
             self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,
