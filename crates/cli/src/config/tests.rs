@@ -1,3 +1,5 @@
+//! Good files, bad files, and what is said of them.
+
 use std::io::Write as _;
 
 use clap::{Args as _, CommandFactory as _, Parser, Subcommand};
