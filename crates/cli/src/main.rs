@@ -1,5 +1,6 @@
 //! The `farpipe` command: parses what was typed, runs one verb, exits with its status.
 
+mod config;
 mod exit;
 mod lines;
 mod output;
@@ -8,9 +9,11 @@ mod signals;
 mod status;
 mod verb;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use output::Verbosity;
 
@@ -20,6 +23,9 @@ use output::Verbosity;
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
+    /// YAML file with settings; flags and the environment go before it
+    #[arg(long, global = true, value_name = "FILE", env = "FARPIPE_CONFIG")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -35,12 +41,27 @@ enum Verb {
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
     Quickstart(verb::quickstart::Args),
+    Config(verb::config::Args),
+}
+
+/// The command line over the configuration file that it names.
+fn parse() -> Result<Cli, ExitCode> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut command = Cli::command();
+    if let Some(file) = config::named(&command, &args) {
+        let loaded = verb::config::load(command, &file);
+        command = loaded.map_err(|error| exit::failure(&error))?.0;
+    }
+    let parsed = command.try_get_matches_from(args);
+    parsed
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| exit::usage(&error))
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(code) => return code,
     };
     output::init(&cli.verbosity);
     let quiet = cli.verbosity.is_quiet();
@@ -63,6 +84,7 @@ fn main() -> ExitCode {
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
+            Verb::Config(args) => verb::config::run(&args),
         }
     });
     let code = match status {
