@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farpipe_proto::limits::{DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, SESSIONS_MAX, WINDOW_SESSION_MAX};
+use farpipe_proto::link::Keys;
 use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -72,6 +73,8 @@ impl AcceptorConfig {
 struct Entry {
     /// The newest attach; older ones are fenced.
     epoch: u64,
+    /// The ticket it was opened with; empty: none.
+    ticket: Vec<u8>,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -81,6 +84,7 @@ struct Arrival {
     wire: Wire,
     tunnel: TunnelId,
     attach: Attach,
+    ticket: Vec<u8>,
     peer: String,
 }
 
@@ -140,11 +144,12 @@ impl Acceptor {
     ) -> Result<(), HandshakeError> {
         let handshake = async {
             let mut wire = Wire::new(carrier.await?);
-            let (tunnel, attach) = link::accept(&mut wire, &self.config.greeting).await?;
+            let attaching = link::accept(&mut wire, &self.config.greeting).await?;
             Ok::<_, HandshakeError>(Arrival {
                 wire,
-                tunnel,
-                attach,
+                tunnel: attaching.tunnel,
+                attach: attaching.attach,
+                ticket: attaching.ticket,
                 peer,
             })
         };
@@ -190,9 +195,15 @@ impl Acceptor {
                 return Err(arrival.refuse(RefuseCode::ShuttingDown, why));
             }
         };
+        if let Some(keys) = &self.config.greeting.keys
+            && let Err(why) = keys.claim(&arrival.ticket, &key)
+        {
+            return Err(arrival.refuse(RefuseCode::Auth, &why));
+        }
         let (attaches, arrivals) = mpsc::channel(ATTACHES_MAX);
         let entry = Entry {
             epoch: arrival.attach.epoch,
+            ticket: arrival.ticket.clone(),
             attaches,
         };
         sessions.insert(key, entry);
@@ -210,6 +221,7 @@ impl Acceptor {
             registered: Registered {
                 key,
                 sessions: Arc::clone(&self.sessions),
+                keys: self.config.greeting.keys.clone(),
             },
         });
         Ok(())
@@ -279,6 +291,10 @@ impl Entry {
                 "a newer connection of this session is known",
             ));
         }
+        if arrival.ticket != self.ticket {
+            let why = "this session was opened with another ticket";
+            return Err(arrival.refuse(RefuseCode::Auth, why));
+        }
         match self.attaches.try_send(arrival) {
             Ok(()) => {
                 self.epoch = epoch;
@@ -300,6 +316,7 @@ impl Entry {
 struct Registered {
     key: SessionKey,
     sessions: Registry,
+    keys: Option<Arc<dyn Keys>>,
 }
 
 impl Drop for Registered {
@@ -308,6 +325,9 @@ impl Drop for Registered {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.key);
+        if let Some(keys) = &self.keys {
+            keys.release(&self.key);
+        }
     }
 }
 
@@ -446,6 +466,7 @@ impl AcceptedSession {
             tunnel,
             attach,
             peer,
+            ticket: _,
         } = arrival;
         self.park.handle_attached();
         let heartbeat = self.config.heartbeat;

@@ -17,6 +17,7 @@ mod session;
 mod shared;
 mod stream;
 mod tcp;
+mod ticket;
 
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
 pub use budget::WindowBudget;
@@ -34,3 +35,4 @@ pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError};
+pub use ticket::{Pin, Ticket, TicketError, Tickets};

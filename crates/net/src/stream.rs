@@ -441,6 +441,7 @@ mod tests {
         let mut config = OpenerConfig::new(Greeting {
             software: "test".to_owned(),
             prover: None,
+            keys: None,
             random: |bytes| bytes.fill(7),
         });
         config.buffer_max = 10_000;

@@ -193,6 +193,7 @@ fn control_payloads_have_the_documented_fields() {
         nonce: vec![1],
         software: text(),
         wants_proof: true,
+        ticket: vec![1],
     };
     let welcome = Welcome {
         version: 1,
@@ -236,7 +237,9 @@ fn control_payloads_have_the_documented_fields() {
     let schema = [
         message(
             &hello,
-            &["uint32", "uint32", "uint64", "bytes", "string", "bool"],
+            &[
+                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes",
+            ],
         ),
         message(&welcome, &["uint32", "uint64", "bytes", "string", "bytes"]),
         message(&Auth { proof: vec![1] }, &["bytes"]),

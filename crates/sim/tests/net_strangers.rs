@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farpipe_net::{Blame, Clock, Dial, DialError, Dialled, LoopbackSecret, Opener, SessionEnd};
-use farpipe_proto::link::Prover;
 use farpipe_proto::wire::control::{RefuseCode, Refused, Welcome};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::TunnelId;
@@ -65,7 +64,7 @@ impl Dial for Detour {
 }
 
 /// Plays a session whose first link is cut in the middle. The dials find what `found` says.
-async fn play(kind: Kind, secret: Option<Arc<dyn Prover>>, found: Vec<Found>) -> Ended {
+async fn play(kind: Kind, secret: Option<Arc<LoopbackSecret>>, found: Vec<Found>) -> Ended {
     let scenario = Scenario {
         kind,
         resume_for: Duration::from_secs(600),
@@ -168,7 +167,7 @@ async fn n18_a_stranger_is_waited_out_by_an_opener_that_was_attached() {
 
 #[tokio::test(start_paused = true)]
 async fn what_no_retry_mends_ends_an_opener_that_was_attached() {
-    let secret: Arc<dyn Prover> = Arc::new(LoopbackSecret::new([1; 32]));
+    let secret: Arc<LoopbackSecret> = Arc::new(LoopbackSecret::new([1; 32]));
     let unproven = Welcome {
         version: 1,
         nonce: vec![2; 32],

@@ -187,10 +187,11 @@ async fn alarm(command: &str, failures: u32, why: &str) {
 
 /// What this side says of itself, with the loopback secret.
 pub(crate) fn greeting() -> anyhow::Result<Greeting> {
-    let secret = LoopbackSecret::load_or_create()?;
+    let secret = Arc::new(LoopbackSecret::load_or_create()?);
     Ok(Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
-        prover: Some(Arc::new(secret)),
+        prover: Some(Arc::clone(&secret) as _),
+        keys: Some(secret),
         random: farpipe_net::system_random,
     })
 }

@@ -21,9 +21,12 @@ pub struct Hello {
     /// Name and version of the software, for logs.
     #[prost(string, tag = "5")]
     pub software: String,
-    /// Whether this side wants both sides to prove the loopback secret.
+    /// Whether this side wants both sides to prove a secret.
     #[prost(bool, tag = "6")]
     pub wants_proof: bool,
+    /// The ticket whose secret that is; empty: the loopback secret.
+    #[prost(bytes = "vec", tag = "7")]
+    pub ticket: Vec<u8>,
 }
 
 /// The answer to HELLO.
