@@ -26,10 +26,9 @@ pub async fn run(
 ) -> Outcome {
     let handle = opener.handle();
     let Some(stream) = handle.open("") else {
-        let mut outcome = Outcome::default();
-        outcome.fail(PipeError::Local("no stream can be opened".to_owned()));
-        return outcome;
+        return PipeError::Local("no stream can be opened".to_owned()).into();
     };
+    let counted = Arc::clone(&meter);
     let pipe = async {
         let ended = pipe::run(endpoint, stream, meter, cancel.clone()).await;
         handle.finish_opening();
@@ -47,7 +46,7 @@ pub async fn run(
             }
         }
     };
-    let joined = eager(async { tokio::join!(pipe, session) });
+    let joined = eager(&counted, async { tokio::join!(pipe, session) });
     let ((mut outcome, watch), settled) = joined.await;
     pipe::settle(&mut outcome, &watch);
     if let Err(end) = settled {

@@ -8,6 +8,7 @@ pub mod outcome;
 pub mod pipe;
 mod pump;
 pub mod server;
+mod spin;
 
 pub use outcome::{Outcome, PipeError};
 pub use pump::Meter;

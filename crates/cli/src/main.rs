@@ -1,6 +1,7 @@
 //! The `farpipe` command: parses what was typed, runs one verb, exits with its status.
 
 mod exit;
+mod lines;
 mod output;
 mod progress;
 mod signals;
@@ -50,7 +51,11 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return exit::failure(&anyhow::anyhow!("cannot start: {error}")),
+        Err(error) => {
+            let code = exit::failure(&anyhow::anyhow!("cannot start: {error}"));
+            output::flush();
+            return code;
+        }
     };
     let status = runtime.block_on(async {
         match cli.verb {
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => exit::failure(&error),
     };
+    output::flush();
     // A thread may still wait in a read from a terminal; nothing it could get is wanted any more.
     runtime.shutdown_background();
     code

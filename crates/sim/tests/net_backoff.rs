@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use farpipe_net::{Clock, Dial, Dialled, Opener};
+use farpipe_proto::wire::control::Accept;
 use farpipe_proto::wire::control::{Attached, Welcome};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -55,7 +56,10 @@ async fn repeat(far: DuplexStream) {
         "{heard:?}"
     );
     raw.send(&HopFrame::Attached(TunnelId(1), Attached::default()));
-    raw.data(0, &InnerFrame::Accept.encode(StreamId(1)));
+    raw.data(
+        0,
+        &InnerFrame::Accept(Accept::default()).encode(StreamId(1)),
+    );
     // What was queued leaves with the next look.
     raw.hear().await;
 }

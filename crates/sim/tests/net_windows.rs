@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, Acceptor, Clock, Stream, WindowBudget};
 use farpipe_proto::limits::WINDOW_INITIAL;
-use farpipe_proto::wire::control::{Abort, Attach, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, Accept, Attach, Open, Refuse};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::InnerFrame;
@@ -24,7 +24,7 @@ async fn keep(session: AcceptedSession) {
             if open.target == "drop" {
                 kept.clear();
             }
-            stream.accept();
+            stream.accept(Accept::default());
             kept.push(stream);
         }
     };
@@ -75,7 +75,7 @@ impl Peer {
             interactive: false,
         };
         self.say(id, &InnerFrame::Open(open));
-        let accept = InnerFrame::Accept.encode(StreamId(id));
+        let accept = InnerFrame::Accept(Accept::default()).encode(StreamId(id));
         let refuse = Refuse {
             status: 125,
             message: "no memory for another stream; try again later".to_owned(),

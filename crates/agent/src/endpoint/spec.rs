@@ -6,6 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::Use;
+
 /// Which endpoint to open. Made from text by [`EndpointSpec::parse`] or [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointSpec {
@@ -30,6 +32,16 @@ impl EndpointSpec {
     #[must_use]
     pub fn needs_direction(&self) -> bool {
         matches!(self, Self::Path(_))
+    }
+
+    /// Whether what is used so writes to this process's stdout: itself, or a command that has it.
+    #[must_use]
+    pub fn writes_stdout(&self, wanted: Use) -> bool {
+        match self {
+            Self::Stdio => wanted.wants_sink(),
+            Self::Path(_) => false,
+            Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
+        }
     }
 
     /// Reads a spec. What stands before the first `:` is a kind, unless a `/` comes earlier:
@@ -250,6 +262,19 @@ mod tests {
         }
         assert_eq!(error("exec:a\0b"), SpecError::NulByte);
         assert_eq!(error("sh:a\0b"), SpecError::NulByte);
+    }
+
+    #[test]
+    fn who_writes_to_stdout_is_known() {
+        for (text, both, source, sink) in [
+            ("-", true, false, true),
+            ("file", false, false, false),
+            ("exec:true", false, false, true),
+            ("sh:true", false, false, true),
+        ] {
+            let writes = [Use::Both, Use::Source, Use::Sink].map(|u| parse(text).writes_stdout(u));
+            assert_eq!(writes, [both, source, sink], "{text}");
+        }
     }
 
     #[test]

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::{client, endpoint};
-use farpipe_net::{Opener, OpenerConfig, TcpDial, Url};
+use farpipe_agent::{PipeError, client, endpoint, pipe};
+use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting};
-use crate::exit::WithStatus;
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::progress::{self, Counts};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Connect an endpoint here to the one of a `farpipe listen`
@@ -25,11 +24,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
-    let url: Url = args
-        .url
-        .parse()
-        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
+    let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
@@ -43,9 +40,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let work = async {
-        let endpoint = endpoint::open(&spec, wanted)
-            .await
-            .map_err(super::session::not_opened)?;
+        let opening = endpoint::open(&spec, wanted);
+        let endpoint = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened.map_err(not_opened)?,
+            Err(error) => return Ok(error.into()),
+        };
         let total = endpoint.size_hint;
         let dial = TcpDial::new(url);
         let pipe = client::run(
@@ -55,15 +54,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Arc::clone(&counts.meter),
             cancel,
         );
-        anyhow::Ok(progress::during(args.session.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    let code = match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    };
-    super::session::settle(tasks).await;
-    Ok(code)
+    // How it ended is the last event.
+    settle(tasks).await;
+    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
+    Ok(conclude(&outcome, signal, &status))
 }
-
-pub(crate) const URL_HINT: &str = "for example ws://127.0.0.1:7000";

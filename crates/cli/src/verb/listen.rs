@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
-use farpipe_agent::pipe::Cancel;
+use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
-use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions, Url};
+use farpipe_agent::{Outcome, PipeError};
+use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
 use tokio::task::JoinSet;
 
-use super::connect::URL_HINT;
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle};
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::exit::WithStatus;
 use crate::output;
-use crate::progress::{self, Counts, Progress};
+use crate::progress::{self, Counts, Show};
 use crate::signals::{self, Signals};
 use crate::status::Status;
 
@@ -35,10 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
-    let url: Url = args
-        .url
-        .parse()
-        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     if args.keep && spec.is_shared() {
         return Err(WithStatus::usage(
@@ -63,25 +59,33 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }
-    status.write(&serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
+    status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
     let mut accepting = JoinSet::new();
     accepting.spawn(listener.serve(Arc::new(acceptor)));
     let listening = Listening {
         spec,
         wanted,
         counts,
-        status,
+        status: status.clone(),
         quiet,
     };
-    let code = if args.keep {
-        listening.keep(sessions, signals, cancel).await
+    let (ended, signal) = if args.keep {
+        (None, listening.keep(sessions, signals, cancel).await)
     } else {
-        let progress = args.session.progress;
-        listening.once(sessions, signals, cancel, progress).await?
+        let used = [(&listening.spec, listening.wanted)];
+        let show = args.session.progress.resolve(quiet, &used);
+        let once = listening.once(sessions, signals, cancel, show);
+        let (outcome, signal) = once.await?;
+        (Some(outcome), signal)
     };
     accepting.shutdown().await;
+    // How it ended is the last event.
     settle(tasks).await;
-    Ok(code)
+    let Some(outcome) = ended else {
+        status.flush();
+        return Ok(signals::status(signal.unwrap_or(15)));
+    };
+    Ok(conclude(&outcome, signal, &status))
 }
 
 struct Listening {
@@ -99,23 +103,22 @@ impl Listening {
         mut sessions: Sessions,
         signals: Signals,
         cancel: Cancel,
-        show: Progress,
-    ) -> anyhow::Result<u8> {
+        show: Show,
+    ) -> anyhow::Result<(Outcome, Option<u8>)> {
         let target = self.open_early().await?;
         let work = async {
             let session = tokio::select! {
                 session = sessions.next() => session?,
-                () = told(cancel.clone()) => return None,
+                () = cancelled(cancel.clone()) => return None,
             };
             let meter = Arc::clone(&self.counts.meter);
             let pipe = server::run(session, target, meter, cancel);
-            Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
+            Some(progress::during(show, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
-        Ok(match ended.flatten() {
-            Some(outcome) => conclude(&outcome, signal, &self.status),
-            None => signals::status(signal.unwrap_or(15)),
-        })
+        let outcome = ended.flatten();
+        let outcome = outcome.unwrap_or_else(|| PipeError::Cancelled.into());
+        Ok((outcome, signal))
     }
 
     /// What can be opened before anybody connects is, so that a missing file is noticed now. A
@@ -131,7 +134,7 @@ impl Listening {
     }
 
     /// Serves sessions until a signal comes; then they end in order.
-    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> u8 {
+    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> Option<u8> {
         let work = async {
             let mut running = JoinSet::new();
             loop {
@@ -148,7 +151,7 @@ impl Listening {
                         Ok((name, outcome)) => self.report(&name, &outcome),
                         Err(error) => output::error(&format!("a session's task failed: {error}")),
                     },
-                    () = told(cancel.clone()) => break,
+                    () = cancelled(cancel.clone()) => break,
                 }
             }
             while let Some(ended) = running.join_next().await {
@@ -157,8 +160,7 @@ impl Listening {
                 }
             }
         };
-        let (_, signal) = signals.run(work).await;
-        signals::status(signal.unwrap_or(15))
+        signals.run(work).await.1
     }
 
     fn report(&self, session: &str, outcome: &Outcome) {
@@ -168,12 +170,5 @@ impl Listening {
             Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
             _ => tracing::info!("session {session}: ended with status {code}"),
         }
-    }
-}
-
-/// Ready when `cancel` fired.
-async fn told(mut cancel: Cancel) {
-    if cancel.wait_for(|told| *told).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

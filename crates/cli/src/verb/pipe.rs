@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
-use farpipe_agent::local;
+use farpipe_agent::{PipeError, local, pipe};
 
 use super::session::{conclude, not_opened};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts, Progress};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Join two endpoints of this host
@@ -48,19 +48,26 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     } else {
         (Use::Both, Use::Both)
     };
+    let used = [(&src, src_use), (&dst, dst_use)];
+    let show = args.progress.resolve(quiet, &used);
     let status = Status::open(args.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
-    let counts = Counts::default();
+    let counts = Arc::new(Counts::default());
     let work = async {
-        let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
-        let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+        let opening = async {
+            let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
+            let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+            anyhow::Ok((left, right))
+        };
+        let (left, right) = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened?,
+            Err(error) => return Ok(error.into()),
+        };
         let total = left.size_hint;
         let pipe = local::run(left, right, Arc::clone(&counts.meter), cancel);
-        anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    Ok(match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    })
+    let outcome = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()))?;
+    Ok(conclude(&outcome, signal, &status))
 }

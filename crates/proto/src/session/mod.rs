@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod flood;
 mod half;
+mod invariants;
 mod park;
 mod rate;
 mod resume;
@@ -28,11 +29,10 @@ pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
 use crate::limits::{
-    CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX,
-    WINDOW_PROCESS_RESERVED,
+    CONTROL_QUEUE_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX, WINDOW_PROCESS_RESERVED,
 };
 use crate::time::Instant;
-use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse, clip};
+use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use flood::Floods;
@@ -161,10 +161,13 @@ impl Session {
         self.complete_if_settled();
     }
 
-    /// Joins the peer's stream to its target.
-    pub fn accept(&mut self, id: StreamId) {
-        if self.streams.contains_key(&id) {
-            self.control.push_back((id, InnerFrame::Accept));
+    /// Joins the peer's stream to its target. With a command there, [`Session::exit`] must follow:
+    /// the stream is not settled before.
+    pub fn accept(&mut self, id: StreamId, accept: Accept) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.accept(accept)
+        {
+            self.control.push_back((id, InnerFrame::Accept(accept)));
         }
     }
 
@@ -295,11 +298,24 @@ impl Session {
         }
     }
 
-    /// How the command at the source ended; after [`Session::finish`] or [`Session::reset`], and
-    /// within a [`Session::hold`] on the acceptor's side, before [`Session::finish_opening`] on the
-    /// opener's.
+    /// How the command at the source ended, once; after [`Session::finish`] or [`Session::reset`].
+    /// One that [`Session::accept`] did not announce: within a [`Session::hold`] on the acceptor's
+    /// side, before [`Session::finish_opening`] on the opener's, or the session may complete
+    /// without it.
     pub fn exit(&mut self, id: StreamId, exit: Exit) {
         self.control.push_back((id, InnerFrame::Exit(exit)));
+        if !self.is_ours(id)
+            && let Some(stream) = self.streams.get_mut(&id)
+        {
+            stream.exit();
+            self.settle(id);
+        }
+    }
+
+    /// Whether this side announced a command whose status it has not said yet.
+    #[must_use]
+    pub fn owes_exit(&self, id: StreamId) -> bool {
+        !self.is_ours(id) && self.streams.get(&id).is_some_and(Stream::awaits_exit)
     }
 
     // ---- what the carrier brings ---------------------------------------------------------------
@@ -558,15 +574,7 @@ impl Session {
         }
         match frame {
             InnerFrame::Open(open) => return self.handle_open(now, id, open),
-            InnerFrame::Exit(exit) if self.was_opened(id) => {
-                if self.streams.get(&id).is_some_and(Stream::is_receiving) {
-                    return Err(SessionError::Protocol(
-                        "EXIT before the sender's last frame",
-                    ));
-                }
-                self.events.push_back(Event::Exited(id, exit));
-                return Ok(());
-            }
+            InnerFrame::Exit(exit) if self.was_opened(id) => return self.handle_exit(id, exit),
             InnerFrame::Complete => {
                 return Err(SessionError::Protocol("COMPLETE for a stream"));
             }
@@ -575,7 +583,7 @@ impl Session {
         if !self.was_opened(id) {
             return Err(SessionError::Protocol("a frame for a stream never opened"));
         }
-        if matches!(frame, InnerFrame::Accept | InnerFrame::Refuse(_)) && !self.is_ours(id) {
+        if matches!(frame, InnerFrame::Accept(_) | InnerFrame::Refuse(_)) && !self.is_ours(id) {
             return Err(SessionError::Protocol("an answer to its own OPEN"));
         }
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -583,16 +591,21 @@ impl Session {
             // sender says may not.
             return match frame {
                 InnerFrame::Credit(_) | InnerFrame::Stop(_) | InnerFrame::Done(_) => Ok(()),
-                InnerFrame::Reset(_) | InnerFrame::Accept | InnerFrame::Refuse(_) => Ok(()),
+                InnerFrame::Reset(_) | InnerFrame::Accept(_) | InnerFrame::Refuse(_) => Ok(()),
                 _ => Err(SessionError::Protocol(
                     "a frame for a stream that has ended",
                 )),
             };
         };
         match frame {
-            InnerFrame::Accept => self.events.push_back(Event::Accepted(id)),
+            InnerFrame::Accept(accept) => {
+                if !stream.accept(accept) {
+                    return Err(SessionError::Protocol("a second answer to OPEN"));
+                }
+                self.events.push_back(Event::Accepted(id));
+            }
             InnerFrame::Refuse(refuse) => {
-                let owes_reset = stream.handle_refused();
+                let owes_reset = stream.handle_refused()?;
                 self.events.push_back(Event::Refused(id, refuse));
                 self.confirm_stop(id, owes_reset);
             }
@@ -637,6 +650,23 @@ impl Session {
                 return Err(SessionError::Protocol("EXIT for a stream never opened"));
             }
         }
+        self.settle(id);
+        Ok(())
+    }
+
+    fn handle_exit(&mut self, id: StreamId, exit: Exit) -> Result<(), SessionError> {
+        let is_ours = self.is_ours(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.is_receiving() {
+                return Err(SessionError::Protocol(
+                    "EXIT before the sender's last frame",
+                ));
+            }
+            if is_ours {
+                stream.exit();
+            }
+        }
+        self.events.push_back(Event::Exited(id, exit));
         self.settle(id);
         Ok(())
     }
@@ -762,20 +792,5 @@ impl Session {
             self.control
                 .push_back((StreamId::SESSION, InnerFrame::Complete));
         }
-    }
-
-    /// Checks what must hold between calls; for tests, fuzzing and debug builds.
-    pub fn assert_invariants(&self) {
-        for stream in self.streams.values() {
-            stream.assert_invariants();
-        }
-        assert!(self.streams.len() <= self.config.streams_max.saturating_add(STREAMS_MAX));
-        let windows: u64 = self.streams.values().map(Stream::window_held).sum();
-        assert_eq!(self.windows, windows, "windows are counted");
-        assert!(self.outgoing.numbered() <= OFFSET_MAX);
-        assert!(
-            self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,
-            "control frames are bounded"
-        );
     }
 }
