@@ -171,9 +171,8 @@ pub(crate) async fn dial(
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
         handshake.handle(&wire.frame().await?)?;
     } else {
-        match handshake.handle(&wire.frame().await?)? {
-            Step::Up(Some(auth)) | Step::Send(auth) => wire.queue(&auth),
-            Step::Up(None) | Step::Wait => {}
+        if let Some(auth) = handshake.handle(&wire.frame().await?)? {
+            wire.queue(&auth);
         }
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
     }
@@ -220,7 +219,6 @@ async fn accept_steps(
     );
     loop {
         match handshake.handle(&wire.frame().await?)? {
-            Step::Wait => {}
             Step::Send(frame) => wire.queue(&frame),
             Step::Up(frame) => {
                 if let Some(frame) = frame {

@@ -455,11 +455,6 @@ impl Session {
         self.incoming.poll_ack(now)
     }
 
-    /// The offset to acknowledge because other bytes are leaving anyway; `None` if all is told.
-    pub fn take_ack(&mut self) -> Option<u64> {
-        self.incoming.take_ack()
-    }
-
     /// Opener: the peer confirmed everything and cannot be reached any more; COMPLETE will not be
     /// heard and is not needed (docs/protocol.md section 7).
     ///
