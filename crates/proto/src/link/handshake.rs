@@ -1,5 +1,9 @@
 //! HELLO, WELCOME, AUTH: versions, features, and the proof of the loopback secret
 //! (docs/protocol.md section 4).
+//!
+//! The proofs keep out processes that do not know the secret and cannot reach one that does. They
+//! are bound to the nonces, not to the connection: a process on the dialled port that relays the
+//! frames to another listener of the same user is not found out, and sees what follows.
 
 use super::LinkError;
 use crate::wire::control::{Auth, Hello, RefuseCode, Refused, Welcome};
@@ -99,7 +103,8 @@ impl<'a> Dialling<'a> {
         let Some(prover) = self.prover else {
             return Ok(None);
         };
-        // The neighbour proves itself first: a port squatter learns nothing and gets no data.
+        // The neighbour proves itself first: a port squatter that knows nobody who can learns
+        // nothing and gets no data.
         if !prover.verify(LABEL_ACCEPTING, &self.nonce, &welcome.nonce, &welcome.proof) {
             return Err(LinkError::PeerUnproven);
         }
