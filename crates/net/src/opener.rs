@@ -274,7 +274,12 @@ impl Running<'_> {
             Err(refused) => {
                 let (error, mut wire) = *refused;
                 let message = format!("cannot resume: {error}");
-                wire.close(PROTOCOL_CLOSE).await;
+                let refused = Refused {
+                    code: RefuseCode::Offset as u32,
+                    is_final: RefuseCode::Offset.is_final(),
+                    message: message.clone(),
+                };
+                wire.refuse(&HopFrame::Refused(TUNNEL, refused)).await;
                 return Err(SessionEnd::Protocol(message));
             }
         };
