@@ -262,11 +262,17 @@ impl Running<'_> {
 
     /// Dials once and drives the session as long as the link lasts.
     async fn attempt(&mut self) -> Result<Step, SessionEnd> {
-        let (wire, attached) = match self.link_up().await {
+        let shared = &Arc::clone(&self.opener.shared);
+        let linked = tokio::select! {
+            biased;
+            // Ending the session must not wait for an answer that may never come.
+            end = ended(shared) => return Err(end),
+            linked = self.link_up() => linked,
+        };
+        let (wire, attached) = match linked {
             Ok(linked) => linked,
             Err(failed) => return failed,
         };
-        let shared = &Arc::clone(&self.opener.shared);
         let heartbeat = self.opener.config.heartbeat;
         let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
         let mut driver = match driver {
