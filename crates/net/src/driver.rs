@@ -10,7 +10,6 @@ use std::time::Duration;
 use farpipe_proto::link::Keepalive;
 use farpipe_proto::session::{SessionError, Side};
 use farpipe_proto::time::earliest;
-use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::TunnelId;
@@ -53,8 +52,6 @@ pub(crate) enum LostLink {
     Silent,
     #[error(transparent)]
     Session(SessionError),
-    #[error("the other side broke the protocol: {0}")]
-    Decode(#[from] DecodeError),
 }
 
 /// Why a turn stopped early.

@@ -173,9 +173,8 @@ pub(crate) async fn dial(
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
         handshake.handle(&wire.frame().await?)?;
     } else {
-        match handshake.handle(&wire.frame().await?)? {
-            Step::Up(Some(auth)) | Step::Send(auth) => wire.queue(&auth),
-            Step::Up(None) | Step::Wait => {}
+        if let Some(auth) = handshake.handle(&wire.frame().await?)? {
+            wire.queue(&auth);
         }
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
     }
@@ -228,7 +227,6 @@ async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Attaching,
     );
     loop {
         match handshake.handle(&wire.frame().await?)? {
-            Step::Wait => {}
             Step::Send(frame) => wire.queue(&frame),
             Step::Up(frame) => {
                 if let Some(frame) = frame {

@@ -262,11 +262,17 @@ impl Running<'_> {
 
     /// Dials once and drives the session as long as the link lasts.
     async fn attempt(&mut self) -> Result<Step, SessionEnd> {
-        let (wire, attached) = match self.link_up().await {
+        let shared = &Arc::clone(&self.opener.shared);
+        let linked = tokio::select! {
+            biased;
+            // Ending the session must not wait for an answer that may never come.
+            end = ended(shared) => return Err(end),
+            linked = self.link_up() => linked,
+        };
+        let (wire, attached) = match linked {
             Ok(linked) => linked,
             Err(failed) => return failed,
         };
-        let shared = &Arc::clone(&self.opener.shared);
         let heartbeat = self.opener.config.heartbeat;
         let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
         let mut driver = match driver {
@@ -274,7 +280,12 @@ impl Running<'_> {
             Err(refused) => {
                 let (error, mut wire) = *refused;
                 let message = format!("cannot resume: {error}");
-                wire.close(PROTOCOL_CLOSE).await;
+                let refused = Refused {
+                    code: RefuseCode::Offset as u32,
+                    is_final: RefuseCode::Offset.is_final(),
+                    message: message.clone(),
+                };
+                wire.refuse(&HopFrame::Refused(TUNNEL, refused)).await;
                 return Err(SessionEnd::Protocol(message));
             }
         };

@@ -402,31 +402,6 @@ mod tests {
     use super::*;
     use crate::{Clock, Greeting, Opener, OpenerConfig};
 
-    #[test]
-    fn a_stream_that_is_dropped_without_its_status_says_that_it_is_lost() {
-        let shared = Shared::new(
-            SessionConfig::new(Side::Acceptor),
-            Arc::default(),
-            Clock::Boot,
-        );
-        let id = StreamId(1);
-        let now = shared.clock.now();
-        let open = InnerFrame::Open(Open::default()).encode(id);
-        let mut state = shared.lock();
-        state
-            .session
-            .handle_attached(now, 0)
-            .expect("a new session");
-        state.session.handle_data(now, 0, &open).expect("an OPEN");
-        state.dispatch(BytesMut::new());
-        drop(state);
-        let stream = Stream::new(&shared, id);
-        stream.accept(Accept { has_command: true });
-        assert!(shared.lock().session.owes_exit(id));
-        drop(stream);
-        assert!(!shared.lock().session.owes_exit(id));
-    }
-
     #[derive(Default)]
     struct Count(AtomicUsize);
 
@@ -481,5 +456,30 @@ mod tests {
             };
             held.push(slot);
         }
+    }
+
+    #[test]
+    fn a_stream_that_is_dropped_without_its_status_says_that_it_is_lost() {
+        let shared = Shared::new(
+            SessionConfig::new(Side::Acceptor),
+            Arc::default(),
+            Clock::Boot,
+        );
+        let id = StreamId(1);
+        let now = shared.clock.now();
+        let open = InnerFrame::Open(Open::default()).encode(id);
+        let mut state = shared.lock();
+        state
+            .session
+            .handle_attached(now, 0)
+            .expect("a new session");
+        state.session.handle_data(now, 0, &open).expect("an OPEN");
+        state.dispatch(BytesMut::new());
+        drop(state);
+        let stream = Stream::new(&shared, id);
+        stream.accept(Accept { has_command: true });
+        assert!(shared.lock().session.owes_exit(id));
+        drop(stream);
+        assert!(!shared.lock().session.owes_exit(id));
     }
 }

@@ -261,7 +261,10 @@ fn an_acknowledgement_is_due_after_ten_milliseconds() {
 #[test]
 fn an_acknowledgement_is_due_after_a_quarter_of_the_smallest_window() {
     let mut acceptor = Acceptor::new();
-    let told = acceptor.session.take_ack().expect("the OPEN");
+    let told = acceptor
+        .session
+        .poll_ack(acceptor.now + ACK_DELAY)
+        .expect("the OPEN");
     assert_eq!(told, acceptor.offset);
     let quarter = WINDOW_INITIAL / 4;
     acceptor.hear_payload(quarter - HEADER_LEN as u64 - 1);
@@ -281,7 +284,7 @@ fn an_acknowledgement_is_due_after_256_kib_whatever_the_windows_are() {
         acceptor.consume(acceptor.sent - acceptor.consumed);
     }
     assert!(acceptor.window() > 4 * ACK_BYTES_MAX);
-    acceptor.session.take_ack();
+    acceptor.session.poll_ack(acceptor.now + ACK_DELAY);
     acceptor.hear_payload(ACK_BYTES_MAX - HEADER_LEN as u64 - 1);
     assert_eq!(acceptor.session.poll_ack(acceptor.now), None);
     acceptor.hear_payload(1);
@@ -292,7 +295,7 @@ fn an_acknowledgement_is_due_after_256_kib_whatever_the_windows_are() {
 fn an_acknowledgement_is_due_at_once_when_credit_is_used_up() {
     let mut acceptor = Acceptor::new();
     acceptor.hear_payload(WINDOW_INITIAL - 1);
-    acceptor.session.take_ack();
+    acceptor.session.poll_ack(acceptor.now + ACK_DELAY);
     acceptor.hear_payload(1);
     assert_eq!(
         acceptor.session.poll_ack(acceptor.now),
@@ -310,7 +313,7 @@ fn an_attach_tells_the_offset_and_leaves_nothing_to_acknowledge() {
         .expect("attached");
     assert_eq!(acceptor.session.poll_timeout(), None);
     assert_eq!(acceptor.session.poll_ack(acceptor.now), None);
-    assert_eq!(acceptor.session.take_ack(), None);
+    assert_eq!(acceptor.session.poll_ack(acceptor.now + ACK_DELAY), None);
 }
 
 #[test]

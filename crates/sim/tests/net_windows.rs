@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, Acceptor, Clock, Stream, WindowBudget};
 use farpipe_proto::limits::WINDOW_INITIAL;
-use farpipe_proto::wire::control::Accept;
-use farpipe_proto::wire::control::{Abort, Attach, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, Accept, Attach, Open, Refuse};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::InnerFrame;

@@ -291,6 +291,12 @@ fn p11_an_offset_that_was_never_sent_ends_the_session() {
         |host, peer| {
             peer.welcome(host);
             peer.send(&HopFrame::Attached(TUNNEL, Attached { received: 5_000 }));
+            // Told, or the listener would keep the session until it is given up.
+            let Heard::Frame(HopFrame::Refused(TUNNEL, refused)) = peer.hear_frame() else {
+                panic!("it does not say why");
+            };
+            let code = RefuseCode::from_wire(refused.code);
+            assert_eq!((code, refused.is_final), (Some(RefuseCode::Offset), true));
         },
         "farpipe: cannot resume: the other side has bytes up to 5000, but 0 to 0 is what it can have",
     );

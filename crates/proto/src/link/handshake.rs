@@ -1,5 +1,10 @@
 //! HELLO, WELCOME, AUTH: versions, features, and the proof of a shared secret: the loopback secret
 //! or a ticket's (docs/protocol.md section 4).
+//!
+//! The proofs keep out processes that do not know the secret and cannot reach one that does. They
+//! are bound to the nonces, not to the connection: a process on the dialled port that relays the
+//! frames to another listener of the same user is not found out, and sees what follows. TLS, which
+//! a ticket's pin belongs to, stops that.
 
 use super::LinkError;
 use crate::wire::control::{Auth, Hello, RefuseCode, Refused, Welcome};
@@ -105,11 +110,9 @@ impl<P: Prover> Keys for P {
 const LABEL_ACCEPTING: &str = "farpipe loopback, accepting side";
 const LABEL_DIALLING: &str = "farpipe loopback, dialling side";
 
-/// What to do after a handshake frame.
+/// What the accepting side does after a handshake frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Wait for the next frame.
-    Wait,
     /// Send this frame, wait for the next.
     Send(HopFrame),
     /// Send this frame; the link is up.
@@ -157,11 +160,11 @@ impl<'a> Dialling<'a> {
         })
     }
 
-    /// Takes the neighbour's answer and returns AUTH if one is due.
+    /// Takes the neighbour's answer: the link is up. Returns AUTH if one is due.
     ///
     /// # Errors
     /// [`LinkError`] when refused, when the neighbour cannot prove itself, or on any other frame.
-    pub fn handle(&self, frame: &HopFrame) -> Result<Step, LinkError> {
+    pub fn handle(&self, frame: &HopFrame) -> Result<Option<HopFrame>, LinkError> {
         let welcome = match frame {
             HopFrame::Welcome(welcome) => welcome,
             HopFrame::Refused(_, refused) => return Err(LinkError::Refused(refused.clone())),
@@ -174,16 +177,17 @@ impl<'a> Dialling<'a> {
             return Err(LinkError::Protocol("WELCOME names a feature not offered"));
         }
         let Some(prover) = self.prover else {
-            return Ok(Step::Up(None));
+            return Ok(None);
         };
-        // The neighbour proves itself first: a port squatter learns nothing and gets no data.
+        // The neighbour proves itself first: a port squatter that knows nobody who can learns
+        // nothing and gets no data.
         if !prover.verify(LABEL_ACCEPTING, &self.nonce, &welcome.nonce, &welcome.proof) {
             return Err(LinkError::PeerUnproven);
         }
         let proof = prover.prove(LABEL_DIALLING, &self.nonce, &welcome.nonce);
-        Ok(Step::Up(Some(HopFrame::Auth(Auth {
+        Ok(Some(HopFrame::Auth(Auth {
             proof: proof.to_vec(),
-        }))))
+        })))
     }
 }
 
@@ -380,13 +384,13 @@ mod tests {
         let mut accepting = Accepting::new([2; 32], Features(6), server, "test/1");
         match accepting.handle(&dialling.hello())? {
             Step::Send(welcome) => {
-                let Step::Up(Some(auth)) = dialling.handle(&welcome)? else {
+                let Some(auth) = dialling.handle(&welcome)? else {
                     panic!("no AUTH");
                 };
                 assert_eq!(accepting.handle(&auth)?, Step::Up(None));
             }
-            Step::Up(Some(welcome)) => assert_eq!(dialling.handle(&welcome)?, Step::Up(None)),
-            other => panic!("{other:?}"),
+            Step::Up(Some(welcome)) => assert_eq!(dialling.handle(&welcome)?, None),
+            Step::Up(None) => panic!("no WELCOME"),
         }
         Ok(())
     }

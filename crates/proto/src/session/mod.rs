@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod flood;
 mod half;
+mod invariants;
 mod park;
 mod rate;
 mod resume;
@@ -28,8 +29,7 @@ pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
 use crate::limits::{
-    CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX,
-    WINDOW_PROCESS_RESERVED,
+    CONTROL_QUEUE_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX, WINDOW_PROCESS_RESERVED,
 };
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
@@ -455,11 +455,6 @@ impl Session {
         self.incoming.poll_ack(now)
     }
 
-    /// The offset to acknowledge because other bytes are leaving anyway; `None` if all is told.
-    pub fn take_ack(&mut self) -> Option<u64> {
-        self.incoming.take_ack()
-    }
-
     /// Opener: the peer confirmed everything and cannot be reached any more; COMPLETE will not be
     /// heard and is not needed (docs/protocol.md section 7).
     ///
@@ -792,20 +787,5 @@ impl Session {
             self.control
                 .push_back((StreamId::SESSION, InnerFrame::Complete));
         }
-    }
-
-    /// Checks what must hold between calls; for tests, fuzzing and debug builds.
-    pub fn assert_invariants(&self) {
-        for stream in self.streams.values() {
-            stream.assert_invariants();
-        }
-        assert!(self.streams.len() <= self.config.streams_max.saturating_add(STREAMS_MAX));
-        let windows: u64 = self.streams.values().map(Stream::window_held).sum();
-        assert_eq!(self.windows, windows, "windows are counted");
-        assert!(self.outgoing.numbered() <= OFFSET_MAX);
-        assert!(
-            self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,
-            "control frames are bounded"
-        );
     }
 }
