@@ -15,7 +15,7 @@ use output::Verbosity;
 
 /// The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_HELP)]
+#[command(name = "farpipe", version, max_term_width = 100, after_help = EXIT_HELP)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
