@@ -34,6 +34,7 @@ enum Verb {
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
     Quickstart(verb::quickstart::Args),
+    Bench(verb::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
+            Verb::Bench(args) => verb::bench::run(&args, quiet),
         }
     });
     let code = match status {

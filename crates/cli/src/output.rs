@@ -1,4 +1,5 @@
-//! What people read: stderr only. stdout carries data, and nothing here writes to it.
+//! What is printed. What people read goes to stderr; stdout carries data only, which is what a verb
+//! was asked for: the tables of a benchmark, a manual page.
 
 use std::io::Write as _;
 
@@ -38,6 +39,13 @@ pub(crate) fn init(verbosity: &Verbosity) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
+}
+
+/// What was asked for, to stdout. Fails if not all of it could be written.
+pub(crate) fn data(bytes: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 /// One line for people.

@@ -3,6 +3,7 @@
 //! Each module is one promise of the design; rows of docs/reliability.md's fault table that a test
 //! stands for begin its name (n4, x3…).
 
+mod bench;
 mod cuts;
 mod data;
 mod events;
