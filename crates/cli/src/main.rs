@@ -9,7 +9,7 @@ mod verb;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Verbosity;
 
@@ -21,6 +21,11 @@ struct Cli {
     verbosity: Verbosity,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// The whole command line as clap knows it, for what is made from it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 const EXIT_HELP: &str = "\
@@ -35,6 +40,7 @@ enum Verb {
     Pipe(verb::pipe::Args),
     Quickstart(verb::quickstart::Args),
     Bench(verb::bench::Args),
+    Completions(verb::completions::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +66,7 @@ fn main() -> ExitCode {
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Bench(args) => verb::bench::run(&args, quiet),
+            Verb::Completions(args) => verb::completions::run(&args),
         }
     });
     let code = match status {

@@ -8,6 +8,7 @@ mod cuts;
 mod data;
 mod events;
 mod exec;
+mod generated;
 mod half_close;
 mod hostile_handshake;
 mod hostile_listener;
