@@ -41,6 +41,7 @@ enum Verb {
     Quickstart(verb::quickstart::Args),
     Bench(verb::bench::Args),
     Completions(verb::completions::Args),
+    Man(verb::man::Args),
 }
 
 fn main() -> ExitCode {
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Bench(args) => verb::bench::run(&args, quiet),
             Verb::Completions(args) => verb::completions::run(&args),
+            Verb::Man(args) => verb::man::run(&args),
         }
     });
     let code = match status {

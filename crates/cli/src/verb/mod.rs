@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod connect;
 pub(crate) mod listen;
+pub(crate) mod man;
 pub(crate) mod pipe;
 pub(crate) mod quickstart;
 mod session;
