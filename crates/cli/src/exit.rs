@@ -1,8 +1,10 @@
 //! Exit codes and the one place where errors become lines on stderr.
 
+use std::io;
 use std::process::ExitCode;
 
-use farpipe_agent::outcome::STATUS_FAILURE;
+use anyhow::Context as _;
+use farpipe_agent::outcome::{STATUS_FAILURE, STATUS_SIGPIPE};
 
 use crate::output;
 
@@ -45,6 +47,15 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
         output::hint(hint);
     }
     ExitCode::from(status_of(error))
+}
+
+/// The status of a verb whose work is to print: see [`output::data`].
+pub(crate) fn printed(result: io::Result<()>) -> anyhow::Result<u8> {
+    match result {
+        // As any program whose reader has enough: nothing is said.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(STATUS_SIGPIPE),
+        result => result.map(|()| 0).context("cannot write to stdout"),
+    }
 }
 
 /// Prints help to stdout, or what is wrong with the command line to stderr.

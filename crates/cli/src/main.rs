@@ -19,7 +19,7 @@ use output::Verbosity;
 
 /// The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_HELP)]
+#[command(name = "farpipe", version, max_term_width = 100, after_help = EXIT_HELP)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
@@ -28,6 +28,11 @@ struct Cli {
     config: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// The whole command line as clap knows it, for what is made from it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 const EXIT_HELP: &str = "\
@@ -42,12 +47,15 @@ enum Verb {
     Pipe(verb::pipe::Args),
     Quickstart(verb::quickstart::Args),
     Config(verb::config::Args),
+    Bench(verb::bench::Args),
+    Completions(verb::completions::Args),
+    Man(verb::man::Args),
 }
 
 /// The command line over the configuration file that it names.
 fn parse() -> Result<Cli, ExitCode> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let mut command = Cli::command();
+    let mut command = command();
     if let Some(file) = config::named(&command, &args) {
         let loaded = verb::config::load(command, &file);
         command = loaded.map_err(|error| exit::failure(&error))?.0;
@@ -61,7 +69,10 @@ fn parse() -> Result<Cli, ExitCode> {
 fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(code) => return code,
+        Err(code) => {
+            output::flush();
+            return code;
+        }
     };
     output::init(&cli.verbosity);
     let quiet = cli.verbosity.is_quiet();
@@ -85,6 +96,9 @@ fn main() -> ExitCode {
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Config(args) => verb::config::run(&args),
+            Verb::Bench(args) => verb::bench::run(&args, quiet),
+            Verb::Completions(args) => verb::completions::run(&args),
+            Verb::Man(args) => verb::man::run(&args),
         }
     });
     let code = match status {

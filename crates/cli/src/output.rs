@@ -1,7 +1,8 @@
-//! What people read: stderr only. stdout carries data, and nothing here writes to it.
+//! What is printed. What people read goes to stderr; stdout carries data only, which is what a verb
+//! was asked for: the tables of a benchmark, a manual page.
 //!
-//! A thread of its own writes, see [`crate::lines`]: a terminal that is stopped, or a pipe that
-//! nobody reads, does not stop the data. A progress bar that is shown makes room for each line.
+//! A thread of its own writes to stderr, see [`crate::lines`]: a terminal that is stopped, or a pipe
+//! that nobody reads, does not stop the data. A progress bar that is shown makes room for each line.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -45,6 +46,13 @@ pub(crate) fn init(verbosity: &Verbosity) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
+}
+
+/// What was asked for, to stdout. Fails if not all of it could be written.
+pub(crate) fn data(bytes: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 /// One line for people.

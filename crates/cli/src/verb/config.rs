@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Command, CommandFactory as _, Subcommand};
+use clap::{Command, Subcommand};
 
 use crate::exit::WithStatus;
-use crate::{Cli, config, output};
+use crate::{command, config, output};
 
 /// Check configuration files
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ enum Action {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let Action::Check { file } = &args.action;
-    let (_, count) = load(Cli::command(), file)?;
+    let (_, count) = load(command(), file)?;
     output::line(&format!("{}: ok, {count} settings", file.display()));
     Ok(0)
 }
