@@ -273,7 +273,7 @@ impl Keys for Tickets {
             Claim::By(owner) if owner == session => Ok(()),
             Claim::By(_) | Claim::Spent => Err(SPENT.to_owned()),
             Claim::Open => {
-                found.fate = Claim::By(session.clone());
+                found.fate = Claim::By(*session);
                 self.claimed.notify_one();
                 Ok(())
             }
@@ -282,7 +282,7 @@ impl Keys for Tickets {
 
     fn release(&self, session: &SessionKey) {
         for issued in self.lock().iter_mut() {
-            if issued.fate == Claim::By(session.clone()) {
+            if issued.fate == Claim::By(*session) {
                 issued.fate = Claim::Spent;
             }
         }
