@@ -182,7 +182,8 @@ impl<'a> Dialling<'a> {
         // The neighbour proves itself first: a port squatter that knows nobody who can learns
         // nothing and gets no data.
         if !prover.verify(LABEL_ACCEPTING, &self.nonce, &welcome.nonce, &welcome.proof) {
-            return Err(LinkError::PeerUnproven);
+            let is_ticket = !prover.ticket().is_empty();
+            return Err(LinkError::PeerUnproven { is_ticket });
         }
         let proof = prover.prove(LABEL_DIALLING, &self.nonce, &welcome.nonce);
         Ok(Some(HopFrame::Auth(Auth {
@@ -310,7 +311,7 @@ pub fn refusal(error: &LinkError) -> Option<HopFrame> {
     let (code, message) = match error {
         LinkError::RefusedPeer { code, message } => (*code, message.clone()),
         LinkError::Protocol(what) => (RefuseCode::Protocol, (*what).to_owned()),
-        LinkError::Refused(_) | LinkError::PeerUnproven => return None,
+        LinkError::Refused(_) | LinkError::PeerUnproven { .. } => return None,
     };
     Some(HopFrame::Refused(
         TunnelId::LINK,
@@ -405,7 +406,7 @@ mod tests {
     fn a_process_without_the_secret_is_found_out_by_either_side() {
         assert_eq!(
             run(Some(&Toy(7)), Some(&Toy(8))),
-            Err(LinkError::PeerUnproven)
+            Err(LinkError::PeerUnproven { is_ticket: false })
         );
         assert!(matches!(
             run(None, Some(&Toy(7))),

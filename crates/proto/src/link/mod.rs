@@ -28,8 +28,14 @@ pub enum LinkError {
     Refused(Refused),
     /// The neighbour does not know the secret: another user's process listens there, or another
     /// listener than the ticket's.
-    #[error("the process at the other end does not know the secret of this user or ticket")]
-    PeerUnproven,
+    #[error(
+        "the process at the other end does not know this {} secret",
+        if *.is_ticket { "ticket's" } else { "user's loopback" }
+    )]
+    PeerUnproven {
+        /// Whether it was a ticket's.
+        is_ticket: bool,
+    },
     /// This side refused the neighbour.
     #[error("refused the other side: {message}")]
     RefusedPeer {
@@ -49,7 +55,7 @@ impl LinkError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.is_final,
-            Self::PeerUnproven | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
+            Self::PeerUnproven { .. } | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
         }
     }
 }
