@@ -116,6 +116,12 @@ impl SessionArgs {
                 "at least 100ms; the default is 10s",
             ));
         }
+        if self.heartbeat > Duration::from_secs(3600) {
+            return Err(WithStatus::usage(
+                "--heartbeat is too long",
+                "at most 1h; the default is 10s",
+            ));
+        }
         Ok(())
     }
 

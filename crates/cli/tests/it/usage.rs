@@ -187,6 +187,10 @@ fn times_that_cannot_work() {
             "farpipe: --heartbeat is too short\nhint: at least 100ms; the default is 10s",
         ),
         (
+            "--heartbeat=18446744073709549568",
+            "farpipe: --heartbeat is too long\nhint: at most 1h; the default is 10s",
+        ),
+        (
             "--heartbeat=soon",
             "write a number and a unit: 500ms, 30s, 10m, 2h",
         ),
