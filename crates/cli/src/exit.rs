@@ -28,6 +28,16 @@ impl WithStatus {
         }
         .into()
     }
+
+    /// A failure of farpipe itself.
+    pub(crate) fn failure(message: impl Into<String>, hint: Option<String>) -> anyhow::Error {
+        Self {
+            status: STATUS_FAILURE,
+            message: message.into(),
+            hint,
+        }
+        .into()
+    }
 }
 
 /// Prints an error with its causes and says which code to exit with.

@@ -1,8 +1,10 @@
 //! Moves sessions over carriers: sockets, tasks, time and the retained bytes.
 
 pub mod carrier;
+pub mod tls;
 
 mod acceptor;
+mod admission;
 mod clock;
 mod driver;
 mod event;
@@ -18,6 +20,7 @@ mod stream;
 mod tcp;
 
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
+pub use admission::{Admission, AdmissionError};
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
 pub use link::{Greeting, HandshakeError, system_random};

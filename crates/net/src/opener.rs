@@ -20,6 +20,7 @@ use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
 use crate::session::{SessionHandle, ended};
 use crate::shared::{SessionEnd, Shared};
+use crate::tls::TlsError;
 
 /// How a failed attempt to reach the peer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -446,6 +447,10 @@ impl Running<'_> {
         match error {
             HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
                 Err(SessionEnd::Protocol(why))
+            }
+            HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
+                let why = format!("{}: {error}", self.dial.peer());
+                Err(SessionEnd::Refused(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
             HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),

@@ -61,6 +61,8 @@ fn values() -> Vec<(&'static str, String)> {
         ACK_BYTES_MAX,
         HANDSHAKE_STEP,
         HANDSHAKE_TOTAL,
+        TLS_BUFFER,
+        TLS_SESSIONS_MAX,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,
@@ -87,13 +89,14 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 6] = [
+        const COUNTS: [&str; 7] = [
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",
             "EMPTY_FRAMES_MAX",
             "RESETS_MAX",
             "HEARTBEAT_SILENT_MAX",
             "ALARM_FAILURES",
+            "TLS_SESSIONS_MAX",
         ];
         if name.ends_with("PERCENT") {
             format!("{self} %")

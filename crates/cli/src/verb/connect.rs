@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use farpipe_agent::{client, endpoint};
-use farpipe_net::{Opener, OpenerConfig, TcpDial, Url};
+use farpipe_net::{Admission, Opener, OpenerConfig, Url};
 use tokio::task::JoinSet;
 
+use super::secure::ConnectTls;
 use super::session::{EndpointArgs, SessionArgs, conclude, greeting};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts};
@@ -15,10 +16,13 @@ use crate::status::Status;
 /// Connect an endpoint here to the one of a `farpipe listen`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the listener is: ws://HOST:PORT[/PATH] or fp://HOST:PORT (loopback only)
+    /// Where the listener is: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
+    /// fp://
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    tls: ConnectTls,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -30,11 +34,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         .parse()
         .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
     let (spec, wanted) = args.endpoint.resolve()?;
+    let admission = Admission::shown(url.scheme);
+    let dial = args.tls.dial(url)?;
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(greeting()?);
+    let mut config = OpenerConfig::new(greeting(admission)?);
     config.resume_for = args.session.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
@@ -47,7 +53,6 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             .await
             .map_err(super::session::not_opened)?;
         let total = endpoint.size_hint;
-        let dial = TcpDial::new(url);
         let pipe = client::run(
             endpoint,
             Opener::new(config),

@@ -4,4 +4,5 @@ pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod pipe;
 pub(crate) mod quickstart;
+mod secure;
 mod session;

@@ -9,8 +9,9 @@ use clap::Args;
 use farpipe_agent::endpoint::{EndpointSpec, OpenError, Use};
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Events, Greeting, LinkEvent, LoopbackSecret};
+use farpipe_net::{Admission, Events, Greeting, LinkEvent, LoopbackSecret};
 use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
+use farpipe_proto::link::Prover;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -179,12 +180,16 @@ async fn alarm(command: &str, failures: u32, why: &str) {
     }
 }
 
-/// What this side says of itself, with the loopback secret.
-pub(crate) fn greeting() -> anyhow::Result<Greeting> {
-    let secret = LoopbackSecret::load_or_create()?;
+/// What this side says of itself, with what it has to prove.
+pub(crate) fn greeting(admission: Admission) -> anyhow::Result<Greeting> {
+    let prover: Option<Arc<dyn Prover>> = match admission {
+        Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
+        // TLS has proven already who is there.
+        Admission::ClientCertificate => None,
+    };
     Ok(Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
-        prover: Some(Arc::new(secret)),
+        prover,
         random: farpipe_net::system_random,
     })
 }
