@@ -8,4 +8,5 @@ pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
 pub(crate) mod quickstart;
+mod secure;
 mod session;
