@@ -33,6 +33,7 @@ enum Verb {
     Listen(verb::listen::Args),
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
+    Cert(verb::cert::Args),
     Quickstart(verb::quickstart::Args),
 }
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             Verb::Listen(args) => verb::listen::run(args, quiet).await,
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
+            Verb::Cert(args) => verb::cert::run(&args),
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
         }
     });

@@ -1,5 +1,6 @@
 //! The verbs, one file each, and the flags that several of them share.
 
+pub(crate) mod cert;
 pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod pipe;
