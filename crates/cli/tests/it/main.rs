@@ -20,4 +20,5 @@ mod slow;
 mod stdio;
 mod storm;
 mod support;
+mod tls;
 mod usage;
