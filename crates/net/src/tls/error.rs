@@ -241,7 +241,7 @@ fn not_for(expected: &ServerName<'_>, presented: &[String]) -> String {
         .collect();
     if names.is_empty() {
         return format!(
-            "certificate is not for {host}: it names no host (a CN alone does not name a host)"
+            "certificate is not for {host} (it names no host; a CN alone does not name a host)"
         );
     }
     if names.len() > NAMES_SHOWN_MAX {

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -71,6 +73,40 @@ impl KeyFiles {
             })?;
         Ok(Arc::new(certified))
     }
+}
+
+/// The first certificate of a PEM file, as DER.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_certificate(path: &Path) -> Result<Vec<u8>, FileError> {
+    let first = certificates(path)?.into_iter().next();
+    Ok(first.map(|der| der.to_vec()).unwrap_or_default())
+}
+
+/// The private key of a PEM file, as DER; never of one that others can read.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_private_key(path: &Path) -> Result<Vec<u8>, FileError> {
+    Ok(private_key(path)?.secret_der().to_vec())
+}
+
+/// DER as PEM (RFC 7468).
+#[must_use]
+pub fn to_pem(label: &str, der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let encoded = STANDARD.encode(der);
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
 }
 
 /// The authorities in a file; one at least.

@@ -5,15 +5,13 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, string::Ia5String,
 };
 use tempfile::TempDir;
 
 use crate::tls::{
-    Alpn, ClientAuth, ClientTlsOptions, KeyFiles, ServerTlsOptions, TlsClient, TlsServer,
+    Alpn, ClientAuth, ClientTlsOptions, KeyFiles, ServerTlsOptions, TlsClient, TlsServer, to_pem,
 };
 
 pub(super) const ALPN: Alpn = Alpn("test");
@@ -68,16 +66,7 @@ impl Pki {
     }
 
     fn write(&self, name: &str, label: &str, der: &[u8]) {
-        let lines: Vec<String> = STANDARD
-            .encode(der)
-            .as_bytes()
-            .chunks(64)
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect();
-        let text = format!(
-            "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-            lines.join("\n")
-        );
+        let text = to_pem(label, der);
         // Beside the old one and over it: a reader sees one or the other.
         let new = self.path("new");
         fs::OpenOptions::new()
