@@ -130,6 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
+                // Glued to the peer's last words of the handshake; kept for the first read.
+                Ok(Step::Data) if over => {}
+                Ok(Step::PeerClosed) if over => {
+                    self.end = Some(End::Closed);
+                    return self.poll_handshaken(cx);
+                }
                 Ok(Step::Data | Step::PeerClosed) => {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }

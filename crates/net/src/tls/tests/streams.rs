@@ -51,6 +51,29 @@ async fn tls_pair(room: usize) -> Pair {
     (near.expect("connected").0, far.expect("accepted").0)
 }
 
+/// What a client says at once may come in one piece with its last words of the handshake; also on a
+/// resumed session, whose handshake is shorter.
+#[tokio::test]
+async fn data_glued_to_the_end_of_the_handshake_arrives() {
+    let (client, server) = (PKI.client(), PKI.server());
+    for said in [1, 1_000, 100_000] {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let data = noise(said, 3);
+        let speaking = async {
+            let (mut stream, _) = client.connect(near, "localhost").await.expect("connected");
+            stream.write_all(&data).await.expect("written");
+            stream.shutdown().await.expect("shut down");
+            stream
+        };
+        let (near, far) = tokio::join!(speaking, server.accept(far));
+        let mut heard = Vec::new();
+        let mut far = far.expect("accepted").0;
+        far.read_to_end(&mut heard).await.expect("a clean end");
+        assert!(heard == data, "{said} bytes");
+        drop(near);
+    }
+}
+
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed + 1;
     let step = || {
