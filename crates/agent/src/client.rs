@@ -26,9 +26,7 @@ pub async fn run(
 ) -> Outcome {
     let handle = opener.handle();
     let Some(stream) = handle.open("") else {
-        let mut outcome = Outcome::default();
-        outcome.fail(PipeError::Local("no stream can be opened".to_owned()));
-        return outcome;
+        return PipeError::Local("no stream can be opened".to_owned()).into();
     };
     let counted = Arc::clone(&meter);
     let pipe = async {

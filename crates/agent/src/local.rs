@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 
-use crate::endpoint::{Child, Endpoint, Sink, Source, TERMINATE_GRACE};
+use crate::endpoint::{Endpoint, Sink, Source};
 use crate::outcome::{Outcome, PipeError, describe};
-use crate::pipe::{Cancel, cancelled};
+use crate::pipe::{Cancel, cancelled, end_child};
 use crate::pump::Meter;
 
 /// Bytes read at once: large enough that system calls do not matter, small enough for the cache.
@@ -51,42 +51,18 @@ pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Can
     }
     there.end();
     back.end();
-    outcome.local_exit = end_child(left_child, &mut outcome, cancel.clone()).await;
-    outcome.remote_exit = end_child(right_child, &mut outcome, cancel).await;
+    if let Some(child) = left_child {
+        outcome.local_exit = end_child(child, &mut outcome, cancel.clone()).await;
+    }
+    if let Some(child) = right_child {
+        outcome.remote_exit = end_child(child, &mut outcome, cancel).await;
+    }
     // The right end plays the far one: a command there that stops reading early is excused.
     outcome.far_reader_gone = there.reader_gone;
     outcome.reader_gone = back.reader_gone;
     outcome.sent = meter.sent.load(Ordering::Relaxed);
     outcome.received = meter.received.load(Ordering::Relaxed);
     outcome
-}
-
-async fn end_child(
-    child: Option<Child>,
-    outcome: &mut Outcome,
-    cancel: Cancel,
-) -> Option<crate::endpoint::Exit> {
-    let mut child = child?;
-    let exit = if outcome.error.is_some() {
-        child.terminate(TERMINATE_GRACE).await
-    } else {
-        tokio::select! {
-            exit = child.wait() => exit,
-            () = cancelled(cancel) => {
-                outcome.fail(PipeError::Cancelled);
-                child.terminate(TERMINATE_GRACE).await
-            }
-        }
-    };
-    match exit {
-        Ok(exit) => Some(exit),
-        Err(error) => {
-            outcome.fail(PipeError::Local(format!(
-                "waiting for the command: {error}"
-            )));
-            None
-        }
-    }
 }
 
 /// One direction: a source, a sink, and the bytes between them.

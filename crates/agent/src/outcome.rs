@@ -66,6 +66,16 @@ pub struct Outcome {
     pub error: Option<PipeError>,
 }
 
+/// A pipe that failed before a byte was moved.
+impl From<PipeError> for Outcome {
+    fn from(error: PipeError) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+}
+
 impl Outcome {
     /// The exit status. Failures first, then commands' own statuses, then SIGPIPE.
     #[must_use]

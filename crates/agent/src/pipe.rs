@@ -11,7 +11,7 @@ use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
-use crate::endpoint::{Child, Endpoint, TERMINATE_GRACE};
+use crate::endpoint::{Child, Endpoint, Exit, TERMINATE_GRACE};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
 use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
 
@@ -66,11 +66,49 @@ pub async fn run(
     (outcome, stream.watch)
 }
 
-/// Ready when `cancel` fires; never if its sender is gone.
-pub(crate) async fn cancelled(mut cancel: Cancel) {
+/// Ready when `cancel` fires; never if its sender is gone. Cancel safe.
+pub async fn cancelled(mut cancel: Cancel) {
     if cancel.wait_for(|told| *told).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// What `work` returns, unless `cancel` fires before or meanwhile; it is dropped then.
+///
+/// # Errors
+/// [`PipeError::Cancelled`].
+pub async fn unless_cancelled<T>(
+    cancel: Cancel,
+    work: impl Future<Output = T>,
+) -> Result<T, PipeError> {
+    // The first is ready once: it starves nothing.
+    tokio::select! {
+        biased;
+        () = cancelled(cancel) => Err(PipeError::Cancelled),
+        done = work => Ok(done),
+    }
+}
+
+/// As [`unless_cancelled`], and unless the peer gives the stream up or the session ends.
+pub(crate) async fn unless_over<T>(
+    watch: &mut StreamWatch,
+    cancel: Cancel,
+    work: impl Future<Output = T>,
+) -> Result<T, PipeError> {
+    let over =
+        poll_fn(|cx| watch.poll_until(cx, |fate| fate.end.is_some() || fate.reset.is_some()));
+    let work = async {
+        tokio::select! {
+            biased;
+            fate = over => Err(match (fate.reset, fate.end) {
+                (Some(abort), _) => remote(AbortCode::from_wire(abort.code), &abort.message),
+                (None, Some(end)) => end.into(),
+                (None, None) => PipeError::Remote("it left".to_owned()),
+            }),
+            done = work => Ok(done),
+        }
+    };
+    unless_cancelled(cancel, work).await?
 }
 
 struct Pipe {
@@ -213,28 +251,41 @@ impl Pipe {
 
     /// Waits for the command, or ends it if the pipe failed, and tells the peer its status.
     async fn end_child(&mut self, child: Option<Child>, cancel: Cancel) {
-        let Some(mut child) = child else {
+        let Some(child) = child else {
             return;
         };
-        let exit = if self.outcome.error.is_some() {
-            child.terminate(TERMINATE_GRACE).await
-        } else {
-            tokio::select! {
-                exit = child.wait() => exit,
-                () = cancelled(cancel) => {
-                    self.outcome.fail(PipeError::Cancelled);
-                    child.terminate(TERMINATE_GRACE).await
-                }
+        let exit = end_child(child, &mut self.outcome, cancel).await;
+        // A status that is lost is told as well: the peer waits for it.
+        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
+        self.outcome.local_exit = exit;
+    }
+}
+
+/// Waits for a command, or ends it if the pipe has failed or `cancel` fires. `None`: its status is
+/// lost, and the outcome a failure.
+pub(crate) async fn end_child(
+    mut child: Child,
+    outcome: &mut Outcome,
+    cancel: Cancel,
+) -> Option<Exit> {
+    let exit = if outcome.error.is_some() {
+        child.terminate(TERMINATE_GRACE).await
+    } else {
+        tokio::select! {
+            exit = child.wait() => exit,
+            () = cancelled(cancel) => {
+                outcome.fail(PipeError::Cancelled);
+                child.terminate(TERMINATE_GRACE).await
             }
-        };
-        match exit {
-            Ok(exit) => {
-                self.stream.send.exit(to_wire(exit));
-                self.outcome.local_exit = Some(exit);
-            }
-            Err(error) => self.outcome.fail(PipeError::Local(format!(
+        }
+    };
+    match exit {
+        Ok(exit) => Some(exit),
+        Err(error) => {
+            outcome.fail(PipeError::Local(format!(
                 "waiting for the command: {error}"
-            ))),
+            )));
+            None
         }
     }
 }

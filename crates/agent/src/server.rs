@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, SessionEnd, Stream};
 use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::Refuse;
+use farpipe_proto::wire::control::{Accept, Refuse};
 
 use crate::client::give_up;
 use crate::eager::eager;
@@ -71,18 +71,27 @@ pub async fn run(
 }
 
 async fn serve(
-    stream: Stream,
+    mut stream: Stream,
     target: Target,
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> (Outcome, Option<farpipe_net::StreamWatch>) {
     let opened = match target {
         Target::Open(endpoint) => Ok(*endpoint),
-        Target::Spec(spec, wanted) => endpoint::open(&spec, wanted).await,
+        Target::Spec(spec, wanted) => {
+            let opening = endpoint::open(&spec, wanted);
+            match pipe::unless_over(&mut stream.watch, cancel.clone(), opening).await {
+                Ok(opened) => opened,
+                // Dropping the stream gives it up.
+                Err(error) => return (error.into(), None),
+            }
+        }
     };
     match opened {
         Ok(endpoint) => {
-            stream.accept();
+            stream.accept(Accept {
+                has_command: endpoint.child.is_some(),
+            });
             let (outcome, watch) = pipe::run(endpoint, stream, meter, cancel).await;
             (outcome, Some(watch))
         }

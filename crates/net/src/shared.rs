@@ -166,6 +166,7 @@ impl State {
                     io.recv_end = Some(RecvEnd::Reset(abort));
                     // A source that failed takes back nothing, but nobody should wait to write it.
                     wake(&mut io.reader);
+                    wake(&mut io.watcher);
                 }),
                 Event::Stopped(id, abort) => self.with(id, |io| {
                     io.stopped = Some(abort);

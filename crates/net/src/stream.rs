@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use farpipe_proto::session::SendState;
-use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Refuse};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::HEADER_LEN;
 
@@ -64,11 +64,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Tells the peer that its stream is joined to an endpoint.
-    pub fn accept(&self) {
+    /// Tells the peer that its stream is joined to an endpoint. With a command there,
+    /// [`SendStream::exit`] must follow.
+    pub fn accept(&self, accept: Accept) {
         let handle = &self.watch.0;
         let mut state = handle.shared.lock();
-        state.session.accept(handle.id);
+        state.session.accept(handle.id, accept);
         state.number_control();
     }
 
@@ -212,8 +213,8 @@ impl SendStream {
         state.number_control();
     }
 
-    /// How the command at the source ended; after [`SendStream::finish`] or
-    /// [`SendStream::reset`].
+    /// How the command at the source ended, once; after [`SendStream::finish`] or
+    /// [`SendStream::reset`]. A handle that is dropped without it says that the status is lost.
     pub fn exit(&mut self, exit: Exit) {
         let mut state = self.0.shared.lock();
         state.session.exit(self.0.id, exit);
@@ -226,6 +227,10 @@ impl Drop for SendStream {
         let state = self.0.shared.lock().session.send_state(self.0.id);
         if state == Some(SendState::Open) {
             self.reset(cancelled());
+        }
+        let owes_exit = self.0.shared.lock().session.owes_exit(self.0.id);
+        if owes_exit {
+            self.exit(Exit::default());
         }
     }
 }
@@ -310,6 +315,8 @@ pub struct Fate {
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
     pub stopped: Option<Abort>,
+    /// The peer's source failed or was given up.
+    pub reset: Option<Abort>,
     /// The peer's sink took all and is closed.
     pub done: bool,
     /// How the peer's command ended.
@@ -334,6 +341,9 @@ impl StreamWatch {
             fate.accepted = io.accepted;
             fate.refused.clone_from(&io.refused);
             fate.stopped.clone_from(&io.stopped);
+            if let Some(RecvEnd::Reset(abort)) = &io.recv_end {
+                fate.reset = Some(abort.clone());
+            }
             fate.done = io.done;
             fate.exited = io.exited;
         }
@@ -355,5 +365,36 @@ impl StreamWatch {
             return Poll::Ready(fate);
         }
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farpipe_proto::session::{SessionConfig, Side};
+    use farpipe_proto::wire::control::Open;
+    use farpipe_proto::wire::inner::InnerFrame;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_stream_that_is_dropped_without_its_status_says_that_it_is_lost() {
+        let shared = Shared::new(SessionConfig::new(Side::Acceptor), Clock::Boot);
+        let id = StreamId(1);
+        let now = shared.clock.now();
+        let open = InnerFrame::Open(Open::default()).encode(id);
+        let mut state = shared.lock();
+        state
+            .session
+            .handle_attached(now, 0)
+            .expect("a new session");
+        state.session.handle_data(now, 0, &open).expect("an OPEN");
+        state.dispatch(BytesMut::new());
+        drop(state);
+        let stream = Stream::new(&shared, id);
+        stream.accept(Accept { has_command: true });
+        assert!(shared.lock().session.owes_exit(id));
+        drop(stream);
+        assert!(!shared.lock().session.owes_exit(id));
     }
 }

@@ -3,7 +3,7 @@
 use farpipe_proto::Instant;
 use farpipe_proto::limits::MESSAGE_MAX;
 use farpipe_proto::session::{Event, Session, SessionConfig, Settled, Side};
-use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem};
 
@@ -140,6 +140,44 @@ fn the_opener_is_confirmed_when_every_stream_is() {
     );
     assert!(side.session.is_confirmed());
     assert!(!side.session.is_complete());
+}
+
+/// A command that closes its stdout early and runs on: both directions are over before it ends.
+#[test]
+fn the_opener_is_not_confirmed_before_the_status_of_a_command_is_there() {
+    let mut side = End::new(Side::Opener);
+    let id = side.session.open(NOW, Open::default()).expect("room");
+    side.hear(id, &InnerFrame::Accept(Accept { has_command: true }));
+    side.session.finish(id);
+    side.session.finish_opening();
+    side.say();
+    side.hear(id, &InnerFrame::Fin(0));
+    side.session.done(id);
+    side.hear(id, &InnerFrame::Done(0));
+    assert!(!side.session.is_confirmed());
+    side.hear(id, &InnerFrame::Exit(Exit::default()));
+    assert!(side.session.is_confirmed());
+}
+
+#[test]
+fn the_acceptor_is_not_settled_before_it_said_the_status_of_its_command() {
+    let (mut side, id) = finished_acceptor();
+    side.session.accept(id, Accept { has_command: true });
+    side.session.done(id);
+    side.hear(id, &InnerFrame::Done(0));
+    side.say();
+    side.hear_ack_of_all();
+    assert_eq!(side.session.settled(), Settled::No);
+    assert!(side.session.owes_exit(id));
+    // The other side's command is another one.
+    side.hear(id, &InnerFrame::Exit(Exit::default()));
+    assert!(side.session.owes_exit(id));
+    side.session.exit(id, Exit::default());
+    assert!(!side.session.owes_exit(id));
+    assert_eq!(
+        side.say(),
+        [InnerFrame::Exit(Exit::default()), InnerFrame::Complete]
+    );
 }
 
 #[test]

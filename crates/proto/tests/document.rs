@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Attach, Attached, Auth, Exit, Hello, Open, Refuse, RefuseCode, Refused,
-    Welcome,
+    Abort, AbortCode, Accept, Attach, Attached, Auth, Exit, Hello, Open, Refuse, RefuseCode,
+    Refused, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -78,7 +78,10 @@ fn inner_frames_have_the_documented_numbers() {
     let stream = StreamId(1);
     let coded = [
         ("OPEN", InnerFrame::Open(Open::default()).encode(stream)),
-        ("ACCEPT", InnerFrame::Accept.encode(stream)),
+        (
+            "ACCEPT",
+            InnerFrame::Accept(Accept::default()).encode(stream),
+        ),
         (
             "REFUSE",
             InnerFrame::Refuse(Refuse::default()).encode(stream),
@@ -210,6 +213,7 @@ fn control_payloads_have_the_documented_fields() {
         target: text(),
         interactive: true,
     };
+    let accept = Accept { has_command: true };
     let refuse = Refuse {
         status: 1,
         message: text(),
@@ -239,6 +243,7 @@ fn control_payloads_have_the_documented_fields() {
         message(&Attached { received: 1 }, &["uint64"]),
         message(&refused, &["uint32", "bool", "string"]),
         message(&open, &["string", "bool"]),
+        message(&accept, &["bool"]),
         message(&refuse, &["uint32", "string"]),
         message(&abort, &["uint32", "string"]),
         message(&exit, &["optional uint32", "optional uint32", "bool"]),

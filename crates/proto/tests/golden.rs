@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use farpipe_proto::link::{Accepting, Dialling, Features, Prover, Step};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Attach, Attached, Exit, Open, Refuse, RefuseCode, Refused,
+    Abort, AbortCode, Accept, Attach, Attached, Exit, Open, Refuse, RefuseCode, Refused,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -121,7 +121,12 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
     };
     vec![
         ("OPEN, interactive", stream, InnerFrame::Open(open)),
-        ("ACCEPT", stream, InnerFrame::Accept),
+        ("ACCEPT", stream, InnerFrame::Accept(Accept::default())),
+        (
+            "ACCEPT, with a command",
+            stream,
+            InnerFrame::Accept(Accept { has_command: true }),
+        ),
         ("REFUSE", stream, InnerFrame::Refuse(refuse)),
         ("CREDIT", stream, InnerFrame::Credit(327_680)),
         ("FIN after 5 bytes", stream, InnerFrame::Fin(5)),

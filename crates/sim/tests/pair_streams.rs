@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farpipe_proto::session::{Event, SendState};
-use farpipe_proto::wire::control::{AbortCode, Exit, Refuse};
+use farpipe_proto::wire::control::{AbortCode, Accept, Exit, Refuse};
 use farpipe_sim::pair::{Options, Pair};
 
 const LATENCY: Duration = Duration::from_millis(5);
@@ -256,7 +256,7 @@ fn an_answer_may_come_after_the_opener_gave_the_stream_up() {
         // The target answers while the opener's last word is on its way.
         pair.opener.reset(id, AbortCode::Cancelled);
         if accepts {
-            pair.acceptor.session.accept(id);
+            pair.acceptor.session.accept(id, Accept::default());
         } else {
             pair.acceptor.session.refuse(id, Refuse::default());
         }

@@ -10,13 +10,13 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
-use super::error::{Half, IoContext};
+use super::error::Half;
 use super::fd::{self, Kind};
+use super::file::Named;
 use super::pipe::{PipeSink, PipeSource};
 use super::socket::{AtEnd, SocketSink, SocketSource};
 use super::thread::{ThreadSink, ThreadSource};
@@ -94,17 +94,16 @@ fn open_sink(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Sink>> {
 /// Reads stdin, and gives fd 0 up when dropped.
 #[derive(Debug)]
 struct StdioSource {
-    inner: Box<dyn Source>,
-    name: Arc<str>,
+    inner: Named<Box<dyn Source>>,
     /// Behind `inner`, so that it is dropped last.
     _fd: Released,
 }
 
 impl StdioSource {
     fn new(inner: Box<dyn Source>) -> Self {
+        let name = "stdin".into();
         Self {
-            inner,
-            name: "stdin".into(),
+            inner: Named { inner, name },
             _fd: Released(Half::Source),
         }
     }
@@ -112,8 +111,7 @@ impl StdioSource {
 
 impl Source for StdioSource {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
-        self.inner.poll_ready(cx).map_err(named)
+        self.inner.poll_ready(cx)
     }
 
     fn poll_read(
@@ -122,24 +120,22 @@ impl Source for StdioSource {
         buf: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>> {
-        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
-        self.inner.poll_read(cx, buf, max).map_err(named)
+        self.inner.poll_read(cx, buf, max)
     }
 }
 
 /// Writes stdout, and gives fd 1 up when closed or dropped.
 #[derive(Debug)]
 struct StdioSink {
-    inner: Box<dyn Sink>,
-    name: Arc<str>,
+    inner: Named<Box<dyn Sink>>,
     fd: Option<Released>,
 }
 
 impl StdioSink {
     fn new(inner: Box<dyn Sink>) -> Self {
+        let name = "stdout".into();
         Self {
-            inner,
-            name: "stdout".into(),
+            inner: Named { inner, name },
             fd: Some(Released(Half::Sink)),
         }
     }
@@ -151,8 +147,7 @@ impl Sink for StdioSink {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
-        self.inner.poll_write(cx, bufs).map_err(named)
+        self.inner.poll_write(cx, bufs)
     }
 
     fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -162,7 +157,7 @@ impl Sink for StdioSink {
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = ready!(self.inner.poll_close(cx));
         self.fd = None;
-        Poll::Ready(closed.map_err(|error| IoContext::wrap(Half::Sink, &self.name, error)))
+        Poll::Ready(closed)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::{client, endpoint};
-use farpipe_net::{Opener, OpenerConfig, TcpDial, Url};
+use farpipe_agent::{client, endpoint, pipe};
+use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting};
-use crate::exit::WithStatus;
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, url};
 use crate::progress::{self, Counts};
 use crate::signals::{self, Signals};
 use crate::status::Status;
@@ -25,10 +24,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
-    let url: Url = args
-        .url
-        .parse()
-        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
@@ -43,9 +39,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let work = async {
-        let endpoint = endpoint::open(&spec, wanted)
-            .await
-            .map_err(super::session::not_opened)?;
+        let opening = endpoint::open(&spec, wanted);
+        let endpoint = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened.map_err(super::session::not_opened)?,
+            Err(error) => return Ok(error.into()),
+        };
         let total = endpoint.size_hint;
         let dial = TcpDial::new(url);
         let pipe = client::run(
@@ -65,5 +63,3 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     super::session::settle(tasks).await;
     Ok(code)
 }
-
-pub(crate) const URL_HINT: &str = "for example ws://127.0.0.1:7000";

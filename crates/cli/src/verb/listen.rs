@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
-use farpipe_agent::pipe::Cancel;
+use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
-use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions, Url};
+use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
 use tokio::task::JoinSet;
 
-use super::connect::URL_HINT;
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle};
+use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::progress::{self, Counts, Progress};
@@ -35,10 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
-    let url: Url = args
-        .url
-        .parse()
-        .map_err(|e: farpipe_net::UrlError| WithStatus::usage(e.to_string(), URL_HINT))?;
+    let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     if args.keep && spec.is_shared() {
         return Err(WithStatus::usage(
@@ -105,7 +101,7 @@ impl Listening {
         let work = async {
             let session = tokio::select! {
                 session = sessions.next() => session?,
-                () = told(cancel.clone()) => return None,
+                () = cancelled(cancel.clone()) => return None,
             };
             let meter = Arc::clone(&self.counts.meter);
             let pipe = server::run(session, target, meter, cancel);
@@ -148,7 +144,7 @@ impl Listening {
                         Ok((name, outcome)) => self.report(&name, &outcome),
                         Err(error) => output::error(&format!("a session's task failed: {error}")),
                     },
-                    () = told(cancel.clone()) => break,
+                    () = cancelled(cancel.clone()) => break,
                 }
             }
             while let Some(ended) = running.join_next().await {
@@ -168,12 +164,5 @@ impl Listening {
             Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
             _ => tracing::info!("session {session}: ended with status {code}"),
         }
-    }
-}
-
-/// Ready when `cancel` fired.
-async fn told(mut cancel: Cancel) {
-    if cancel.wait_for(|told| *told).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
-use farpipe_agent::local;
+use farpipe_agent::{local, pipe};
 
 use super::session::{conclude, not_opened};
 use crate::exit::WithStatus;
@@ -52,8 +52,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (signals, cancel) = Signals::catch()?;
     let counts = Counts::default();
     let work = async {
-        let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
-        let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+        let opening = async {
+            let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
+            let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+            anyhow::Ok((left, right))
+        };
+        let (left, right) = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened?,
+            Err(error) => return Ok(error.into()),
+        };
         let total = left.size_hint;
         let pipe = local::run(left, right, Arc::clone(&counts.meter), cancel);
         anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)

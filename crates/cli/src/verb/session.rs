@@ -9,7 +9,7 @@ use clap::Args;
 use farpipe_agent::endpoint::{EndpointSpec, OpenError, Use};
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Events, Greeting, LinkEvent, LoopbackSecret};
+use farpipe_net::{Events, Greeting, LinkEvent, LoopbackSecret, Url, UrlError};
 use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -81,6 +81,12 @@ impl EndpointArgs {
         }
         Ok((spec, wanted))
     }
+}
+
+/// The URL of a listener, as typed.
+pub(crate) fn url(text: &str) -> anyhow::Result<Url> {
+    text.parse()
+        .map_err(|e: UrlError| WithStatus::usage(e.to_string(), "for example ws://127.0.0.1:7000"))
 }
 
 /// Spans as `10s`, `5m`, `2h`, `500ms`, or seconds.

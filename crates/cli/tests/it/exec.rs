@@ -140,6 +140,35 @@ fn a_command_that_closes_stdout_early_goes_on_to_its_end() {
 }
 
 #[test]
+fn a_command_that_closes_stdout_and_runs_on_passes_its_status() {
+    let host = Host::new();
+    let gate = host.fifo("gate");
+    let script = "sh:exec >&-; cat; read line <gate; exit $line";
+    let listener = host.listen("ws").arg(script).start_listening();
+    let connect = host.connect(listener.url()).start();
+    fs::write(gate, "7\n").expect("the command reads it");
+    connect.end().exits(7);
+    listener.end().exits(7);
+}
+
+#[test]
+fn n15_a_status_that_died_with_its_listener_is_never_a_success() {
+    let host = Host::new();
+    let (gate, told) = (host.fifo("gate"), host.fifo("told"));
+    // Both ways, or opening it would wait for the command; it ends when the test drops this.
+    let mut options = fs::OpenOptions::new();
+    let _gate = options.read(true).write(true).open(gate).expect("a FIFO");
+    let script = "sh:exec >&-; cat; echo >told; read line <gate; exit 7";
+    let listener = host.listen("ws").arg(script).start_listening();
+    let connect = host.connect(listener.url()).args(["--resume-for", "1s"]);
+    let connect = connect.start();
+    // stdin was taken to its end.
+    fs::read(told).expect("the command writes it");
+    listener.kill();
+    connect.end().exits(125);
+}
+
+#[test]
 fn the_end_of_a_command_ends_the_pipe_though_stdin_is_open() {
     let host = Host::new();
     let listener = host

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use farpipe_proto::wire::control::{Attached, RefuseCode, Refused, Welcome};
+use farpipe_proto::wire::control::{Accept, Attached, RefuseCode, Refused, Welcome};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{StreamId, TunnelId};
 use farpipe_proto::wire::inner::InnerFrame;
@@ -303,7 +303,7 @@ fn p11_an_offset_that_was_never_sent_ends_the_session() {
 #[test]
 fn p3_p5_what_a_listener_may_not_say_ends_the_session() {
     session_fails(
-        |peer| peer.inner(StreamId(2), &InnerFrame::Accept),
+        |peer| peer.inner(StreamId(2), &InnerFrame::Accept(Accept::default())),
         &broken("a frame for a stream never opened"),
     );
     session_fails(
@@ -339,7 +339,7 @@ fn a_session_whose_listener_left_is_never_a_success() {
     let host = Host::new();
     let (connect, mut peer) = found(&host);
     peer.attach_peer(&host, 0);
-    peer.inner(STREAM, &InnerFrame::Accept);
+    peer.inner(STREAM, &InnerFrame::Accept(Accept::default()));
     peer.bytes(STREAM, b"a part");
     peer.hang_up();
     let ended = connect.end().exits(125).printed("a part");
@@ -361,7 +361,7 @@ fn n2_a_goodbye_that_was_cut_is_said_again() {
     let connect = host.connect(&url).start();
     let mut first = Peer::accept(&listener);
     first.attach_peer(&host, 0);
-    first.inner(STREAM, &InnerFrame::Accept);
+    first.inner(STREAM, &InnerFrame::Accept(Accept::default()));
     first.inner(STREAM, &InnerFrame::Fin(0));
     first.inner(STREAM, &InnerFrame::Done(0));
     let last = InnerFrame::Done(0).encode(StreamId::SESSION);

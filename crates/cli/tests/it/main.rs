@@ -7,6 +7,7 @@ mod cuts;
 mod data;
 mod events;
 mod exec;
+mod fifo;
 mod half_close;
 mod hostile_handshake;
 mod hostile_listener;

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod error;
+mod event;
 mod flood;
 mod half;
 mod park;
@@ -20,12 +21,13 @@ use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
 pub use error::SessionError;
+pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
 use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_SESSION_MAX};
 use crate::time::Instant;
-use crate::wire::control::{Abort, AbortCode, Exit, Open, Refuse, clip};
+use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use flood::Floods;
@@ -40,37 +42,6 @@ pub enum Side {
     Opener,
     /// Opens even streams; parks; sends COMPLETE.
     Acceptor,
-}
-
-/// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
-/// are to be taken before those bytes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: answer with [`Session::accept`] or [`Session::refuse`].
-    Opened(StreamId, Open),
-    /// The peer joined our stream to its target.
-    Accepted(StreamId),
-    /// The peer could not; the stream is gone.
-    Refused(StreamId, Refuse),
-    /// Bytes of a stream; account for them with [`Session::consumed`].
-    Bytes(StreamId, Range<usize>),
-    /// The stream's sender has sent all.
-    Finished(StreamId),
-    /// The stream's sender gave up.
-    Reset(StreamId, Abort),
-    /// The stream's receiver wants no more.
-    Stopped(StreamId, Abort),
-    /// More may be written.
-    Writable(StreamId),
-    /// The receiver's sink has taken all and is closed.
-    Done(StreamId),
-    /// How the sender's command ended.
-    Exited(StreamId, Exit),
-    /// The peer opens no more streams.
-    OpeningOver,
-    /// Everything is settled at both ends.
-    Completed,
 }
 
 /// Settings of one session.
@@ -199,10 +170,13 @@ impl Session {
         self.complete_if_settled();
     }
 
-    /// Joins the peer's stream to its target.
-    pub fn accept(&mut self, id: StreamId) {
-        if self.streams.contains_key(&id) {
-            self.control.push_back((id, InnerFrame::Accept));
+    /// Joins the peer's stream to its target. With a command there, [`Session::exit`] must follow:
+    /// the stream is not settled before.
+    pub fn accept(&mut self, id: StreamId, accept: Accept) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.accept(accept)
+        {
+            self.control.push_back((id, InnerFrame::Accept(accept)));
         }
     }
 
@@ -326,11 +300,24 @@ impl Session {
         }
     }
 
-    /// How the command at the source ended; after [`Session::finish`] or [`Session::reset`], and
-    /// within a [`Session::hold`] on the acceptor's side, before [`Session::finish_opening`] on the
-    /// opener's.
+    /// How the command at the source ended, once; after [`Session::finish`] or [`Session::reset`].
+    /// One that [`Session::accept`] did not announce: within a [`Session::hold`] on the acceptor's
+    /// side, before [`Session::finish_opening`] on the opener's, or the session may complete
+    /// without it.
     pub fn exit(&mut self, id: StreamId, exit: Exit) {
         self.control.push_back((id, InnerFrame::Exit(exit)));
+        if !self.is_ours(id)
+            && let Some(stream) = self.streams.get_mut(&id)
+        {
+            stream.exit();
+            self.settle(id);
+        }
+    }
+
+    /// Whether this side announced a command whose status it has not said yet.
+    #[must_use]
+    pub fn owes_exit(&self, id: StreamId) -> bool {
+        !self.is_ours(id) && self.streams.get(&id).is_some_and(Stream::awaits_exit)
     }
 
     // ---- what the carrier brings ---------------------------------------------------------------
@@ -576,15 +563,7 @@ impl Session {
         }
         match frame {
             InnerFrame::Open(open) => return self.handle_open(now, id, open),
-            InnerFrame::Exit(exit) if self.was_opened(id) => {
-                if self.streams.get(&id).is_some_and(Stream::is_receiving) {
-                    return Err(SessionError::Protocol(
-                        "EXIT before the sender's last frame",
-                    ));
-                }
-                self.events.push_back(Event::Exited(id, exit));
-                return Ok(());
-            }
+            InnerFrame::Exit(exit) if self.was_opened(id) => return self.handle_exit(id, exit),
             InnerFrame::Complete => {
                 return Err(SessionError::Protocol("COMPLETE for a stream"));
             }
@@ -593,7 +572,7 @@ impl Session {
         if !self.was_opened(id) {
             return Err(SessionError::Protocol("a frame for a stream never opened"));
         }
-        if matches!(frame, InnerFrame::Accept | InnerFrame::Refuse(_)) && !self.is_ours(id) {
+        if matches!(frame, InnerFrame::Accept(_) | InnerFrame::Refuse(_)) && !self.is_ours(id) {
             return Err(SessionError::Protocol("an answer to its own OPEN"));
         }
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -601,16 +580,21 @@ impl Session {
             // sender says may not.
             return match frame {
                 InnerFrame::Credit(_) | InnerFrame::Stop(_) | InnerFrame::Done(_) => Ok(()),
-                InnerFrame::Reset(_) | InnerFrame::Accept | InnerFrame::Refuse(_) => Ok(()),
+                InnerFrame::Reset(_) | InnerFrame::Accept(_) | InnerFrame::Refuse(_) => Ok(()),
                 _ => Err(SessionError::Protocol(
                     "a frame for a stream that has ended",
                 )),
             };
         };
         match frame {
-            InnerFrame::Accept => self.events.push_back(Event::Accepted(id)),
+            InnerFrame::Accept(accept) => {
+                if !stream.accept(accept) {
+                    return Err(SessionError::Protocol("a second answer to OPEN"));
+                }
+                self.events.push_back(Event::Accepted(id));
+            }
             InnerFrame::Refuse(refuse) => {
-                let owes_reset = stream.handle_refused();
+                let owes_reset = stream.handle_refused()?;
                 self.events.push_back(Event::Refused(id, refuse));
                 self.confirm_stop(id, owes_reset);
             }
@@ -655,6 +639,23 @@ impl Session {
                 return Err(SessionError::Protocol("EXIT for a stream never opened"));
             }
         }
+        self.settle(id);
+        Ok(())
+    }
+
+    fn handle_exit(&mut self, id: StreamId, exit: Exit) -> Result<(), SessionError> {
+        let is_ours = self.is_ours(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.is_receiving() {
+                return Err(SessionError::Protocol(
+                    "EXIT before the sender's last frame",
+                ));
+            }
+            if is_ours {
+                stream.exit();
+            }
+        }
+        self.events.push_back(Event::Exited(id, exit));
         self.settle(id);
         Ok(())
     }

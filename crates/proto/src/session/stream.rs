@@ -7,6 +7,7 @@ use super::half::{RecvInput, RecvState, SendInput, SendState};
 use super::window::Window;
 use crate::limits::{OFFSET_MAX, WINDOW_INITIAL};
 use crate::time::Instant;
+use crate::wire::control::Accept;
 
 /// One stream of a session.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub(super) struct Stream {
     window: Window,
     /// The peer was told REFUSE: its last word is still awaited, ours is said.
     refused: bool,
+    /// The answer to OPEN was said, or heard.
+    answered: bool,
+    /// ACCEPT promised the status of a command, and it was not said, or heard, yet.
+    awaits_exit: bool,
 }
 
 impl Stream {
@@ -33,6 +38,8 @@ impl Stream {
             recv: RecvState::Open,
             window: Window::new(now),
             refused: false,
+            answered: false,
+            awaits_exit: false,
         }
     }
 
@@ -102,19 +109,42 @@ impl Stream {
         }
     }
 
+    /// The stream is joined to its target, by this side or the peer. Whether OPEN had no answer yet.
+    pub(super) fn accept(&mut self, accept: Accept) -> bool {
+        let is_first = !std::mem::replace(&mut self.answered, true);
+        if is_first {
+            self.awaits_exit = accept.has_command;
+        }
+        is_first
+    }
+
+    /// The status of the command at the target was said, or heard.
+    pub(super) fn exit(&mut self) {
+        self.awaits_exit = false;
+    }
+
+    /// Whether the status of the command at the target is still to come.
+    pub(super) fn awaits_exit(&self) -> bool {
+        self.awaits_exit
+    }
+
     /// Refuses the peer's stream: our half is over, and what still comes is dropped.
     pub(super) fn refuse(&mut self) {
         self.refused = true;
+        self.answered = true;
         self.send(SendInput::Reset);
         self.recv(RecvInput::Stop);
     }
 
     /// The peer refused our stream; whether we owe it a last word.
-    pub(super) fn handle_refused(&mut self) -> bool {
+    pub(super) fn handle_refused(&mut self) -> Result<bool, SessionError> {
+        if std::mem::replace(&mut self.answered, true) {
+            return Err(SessionError::Protocol("a second answer to OPEN"));
+        }
         let owes = self.send == SendState::Open;
         self.send(SendInput::StopReceived);
         self.recv(RecvInput::ResetReceived);
-        owes
+        Ok(owes)
     }
 
     /// The peer wants no more; whether we owe it a last word.
@@ -201,9 +231,9 @@ impl Stream {
         }
     }
 
-    /// Whether both directions are over.
+    /// Whether both directions are over, and the status of a command at the target is there.
     pub(super) fn is_settled(&self) -> bool {
-        self.send.is_final() && self.recv.is_final()
+        self.send.is_final() && self.recv.is_final() && !self.awaits_exit
     }
 
     pub(super) fn assert_invariants(&self) {

@@ -159,6 +159,14 @@ pub struct Open {
     pub interactive: bool,
 }
 
+/// A stream is joined to its target.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Accept {
+    /// A command is at the target: an EXIT follows, and the stream is not settled before.
+    #[prost(bool, tag = "1")]
+    pub has_command: bool,
+}
+
 /// A stream cannot be had.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Refuse {

@@ -4,7 +4,7 @@
 use prost::Message as _;
 
 use super::DecodeError;
-use super::control::{Abort, Exit, Open, Refuse};
+use super::control::{Abort, Accept, Exit, Open, Refuse};
 use super::hop::{message_of, number};
 use super::id::StreamId;
 use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX};
@@ -36,7 +36,7 @@ pub enum InnerFrame {
     /// Opens a stream.
     Open(Open),
     /// The stream is joined to its target.
-    Accept,
+    Accept(Accept),
     /// The stream cannot be had; it is gone.
     Refuse(Refuse),
     /// The receiver takes bytes up to this offset of the stream.
@@ -62,7 +62,7 @@ impl InnerFrame {
     pub fn encode(&self, stream: StreamId) -> Vec<u8> {
         let (kind, payload) = match self {
             Self::Open(m) => (kind::OPEN, m.encode_to_vec()),
-            Self::Accept => (kind::ACCEPT, Vec::new()),
+            Self::Accept(m) => (kind::ACCEPT, m.encode_to_vec()),
             Self::Refuse(m) => (kind::REFUSE, m.encode_to_vec()),
             Self::Credit(n) => (kind::CREDIT, n.to_be_bytes().to_vec()),
             Self::Fin(n) => (kind::FIN, n.to_be_bytes().to_vec()),
@@ -81,7 +81,7 @@ impl InnerFrame {
     fn decode(kind: u8, payload: &[u8]) -> Result<Option<Self>, DecodeError> {
         let frame = match kind {
             kind::OPEN => Self::Open(message_of("OPEN", payload)?),
-            kind::ACCEPT => Self::Accept,
+            kind::ACCEPT => Self::Accept(message_of("ACCEPT", payload)?),
             kind::REFUSE => Self::Refuse(message_of("REFUSE", payload)?),
             kind::CREDIT => Self::Credit(number("CREDIT", payload)?),
             kind::FIN => Self::Fin(number("FIN", payload)?),

@@ -1,7 +1,7 @@
 //! Stream ids, the order of frames, and frames that make no sense.
 
 use farpipe_proto::session::{Event, SessionError, Side};
-use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::InnerFrame;
 
@@ -33,7 +33,7 @@ fn p3_a_stream_id_of_the_wrong_side_ends_the_session() {
 #[test]
 fn p3_a_frame_on_a_stream_never_opened_ends_the_session() {
     let frames = [
-        InnerFrame::Accept,
+        InnerFrame::Accept(Accept::default()),
         InnerFrame::Refuse(Refuse::default()),
         InnerFrame::Credit(1 << 20),
         InnerFrame::Fin(0),
@@ -58,7 +58,7 @@ fn p3_a_frame_on_a_stream_never_opened_ends_the_session() {
 fn p3_a_frame_of_a_stream_on_the_session_itself_ends_it() {
     for frame in [
         InnerFrame::Open(Open::default()),
-        InnerFrame::Accept,
+        InnerFrame::Accept(Accept::default()),
         InnerFrame::Credit(1 << 20),
         InnerFrame::Fin(0),
         InnerFrame::Exit(Exit::default()),
@@ -114,7 +114,10 @@ fn p3_a_senders_frame_on_a_closed_stream_ends_the_session() {
 
 #[test]
 fn p3_an_answer_that_crossed_the_streams_end_is_ignored() {
-    for answer in [InnerFrame::Accept, InnerFrame::Refuse(Refuse::default())] {
+    for answer in [
+        InnerFrame::Accept(Accept::default()),
+        InnerFrame::Refuse(Refuse::default()),
+    ] {
         let mut victim = Victim::new(Side::Opener);
         let id = victim
             .session
@@ -132,10 +135,26 @@ fn p3_an_answer_that_crossed_the_streams_end_is_ignored() {
 
 #[test]
 fn p3_an_answer_to_ones_own_open_ends_the_session() {
-    for answer in [InnerFrame::Accept, InnerFrame::Refuse(Refuse::default())] {
+    for answer in [
+        InnerFrame::Accept(Accept::default()),
+        InnerFrame::Refuse(Refuse::default()),
+    ] {
         let mut victim = Victim::new(Side::Acceptor);
         victim.hears_open(1).expect("opens");
         assert!(is_protocol(&victim.hears(1, answer)));
+    }
+}
+
+#[test]
+fn p3_a_second_answer_to_an_open_ends_the_session() {
+    let accept = InnerFrame::Accept(Accept::default());
+    let refuse = InnerFrame::Refuse(Refuse::default());
+    for answers in [[&accept, &accept], [&accept, &refuse]] {
+        let mut victim = Victim::new(Side::Opener);
+        let open = victim.session.open(victim.now, Open::default());
+        let id = open.expect("room").0;
+        victim.hears(id, answers[0].clone()).expect("an answer");
+        assert!(is_protocol(&victim.hears(id, answers[1].clone())));
     }
 }
 

@@ -12,14 +12,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use farpipe_proto::session::{Event, SendState};
-use farpipe_proto::wire::control::{AbortCode, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{AbortCode, Accept, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 
 use crate::draw::Draw;
 use crate::pair::{Options, Pair, Peer, Way};
 use op::draw_options;
 
-pub use op::Op;
+pub use op::{Answer, Op};
 
 /// Operations of one run at most: fewer resets than are a flood.
 const OPS_MAX: usize = 150;
@@ -79,6 +79,8 @@ struct Model {
     /// Streams whose OPEN was answered, and EXITs that were said.
     answered: BTreeSet<StreamId>,
     exits: BTreeSet<(StreamId, Way)>,
+    /// Streams joined to a command while they were there, and by whom.
+    commands: BTreeSet<(StreamId, Way)>,
     opening_over: bool,
     next_byte: u8,
 }
@@ -99,6 +101,7 @@ impl Model {
             written: BTreeMap::new(),
             answered: BTreeSet::new(),
             exits: BTreeSet::new(),
+            commands: BTreeSet::new(),
             opening_over: false,
             next_byte: 0,
         }
@@ -143,7 +146,7 @@ impl Model {
                 }
             }
             Op::Done { by, nth } => self.done(by, nth),
-            Op::Answer { by, nth, accepts } => self.answer(by, nth, accepts),
+            Op::Answer { by, nth, answer } => self.answer(by, nth, answer),
             Op::Exit { by, nth } => self.exit(by, nth),
             Op::FinishOpening => {
                 self.opening_over = true;
@@ -187,26 +190,37 @@ impl Model {
         }
     }
 
-    fn answer(&mut self, by: Way, nth: u64, accepts: bool) {
+    fn answer(&mut self, by: Way, nth: u64, answer: Answer) {
         let ours = if by == Way::Up { 1 } else { 0 };
         let Some((_, id)) = self.stream(by, nth) else {
             return;
         };
         if id.0 % 2 != ours && self.answered.insert(id) {
+            let is_over = self.exits.contains(&(id, by));
             let session = &mut self.pair.sender(by).session;
-            if accepts {
-                session.accept(id);
-            } else {
-                session.refuse(id, Refuse::default());
+            let has_command = answer == Answer::AcceptCommand && !is_over;
+            match answer {
+                Answer::Refuse => session.refuse(id, Refuse::default()),
+                Answer::Accept | Answer::AcceptCommand => {
+                    session.accept(id, Accept { has_command });
+                }
+            }
+            if session.owes_exit(id) {
+                self.commands.insert((id, by));
             }
         }
     }
 
     fn exit(&mut self, by: Way, nth: u64) {
-        let too_late = by == Way::Up && self.opening_over;
-        let Some((peer, id)) = self.stream(by, nth) else {
-            return;
-        };
+        if let Some((_, id)) = self.stream(by, nth) {
+            self.exit_of(by, id);
+        }
+    }
+
+    fn exit_of(&mut self, by: Way, id: StreamId) {
+        let announced = self.commands.contains(&(id, by));
+        let too_late = by == Way::Up && self.opening_over && !announced;
+        let peer = self.pair.sender(by);
         if peer.session.send_state(id) != Some(SendState::Open)
             && !too_late
             && self.exits.insert((id, by))
@@ -236,6 +250,20 @@ impl Model {
                 }
             }
         }
+        for (id, by) in self.commands.difference(&self.exits) {
+            let (here, there) = match by {
+                Way::Up => (&self.pair.opener, &self.pair.acceptor),
+                Way::Down => (&self.pair.acceptor, &self.pair.opener),
+            };
+            assert!(
+                here.session.owes_exit(*id),
+                "{id}: settled without a status"
+            );
+            if there.end(*id).accepted {
+                let open = there.session.send_state(*id).is_some();
+                assert!(open, "{id}: settled before the status came");
+            }
+        }
     }
 
     /// Nothing breaks any more: everything must end.
@@ -257,6 +285,9 @@ impl Model {
                     peer.read(id, usize::MAX);
                     peer.done(id);
                 }
+            }
+            for (id, by) in self.commands.clone() {
+                self.exit_of(by, id);
             }
             self.pair.drive();
             self.check();

@@ -23,7 +23,7 @@ pub enum Op {
     /// The sink is closed, if all was read.
     Done { by: Way, nth: u64 },
     /// Joins or refuses a stream that waits for it.
-    Answer { by: Way, nth: u64, accepts: bool },
+    Answer { by: Way, nth: u64, answer: Answer },
     /// The writer's command ended.
     Exit { by: Way, nth: u64 },
     /// The opener opens no more.
@@ -42,6 +42,17 @@ pub enum Op {
     DialOld,
     /// The link gets faster or slower.
     Latency { millis: u64 },
+}
+
+/// What is said to an OPEN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It cannot be had.
+    Refuse,
+    /// It is joined.
+    Accept,
+    /// It is joined to a command, whose status follows.
+    AcceptCommand,
 }
 
 impl Op {
@@ -72,7 +83,7 @@ impl Op {
             20 => Self::Answer {
                 by,
                 nth,
-                accepts: !draw.one_in(3),
+                answer: draw.pick(&[Answer::Refuse, Answer::Accept, Answer::AcceptCommand]),
             },
             21 => Self::Exit { by, nth },
             22 => match nth {

@@ -3,7 +3,7 @@
 use farpipe_net::{
     AcceptedSession, Dial, Fate, Opener, SessionEnd, SessionHandle, Stream, StreamWatch,
 };
-use farpipe_proto::wire::control::Refuse;
+use farpipe_proto::wire::control::{Accept, Refuse};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -111,7 +111,7 @@ async fn streams(
             stream.refuse(Refuse::default());
             continue;
         };
-        stream.accept();
+        stream.accept(Accept::default());
         tasks.spawn(async move { Some(play(stream, side, number, lane, tag).await) });
     }
     let mut parts = Vec::new();

@@ -1,12 +1,14 @@
 //! What the application at one end knows of a stream, and what it does by itself.
 
-use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Refuse};
 
 /// What the application does without being asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
     /// Joins every stream the peer opens.
     pub accepts: bool,
+    /// What it says then.
+    pub accept: Accept,
     /// Reads what comes as it comes.
     pub reads: bool,
     /// Says DONE once it has read all of a stream that is finished.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use farpipe_proto::Instant;
 use farpipe_proto::session::{Event, SendState, Session, SessionConfig, SessionError};
-use farpipe_proto::wire::control::{AbortCode, Open};
+use farpipe_proto::wire::control::{AbortCode, Accept, Open};
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
 
@@ -51,6 +51,7 @@ impl Peer {
             ends: BTreeMap::new(),
             habits: Habits {
                 accepts: true,
+                accept: Accept::default(),
                 reads: true,
                 says_done: true,
             },
@@ -329,7 +330,7 @@ impl Peer {
             Event::Opened(id, _) => {
                 self.ends.insert(id, End::default());
                 if self.habits.accepts {
-                    self.session.accept(id);
+                    self.session.accept(id, self.habits.accept);
                 }
             }
             Event::Bytes(id, range) => {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX};
-use crate::wire::control::AbortCode;
+use crate::wire::control::{AbortCode, Accept};
 
 /// A frame, with the pieces of BYTES put together again.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +84,7 @@ fn controls() -> impl Strategy<Value = InnerFrame> {
                 interactive,
             })
         }),
-        Just(InnerFrame::Accept),
+        any::<bool>().prop_map(|has_command| InnerFrame::Accept(Accept { has_command })),
         (any::<u32>(), ".{0,60}")
             .prop_map(|(status, message)| InnerFrame::Refuse(Refuse { status, message })),
         any::<u64>().prop_map(InnerFrame::Credit),
@@ -175,10 +175,10 @@ fn p1_a_length_bomb_is_refused_from_the_header_alone() {
 fn p2_unknown_types_are_errors_and_optional_ones_are_skipped() {
     for kind in (0..=u8::MAX).filter(|kind| !(kind::OPEN..=kind::COMPLETE).contains(kind)) {
         let mut glued = raw(kind, 1, b"anything");
-        glued.extend(InnerFrame::Accept.encode(StreamId(3)));
+        glued.extend(InnerFrame::Accept(Accept::default()).encode(StreamId(3)));
         let found = decode_cut(&glued, &[1]);
         if kind >= kind::OPTIONAL {
-            let accept = Found::Control(StreamId(3), InnerFrame::Accept);
+            let accept = Found::Control(StreamId(3), InnerFrame::Accept(Accept::default()));
             assert_eq!(found, Ok(vec![accept]), "{kind:#04x}");
         } else {
             let unknown = DecodeError::UnknownType {
