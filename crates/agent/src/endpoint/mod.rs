@@ -28,7 +28,7 @@ use bytes::BytesMut;
 
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
-pub use self::spec::{EndpointSpec, SpecError};
+pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.

@@ -12,11 +12,38 @@ pub enum EndpointSpec {
     /// `-`: this process's stdin and stdout.
     Stdio,
     /// A regular file, FIFO or device; which one is found out from the open descriptor.
-    Path(PathBuf),
+    Path(PathSpec),
     /// `exec:CMD`: a program and its arguments, at least one word, the first not empty.
     Exec(Vec<OsString>),
     /// `sh:CMD`: a command line for `/bin/sh -c`.
     Shell(OsString),
+}
+
+/// Which file, and how long a FIFO is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// If it is a FIFO that is read.
+    pub writers: Writers,
+}
+
+/// Which writers of a FIFO are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// One after the other: the source has no end.
+    InTurn,
+    /// The first, and whoever writes beside it: the source ends when the last of them has left.
+    First,
+}
+
+impl<P: Into<PathBuf>> From<P> for PathSpec {
+    fn from(path: P) -> Self {
+        Self {
+            path: path.into(),
+            writers: Writers::InTurn,
+        }
+    }
 }
 
 impl EndpointSpec {
@@ -30,6 +57,22 @@ impl EndpointSpec {
     #[must_use]
     pub fn needs_direction(&self) -> bool {
         matches!(self, Self::Path(_))
+    }
+
+    /// The same, ending with the first that comes: a FIFO with its first writer.
+    ///
+    /// # Errors
+    /// [`SpecError::NothingComesAgain`]: it ends with the first anyway.
+    pub fn once(self) -> Result<Self, SpecError> {
+        match self {
+            Self::Path(PathSpec { path, .. }) => Ok(Self::Path(PathSpec {
+                path,
+                writers: Writers::First,
+            })),
+            Self::Stdio | Self::Exec(_) | Self::Shell(_) => Err(SpecError::NothingComesAgain {
+                spec: self.to_string(),
+            }),
+        }
     }
 
     /// Reads a spec. What stands before the first `:` is a kind, unless a `/` comes earlier:
@@ -46,7 +89,7 @@ impl EndpointSpec {
             return Ok(Self::Stdio);
         }
         match split_kind(bytes) {
-            None => Ok(Self::Path(PathBuf::from(text))),
+            None => Ok(Self::Path(PathBuf::from(text).into())),
             Some((b"exec", rest)) => parse_words(rest),
             Some((b"sh", rest)) => parse_shell(rest),
             Some((kind, _)) => {
@@ -74,7 +117,7 @@ impl fmt::Display for EndpointSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdio => f.write_str("-"),
-            Self::Path(path) => {
+            Self::Path(PathSpec { path, .. }) => {
                 let bytes = path.as_os_str().as_bytes();
                 if bytes == b"-" || split_kind(bytes).is_some() {
                     f.write_str("./")?;
@@ -125,6 +168,12 @@ pub enum SpecError {
     UnbalancedQuotes {
         /// The command.
         command: String,
+    },
+    /// Only where others come one after the other is there a first.
+    #[error("'{spec}' ends by itself: --once is for a FIFO")]
+    NothingComesAgain {
+        /// The endpoint.
+        spec: String,
     },
     /// Words with a NUL byte cannot be arguments.
     #[error("a command cannot contain a NUL byte")]

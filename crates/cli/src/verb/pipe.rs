@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::endpoint::{self, EndpointSpec, SpecError, Use};
 use farpipe_agent::{local, pipe};
 
 use super::session::{conclude, not_opened};
@@ -22,6 +22,9 @@ pub(crate) struct Args {
     src: OsString,
     /// As SRC
     dst: OsString,
+    /// End with a FIFO's first writer instead of waiting for the next one
+    #[arg(long)]
+    once: bool,
     /// Show progress on stderr
     #[arg(long, value_name = "HOW", default_value = "auto")]
     progress: Progress,
@@ -31,11 +34,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    let parse = |text: &OsString| {
-        EndpointSpec::parse(text)
-            .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`"))
-    };
-    let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    let usage =
+        |error: SpecError| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`");
+    let parse = |text: &OsString| EndpointSpec::parse(text).map_err(usage);
+    let (mut src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    if args.once {
+        src = src.once().map_err(usage)?;
+    }
     if src.is_shared() && dst.is_shared() {
         return Err(WithStatus::usage(
             "SRC and DST are both `-`: that is cat",

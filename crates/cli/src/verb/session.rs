@@ -58,12 +58,16 @@ pub(crate) struct EndpointArgs {
     /// Only receive: write the endpoint, send nothing to the other side
     #[arg(long)]
     recv: bool,
+    /// End with a FIFO's first writer instead of waiting for the next one
+    #[arg(long)]
+    once: bool,
 }
 
 impl EndpointArgs {
     /// The endpoint and how it is used.
     pub(crate) fn resolve(&self) -> anyhow::Result<(EndpointSpec, Use)> {
         let spec = EndpointSpec::parse(&self.endpoint)
+            .and_then(|spec| if self.once { spec.once() } else { Ok(spec) })
             .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe --help`"))?;
         let wanted = match (self.send, self.recv) {
             (true, _) => Use::Source,

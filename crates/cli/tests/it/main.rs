@@ -8,6 +8,7 @@ mod data;
 mod events;
 mod exec;
 mod fifo;
+mod fifo_writers;
 mod half_close;
 mod hostile_handshake;
 mod hostile_listener;

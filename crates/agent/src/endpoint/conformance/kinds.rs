@@ -71,6 +71,10 @@ fn fifo() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
+fn once(path: &Path) -> EndpointSpec {
+    EndpointSpec::Path(path.into()).once().expect("a path")
+}
+
 /// A blocking reader of a FIFO that has no writer yet.
 fn fifo_reader(path: &PathBuf) -> File {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -97,7 +101,7 @@ fn file_source(content: Vec<u8>, _chunk: usize) -> (Box<dyn Source>, Keep) {
 
 fn fifo_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
     let (dir, path) = fifo();
-    let endpoint = opened(EndpointSpec::Path(path.clone()), Use::Source);
+    let endpoint = opened(once(&path), Use::Source);
     let writer = File::options().write(true).open(path).expect("the FIFO");
     let keep = (dir, feed(writer, content, chunk));
     (endpoint.source.expect("a source"), Box::new(keep))
@@ -145,7 +149,7 @@ fn file_sink() -> (Box<dyn Sink>, Reader) {
 fn fifo_sink() -> (Box<dyn Sink>, Reader) {
     let (dir, path) = fifo();
     let reader = fifo_reader(&path);
-    let endpoint = opened(EndpointSpec::Path(path), Use::Sink);
+    let endpoint = opened(EndpointSpec::Path(path.into()), Use::Sink);
     let reader = Reader::Stream(Box::new(reader), Box::new(dir));
     (endpoint.sink.expect("a sink"), reader)
 }
