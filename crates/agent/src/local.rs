@@ -133,8 +133,7 @@ impl Direction {
             };
             if source.poll_ready(cx)?.is_pending() {
                 // Reported as a write would: the reader's end ends the direction.
-                ready!(sink.poll_reader_gone(cx));
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                return Poll::Ready(Err(ready!(sink.poll_reader_gone(cx))));
             }
             if !self.spare.try_reclaim(BUFFER) {
                 self.spare = BytesMut::with_capacity(BUFFER);

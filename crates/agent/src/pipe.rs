@@ -36,6 +36,7 @@ pub async fn run(
         sink,
         child,
         source_is_terminal,
+        talks_on,
         ..
     } = endpoint;
     let mut pipe = Pipe {
@@ -44,7 +45,7 @@ pub async fn run(
         stream,
         outcome: Outcome::default(),
         source_is_terminal,
-        has_child: child.is_some(),
+        talks_on,
         inbound_over: false,
     };
     pipe.begin();
@@ -118,7 +119,7 @@ struct Pipe {
     stream: Stream,
     outcome: Outcome,
     source_is_terminal: bool,
-    has_child: bool,
+    talks_on: bool,
     /// The incoming direction is over, also where there never was a sink.
     inbound_over: bool,
 }
@@ -200,7 +201,7 @@ impl Pipe {
             Received::ReaderGone => {
                 self.outcome.reader_gone = true;
                 self.stream.recv.stop(abort(AbortCode::ReaderGone, ""));
-                if !self.has_child {
+                if !self.talks_on {
                     // A filter whose output is closed reads no further input.
                     self.end_source();
                 }

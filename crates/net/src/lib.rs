@@ -6,6 +6,7 @@ mod acceptor;
 mod clock;
 mod driver;
 mod event;
+mod host_port;
 mod link;
 mod opener;
 mod pool;
@@ -20,6 +21,7 @@ mod tcp;
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
+pub use host_port::{HostPort, HostPortError};
 pub use link::{Greeting, HandshakeError, system_random};
 pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig};
 pub use pool::Pool;
@@ -31,4 +33,4 @@ pub use shared::SessionEnd;
 pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
-pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError};
+pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::acceptor::Acceptor;
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
+use crate::host_port::{HostPort, HostPortError};
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
@@ -103,32 +104,12 @@ impl std::str::FromStr for Url {
         if !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(error("the path has characters that must be %-escaped"));
         }
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(v6) => {
-                let (host, port) = v6
-                    .split_once("]:")
-                    .ok_or_else(|| error("no port; write [ADDRESS]:PORT"))?;
-                if host.parse::<std::net::Ipv6Addr>().is_err() {
-                    return Err(error("no IPv6 address between the brackets"));
-                }
-                (host, port)
-            }
-            None => authority
-                .rsplit_once(':')
-                .ok_or_else(|| error("no port; write HOST:PORT"))?,
-        };
-        if host.is_empty() {
-            return Err(error("no host; write HOST:PORT"));
-        }
-        if host.contains(':') && !authority.starts_with('[') {
-            return Err(error("write an IPv6 address in brackets: [ADDRESS]:PORT"));
-        }
-        let port = port
+        let HostPort { host, port } = authority
             .parse()
-            .map_err(|_| error("the port is no number from 0 to 65535"))?;
+            .map_err(|e: HostPortError| error(e.why()))?;
         Ok(Self {
             scheme,
-            host: host.to_owned(),
+            host,
             port,
             path: path.to_owned(),
         })
@@ -138,11 +119,7 @@ impl std::str::FromStr for Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.name();
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)?;
-        } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)?;
-        }
+        write!(f, "{scheme}://{}", self.host_port())?;
         if self.path == "/" {
             Ok(())
         } else {
@@ -157,6 +134,13 @@ impl Url {
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    fn host_port(&self) -> HostPort {
+        HostPort {
+            host: self.host.clone(),
+            port: self.port,
+        }
     }
 
     /// The addresses of the host, each on loopback: without TLS no other is used.
@@ -229,14 +213,38 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
-/// Options every carrier's socket has. All are hints: a kernel that lacks one is no error.
-fn tune(stream: &TcpStream) {
+/// Connects to whichever address of `to` answers first (RFC 8305), within 10 s, and tunes the
+/// socket. For connections that are no carriers: any host will do.
+///
+/// # Cancellation
+/// Dropping it closes what was begun.
+///
+/// # Errors
+/// The name's, or the last address's.
+pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host((to.host.as_str(), to.port)).await?;
+    let addresses = interleaved(found.collect());
+    let stream = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await??;
+    tune(&stream);
+    Ok(stream)
+}
+
+/// Options every carrier's socket has.
+fn tune_carrier(stream: &TcpStream) {
+    tune(stream);
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
+    }
+}
+
+/// Options every socket has. All are hints: a kernel that lacks one is no error.
+pub fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     {
         use rustix::net::sockopt;
-        let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-        let _ = sockopt::set_tcp_user_timeout(stream, millis);
         let loopback = stream.peer_addr().is_ok_and(|a| a.ip().is_loopback());
         if loopback {
             // A pacing algorithm such as bbr costs 10 to 40 % where there is nothing to pace.
@@ -285,11 +293,11 @@ impl TcpDial {
                 ));
             }
         };
-        tune(&stream);
+        tune_carrier(&stream);
         match url.scheme {
             Scheme::Fp => Ok(Box::new(fp::start(stream))),
             Scheme::Ws => {
-                let host = url.host_header();
+                let host = url.host_port().to_string();
                 let request = Request {
                     host: &host,
                     path: &url.path,
@@ -308,16 +316,6 @@ impl TcpDial {
                     )),
                 }
             }
-        }
-    }
-}
-
-impl Url {
-    fn host_header(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
         }
     }
 }
@@ -436,7 +434,7 @@ impl Listener {
 }
 
 async fn handshake(stream: TcpStream, from: SocketAddr, scheme: Scheme, acceptor: Arc<Acceptor>) {
-    tune(&stream);
+    tune_carrier(&stream);
     let peer = from.to_string();
     if !from.ip().is_loopback() {
         tracing::warn!("{peer}: not on this host, refused");

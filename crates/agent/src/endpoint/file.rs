@@ -213,8 +213,9 @@ impl Sink for Named<Box<dyn Sink>> {
         self.inner.poll_write(cx, bufs).map_err(named)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.inner.poll_reader_gone(cx)
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
+        self.inner.poll_reader_gone(cx).map(named)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
