@@ -60,8 +60,7 @@ pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Can
     // The right end plays the far one: a command there that stops reading early is excused.
     outcome.far_reader_gone = there.reader_gone;
     outcome.reader_gone = back.reader_gone;
-    outcome.sent = meter.sent.load(Ordering::Relaxed);
-    outcome.received = meter.received.load(Ordering::Relaxed);
+    outcome.count(&meter);
     outcome
 }
 

@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use farpipe_net::{RecvError, SendError, Stream, StreamWatch};
@@ -62,8 +61,7 @@ pub async fn run(
         stream,
         ..
     } = pipe;
-    outcome.sent = meter.sent.load(Ordering::Relaxed);
-    outcome.received = meter.received.load(Ordering::Relaxed);
+    outcome.count(&meter);
     (outcome, stream.watch)
 }
 
@@ -311,11 +309,14 @@ pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
 }
 
 fn remote(code: AbortCode, message: &str) -> PipeError {
-    PipeError::Remote(match code {
-        AbortCode::Cancelled if message.is_empty() => "it was told to end".to_owned(),
-        _ if message.is_empty() => "it did not say why".to_owned(),
-        _ => printable(message),
-    })
+    match code {
+        AbortCode::Cancelled if message.is_empty() => {
+            PipeError::RemoteCancelled("it was told to end".to_owned())
+        }
+        AbortCode::Cancelled => PipeError::RemoteCancelled(printable(message)),
+        _ if message.is_empty() => PipeError::Remote("it did not say why".to_owned()),
+        _ => PipeError::Remote(printable(message)),
+    }
 }
 
 fn refused(refuse: &Refuse) -> PipeError {

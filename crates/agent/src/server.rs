@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, SessionEnd, Stream};
-use farpipe_proto::limits::DRAIN;
+use farpipe_net::{AcceptedSession, Stream};
 use farpipe_proto::wire::control::{Accept, Refuse};
 
-use crate::client::give_up;
+use crate::client::unless_given_up;
 use crate::eager::eager;
 use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
@@ -43,17 +42,7 @@ pub async fn run(
         handle.release();
         result
     };
-    let linked = async {
-        let mut running = std::pin::pin!(session.run());
-        tokio::select! {
-            result = &mut running => result,
-            () = give_up(cancel.clone()) => {
-                handle.end(SessionEnd::Closed);
-                let leaving = tokio::time::timeout(DRAIN, running).await;
-                leaving.unwrap_or(Err(SessionEnd::Closed))
-            }
-        }
-    };
+    let linked = unless_given_up(session.run(), &handle, cancel.clone());
     let (piped, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
     let mut outcome = match piped {
         None => Outcome::default(),
@@ -70,7 +59,7 @@ pub async fn run(
     outcome
 }
 
-async fn serve(
+pub(crate) async fn serve(
     mut stream: Stream,
     target: Target,
     meter: Arc<Meter>,
@@ -96,18 +85,20 @@ async fn serve(
             (outcome, Some(watch))
         }
         Err(error) => {
-            let mut outcome = Outcome::default();
-            let message = describe_open(&error);
-            let status = status_of(&error);
-            outcome.fail(PipeError::NotOpened {
-                status,
-                message: message.clone(),
-            });
             stream.refuse(Refuse {
-                status: u32::from(status),
-                message,
+                status: u32::from(status_of(&error)),
+                message: describe_open(&error),
             });
-            (outcome, None)
+            (PipeError::from(&error).into(), None)
+        }
+    }
+}
+
+impl From<&OpenError> for PipeError {
+    fn from(error: &OpenError) -> Self {
+        Self::NotOpened {
+            status: status_of(error),
+            message: describe_open(error),
         }
     }
 }

@@ -41,13 +41,16 @@ impl Listening {
     ///
     /// # Cancellation
     /// Dropping it loses no connection.
-    pub async fn accept(&mut self, wanted: Use) -> Endpoint {
+    pub async fn accept(&mut self, wanted: Use) -> Connection {
         let mut is_reported = false;
         loop {
             let accepted = poll_fn(|cx| self.socket.poll_accept(cx)).await;
-            let opened = accepted.and_then(|(fd, name)| connection::endpoint(fd, wanted, name));
+            let opened = accepted.and_then(|(fd, name)| {
+                let endpoint = connection::endpoint(fd, wanted, name.clone())?;
+                Ok(Connection { name, endpoint })
+            });
             match opened {
-                Ok(endpoint) => return endpoint,
+                Ok(connection) => return connection,
                 Err(error) => {
                     if !is_reported {
                         let address = &self.address;
@@ -59,6 +62,15 @@ impl Listening {
             }
         }
     }
+}
+
+/// One connection to a [`Listening`].
+#[derive(Debug)]
+pub struct Connection {
+    /// For people: `the connection from 127.0.0.1:50000`.
+    pub name: String,
+    /// The connection itself.
+    pub endpoint: Endpoint,
 }
 
 /// Wait after an accept that failed, mostly for want of descriptors.

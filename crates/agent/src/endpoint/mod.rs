@@ -34,7 +34,7 @@ use bytes::BytesMut;
 
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
-pub use self::listening::Listening;
+pub use self::listening::{Connection, Listening};
 pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
@@ -148,7 +148,7 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
         EndpointSpec::Unix(path) => unix::open(path, wanted).await,
         EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) => {
-            Ok(listen(spec).await?.accept(wanted).await)
+            Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }
     }
 }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
-use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
+use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Listener, Sessions};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
+use super::session::{
+    EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, url,
+};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::progress::{self, Counts, Progress};
@@ -40,6 +43,14 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         return Err(WithStatus::usage(
             "--keep needs an endpoint that each session can have for itself",
             "use exec:CMD, sh:CMD or a PATH instead of -",
+        ));
+    }
+    if spec.is_listening() {
+        return Err(WithStatus::usage(
+            format!(
+                "'{spec}' cannot be the endpoint of `listen`: the connecting side opens streams"
+            ),
+            format!("let it listen for both: farpipe connect URL {spec}"),
         ));
     }
     let status = Status::open(args.session.status_fd)?;
@@ -103,8 +114,7 @@ impl Listening {
                 session = sessions.next() => session?,
                 () = cancelled(cancel.clone()) => return None,
             };
-            let meter = Arc::clone(&self.counts.meter);
-            let pipe = server::run(session, target, meter, cancel);
+            let pipe = self.serve(session, target, cancel);
             Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
@@ -112,6 +122,30 @@ impl Listening {
             Some(outcome) => conclude(&outcome, signal, &self.status),
             None => signals::status(signal.unwrap_or(15)),
         })
+    }
+
+    /// Each stream of the session gets an endpoint of its own if there can be many.
+    fn serve(
+        &self,
+        session: AcceptedSession,
+        target: Target,
+        cancel: Cancel,
+    ) -> impl Future<Output = Outcome> + Send + use<> {
+        let meter = Arc::clone(&self.counts.meter);
+        let report = report(self.quiet);
+        async move {
+            match target {
+                Target::Spec(spec, wanted) if spec.is_had_anew() => {
+                    let shared = Shared {
+                        meter,
+                        cancel,
+                        report,
+                    };
+                    fan::serve_each(session, spec, wanted, shared).await
+                }
+                target => server::run(session, target, meter, cancel).await,
+            }
+        }
     }
 
     /// What can be opened before anybody connects is, so that a missing file is noticed now. A
@@ -136,8 +170,7 @@ impl Listening {
                         let Some(session) = session else { break };
                         let name = session.name();
                         let target = Target::Spec(self.spec.clone(), self.wanted);
-                        let meter = Arc::clone(&self.counts.meter);
-                        let pipe = server::run(session, target, meter, cancel.clone());
+                        let pipe = self.serve(session, target, cancel.clone());
                         running.spawn(async move { (name, pipe.await) });
                     }
                     Some(ended) = running.join_next() => match ended {

@@ -19,6 +19,7 @@ mod pipe;
 mod quickstart;
 mod signals;
 mod slow;
+mod sockets;
 mod stdio;
 mod storm;
 mod support;

@@ -140,7 +140,7 @@ impl Session {
     /// Opens a stream; bytes may be written at once. `None` when the limit of open streams is
     /// reached.
     pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
-        if self.streams.len() >= self.config.streams_max || self.opening_over {
+        if !self.has_room() || self.opening_over {
             return None;
         }
         let id = StreamId(self.next_id);
@@ -148,6 +148,12 @@ impl Session {
         self.streams.insert(id, Stream::new(now, open.interactive));
         self.control.push_back((id, InnerFrame::Open(open)));
         Some(id)
+    }
+
+    /// Whether one more stream stays within the limit of open streams.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.streams.len() < self.config.streams_max
     }
 
     /// Says that no more streams will be opened; the session can complete. For the opener.

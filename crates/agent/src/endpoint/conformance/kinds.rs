@@ -312,7 +312,7 @@ impl Late {
     }
 
     fn accept(mut listening: Listening) -> Self {
-        Self::new(async move { listening.accept(Use::Both).await })
+        Self::new(async move { listening.accept(Use::Both).await.endpoint })
     }
 
     fn new(opening: impl Future<Output = Endpoint> + Send + 'static) -> Self {
