@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, Stream};
+use farpipe_net::{AcceptedSession, SessionHandle, Stream};
 use farpipe_proto::wire::control::{Accept, Refuse};
 
 use crate::client::unless_given_up;
@@ -22,6 +22,7 @@ pub enum Target {
 }
 
 /// Joins the first stream of `session` to `target`, until everything is settled at both ends.
+/// Further streams are refused; a session without any is a failure.
 ///
 /// # Cancellation
 /// As for [`crate::client::run`].
@@ -35,15 +36,20 @@ pub async fn run(
     handle.hold();
     let counted = Arc::clone(&meter);
     let pipe = async {
-        let result = match handle.accept().await {
-            None => None,
-            Some((stream, _)) => Some(serve(stream, target, meter, cancel.clone()).await),
+        let first = handle.accept().await;
+        let serving = async {
+            let result = match first {
+                None => None,
+                Some((stream, _)) => Some(serve(stream, target, meter, cancel.clone()).await),
+            };
+            handle.release();
+            result
         };
-        handle.release();
-        result
+        tokio::join!(serving, refuse_more(&handle)).0
     };
     let linked = unless_given_up(session.run(), &handle, cancel.clone());
     let (piped, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
+    let has_stream = piped.is_some();
     let mut outcome = match piped {
         None => Outcome::default(),
         Some((mut outcome, watch)) => {
@@ -53,10 +59,24 @@ pub async fn run(
             outcome
         }
     };
-    if let Err(end) = settled {
-        outcome.fail(end.into());
+    match settled {
+        Err(end) => outcome.fail(end.into()),
+        Ok(()) if !has_stream => {
+            outcome.fail(PipeError::Remote("it opened no stream".to_owned()));
+        }
+        Ok(()) => {}
     }
     outcome
+}
+
+/// There is one endpoint, and it has its stream.
+async fn refuse_more(handle: &SessionHandle) {
+    while let Some((stream, _)) = handle.accept().await {
+        stream.refuse(Refuse {
+            status: u32::from(STATUS_FAILURE),
+            message: "this listener joins one stream to its endpoint".to_owned(),
+        });
+    }
 }
 
 pub(crate) async fn serve(

@@ -1,8 +1,10 @@
 //! Exit codes and the one place where errors become lines on stderr.
 
+use std::io;
 use std::process::ExitCode;
 
-use farpipe_agent::outcome::STATUS_FAILURE;
+use anyhow::Context as _;
+use farpipe_agent::outcome::{STATUS_FAILURE, STATUS_SIGPIPE};
 
 use crate::output;
 
@@ -30,17 +32,29 @@ impl WithStatus {
     }
 }
 
+/// The code to exit with after an error.
+pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
+    error
+        .downcast_ref::<WithStatus>()
+        .map_or(STATUS_FAILURE, |with| with.status)
+}
+
 /// Prints an error with its causes and says which code to exit with.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     output::error(&format!("{error:#}"));
-    match error.downcast_ref::<WithStatus>() {
-        Some(with) => {
-            if let Some(hint) = &with.hint {
-                output::hint(hint);
-            }
-            ExitCode::from(with.status)
-        }
-        None => ExitCode::from(STATUS_FAILURE),
+    let with = error.downcast_ref::<WithStatus>();
+    if let Some(hint) = with.and_then(|with| with.hint.as_ref()) {
+        output::hint(hint);
+    }
+    ExitCode::from(status_of(error))
+}
+
+/// The status of a verb whose work is to print: see [`output::data`].
+pub(crate) fn printed(result: io::Result<()>) -> anyhow::Result<u8> {
+    match result {
+        // As any program whose reader has enough: nothing is said.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(STATUS_SIGPIPE),
+        result => result.map(|()| 0).context("cannot write to stdout"),
     }
 }
 

@@ -1,26 +1,38 @@
 //! The `farpipe` command: parses what was typed, runs one verb, exits with its status.
 
+mod config;
 mod exit;
+mod lines;
 mod output;
 mod progress;
 mod signals;
 mod status;
 mod verb;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use output::Verbosity;
 
 /// The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_HELP)]
+#[command(name = "farpipe", version, max_term_width = 100, after_help = EXIT_HELP)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
+    /// YAML file with settings; flags and the environment go before it
+    #[arg(long, global = true, value_name = "FILE", env = "FARPIPE_CONFIG")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// The whole command line as clap knows it, for what is made from it.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 const EXIT_HELP: &str = "\
@@ -34,12 +46,33 @@ enum Verb {
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
     Quickstart(verb::quickstart::Args),
+    Config(verb::config::Args),
+    Bench(verb::bench::Args),
+    Completions(verb::completions::Args),
+    Man(verb::man::Args),
+}
+
+/// The command line over the configuration file that it names.
+fn parse() -> Result<Cli, ExitCode> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let mut command = command();
+    if let Some(file) = config::named(&command, &args) {
+        let loaded = verb::config::load(command, &file);
+        command = loaded.map_err(|error| exit::failure(&error))?.0;
+    }
+    let parsed = command.try_get_matches_from(args);
+    parsed
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| exit::usage(&error))
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(code) => {
+            output::flush();
+            return code;
+        }
     };
     output::init(&cli.verbosity);
     let quiet = cli.verbosity.is_quiet();
@@ -50,7 +83,11 @@ fn main() -> ExitCode {
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return exit::failure(&anyhow::anyhow!("cannot start: {error}")),
+        Err(error) => {
+            let code = exit::failure(&anyhow::anyhow!("cannot start: {error}"));
+            output::flush();
+            return code;
+        }
     };
     let status = runtime.block_on(async {
         match cli.verb {
@@ -58,12 +95,17 @@ fn main() -> ExitCode {
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
+            Verb::Config(args) => verb::config::run(&args),
+            Verb::Bench(args) => verb::bench::run(&args, quiet),
+            Verb::Completions(args) => verb::completions::run(&args),
+            Verb::Man(args) => verb::man::run(&args),
         }
     });
     let code = match status {
         Ok(status) => ExitCode::from(status),
         Err(error) => exit::failure(&error),
     };
+    output::flush();
     // A thread may still wait in a read from a terminal; nothing it could get is wanted any more.
     runtime.shutdown_background();
     code

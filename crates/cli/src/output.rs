@@ -1,9 +1,17 @@
-//! What people read: stderr only. stdout carries data, and nothing here writes to it.
+//! What is printed. What people read goes to stderr; stdout carries data only, which is what a verb
+//! was asked for: the tables of a benchmark, a manual page.
+//!
+//! A thread of its own writes to stderr, see [`crate::lines`]: a terminal that is stopped, or a pipe
+//! that nobody reads, does not stop the data. A progress bar that is shown makes room for each line.
 
-use std::io::Write as _;
+use std::io::{self, Write};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use tracing_subscriber::filter::LevelFilter;
+
+use crate::lines::{Lines, Room};
 
 /// `-q` and `-v`.
 #[derive(Debug, Args)]
@@ -34,24 +42,95 @@ pub(crate) fn init(verbosity: &Verbosity) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Log)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)
         .init();
 }
 
+/// What was asked for, to stdout. Fails if not all of it could be written.
+pub(crate) fn data(bytes: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
 /// One line for people.
 pub(crate) fn line(text: &str) {
-    // A closed stderr is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    push(Room::Usual, text);
 }
 
 /// An error, one line.
 pub(crate) fn error(text: &str) {
-    line(&format!("farpipe: {text}"));
+    push(Room::LastWords, &format!("farpipe: {text}"));
 }
 
 /// What to do about the error before, one line.
 pub(crate) fn hint(text: &str) {
-    line(&format!("hint: {text}"));
+    push(Room::LastWords, &format!("hint: {text}"));
+}
+
+/// Waits, not for ever, until what was said is written.
+pub(crate) fn flush() {
+    if let Some(lines) = lines() {
+        lines.flush();
+    }
+}
+
+/// The bar that lines must not be written over, if there is one.
+pub(crate) fn show_bar(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn push(room: Room, text: &str) {
+    match lines() {
+        Some(lines) => lines.push(room, |dropped| match dropped {
+            0 => text.to_owned(),
+            n => format!("farpipe: {n} lines are missing here: nobody read them\n{text}"),
+        }),
+        // Out of threads: better late than never. A closed stderr is no reason to fail.
+        None => drop(Stderr.write_all(format!("{text}\n").as_bytes())),
+    }
+}
+
+fn lines() -> Option<&'static Lines> {
+    static LINES: OnceLock<Option<Lines>> = OnceLock::new();
+    LINES
+        .get_or_init(|| Lines::start("farpipe-stderr", Stderr).ok())
+        .as_ref()
+}
+
+/// stderr, whether a bar is shown there or not. A write takes all or fails.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let write = || io::stderr().write_all(bytes);
+        match bar {
+            Some(bar) => bar.suspend(write)?,
+            None => write()?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Takes a log's lines; each comes in one write.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        line(String::from_utf8_lossy(bytes).trim_end_matches('\n'));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

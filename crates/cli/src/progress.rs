@@ -1,14 +1,16 @@
 //! `--progress`: bytes, rate, and time left where the size is known.
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use farpipe_agent::Meter;
+use farpipe_agent::endpoint::{EndpointSpec, Use};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use crate::output;
 
@@ -17,15 +19,55 @@ const REFRESH: Duration = Duration::from_millis(100);
 /// How often a JSON line is written.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the end waits for the last look of the bar.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// What `--progress` may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
-    /// A bar when stderr is a terminal and stdout is not, else nothing
+    /// A bar when stderr is a terminal that the data is not written to or typed at, else nothing
     Auto,
     /// A JSON line on stderr each second
     Json,
     /// Nothing
     None,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// A bar on the terminal.
+    Bar,
+    /// JSON lines on stderr.
+    Json,
+    /// Nothing.
+    Nothing,
+}
+
+impl Progress {
+    /// What that means for a pipe that uses its endpoints so. A bar needs a terminal for itself:
+    /// the data is neither shown there nor typed.
+    pub(crate) fn resolve(self, quiet: bool, endpoints: &[(&EndpointSpec, Use)]) -> Show {
+        match self {
+            Self::None => return Show::Nothing,
+            Self::Json => return Show::Json,
+            Self::Auto => {}
+        }
+        let is_shown = std::io::stdout().is_terminal()
+            && endpoints
+                .iter()
+                .any(|(spec, wanted)| spec.writes_stdout(*wanted));
+        // Only who sends alone means what is typed; else stdin is just not redirected.
+        let is_typed = std::io::stdin().is_terminal()
+            && endpoints
+                .iter()
+                .any(|(spec, wanted)| spec.is_shared() && *wanted == Use::Source);
+        if quiet || is_shown || is_typed || !std::io::stderr().is_terminal() {
+            Show::Nothing
+        } else {
+            Show::Bar
+        }
+    }
 }
 
 /// Counts for the display.
@@ -37,76 +79,92 @@ pub(crate) struct Counts {
     pub(crate) resumes: AtomicU64,
 }
 
+impl Counts {
+    /// Bytes sent, bytes received, links resumed.
+    fn now(&self) -> (u64, u64, u64) {
+        (
+            self.meter.sent.load(Ordering::Relaxed),
+            self.meter.received.load(Ordering::Relaxed),
+            self.resumes.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// Shows progress as long as `work` lasts.
 pub(crate) async fn during<T>(
-    progress: Progress,
-    quiet: bool,
+    show: Show,
     total: Option<u64>,
-    counts: &Counts,
+    counts: &Arc<Counts>,
     work: impl Future<Output = T>,
 ) -> T {
-    let show = match progress {
-        Progress::None => return work.await,
-        Progress::Json => Display::Json,
-        Progress::Auto => {
-            // A terminal on stdout shows the data itself.
-            if quiet || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
-                return work.await;
-            }
-            Display::Bar(bar(total))
-        }
-    };
-    let every = match &show {
-        Display::Json => JSON_EVERY,
-        Display::Bar(_) => REFRESH,
-    };
+    match show {
+        Show::Nothing => work.await,
+        Show::Json => tell(total, counts, work).await,
+        Show::Bar => draw(total, counts, work).await,
+    }
+}
+
+/// Writes JSON lines meanwhile, and one at the end.
+async fn tell<T>(total: Option<u64>, counts: &Counts, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = tokio::time::interval(JSON_EVERY);
     loop {
-        tokio::select! {
-            result = &mut work => {
-                show.refresh(total, counts);
-                show.finish();
-                return result;
-            }
-            _ = ticks.tick() => show.refresh(total, counts),
+        let result = tokio::select! {
+            result = &mut work => Some(result),
+            _ = ticks.tick() => None,
+        };
+        let (sent, received, resumes) = counts.now();
+        output::line(
+            &json!({
+                "event": "progress",
+                "sent_bytes": sent,
+                "received_bytes": received,
+                "total_bytes": total,
+                "resumes": resumes,
+            })
+            .to_string(),
+        );
+        if let Some(result) = result {
+            return result;
         }
     }
 }
 
-enum Display {
-    Json,
-    Bar(ProgressBar),
+/// Draws a bar meanwhile, in a thread of its own: a terminal may be stopped.
+async fn draw<T>(total: Option<u64>, counts: &Arc<Counts>, work: impl Future<Output = T>) -> T {
+    let bar = bar(total);
+    output::show_bar(Some(bar.clone()));
+    let (stop, stopped) = mpsc::sync_channel(1);
+    let (drawn, ended) = oneshot::channel();
+    let counts = Arc::clone(counts);
+    let drawing = std::thread::Builder::new().name("farpipe-progress".to_owned());
+    let started = drawing.spawn(move || {
+        draw_until(&bar, &counts, &stopped);
+        output::show_bar(None);
+        let _ = drawn.send(());
+    });
+    if let Err(error) = started {
+        tracing::debug!(%error, "no bar");
+        output::show_bar(None);
+    }
+    let result = work.await;
+    drop(stop);
+    // Of a terminal that stays stopped nothing is expected.
+    let _ = tokio::time::timeout(LAST_LOOK, ended).await;
+    result
 }
 
-impl Display {
-    fn refresh(&self, total: Option<u64>, counts: &Counts) {
-        let sent = counts.meter.sent.load(Ordering::Relaxed);
-        let received = counts.meter.received.load(Ordering::Relaxed);
-        let resumes = counts.resumes.load(Ordering::Relaxed);
-        match self {
-            Self::Json => output::line(
-                &json!({
-                    "event": "progress",
-                    "sent_bytes": sent,
-                    "received_bytes": received,
-                    "total_bytes": total,
-                    "resumes": resumes,
-                })
-                .to_string(),
-            ),
-            Self::Bar(bar) => {
-                bar.set_position(sent.max(received));
-                if resumes > 0 {
-                    bar.set_message(format!("resumed {resumes}×"));
-                }
-            }
+fn draw_until(bar: &ProgressBar, counts: &Counts, stopped: &mpsc::Receiver<()>) {
+    loop {
+        let over = stopped.recv_timeout(REFRESH) != Err(mpsc::RecvTimeoutError::Timeout);
+        let (sent, received, resumes) = counts.now();
+        bar.set_position(sent.max(received));
+        if resumes > 0 {
+            bar.set_message(format!("resumed {resumes}×"));
         }
-    }
-
-    fn finish(&self) {
-        if let Self::Bar(bar) = self {
+        if over {
             bar.abandon();
+            return;
         }
     }
 }

@@ -1,16 +1,21 @@
 //! `--status-fd`: what happens, as one JSON object a line, for programs.
+//!
+//! A thread of its own writes, see [`crate::lines`]: a reader that does not keep up misses events
+//! and learns how many by `missed_events` in the next one; the data does not wait for it.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
 
 use farpipe_agent::Outcome;
 use farpipe_net::LinkEvent;
 use serde_json::{Value, json};
 
-/// Where status lines go; a clone writes to the same place.
+use crate::exit::WithStatus;
+use crate::lines::{Lines, Room};
+
+/// Where status lines go; a clone leads to the same place.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Status(Option<Arc<Mutex<File>>>);
+pub(crate) struct Status(Option<Lines>);
 
 impl Status {
     /// Opens descriptor `number`, if one is given. It is opened anew, so that its owner's flags
@@ -19,23 +24,39 @@ impl Status {
         let Some(number) = number else {
             return Ok(Self(None));
         };
-        let file = OpenOptions::new()
-            .append(true)
-            .open(format!("/dev/fd/{number}"))
-            .map_err(|error| {
-                crate::exit::WithStatus::usage(
-                    format!("--status-fd {number}: cannot write to it: {error}"),
-                    format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
-                )
-            })?;
-        Ok(Self(Some(Arc::new(Mutex::new(file)))))
+        let failed = |error| {
+            WithStatus::usage(
+                format!("--status-fd {number}: cannot write to it: {error}"),
+                format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
+            )
+        };
+        let lines = match reopen(number).map_err(failed)? {
+            Some(file) => Some(Lines::start("farpipe-status", file).map_err(failed)?),
+            None => None,
+        };
+        Ok(Self(lines))
     }
 
-    /// Writes one line. A reader that went away is no reason to fail.
-    pub(crate) fn write(&self, event: &Value) {
-        if let Some(file) = &self.0 {
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let _ = writeln!(file, "{event}");
+    /// Writes one line, or drops it if too many wait.
+    pub(crate) fn write(&self, event: Value) {
+        self.push(Room::Usual, event);
+    }
+
+    fn push(&self, room: Room, mut event: Value) {
+        if let Some(lines) = &self.0 {
+            lines.push(room, |missed| {
+                if missed > 0 {
+                    event["missed_events"] = missed.into();
+                }
+                event.to_string()
+            });
+        }
+    }
+
+    /// Waits, not for ever, until the lines are written. For the end of a process.
+    pub(crate) fn flush(&self) {
+        if let Some(lines) = &self.0 {
+            lines.flush();
         }
     }
 
@@ -63,17 +84,58 @@ impl Status {
             }
             _ => return,
         };
-        self.write(&value);
+        self.write(value);
     }
 
     /// The end of a pipe.
     pub(crate) fn exit(&self, outcome: &Outcome, status: u8) {
-        self.write(&json!({
+        let event = json!({
             "event": "exit",
             "status": status,
             "sent_bytes": outcome.sent,
             "received_bytes": outcome.received,
             "error": outcome.error.as_ref().map(ToString::to_string),
-        }));
+        });
+        self.push(Room::LastWords, event);
     }
+}
+
+/// Opens the file behind a descriptor once more, for a thread that may wait in its writes. `None`
+/// for a pipe whose reader has gone, which opening would wait for.
+#[cfg(target_os = "linux")]
+fn reopen(number: u32) -> io::Result<Option<File>> {
+    use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+    let path = format!("/dev/fd/{number}");
+    let mut options = OpenOptions::new();
+    options.append(true);
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = match options.open(&path) {
+        Ok(file) => file,
+        Err(error) => {
+            let is_fifo = std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_fifo());
+            let has_no_reader =
+                error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error());
+            return if is_fifo && has_no_reader {
+                Ok(None)
+            } else {
+                Err(error)
+            };
+        }
+    };
+    // The description is ours alone: it was opened here.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(Some(file))
+}
+
+/// Elsewhere `/dev/fd` only duplicates, and so neither waits nor has flags of its own.
+#[cfg(not(target_os = "linux"))]
+fn reopen(number: u32) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options
+        .append(true)
+        .open(format!("/dev/fd/{number}"))
+        .map(Some)
 }

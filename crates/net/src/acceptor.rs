@@ -5,37 +5,44 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farpipe_proto::limits::{DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, WINDOW_SESSION_MAX};
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, SESSIONS_MAX, WINDOW_SESSION_MAX};
+use farpipe_proto::link::Keys;
 use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
+use crate::budget::WindowBudget;
+use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, Close};
 use crate::clock::Clock;
 use crate::driver::{Driven, Driver};
 use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, Wire};
 use crate::opener::{PROTOCOL_CLOSE, millis, span};
-use crate::session::{SessionHandle, ended};
+use crate::session::{SessionHandle, complete, ended};
 use crate::shared::{SessionEnd, Shared};
 
-/// Attaches of one session waiting for its task. Policy when full: the newest waits; each is
-/// bounded by its handshake's time.
+/// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
+/// again.
 const ATTACHES_MAX: usize = 4;
-/// New sessions waiting for the application. Policy when full: the newest waits, as above.
-const SESSIONS_MAX: usize = 16;
 
 /// Settings of an acceptor.
 #[derive(Debug, Clone)]
 pub struct AcceptorConfig {
     /// Serve one session only; another peer hears "busy".
     pub one_shot: bool,
+    /// Sessions at once, those that wait for the application or for a link included; one more is
+    /// refused for now. Default 256.
+    pub sessions_max: usize,
     /// Default 10 s.
     pub heartbeat: Duration,
     /// Bytes a session retains at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// Default: for this acceptor alone. A process with several shares one among them.
+    pub windows: Arc<WindowBudget>,
     /// What WELCOME says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -50,8 +57,10 @@ impl AcceptorConfig {
     pub fn new(greeting: Greeting) -> Self {
         Self {
             one_shot: false,
+            sessions_max: SESSIONS_MAX,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            windows: Arc::default(),
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -64,6 +73,8 @@ impl AcceptorConfig {
 struct Entry {
     /// The newest attach; older ones are fenced.
     epoch: u64,
+    /// The ticket it was opened with; empty: none.
+    ticket: Vec<u8>,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -73,6 +84,7 @@ struct Arrival {
     wire: Wire,
     tunnel: TunnelId,
     attach: Attach,
+    ticket: Vec<u8>,
     peer: String,
 }
 
@@ -84,6 +96,8 @@ pub struct Acceptor {
     config: AcceptorConfig,
     sessions: Registry,
     started: farpipe_proto::Instant,
+    /// As long as there may be sessions, so that a burst of them finds room. Policy when full: the
+    /// newest is refused.
     incoming: mpsc::Sender<AcceptedSession>,
 }
 
@@ -102,7 +116,7 @@ impl Acceptor {
     /// An acceptor and where its sessions come out.
     #[must_use]
     pub fn new(config: AcceptorConfig) -> (Self, Sessions) {
-        let (incoming, sessions) = mpsc::channel(SESSIONS_MAX);
+        let (incoming, sessions) = mpsc::channel(config.sessions_max.max(1));
         (
             Self {
                 started: config.clock.now(),
@@ -114,141 +128,186 @@ impl Acceptor {
         )
     }
 
-    /// Takes a fresh carrier from `peer` through the handshake to its session. A failed handshake
-    /// uses nothing up. Run it in a task of its own; it lasts at most 30 s.
+    /// Takes a connection from `peer` to its session: through what makes a carrier of it and
+    /// through the handshake. A failed handshake uses nothing up. Run it in a task of its own; both
+    /// together last at most 30 s, and a refusal 1 s more.
     ///
     /// # Errors
     /// [`HandshakeError`], for the log; the peer was told where it can be.
+    ///
+    /// # Cancellation
+    /// Dropping it drops the connection.
     pub async fn serve(
         &self,
-        carrier: Box<dyn Carrier>,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, UpgradeError>>,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let mut wire = Wire::new(carrier);
-        let handshake = link::accept(&mut wire, &self.config.greeting);
-        let (tunnel, attach) = tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
-            .await
-            .map_err(|_| HandshakeError::TimedOut)??;
-        let arrival = Arrival {
-            wire,
-            tunnel,
-            attach,
-            peer,
+        let handshake = async {
+            let mut wire = Wire::new(carrier.await?);
+            let attaching = link::accept(&mut wire, &self.config.greeting).await?;
+            Ok::<_, HandshakeError>(Arrival {
+                wire,
+                tunnel: attaching.tunnel,
+                attach: attaching.attach,
+                ticket: attaching.ticket,
+                peer,
+            })
         };
-        match self.route(arrival) {
-            Route::Known(attaches, arrival) => {
-                // The session may end meanwhile: then the peer sees a cut and asks again.
-                let _ = attaches.send(*arrival).await;
-            }
-            Route::New(session) => {
-                let _ = self.incoming.send(*session).await;
-            }
-            Route::Refused(mut arrival, refused) => {
-                tracing::info!(peer = arrival.peer, "refused: {}", refused.message);
-                let frame = HopFrame::Refused(arrival.tunnel, refused.clone());
-                arrival.wire.refuse(&frame).await;
-                return Err(HandshakeError::Refused(refused));
-            }
-        }
-        Ok(())
+        let arrival = tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
+            .await
+            .map_err(|_| HandshakeError::Endless)??;
+        let Err(refusal) = self.route(arrival) else {
+            return Ok(());
+        };
+        let Refusal {
+            mut arrival,
+            refused,
+        } = *refusal;
+        tracing::info!(peer = arrival.peer, "refused: {}", refused.message);
+        let frame = HopFrame::Refused(arrival.tunnel, refused.clone());
+        arrival.wire.refuse(&frame).await;
+        Err(HandshakeError::Refused(refused))
     }
 
-    /// Finds the session of an arrival, or makes it. The arrival is boxed because it is large.
-    fn route(&self, arrival: Arrival) -> Route {
-        let arrival = Box::new(arrival);
+    /// Hands an arrival to its session, or makes that. Never waits: an arrival that cannot be taken
+    /// now comes again, while one that waited would hold its carrier, and its peer, for nothing.
+    fn route(&self, arrival: Arrival) -> Result<(), Box<Refusal>> {
         let Some(key) = SessionKey::from_slice(&arrival.attach.key) else {
-            return Route::refuse(
-                arrival,
-                RefuseCode::Protocol,
-                true,
-                "a key of 32 bytes is wanted",
-            );
+            return Err(arrival.refuse(RefuseCode::Protocol, "a key of 32 bytes is wanted"));
         };
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = sessions.get_mut(&key) {
-            if arrival.attach.epoch <= entry.epoch {
-                return Route::refuse(
-                    arrival,
-                    RefuseCode::Fenced,
-                    false,
-                    "a newer connection of this session is known",
-                );
-            }
-            entry.epoch = arrival.attach.epoch;
-            return Route::Known(entry.attaches.clone(), arrival);
+            return entry.attach(arrival);
         }
-        if arrival.attach.established {
-            return Route::refuse(
-                arrival,
-                RefuseCode::UnknownSession,
-                true,
-                "this session is not known here (any more): it ended, was given up, or this is \
-                 another process than before",
-            );
-        }
-        let uptime = self.config.clock.now() - self.started;
         let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
-        // Longer ago than a session is kept: it may have run here, ended, and been forgotten.
-        // One second of grace: a first attach is on its way for a moment, too.
-        let remembered = uptime.min(Park::new(resume_for).park_for() + DRAIN);
-        if arrival.attach.age_ms > millis(remembered) {
-            return Route::refuse(
-                arrival,
-                RefuseCode::OutcomeUnknown,
-                true,
-                "this process is younger than the request: whether it was carried out before is \
-                 not known",
-            );
+        let park = Park::new(resume_for);
+        if let Some((code, why)) = self.objection(&arrival.attach, &park, &sessions) {
+            return Err(arrival.refuse(code, why));
         }
-        if self.config.one_shot && !sessions.is_empty() {
-            return Route::refuse(
-                arrival,
-                RefuseCode::Busy,
-                true,
-                "busy: this one-shot listener serves another session (use --keep for many)",
-            );
+        let place = match self.incoming.try_reserve() {
+            Ok(place) if sessions.len() < self.config.sessions_max => place,
+            Ok(_) | Err(TrySendError::Full(())) => {
+                let why = "too many sessions at once; try again later";
+                return Err(arrival.refuse(RefuseCode::Limit, why));
+            }
+            Err(TrySendError::Closed(())) => {
+                let why = "this process takes no more sessions";
+                return Err(arrival.refuse(RefuseCode::ShuttingDown, why));
+            }
+        };
+        if let Some(keys) = &self.config.greeting.keys
+            && let Err(why) = keys.claim(&arrival.ticket, &key)
+        {
+            return Err(arrival.refuse(RefuseCode::Auth, &why));
         }
         let (attaches, arrivals) = mpsc::channel(ATTACHES_MAX);
         let entry = Entry {
             epoch: arrival.attach.epoch,
+            ticket: arrival.ticket.clone(),
             attaches,
         };
         sessions.insert(key, entry);
         drop(sessions);
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
-        Route::New(Box::new(AcceptedSession {
-            shared: Shared::new(config, self.config.clock),
+        place.send(AcceptedSession {
+            shared: Shared::new(config, Arc::clone(&self.config.windows), self.config.clock),
             config: self.config.clone(),
             key,
-            park: Park::new(resume_for),
+            park,
             peer: arrival.peer.clone(),
-            first: Some(*arrival),
+            first: Some(arrival),
             arrivals,
             registered: Registered {
                 key,
                 sessions: Arc::clone(&self.sessions),
+                keys: self.config.greeting.keys.clone(),
             },
-        }))
+        });
+        Ok(())
+    }
+
+    /// Why no session is made for an attach whose key is not known.
+    fn objection(
+        &self,
+        attach: &Attach,
+        park: &Park,
+        sessions: &BTreeMap<SessionKey, Entry>,
+    ) -> Option<(RefuseCode, &'static str)> {
+        if attach.established {
+            return Some((
+                RefuseCode::UnknownSession,
+                "this session is not known here (any more): it ended, was given up, or this is \
+                 another process than before",
+            ));
+        }
+        let uptime = self.config.clock.now() - self.started;
+        // Longer ago than a session is kept: it may have run here, ended, and been forgotten.
+        // One second of grace: a first attach is on its way for a moment, too.
+        let remembered = uptime.min(park.park_for() + DRAIN);
+        if attach.age_ms > millis(remembered) {
+            return Some((
+                RefuseCode::OutcomeUnknown,
+                "this process is younger than the request: whether it was carried out before is \
+                 not known",
+            ));
+        }
+        if self.config.one_shot && !sessions.is_empty() {
+            return Some((
+                RefuseCode::Busy,
+                "busy: this one-shot listener serves another session (use --keep for many)",
+            ));
+        }
+        None
     }
 }
 
-enum Route {
-    Known(mpsc::Sender<Arrival>, Box<Arrival>),
-    New(Box<AcceptedSession>),
-    Refused(Box<Arrival>, Refused),
+/// An arrival that is not taken, and why. Boxed because it is large.
+#[derive(Debug)]
+struct Refusal {
+    arrival: Arrival,
+    refused: Refused,
 }
 
-impl Route {
-    fn refuse(arrival: Box<Arrival>, code: RefuseCode, is_final: bool, message: &str) -> Self {
-        Self::Refused(
-            arrival,
-            Refused {
+impl Arrival {
+    fn refuse(self, code: RefuseCode, message: &str) -> Box<Refusal> {
+        Box::new(Refusal {
+            arrival: self,
+            refused: Refused {
                 code: code as u32,
-                is_final,
+                is_final: code.is_final(),
                 message: message.to_owned(),
             },
-        )
+        })
+    }
+}
+
+impl Entry {
+    fn attach(&mut self, arrival: Arrival) -> Result<(), Box<Refusal>> {
+        let epoch = arrival.attach.epoch;
+        if epoch <= self.epoch {
+            return Err(arrival.refuse(
+                RefuseCode::Fenced,
+                "a newer connection of this session is known",
+            ));
+        }
+        if arrival.ticket != self.ticket {
+            let why = "this session was opened with another ticket";
+            return Err(arrival.refuse(RefuseCode::Auth, why));
+        }
+        match self.attaches.try_send(arrival) {
+            Ok(()) => {
+                self.epoch = epoch;
+                Ok(())
+            }
+            Err(TrySendError::Full(arrival)) => Err(arrival.refuse(
+                RefuseCode::Limit,
+                "too many connections of this session wait to be attached",
+            )),
+            Err(TrySendError::Closed(arrival)) => {
+                Err(arrival.refuse(RefuseCode::ShuttingDown, "this session is just ending"))
+            }
+        }
     }
 }
 
@@ -257,6 +316,7 @@ impl Route {
 struct Registered {
     key: SessionKey,
     sessions: Registry,
+    keys: Option<Arc<dyn Keys>>,
 }
 
 impl Drop for Registered {
@@ -265,6 +325,9 @@ impl Drop for Registered {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.key);
+        if let Some(keys) = &self.keys {
+            keys.release(&self.key);
+        }
     }
 }
 
@@ -281,10 +344,9 @@ pub struct AcceptedSession {
     registered: Registered,
 }
 
-/// What woke a parked or driven session.
-enum Woken {
-    Arrival(Arrival),
-    Driven(Driven),
+/// How waiting for a link ended.
+enum Parked {
+    Arrival(Box<Arrival>),
     Ended(SessionEnd),
     Expired,
 }
@@ -331,9 +393,9 @@ impl AcceptedSession {
             let arrival = match next.take() {
                 Some(arrival) => arrival,
                 None => match self.parked().await {
-                    Woken::Arrival(arrival) => arrival,
-                    Woken::Ended(end) => return Err(end),
-                    Woken::Expired | Woken::Driven(_) => return self.expired(),
+                    Parked::Arrival(arrival) => *arrival,
+                    Parked::Ended(end) => return Err(end),
+                    Parked::Expired => return self.expired(),
                 },
             };
             links += 1;
@@ -346,27 +408,37 @@ impl AcceptedSession {
     }
 
     /// Waits for a link as long as the session is kept.
-    async fn parked(&mut self) -> Woken {
-        let settled = self.shared.lock().session.settled();
-        // Who serves on keeps the final offsets as long as it parks: the opener may be slow.
-        let settled = if self.config.one_shot {
-            settled
+    async fn parked(&mut self) -> Parked {
+        loop {
+            let settled = self.settled();
+            let until = self.park.poll_timeout(settled);
+            let expired = async {
+                match until {
+                    Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let may_settle = self.config.one_shot && settled == Settled::No;
+            // In order, so that simulations repeat: our own word, then a link in the last moment.
+            tokio::select! {
+                biased;
+                end = ended(&self.shared) => return Parked::Ended(end),
+                Some(arrival) = self.arrivals.recv() => return Parked::Arrival(Box::new(arrival)),
+                () = complete(&self.shared), if may_settle => {
+                    self.park.handle_settled(self.config.clock.now());
+                }
+                () = expired => return Parked::Expired,
+            }
+        }
+    }
+
+    /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
+    /// the final offsets as long as it parks, because the opener may be slow.
+    fn settled(&self) -> Settled {
+        if self.config.one_shot {
+            self.shared.lock().session.settled()
         } else {
             Settled::No
-        };
-        let until = self.park.poll_timeout(settled);
-        let expired = async {
-            match until {
-                Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
-                None => std::future::pending().await,
-            }
-        };
-        // In order, so that simulations repeat: our own word, then a link in the last moment.
-        tokio::select! {
-            biased;
-            end = ended(&self.shared) => Woken::Ended(end),
-            Some(arrival) = self.arrivals.recv() => Woken::Arrival(arrival),
-            () = expired => Woken::Expired,
         }
     }
 
@@ -394,6 +466,7 @@ impl AcceptedSession {
             tunnel,
             attach,
             peer,
+            ticket: _,
         } = arrival;
         self.park.handle_attached();
         let heartbeat = self.config.heartbeat;
@@ -417,24 +490,18 @@ impl AcceptedSession {
         driver.queue(&HopFrame::Attached(tunnel, Attached { received }));
         self.announce(peer, &attach, links);
         // In order, so that simulations repeat: the first two end this link, whatever it brings.
-        let woken = tokio::select! {
+        tokio::select! {
             biased;
-            end = ended(&self.shared) => Woken::Ended(end),
-            Some(newer) = self.arrivals.recv() => Woken::Arrival(newer),
-            driven = poll_fn(|cx| driver.poll_drive(cx)) => Woken::Driven(driven),
-        };
-        match woken {
-            Woken::Driven(driven) => self.driven(driver, driven).await,
-            Woken::Arrival(newer) => {
-                tracing::debug!("a newer link fences the older one");
-                Ok(Linked::Fenced(Box::new(newer)))
-            }
-            Woken::Ended(end) => {
+            end = ended(&self.shared) => {
                 let words = driver.refusal(&end.to_string());
                 driver.leave(&words, GOING_AWAY).await;
                 Err(end)
             }
-            Woken::Expired => self.expired().map(|()| Linked::Over),
+            Some(newer) = self.arrivals.recv() => {
+                tracing::debug!("a newer link fences the older one");
+                Ok(Linked::Fenced(Box::new(newer)))
+            }
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => self.driven(driver, driven).await,
         }
     }
 

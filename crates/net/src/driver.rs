@@ -10,7 +10,6 @@ use std::time::Duration;
 use farpipe_proto::link::Keepalive;
 use farpipe_proto::session::{SessionError, Side};
 use farpipe_proto::time::earliest;
-use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::TunnelId;
@@ -53,8 +52,6 @@ pub(crate) enum LostLink {
     Silent,
     #[error(transparent)]
     Session(SessionError),
-    #[error("the other side broke the protocol: {0}")]
-    Decode(#[from] DecodeError),
 }
 
 /// Why a turn stopped early.
@@ -227,8 +224,10 @@ impl Driver {
                 }
                 let bytes = piece.bytes.split_off(skip);
                 let mut state = self.shared.lock();
-                state.session.handle_data(now, offset, &bytes)?;
-                self.progressed = true;
+                let received = state.session.received();
+                state.with_windows(|session| session.handle_data(now, offset, &bytes))?;
+                // A repeat is none: a link that brings nothing else is to be backed off from.
+                self.progressed |= state.session.received() > received;
                 state.dispatch(bytes);
                 state.number_control();
                 Ok(())

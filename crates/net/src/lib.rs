@@ -3,6 +3,7 @@
 pub mod carrier;
 
 mod acceptor;
+mod budget;
 mod clock;
 mod driver;
 mod event;
@@ -17,8 +18,10 @@ mod session;
 mod shared;
 mod stream;
 mod tcp;
+mod ticket;
 
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
+pub use budget::WindowBudget;
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
 pub use host_port::{HostPort, HostPortError};
@@ -34,3 +37,4 @@ pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
+pub use ticket::{Pin, Ticket, TicketError, Tickets};

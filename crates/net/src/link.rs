@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP};
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
 pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
-use farpipe_proto::link::{Accepting, Dialling, Features, LinkError, Nonce, Prover, Step};
+use farpipe_proto::link::{Accepting, Dialling, Features, Keys, LinkError, Nonce, Prover, Step};
 use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{Attach, Attached, Refused};
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
 
+use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
@@ -29,8 +30,10 @@ const READ_SLOTS: usize = 160;
 pub struct Greeting {
     /// Name and version, for logs.
     pub software: String,
-    /// The loopback secret, where one must be proven.
+    /// The secret to prove when dialling, where one must be.
     pub prover: Option<Arc<dyn Prover>>,
+    /// The secrets of which a neighbour must prove one when it dials.
+    pub keys: Option<Arc<dyn Keys>>,
     /// Random bytes for nonces; a closure so that simulations repeat.
     pub random: fn(&mut [u8]),
 }
@@ -70,6 +73,12 @@ pub enum HandshakeError {
     /// Nothing came for too long.
     #[error("no answer within {} s", HANDSHAKE_STEP.as_secs())]
     TimedOut,
+    /// There is no carrier to shake hands over.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// Each step came in time, and there was no end to them.
+    #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
+    Endless,
 }
 
 /// A carrier with the framing state that outlives single frames.
@@ -164,9 +173,8 @@ pub(crate) async fn dial(
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
         handshake.handle(&wire.frame().await?)?;
     } else {
-        match handshake.handle(&wire.frame().await?)? {
-            Step::Up(Some(auth)) | Step::Send(auth) => wire.queue(&auth),
-            Step::Up(None) | Step::Wait => {}
+        if let Some(auth) = handshake.handle(&wire.frame().await?)? {
+            wire.queue(&auth);
         }
         wire.queue(&HopFrame::Attach(TUNNEL, attach()));
     }
@@ -180,13 +188,22 @@ pub(crate) async fn dial(
     }
 }
 
+/// What a neighbour asks for.
+#[derive(Debug)]
+pub(crate) struct Attaching {
+    pub(crate) tunnel: TunnelId,
+    pub(crate) attach: Attach,
+    /// The ticket it has proven; empty: none.
+    pub(crate) ticket: Vec<u8>,
+}
+
 /// The accepting side: HELLO to ATTACH. The answer is the caller's.
 ///
 /// On an error of the rules the neighbour is told before this returns.
 pub(crate) async fn accept(
     wire: &mut Wire,
     greeting: &Greeting,
-) -> Result<(TunnelId, Attach), HandshakeError> {
+) -> Result<Attaching, HandshakeError> {
     let result = accept_steps(wire, greeting).await;
     if let Err(error) = &result {
         let told = match error {
@@ -201,19 +218,15 @@ pub(crate) async fn accept(
     result
 }
 
-async fn accept_steps(
-    wire: &mut Wire,
-    greeting: &Greeting,
-) -> Result<(TunnelId, Attach), HandshakeError> {
+async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Attaching, HandshakeError> {
     let mut handshake = Accepting::new(
         greeting.nonce(),
         Features::default(),
-        greeting.prover.as_deref(),
+        greeting.keys.as_deref(),
         &greeting.software,
     );
     loop {
         match handshake.handle(&wire.frame().await?)? {
-            Step::Wait => {}
             Step::Send(frame) => wire.queue(&frame),
             Step::Up(frame) => {
                 if let Some(frame) = frame {
@@ -224,7 +237,11 @@ async fn accept_steps(
         }
     }
     match wire.frame().await? {
-        HopFrame::Attach(tunnel, attach) => Ok((tunnel, attach)),
+        HopFrame::Attach(tunnel, attach) => Ok(Attaching {
+            tunnel,
+            attach,
+            ticket: handshake.into_ticket(),
+        }),
         _ => Err(LinkError::Protocol("no ATTACH after the handshake").into()),
     }
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, WINDOW_SESSION_MAX,
 };
+use farpipe_proto::link::LinkError;
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::SessionKey;
 
+use crate::budget::WindowBudget;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::clock::Clock;
 use crate::driver::{Driven, Driver};
@@ -31,7 +33,10 @@ pub enum Blame {
     Reset,
     /// Timed out: retried.
     Cut,
-    /// A retry cannot help, ever: wrong kind of server, credential, version.
+    /// Something else answers there: final before the first link, else retried, because it may
+    /// only stand in for a while.
+    Stranger,
+    /// A retry cannot help, ever: a certificate, credential or version, or not allowed from here.
     Final,
 }
 
@@ -67,6 +72,8 @@ pub struct OpenerConfig {
     pub heartbeat: Duration,
     /// Bytes retained at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// Default: for this opener alone. A process with several shares one among them.
+    pub windows: Arc<WindowBudget>,
     /// What HELLO says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -83,6 +90,7 @@ impl OpenerConfig {
             resume_for: RESUME_FOR,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            windows: Arc::default(),
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -109,7 +117,7 @@ impl Opener {
         let mut session = SessionConfig::new(Side::Opener);
         session.buffer_max = config.buffer_max;
         Self {
-            shared: Shared::new(session, config.clock),
+            shared: Shared::new(session, Arc::clone(&config.windows), config.clock),
             config,
             key: SessionKey::new(key),
         }
@@ -254,11 +262,17 @@ impl Running<'_> {
 
     /// Dials once and drives the session as long as the link lasts.
     async fn attempt(&mut self) -> Result<Step, SessionEnd> {
-        let (wire, attached) = match self.link_up().await {
+        let shared = &Arc::clone(&self.opener.shared);
+        let linked = tokio::select! {
+            biased;
+            // Ending the session must not wait for an answer that may never come.
+            end = ended(shared) => return Err(end),
+            linked = self.link_up() => linked,
+        };
+        let (wire, attached) = match linked {
             Ok(linked) => linked,
             Err(failed) => return failed,
         };
-        let shared = &Arc::clone(&self.opener.shared);
         let heartbeat = self.opener.config.heartbeat;
         let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
         let mut driver = match driver {
@@ -266,7 +280,12 @@ impl Running<'_> {
             Err(refused) => {
                 let (error, mut wire) = *refused;
                 let message = format!("cannot resume: {error}");
-                wire.close(PROTOCOL_CLOSE).await;
+                let refused = Refused {
+                    code: RefuseCode::Offset as u32,
+                    is_final: RefuseCode::Offset.is_final(),
+                    message: message.clone(),
+                };
+                wire.refuse(&HopFrame::Refused(TUNNEL, refused)).await;
                 return Err(SessionEnd::Protocol(message));
             }
         };
@@ -416,9 +435,11 @@ impl Running<'_> {
     fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
             Blame::Final => Err(SessionEnd::Refused(error.message)),
-            Blame::Refused if !self.established => Err(SessionEnd::Refused(error.message)),
+            Blame::Refused | Blame::Stranger if !self.established => {
+                Err(SessionEnd::Refused(error.message))
+            }
             Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
-            Blame::Cut => Ok(Step::Failed(Attempt::Cut, error.message)),
+            Blame::Cut | Blame::Stranger => Ok(Step::Failed(Attempt::Cut, error.message)),
         }
     }
 
@@ -444,27 +465,39 @@ impl Running<'_> {
     fn handshake_failed(&self, error: HandshakeError) -> Result<Step, SessionEnd> {
         let why = format!("{}: {error}", self.dial.peer());
         match error {
+            HandshakeError::Refused(refused)
+            | HandshakeError::Link(LinkError::Refused(refused)) => self.refused(&refused),
+            HandshakeError::Carrier(CarrierError::Protocol { .. })
+            | HandshakeError::Decode(_)
+            | HandshakeError::Link(LinkError::Protocol(_))
+                if self.established =>
+            {
+                // The peer is known to do better: something else stands there for a while.
+                Ok(Step::Failed(Attempt::Cut, why))
+            }
             HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
                 Err(SessionEnd::Protocol(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            HandshakeError::TimedOut => Ok(Step::Failed(Attempt::Cut, why)),
-            HandshakeError::Refused(refused) => {
-                let why = format!(
-                    "{} refused: {}",
-                    self.dial.peer(),
-                    link::printable(&refused.message)
-                );
-                if self.is_gone(&refused) {
-                    Ok(Step::Failed(Attempt::Refused, why))
-                } else if refused.is_final || !self.established {
-                    Err(SessionEnd::Refused(why))
-                } else {
-                    Ok(Step::Failed(Attempt::Refused, why))
-                }
+            // The last two are the accepting side's.
+            HandshakeError::TimedOut | HandshakeError::Endless | HandshakeError::Upgrade(_) => {
+                Ok(Step::Failed(Attempt::Cut, why))
             }
-            HandshakeError::Link(link) if link.is_final() => Err(SessionEnd::Refused(why)),
-            HandshakeError::Link(_) => Ok(Step::Failed(Attempt::Refused, why)),
+            HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
+        }
+    }
+
+    fn refused(&self, refused: &Refused) -> Result<Step, SessionEnd> {
+        let why = format!(
+            "{} refused: {}",
+            self.dial.peer(),
+            link::printable(&refused.message)
+        );
+        let is_final = refused.is_final && !self.is_gone(refused);
+        if is_final || !self.established {
+            Err(SessionEnd::Refused(why))
+        } else {
+            Ok(Step::Failed(Attempt::Refused, why))
         }
     }
 }

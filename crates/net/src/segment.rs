@@ -67,12 +67,6 @@ impl Segment {
         self.len() == 0
     }
 
-    /// Bytes of memory this segment pins.
-    #[must_use]
-    pub fn footprint(&self) -> usize {
-        self.buf.len()
-    }
-
     /// Room behind the data that can be filled without an allocation.
     #[must_use]
     pub fn tail_room(&self) -> usize {

@@ -22,18 +22,16 @@ impl SessionHandle {
     }
 
     /// Opens a stream to `target` (empty: the acceptor's own endpoint); `None` when the limit of
-    /// open streams is reached.
+    /// open streams, or of the process's windows, is reached.
     #[must_use]
     pub fn open(&self, target: &str) -> Option<Stream> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
-        let id = state.session.open(
-            now,
-            Open {
-                target: target.to_owned(),
-                interactive: false,
-            },
-        )?;
+        let open = Open {
+            target: target.to_owned(),
+            interactive: false,
+        };
+        let id = state.with_windows(|session| session.open(now, open))?;
         state.number_control();
         drop(state);
         Some(Stream::new(&self.shared, id))
@@ -113,4 +111,18 @@ pub(crate) async fn ended(shared: &Shared) -> SessionEnd {
         }
     })
     .await
+}
+
+/// Waits until everything is settled on this side; while there is no link, whose driver would be
+/// woken in its place.
+pub(crate) async fn complete(shared: &Shared) {
+    poll_fn(|cx| {
+        let mut state = shared.lock();
+        if state.session.is_complete() {
+            return Poll::Ready(());
+        }
+        park(&mut state.driver, cx);
+        Poll::Pending
+    })
+    .await;
 }

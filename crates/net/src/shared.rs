@@ -14,6 +14,7 @@ use farpipe_proto::session::{Event, Session, SessionConfig};
 use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 
+use crate::budget::{Share, WindowBudget};
 use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::retention::Retention;
@@ -101,7 +102,10 @@ impl StreamIo {
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) retention: Retention,
+    pub(crate) windows: Share,
     pub(crate) pool: Pool,
+    /// A writer waits for a slot.
+    pub(crate) slot_wanted: bool,
     pub(crate) streams: BTreeMap<StreamId, StreamIo>,
     /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
     pub(crate) opened: VecDeque<(StreamId, Open)>,
@@ -115,9 +119,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Calls the rules where they may open or grow windows.
+    pub(crate) fn with_windows<T>(&mut self, act: impl FnOnce(&mut Session) -> T) -> T {
+        self.windows.spend(&mut self.session, act)
+    }
+
     /// Numbers the waiting control frames. To be called after every call into the rules that may
     /// have produced some, before any bytes are numbered.
     pub(crate) fn number_control(&mut self) {
+        self.windows.settle(&self.session);
         let mut some = false;
         while let Some(frame) = self.session.poll_control() {
             self.retention.push_control(&frame);
@@ -206,6 +216,24 @@ impl State {
         }
     }
 
+    /// Takes a slot back, or what is left of it.
+    pub(crate) fn put_back(&mut self, slot: BytesMut) {
+        self.pool.put_back(slot);
+        self.handle_slot_freed();
+    }
+
+    /// So many slots were dropped by who had them.
+    pub(crate) fn give_up_slots(&mut self, slots: usize) {
+        self.pool.give_up(slots);
+        self.handle_slot_freed();
+    }
+
+    fn handle_slot_freed(&mut self) {
+        if std::mem::take(&mut self.slot_wanted) {
+            self.wake_writers();
+        }
+    }
+
     /// Bytes were acknowledged: slots are free again for writers that wait for one.
     pub(crate) fn wake_writers(&mut self) {
         for io in self.streams.values_mut() {
@@ -238,14 +266,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: SessionConfig, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        config: SessionConfig,
+        windows: Arc<WindowBudget>,
+        clock: Clock,
+    ) -> Arc<Self> {
         // Slots that hold the whole window, and some for what is half filled.
         let slots = usize::try_from(config.buffer_max).unwrap_or(usize::MAX) / SLOT_SIZE + 4;
         Arc::new(Self {
             state: Mutex::new(State {
                 session: Session::new(config),
                 retention: Retention::default(),
+                windows: Share::new(windows),
                 pool: Pool::new(SLOT_SIZE, slots),
+                slot_wanted: false,
                 streams: BTreeMap::new(),
                 opened: VecDeque::new(),
                 acceptor: None,

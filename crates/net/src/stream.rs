@@ -15,7 +15,7 @@ use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::HEADER_LEN;
 
 use crate::segment::Segment;
-use crate::shared::{RecvEnd, SessionEnd, Shared, park};
+use crate::shared::{RecvEnd, SessionEnd, Shared, State, park};
 
 /// Bytes in front of a stream's payload in a buffer from [`SendStream::buffer`].
 pub const PAYLOAD_AT: usize = Segment::HEADROOM + HEADER_LEN;
@@ -88,7 +88,10 @@ impl Stream {
             id,
         };
         Self {
-            send: SendStream(handle()),
+            send: SendStream {
+                handle: handle(),
+                out: 0,
+            },
             recv: RecvStream(handle()),
             watch: StreamWatch(handle()),
         }
@@ -122,17 +125,21 @@ fn cancelled() -> Abort {
 
 /// The half towards the peer.
 #[derive(Debug)]
-pub struct SendStream(Handle);
+pub struct SendStream {
+    handle: Handle,
+    /// Buffers handed out that were neither committed nor put back.
+    out: usize,
+}
 
 impl SendStream {
     /// Ready with how many bytes may be committed now (at least 1), when there is credit and room
     /// in the backlog; or with why there never will be. Wakes the task for the latter also while
     /// it waits for its source.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
-        let mut state = self.0.shared.lock();
-        let grant = state.session.grant(self.0.id);
+        let mut state = self.handle.shared.lock();
+        let grant = state.session.grant(self.handle.id);
         let end = state.end.clone();
-        let Some(io) = state.streams.get_mut(&self.0.id) else {
+        let Some(io) = state.streams.get_mut(&self.handle.id) else {
             return Poll::Ready(Err(SendError::Session(SessionEnd::Closed)));
         };
         if let Some(refuse) = &io.refused {
@@ -156,19 +163,21 @@ impl SendStream {
     /// [`SendStream::poll_buffer`].
     #[must_use]
     pub fn buffer(&mut self, grant: usize) -> Option<BytesMut> {
-        let room = PAYLOAD_AT + grant.min(ROOM_MIN);
-        let mut buf = self.0.shared.lock().pool.take(room)?;
-        buf.extend_from_slice(&[0; PAYLOAD_AT]);
-        Some(buf)
+        let slot = take_slot(&mut self.handle.shared.lock(), grant)?;
+        self.out += 1;
+        Some(slot)
     }
 
-    /// [`SendStream::buffer`], waiting for memory.
+    /// [`SendStream::buffer`], waiting for memory. Ask [`SendStream::poll_grant`] first in each
+    /// turn: that tells when nothing is to be waited for any more.
     pub fn poll_buffer(&mut self, cx: &mut Context<'_>, grant: usize) -> Poll<BytesMut> {
-        if let Some(buf) = self.buffer(grant) {
-            return Poll::Ready(buf);
+        let mut state = self.handle.shared.lock();
+        if let Some(slot) = take_slot(&mut state, grant) {
+            self.out += 1;
+            return Poll::Ready(slot);
         }
-        let mut state = self.0.shared.lock();
-        if let Some(io) = state.streams.get_mut(&self.0.id) {
+        state.slot_wanted = true;
+        if let Some(io) = state.streams.get_mut(&self.handle.id) {
             park(&mut io.writer, cx);
         }
         Poll::Pending
@@ -177,18 +186,19 @@ impl SendStream {
     /// Sends the payload of a buffer from [`SendStream::buffer`]: at most as many bytes as
     /// granted. Never waits. A stream that was stopped meanwhile drops them.
     pub fn commit(&mut self, mut buf: BytesMut) {
-        let mut state = self.0.shared.lock();
+        let mut state = self.handle.shared.lock();
         let mut part = buf.split();
-        state.pool.put_back(buf);
+        state.put_back(buf);
+        self.out = self.out.saturating_sub(1);
         let len = part.len() - PAYLOAD_AT;
         if len == 0
             || state.end.is_some()
-            || state.session.send_state(self.0.id) != Some(SendState::Open)
+            || state.session.send_state(self.handle.id) != Some(SendState::Open)
         {
             return;
         }
         state.number_control();
-        let header = state.session.write(self.0.id, len);
+        let header = state.session.write(self.handle.id, len);
         part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
         state.retention.push(part, Segment::HEADROOM);
         state.wake_driver();
@@ -196,39 +206,50 @@ impl SendStream {
 
     /// Gives a buffer back unused.
     pub fn put_back(&mut self, buf: BytesMut) {
-        self.0.shared.lock().pool.put_back(buf);
+        self.handle.shared.lock().put_back(buf);
+        self.out = self.out.saturating_sub(1);
     }
 
     /// The source ended.
     pub fn finish(&mut self) {
-        let mut state = self.0.shared.lock();
-        state.session.finish(self.0.id);
+        let mut state = self.handle.shared.lock();
+        state.session.finish(self.handle.id);
         state.number_control();
     }
 
     /// The source failed.
     pub fn reset(&mut self, abort: Abort) {
-        let mut state = self.0.shared.lock();
-        state.session.reset(self.0.id, abort);
+        let mut state = self.handle.shared.lock();
+        state.session.reset(self.handle.id, abort);
         state.number_control();
     }
 
     /// How the command at the source ended, once; after [`SendStream::finish`] or
     /// [`SendStream::reset`]. A handle that is dropped without it says that the status is lost.
     pub fn exit(&mut self, exit: Exit) {
-        let mut state = self.0.shared.lock();
-        state.session.exit(self.0.id, exit);
+        let mut state = self.handle.shared.lock();
+        state.session.exit(self.handle.id, exit);
         state.number_control();
     }
 }
 
+/// A slot with room in front for every header.
+fn take_slot(state: &mut State, grant: usize) -> Option<BytesMut> {
+    let mut slot = state.pool.take(PAYLOAD_AT + grant.min(ROOM_MIN))?;
+    slot.extend_from_slice(&[0; PAYLOAD_AT]);
+    Some(slot)
+}
+
 impl Drop for SendStream {
     fn drop(&mut self) {
-        let state = self.0.shared.lock().session.send_state(self.0.id);
-        if state == Some(SendState::Open) {
+        let mut state = self.handle.shared.lock();
+        state.give_up_slots(self.out);
+        let send_state = state.session.send_state(self.handle.id);
+        drop(state);
+        if send_state == Some(SendState::Open) {
             self.reset(cancelled());
         }
-        let owes_exit = self.0.shared.lock().session.owes_exit(self.0.id);
+        let owes_exit = self.handle.shared.lock().session.owes_exit(self.handle.id);
         if owes_exit {
             self.exit(Exit::default());
         }
@@ -277,7 +298,8 @@ impl RecvStream {
     pub fn consumed(&mut self, len: usize) {
         let now = self.0.shared.clock.now();
         let mut state = self.0.shared.lock();
-        state.session.consumed(now, self.0.id, len);
+        let id = self.0.id;
+        state.with_windows(|session| session.consumed(now, id, len));
         state.number_control();
     }
 
@@ -370,16 +392,79 @@ impl StreamWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
     use farpipe_proto::session::{SessionConfig, Side};
     use farpipe_proto::wire::control::Open;
     use farpipe_proto::wire::inner::InnerFrame;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::{Clock, Greeting, Opener, OpenerConfig};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Streams of a session that has hardly any memory: four slots.
+    fn poor(streams: usize) -> Vec<Stream> {
+        let mut config = OpenerConfig::new(Greeting {
+            software: "test".to_owned(),
+            prover: None,
+            keys: None,
+            random: |bytes| bytes.fill(7),
+        });
+        config.buffer_max = 10_000;
+        config.clock = Clock::Boot;
+        let handle = Opener::new(config).handle();
+        let open = || handle.open("").expect("room for a few streams");
+        std::iter::repeat_with(open).take(streams).collect()
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_memory_is_woken_when_another_needs_none() {
+        let mut streams = poor(5);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let mut held = Vec::new();
+        for stream in &mut streams[..4] {
+            held.push(stream.send.buffer(1).expect("one slot each"));
+        }
+        for turn in 1..=3 {
+            let waits = &mut streams[4].send;
+            assert!(waits.poll_buffer(&mut cx, 1).is_pending(), "{turn}");
+            match turn {
+                1 => streams[0].send.put_back(held.remove(0)),
+                2 => {
+                    let mut buf = held.remove(0);
+                    buf.extend_from_slice(b"x");
+                    streams[1].send.commit(buf);
+                }
+                // Its buffer went with the source that was reading into it.
+                _ => drop(streams.remove(2)),
+            }
+            assert_eq!(count.0.load(Ordering::Relaxed), turn);
+            let last = streams.len() - 1;
+            let Poll::Ready(slot) = streams[last].send.poll_buffer(&mut cx, 1) else {
+                panic!("turn {turn}: there is a slot");
+            };
+            held.push(slot);
+        }
+    }
 
     #[test]
     fn a_stream_that_is_dropped_without_its_status_says_that_it_is_lost() {
-        let shared = Shared::new(SessionConfig::new(Side::Acceptor), Clock::Boot);
+        let shared = Shared::new(
+            SessionConfig::new(Side::Acceptor),
+            Arc::default(),
+            Clock::Boot,
+        );
         let id = StreamId(1);
         let now = shared.clock.now();
         let open = InnerFrame::Open(Open::default()).encode(id);

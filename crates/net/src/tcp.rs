@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_proto::limits::{HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::acceptor::Acceptor;
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
@@ -306,7 +306,7 @@ impl TcpDial {
                 match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect(stream, request)).await
                 {
                     Ok(Ok(carrier)) => Ok(Box::new(carrier)),
-                    Ok(Err(error)) => Err(fail(blame(&error), error.to_string())),
+                    Ok(Err(error)) => Err(fail(Blame::from(&error), error.to_string())),
                     Err(_) => Err(fail(
                         Blame::Cut,
                         format!(
@@ -320,13 +320,24 @@ impl TcpDial {
     }
 }
 
-/// How a failed upgrade counts: a proxy's error is nobody there, another answer is the wrong
-/// server, a cut is a cut.
-fn blame(error: &UpgradeError) -> Blame {
-    match error {
-        UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => Blame::Refused,
-        error if error.is_transient() => Blame::Reset,
-        _ => Blame::Final,
+/// A proxy's error, or a server's own, is nobody there; another answer is another program's; a cut
+/// is a cut.
+impl From<&UpgradeError> for Blame {
+    fn from(error: &UpgradeError) -> Self {
+        match error {
+            UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => {
+                Self::Refused
+            }
+            UpgradeError::Io(_) | UpgradeError::Cut => Self::Reset,
+            UpgradeError::Silent => Self::Cut,
+            UpgradeError::Status(_)
+            | UpgradeError::NotHttp { .. }
+            | UpgradeError::HeadTooLong
+            | UpgradeError::Malformed(_)
+            | UpgradeError::NotWebSocket(_)
+            | UpgradeError::NotFarpipe { .. }
+            | UpgradeError::Refused { .. } => Self::Stranger,
+        }
     }
 }
 
@@ -409,7 +420,7 @@ impl Listener {
         let mut handshakes = JoinSet::new();
         loop {
             while handshakes.len() >= HANDSHAKES_MAX {
-                handshakes.join_next().await;
+                log_panic(handshakes.join_next().await);
             }
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
@@ -427,9 +438,16 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(_) = handshakes.join_next() => {}
+                Some(ended) = handshakes.join_next() => log_panic(Some(ended)),
             }
         }
+    }
+}
+
+/// One connection's handshake must not take the listener down with it, but a bug is to be seen.
+fn log_panic(ended: Option<Result<(), JoinError>>) {
+    if let Some(Err(error)) = ended {
+        tracing::error!("a connection's handshake failed: {error}");
     }
 }
 
@@ -440,19 +458,12 @@ async fn handshake(stream: TcpStream, from: SocketAddr, scheme: Scheme, acceptor
         tracing::warn!("{peer}: not on this host, refused");
         return;
     }
-    let carrier: Box<dyn Carrier> = match scheme {
-        Scheme::Fp => Box::new(fp::start(stream)),
-        Scheme::Ws => match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
-            Ok(Ok(carrier)) => Box::new(carrier),
-            Ok(Err(error)) => {
-                tracing::info!("{peer}: {error}");
-                return;
-            }
-            Err(_) => {
-                tracing::info!("{peer}: no upgrade within {} s", HANDSHAKE_TOTAL.as_secs());
-                return;
-            }
-        },
+    let carrier = async {
+        let carrier: Box<dyn Carrier> = match scheme {
+            Scheme::Fp => Box::new(fp::start(stream)),
+            Scheme::Ws => Box::new(upgrade::accept(stream).await?),
+        };
+        Ok(carrier)
     };
     if let Err(error) = acceptor.serve(carrier, peer.clone()).await {
         tracing::info!("{peer}: {error}");

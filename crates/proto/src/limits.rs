@@ -25,10 +25,16 @@ pub const WINDOW_INITIAL: u64 = 256 * 1024;
 pub const WINDOW_SESSION_MAX: u64 = 64 * 1024 * 1024;
 /// Largest sum of windows in one process.
 pub const WINDOW_PROCESS_MAX: u64 = 256 * 1024 * 1024;
+/// What windows that grow leave of [`WINDOW_PROCESS_MAX`], so that a new session finds room for its
+/// first stream.
+pub const WINDOW_PROCESS_RESERVED: u64 = 64 * 1024 * 1024;
 /// A window doubles only if half of it was consumed within max(2 × minimum RTT, this).
 pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
 /// Largest stream offset and credit limit; far below overflow.
 pub const OFFSET_MAX: u64 = 1 << 62;
+/// Sessions at once of one acceptor, with those that wait for a link; one more is refused with
+/// LIMIT.
+pub const SESSIONS_MAX: usize = 256;
 /// Streams open at once in one session.
 pub const STREAMS_MAX: usize = 256;
 /// Control frames waiting to be numbered in one session; beyond it the peer is flooding us.
@@ -50,7 +56,7 @@ pub const ACK_BYTES_MAX: u64 = 256 * 1024;
 
 /// One step of the handshake may take this long without progress.
 pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
-/// The whole handshake, up to WELCOME.
+/// The whole handshake: from the connection, through the carrier's upgrade, up to ATTACH.
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
 
 /// Default heartbeat.
@@ -74,6 +80,9 @@ pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
 pub const LINGER: Duration = Duration::from_secs(2);
 /// The same while the opener may still lack the last DONE: long enough for its first backoffs.
 pub const LINGER_UNCONFIRMED: Duration = Duration::from_secs(8);
+/// How long an acceptor lingers once it is settled without a link: the opener's longest wait and
+/// one attempt.
+pub const LINGER_PARKED: Duration = Duration::from_secs(60);
 /// An opener that has the peer's DONE stops with success once each attempt of this span was
 /// refused.
 pub const REFUSED_SPAN: Duration = Duration::from_secs(5);
@@ -95,3 +104,5 @@ pub const BACKOFF_JITTER_PERCENT: u32 = 20;
 pub const ALARM_FAILURES: u32 = 10;
 /// A connection that lived this long counts as progress.
 pub const PROGRESS_LIFE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(SESSIONS_MAX as u64 * WINDOW_INITIAL <= WINDOW_PROCESS_RESERVED);

@@ -121,6 +121,12 @@ fn codes_have_the_documented_numbers() {
         .map(|code| ((code as u32).to_string(), shouted(&format!("{code:?}"))))
         .collect();
     assert_eq!(owned(rows(section("4.5"))), refuse);
+    for code in (1..).map_while(RefuseCode::from_wire) {
+        let name = shouted(&format!("{code:?}"));
+        let is_final = if code.is_final() { "yes" } else { "no" };
+        let row = format!("| `{}` | {name} | {is_final} |", code as u32);
+        assert!(section("4.5").contains(&row), "{row}");
+    }
     let abort = [
         AbortCode::ReaderGone,
         AbortCode::Failed,
@@ -187,6 +193,7 @@ fn control_payloads_have_the_documented_fields() {
         nonce: vec![1],
         software: text(),
         wants_proof: true,
+        ticket: vec![1],
     };
     let welcome = Welcome {
         version: 1,
@@ -230,7 +237,9 @@ fn control_payloads_have_the_documented_fields() {
     let schema = [
         message(
             &hello,
-            &["uint32", "uint32", "uint64", "bytes", "string", "bool"],
+            &[
+                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes",
+            ],
         ),
         message(&welcome, &["uint32", "uint64", "bytes", "string", "bytes"]),
         message(&Auth { proof: vec![1] }, &["bytes"]),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farpipe_proto::Instant;
 use farpipe_proto::limits::{
     ACK_BYTES_MAX, ACK_DELAY, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL,
-    WINDOW_SESSION_MAX,
+    WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Event, Session, SessionConfig, Side};
 use farpipe_proto::wire::control::Open;
@@ -227,6 +227,22 @@ fn a_window_grows_only_into_what_the_other_streams_leave() {
 }
 
 #[test]
+fn a_window_grows_only_into_what_the_other_sessions_of_the_process_leave() {
+    for (room, windows) in [(0, 1), (1, 1), (2, 2), (3, 2), (9, 8)] {
+        let mut acceptor = Acceptor::new();
+        let room = WINDOW_PROCESS_RESERVED + room * WINDOW_INITIAL;
+        acceptor.session.set_window_room(room);
+        for _ in 0..8 {
+            acceptor.hear_all();
+            acceptor.consume(acceptor.sent - acceptor.consumed);
+        }
+        assert_eq!(acceptor.window(), windows * WINDOW_INITIAL);
+        assert_eq!(acceptor.session.windows(), acceptor.window());
+        acceptor.session.assert_invariants();
+    }
+}
+
+#[test]
 fn an_acknowledgement_is_due_after_ten_milliseconds() {
     let mut acceptor = Acceptor::new();
     let due = acceptor.now + ACK_DELAY;
@@ -245,7 +261,10 @@ fn an_acknowledgement_is_due_after_ten_milliseconds() {
 #[test]
 fn an_acknowledgement_is_due_after_a_quarter_of_the_smallest_window() {
     let mut acceptor = Acceptor::new();
-    let told = acceptor.session.take_ack().expect("the OPEN");
+    let told = acceptor
+        .session
+        .poll_ack(acceptor.now + ACK_DELAY)
+        .expect("the OPEN");
     assert_eq!(told, acceptor.offset);
     let quarter = WINDOW_INITIAL / 4;
     acceptor.hear_payload(quarter - HEADER_LEN as u64 - 1);
@@ -265,7 +284,7 @@ fn an_acknowledgement_is_due_after_256_kib_whatever_the_windows_are() {
         acceptor.consume(acceptor.sent - acceptor.consumed);
     }
     assert!(acceptor.window() > 4 * ACK_BYTES_MAX);
-    acceptor.session.take_ack();
+    acceptor.session.poll_ack(acceptor.now + ACK_DELAY);
     acceptor.hear_payload(ACK_BYTES_MAX - HEADER_LEN as u64 - 1);
     assert_eq!(acceptor.session.poll_ack(acceptor.now), None);
     acceptor.hear_payload(1);
@@ -276,7 +295,7 @@ fn an_acknowledgement_is_due_after_256_kib_whatever_the_windows_are() {
 fn an_acknowledgement_is_due_at_once_when_credit_is_used_up() {
     let mut acceptor = Acceptor::new();
     acceptor.hear_payload(WINDOW_INITIAL - 1);
-    acceptor.session.take_ack();
+    acceptor.session.poll_ack(acceptor.now + ACK_DELAY);
     acceptor.hear_payload(1);
     assert_eq!(
         acceptor.session.poll_ack(acceptor.now),
@@ -294,7 +313,7 @@ fn an_attach_tells_the_offset_and_leaves_nothing_to_acknowledge() {
         .expect("attached");
     assert_eq!(acceptor.session.poll_timeout(), None);
     assert_eq!(acceptor.session.poll_ack(acceptor.now), None);
-    assert_eq!(acceptor.session.take_ack(), None);
+    assert_eq!(acceptor.session.poll_ack(acceptor.now + ACK_DELAY), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use farpipe_proto::link::{Accepting, Dialling, Features, Prover, Step};
+use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
 use farpipe_proto::wire::control::{
     Abort, AbortCode, Accept, Attach, Attached, Exit, Open, Refuse, RefuseCode, Refused,
 };
@@ -38,8 +38,9 @@ impl Prover for Secret {
 /// HELLO, WELCOME and AUTH of one handshake.
 fn handshake(secret: Option<&Secret>) -> Vec<HopFrame> {
     let prover = secret.map(|secret| secret as &dyn Prover);
+    let keys = secret.map(|secret| secret as &dyn Keys);
     let dialling = Dialling::new([0xd1; 32], Features(0), prover, "farpipe 0.1.0");
-    let mut accepting = Accepting::new([0xac; 32], Features(0), prover, "farpipe 0.1.0");
+    let mut accepting = Accepting::new([0xac; 32], Features(0), keys, "farpipe 0.1.0");
     let hello = dialling.hello();
     let (Step::Send(welcome) | Step::Up(Some(welcome))) =
         accepting.handle(&hello).expect("a WELCOME")
@@ -47,7 +48,7 @@ fn handshake(secret: Option<&Secret>) -> Vec<HopFrame> {
         panic!("no WELCOME");
     };
     let mut frames = vec![hello, welcome];
-    if let Step::Up(Some(auth)) = dialling.handle(&frames[1]).expect("the link is up") {
+    if let Some(auth) = dialling.handle(&frames[1]).expect("the link is up") {
         assert_eq!(accepting.handle(&auth), Ok(Step::Up(None)));
         frames.push(auth);
     }

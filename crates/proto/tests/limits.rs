@@ -49,8 +49,10 @@ fn values() -> Vec<(&'static str, String)> {
         WINDOW_INITIAL,
         WINDOW_SESSION_MAX,
         WINDOW_PROCESS_MAX,
+        WINDOW_PROCESS_RESERVED,
         WINDOW_GROWTH_TIME_MIN,
         OFFSET_MAX,
+        SESSIONS_MAX,
         STREAMS_MAX,
         CONTROL_QUEUE_MAX,
         EMPTY_FRAMES_MAX,
@@ -71,6 +73,7 @@ fn values() -> Vec<(&'static str, String)> {
         PARK_EXTRA_MAX,
         LINGER,
         LINGER_UNCONFIRMED,
+        LINGER_PARKED,
         REFUSED_SPAN,
         DRAIN,
         BACKOFF,
@@ -87,7 +90,8 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 6] = [
+        const COUNTS: [&str; 7] = [
+            "SESSIONS_MAX",
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",
             "EMPTY_FRAMES_MAX",

@@ -168,6 +168,46 @@ async fn n16_an_opener_that_is_killed_is_waited_for_and_given_up() {
     assert_eq!(whole(&log.ended[0]), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_gets_settled_without_a_link_does_not_wait_for_a_dead_opener() {
+    let mut scenario = scenario();
+    scenario.resume_for = secs(600);
+    scenario.keep = false;
+    scenario.lanes = vec![Lane::plain(1_000, 0)];
+    // The sink is not closed before 40 s have passed.
+    scenario.lanes[0].up.sink_delay = secs(20);
+    let (network, clock) = (network(&scenario, Vec::new()), clock());
+    let began = Instant::now();
+    let mut process = start(&scenario, &network, clock);
+    let killed = timeout(secs(5), open(&scenario, &network, clock));
+    assert!(killed.await.is_err());
+    process.ended(1).await;
+    let waited = began.elapsed();
+    assert!((secs(99)..secs(102)).contains(&waited), "{waited:?}");
+    let log = process.kill().await;
+    assert!(log.ended[0].result.is_ok(), "{:?}", log.ended[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_ended_while_it_dials_is_over_at_once() {
+    let silence = Fortune {
+        answer: Answer::Silence,
+        cuts: Vec::new(),
+    };
+    let scenario = scenario();
+    let network = network(&scenario, vec![silence]);
+    let opener = Opener::new(scenario.opener(clock(), None));
+    let handle = opener.handle();
+    let began = Instant::now();
+    let ending = async {
+        pass(secs(1)).await;
+        handle.end(SessionEnd::Closed);
+    };
+    let (ended, ()) = tokio::join!(opener.run(&network), ending);
+    assert_eq!(ended, Err(SessionEnd::Closed));
+    assert_eq!(began.elapsed().as_secs(), 1);
+}
+
 /// Kills the listener when the connection is cut at this byte of what it sends, and starts it
 /// anew.
 async fn killed_at(at: u64, mut scenario: Scenario) -> (Ended, Process, u64) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::{Clock, LoopbackSecret, Opener, SessionEnd};
-use farpipe_proto::link::Prover;
 use farpipe_proto::wire::control::{Attach, Attached, Open, RefuseCode};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -22,7 +21,7 @@ fn clock() -> Clock {
     Clock::Tokio(Instant::now())
 }
 
-fn secret(byte: u8) -> Option<Arc<dyn Prover>> {
+fn secret(byte: u8) -> Option<Arc<LoopbackSecret>> {
     Some(Arc::new(LoopbackSecret::new([byte; 32])))
 }
 
@@ -35,12 +34,17 @@ fn lanes() -> Vec<Lane> {
 }
 
 /// Opens a session and plays it to its end.
-async fn open(network: &Network, clock: Clock, secret: Option<Arc<dyn Prover>>) -> Ended {
+async fn open(network: &Network, clock: Clock, secret: Option<Arc<LoopbackSecret>>) -> Ended {
     let opener = Opener::new(Scenario::default().opener(clock, secret));
     app::opened(opener, network, &lanes(), 0).await
 }
 
-fn start(network: &Network, keep: bool, clock: Clock, secret: Option<Arc<dyn Prover>>) -> Process {
+fn start(
+    network: &Network,
+    keep: bool,
+    clock: Clock,
+    secret: Option<Arc<LoopbackSecret>>,
+) -> Process {
     let scenario = Scenario {
         keep,
         ..Scenario::default()

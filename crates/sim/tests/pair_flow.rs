@@ -204,25 +204,6 @@ fn a_lone_byte_is_acknowledged_after_the_ack_delay() {
 }
 
 #[test]
-fn an_acknowledgement_rides_on_bytes_that_leave_anyway() {
-    let mut pair = Pair::connected();
-    let id = pair.opener.open();
-    pair.drive();
-    let acks = pair.acceptor.acks;
-    for round in 1..=10 {
-        pair.opener.write(id, b"ping");
-        pair.drive_until(|pair| pair.acceptor.end(id).received.len() == 4 * round);
-        pair.acceptor.write(id, b"pong");
-        let begin = pair.now();
-        pair.drive_until(|pair| pair.opener.end(id).received.len() == 4 * round);
-        let session = &pair.opener.session;
-        assert_eq!(session.acked(), session.numbered());
-        assert_eq!(pair.now() - begin, Duration::from_millis(5));
-    }
-    assert_eq!(pair.acceptor.acks - acks, 10);
-}
-
-#[test]
 fn p6_credit_is_back_at_the_start_when_nothing_is_open() {
     let mut options = Options::default();
     options.acceptor.buffer_max = 1 << 20;

@@ -42,7 +42,7 @@ impl Tree {
                 if !built && !matches!(name, ".git" | ".cache" | "corpus" | "artifacts") {
                     self.read_dir(root, &format!("{path}/"))?;
                 }
-            } else if kind.is_file() {
+            } else if kind.is_file() && name != ".git" {
                 let bytes = match std::fs::read(entry.path()) {
                     Ok(bytes) => bytes,
                     // An editor's or a compiler's passing file.

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use farpipe_net::HostPort;
 
+use super::Use;
+
 /// Which endpoint to open. Made from text by [`EndpointSpec::parse`] or [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndpointSpec {
@@ -101,6 +103,20 @@ impl EndpointSpec {
                     spec: self.to_string(),
                 })
             }
+        }
+    }
+
+    /// Whether what is used so writes to this process's stdout: itself, or a command that has it.
+    #[must_use]
+    pub fn writes_stdout(&self, wanted: Use) -> bool {
+        match self {
+            Self::Stdio => wanted.wants_sink(),
+            Self::Path(_)
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::Unix(_)
+            | Self::UnixListen(_) => false,
+            Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
         }
     }
 
@@ -403,6 +419,19 @@ mod tests {
         }
         assert_eq!(error("exec:a\0b"), SpecError::NulByte);
         assert_eq!(error("sh:a\0b"), SpecError::NulByte);
+    }
+
+    #[test]
+    fn who_writes_to_stdout_is_known() {
+        for (text, both, source, sink) in [
+            ("-", true, false, true),
+            ("file", false, false, false),
+            ("exec:true", false, false, true),
+            ("sh:true", false, false, true),
+        ] {
+            let writes = [Use::Both, Use::Source, Use::Sink].map(|u| parse(text).writes_stdout(u));
+            assert_eq!(writes, [both, source, sink], "{text}");
+        }
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use farpipe_agent::fan::{self, Shared};
-use farpipe_agent::{client, pipe};
+use farpipe_agent::{PipeError, client, pipe};
 use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, url};
+use super::session::{
+    Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, url,
+};
 use crate::progress::{self, Counts};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Connect an endpoint here to the one of a `farpipe listen`
@@ -30,6 +32,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
+    let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
@@ -52,7 +55,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             };
             let dial = TcpDial::new(url);
             let pipes = fan::connect_each(listening, wanted, Opener::new(config), &dial, shared);
-            return Ok(progress::during(args.session.progress, quiet, None, &counts, pipes).await);
+            return Ok(progress::during(show, None, &counts, pipes).await);
         }
         let early = Early::prepare(&spec, &status, quiet).await?;
         let opening = early.open(wanted);
@@ -69,13 +72,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Arc::clone(&counts.meter),
             cancel,
         );
-        anyhow::Ok(progress::during(args.session.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    let code = match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    };
-    super::session::settle(tasks).await;
-    Ok(code)
+    // How it ended is the last event.
+    settle(tasks).await;
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
 }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::Outcome;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
+use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Listener, Sessions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::session::{
     EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, url,
 };
 use crate::exit::WithStatus;
 use crate::output;
-use crate::progress::{self, Counts, Progress};
+use crate::progress::{self, Counts, Show};
 use crate::signals::{self, Signals};
 use crate::status::Status;
 
@@ -70,25 +70,34 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }
-    status.write(&serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
+    status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
     let mut accepting = JoinSet::new();
     accepting.spawn(listener.serve(Arc::new(acceptor)));
     let listening = Listening {
         spec,
         wanted,
         counts,
-        status,
+        status: status.clone(),
         quiet,
     };
-    let code = if args.keep {
-        listening.keep(sessions, signals, cancel).await
+    let (ended, signal) = if args.keep {
+        (None, listening.keep(sessions, signals, cancel).await)
     } else {
-        let progress = args.session.progress;
-        listening.once(sessions, signals, cancel, progress).await?
+        let used = [(&listening.spec, listening.wanted)];
+        let show = args.session.progress.resolve(quiet, &used);
+        match listening.once(sessions, signals, cancel, show).await {
+            Ok((outcome, signal)) => (Some(Ok(outcome)), signal),
+            Err(error) => (Some(Err(error)), None),
+        }
     };
     accepting.shutdown().await;
+    // How it ended is the last event.
     settle(tasks).await;
-    Ok(code)
+    let Some(ended) = ended else {
+        status.flush();
+        return Ok(signals::status(signal.unwrap_or(15)));
+    };
+    conclude(ended, signal, &status)
 }
 
 struct Listening {
@@ -106,8 +115,8 @@ impl Listening {
         mut sessions: Sessions,
         signals: Signals,
         cancel: Cancel,
-        show: Progress,
-    ) -> anyhow::Result<u8> {
+        show: Show,
+    ) -> anyhow::Result<(Outcome, Option<u8>)> {
         let target = self.open_early().await?;
         let work = async {
             let session = tokio::select! {
@@ -115,13 +124,12 @@ impl Listening {
                 () = cancelled(cancel.clone()) => return None,
             };
             let pipe = self.serve(session, target, cancel);
-            Some(progress::during(show, self.quiet, None, &self.counts, pipe).await)
+            Some(progress::during(show, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
-        Ok(match ended.flatten() {
-            Some(outcome) => conclude(&outcome, signal, &self.status),
-            None => signals::status(signal.unwrap_or(15)),
-        })
+        let outcome = ended.flatten();
+        let outcome = outcome.unwrap_or_else(|| PipeError::Cancelled.into());
+        Ok((outcome, signal))
     }
 
     /// Each stream of the session gets an endpoint of its own if there can be many.
@@ -161,7 +169,7 @@ impl Listening {
     }
 
     /// Serves sessions until a signal comes; then they end in order.
-    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> u8 {
+    async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> Option<u8> {
         let work = async {
             let mut running = JoinSet::new();
             loop {
@@ -173,26 +181,24 @@ impl Listening {
                         let pipe = self.serve(session, target, cancel.clone());
                         running.spawn(async move { (name, pipe.await) });
                     }
-                    Some(ended) = running.join_next() => match ended {
-                        Ok((name, outcome)) => self.report(&name, &outcome),
-                        Err(error) => output::error(&format!("a session's task failed: {error}")),
-                    },
+                    Some(ended) = running.join_next() => self.report(ended),
                     () = cancelled(cancel.clone()) => break,
                 }
             }
             while let Some(ended) = running.join_next().await {
-                if let Ok((name, outcome)) = ended {
-                    self.report(&name, &outcome);
-                }
+                self.report(ended);
             }
         };
-        let (_, signal) = signals.run(work).await;
-        signals::status(signal.unwrap_or(15))
+        signals.run(work).await.1
     }
 
-    fn report(&self, session: &str, outcome: &Outcome) {
+    fn report(&self, ended: Result<(String, Outcome), JoinError>) {
+        let (session, outcome) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return output::error(&format!("a session's task failed: {error}")),
+        };
         let code = outcome.status();
-        self.status.exit(outcome, code);
+        self.status.exit(&outcome, code);
         match &outcome.error {
             Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
             _ => tracing::info!("session {session}: ended with status {code}"),

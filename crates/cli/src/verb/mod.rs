@@ -1,7 +1,11 @@
 //! The verbs, one file each, and the flags that several of them share.
 
+pub(crate) mod bench;
+pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod listen;
+pub(crate) mod man;
 pub(crate) mod pipe;
 pub(crate) mod quickstart;
 mod session;

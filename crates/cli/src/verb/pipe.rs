@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use farpipe_agent::endpoint::{EndpointSpec, SpecError, Use};
 use farpipe_agent::fan::{self, Shared, Side};
-use farpipe_agent::{local, pipe};
+use farpipe_agent::{PipeError, local, pipe};
 
 use super::session::{Early, conclude, listen, report};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts, Progress};
-use crate::signals::{self, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 
 /// Join two endpoints of this host
@@ -59,9 +59,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     } else {
         (Use::Both, Use::Both)
     };
+    let used = [(&src, src_use), (&dst, dst_use)];
+    let show = args.progress.resolve(quiet, &used);
     let status = Status::open(args.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
-    let counts = Counts::default();
+    let counts = Arc::new(Counts::default());
     let fan = match (src.is_listening(), dst.is_listening()) {
         _ if args.once => None,
         (true, false) if dst.is_had_anew() => Some((&src, Side::Left, &dst)),
@@ -77,7 +79,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 report: report(quiet),
             };
             let pipes = fan::join_each(listening, side, partner.clone(), shared);
-            return Ok(progress::during(args.progress, quiet, None, &counts, pipes).await);
+            return Ok(progress::during(show, None, &counts, pipes).await);
         }
         let opening = async {
             let left = Early::prepare(&src, &status, quiet).await?;
@@ -92,11 +94,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         };
         let total = left.size_hint;
         let pipe = local::run(left, right, Arc::clone(&counts.meter), cancel);
-        anyhow::Ok(progress::during(args.progress, quiet, total, &counts, pipe).await)
+        anyhow::Ok(progress::during(show, total, &counts, pipe).await)
     };
     let (outcome, signal) = signals.run(work).await;
-    Ok(match (outcome, signal) {
-        (Some(outcome), signal) => conclude(&outcome?, signal, &status),
-        (None, signal) => signals::status(signal.unwrap_or(15)),
-    })
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::exit::WithStatus;
-use crate::output::line;
+use crate::output::{self, line};
 
 /// How long a connection lives.
 const LIFETIME: std::ops::RangeInclusive<Duration> =
@@ -201,6 +201,8 @@ async fn send(
     } else {
         "none"
     };
+    // The sender writes to the same terminal.
+    output::flush();
     Command::new(program)
         .args(["connect", &format!("ws://{to}")])
         .arg(file)

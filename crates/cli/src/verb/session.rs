@@ -15,7 +15,7 @@ use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::exit::WithStatus;
+use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::progress::{Counts, Progress};
 use crate::status::Status;
@@ -109,7 +109,7 @@ pub(crate) async fn listen(
     if !quiet {
         output::line(&format!("listening on {address}"));
     }
-    status.write(&serde_json::json!({"event": "listening", "address": address}));
+    status.write(serde_json::json!({"event": "listening", "address": address}));
     Ok(listening)
 }
 
@@ -254,29 +254,66 @@ async fn alarm(command: &str, failures: u32, why: &str) {
 
 /// What this side says of itself, with the loopback secret.
 pub(crate) fn greeting() -> anyhow::Result<Greeting> {
-    let secret = LoopbackSecret::load_or_create()?;
+    let secret = Arc::new(LoopbackSecret::load_or_create()?);
     Ok(Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
-        prover: Some(Arc::new(secret)),
+        prover: Some(Arc::clone(&secret) as _),
+        keys: Some(secret),
         random: farpipe_net::system_random,
     })
 }
 
-/// Says how a pipe ended and returns the exit status.
-pub(crate) fn conclude(outcome: &Outcome, signal: Option<u8>, status: &Status) -> u8 {
-    let code = match (&outcome.error, signal) {
-        (Some(PipeError::Cancelled | PipeError::Session(_)), Some(number)) => {
-            crate::signals::status(number)
+/// Says how a pipe ended and returns the exit status; or passes on why there was no pipe.
+pub(crate) fn conclude(
+    ended: anyhow::Result<Outcome>,
+    signal: Option<u8>,
+    status: &Status,
+) -> anyhow::Result<u8> {
+    let told = match &ended {
+        Ok(outcome) => {
+            let verdict = Verdict::of(outcome, signal);
+            if let Some(error) = verdict.says {
+                output::error(&error.to_string());
+            }
+            status.exit(outcome, verdict.status);
+            verdict.status
         }
-        _ => outcome.status(),
+        Err(error) => {
+            let code = exit::status_of(error);
+            let message = format!("{error:#}");
+            let failed = PipeError::NotOpened {
+                status: code,
+                message,
+            };
+            status.exit(&failed.into(), code);
+            code
+        }
     };
-    if let Some(error) = &outcome.error
-        && signal.is_none()
-    {
-        output::error(&error.to_string());
+    status.flush();
+    ended.map(|_| told)
+}
+
+/// What is made of an outcome.
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict<'a> {
+    status: u8,
+    /// What is worth a line: who sent a signal knows of it.
+    says: Option<&'a PipeError>,
+}
+
+impl<'a> Verdict<'a> {
+    fn of(outcome: &'a Outcome, signal: Option<u8>) -> Self {
+        match (&outcome.error, signal) {
+            (Some(PipeError::Cancelled | PipeError::Session(_)), Some(number)) => Self {
+                status: crate::signals::status(number),
+                says: None,
+            },
+            (error, _) => Self {
+                status: outcome.status(),
+                says: error.as_ref(),
+            },
+        }
     }
-    status.exit(outcome, code);
-    code
 }
 
 const _: () = {
@@ -300,5 +337,24 @@ pub(crate) async fn settle(mut tasks: JoinSet<()>) {
     let shown = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(SETTLE, shown).await.is_err() {
         tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_hides_no_failure_that_came_before_it() {
+        let full = Outcome::from(PipeError::Local("no space left".to_owned()));
+        let cancelled = Outcome::from(PipeError::Cancelled);
+        for (outcome, signal, status, says) in [
+            (&full, None, 125, full.error.as_ref()),
+            (&full, Some(2), 125, full.error.as_ref()),
+            (&cancelled, Some(2), 130, None),
+        ] {
+            let expected = Verdict { status, says };
+            assert_eq!(Verdict::of(outcome, signal), expected, "{signal:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use serde_json::Value;
 
-use crate::support::{Faults, Host, assert_same, random};
+use crate::support::{Faults, Host, Invocation, Terminal, assert_same, random};
 
 fn events(host: &Host, name: &str) -> Vec<Value> {
     let text = String::from_utf8(host.content(name)).expect("UTF-8");
@@ -125,6 +125,32 @@ fn the_exit_event_says_what_went_wrong() {
 }
 
 #[test]
+fn the_exit_event_is_there_though_no_pipe_was() {
+    let host = Host::new();
+    let lines = [
+        ("listen ws://127.0.0.1:0 missing --send", 125),
+        ("connect ws://127.0.0.1:1 exec:no-such-command", 127),
+        ("pipe missing out", 125),
+    ];
+    for (line, status) in lines {
+        let script = format!("\"$FARPIPE\" {line} --status-fd 3 3>events");
+        host.shell(&script).run().exits(status);
+        let events = events(&host, "events");
+        let exit = events.last().expect("an event");
+        assert_eq!(
+            (&exit["event"], &exit["status"]),
+            (&"exit".into(), &status.into())
+        );
+        assert!(exit["error"].is_string(), "{exit}");
+    }
+    let script = "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --status-fd 3 3>events";
+    let listener = host.shell(script).start_listening();
+    listener.signal(rustix::process::Signal::TERM);
+    listener.end().exits(143);
+    assert_eq!(names(&events(&host, "events")), ["listening", "exit"]);
+}
+
+#[test]
 fn a_keeping_listener_tells_of_each_session() {
     let host = Host::new();
     let script =
@@ -189,6 +215,59 @@ fn progress_of_a_file_knows_the_whole() {
     assert_eq!(last["total_bytes"], 100_000);
 }
 
+/// What a bar shows beside the bytes.
+const RATE: &str = "B/s";
+
+/// All three standard descriptors are one terminal.
+fn screen_of(invocation: Invocation, keys: &str) -> String {
+    let mut terminal = Terminal::new();
+    let running = invocation.on_terminal(&terminal).start();
+    terminal.write(keys);
+    let screen = terminal.screen();
+    running.end().exits(0);
+    let shown = screen.until_end().expect("the process was the last");
+    String::from_utf8(shown).expect("UTF-8")
+}
+
+#[test]
+fn a_bar_is_shown_on_a_terminal_that_the_data_does_not_use() {
+    let host = Host::new();
+    host.file("file", "data");
+    let listener = host.listen("ws").start_listening();
+    let connect = host.connect(listener.url()).args(["file", "--send"]);
+    let shown = screen_of(connect, "");
+    assert!(shown.contains(RATE), "{shown}");
+    listener.end().exits(0).printed("data");
+
+    let shown = screen_of(host.farpipe(["pipe", "file", "copy"]), "");
+    assert!(shown.contains(RATE), "{shown}");
+}
+
+#[test]
+fn no_bar_is_shown_where_the_data_is() {
+    let host = Host::new();
+    host.file("file", "data\n");
+    for (endpoint, keys) in [
+        (["-", "--recv"], ""),
+        (["sh:cat", "--recv"], ""),
+        // Typed by a person, who then types the end.
+        (["-", "--send"], "typed\n\x04"),
+    ] {
+        let listener = host.listen("ws");
+        let listener = match keys {
+            "" => listener.args(["file", "--send"]),
+            _ => listener.args(["copy", "--recv"]),
+        };
+        let listener = listener.start_listening();
+        let connect = host.connect(listener.url()).args(endpoint);
+        let shown = screen_of(connect, keys);
+        assert!(!shown.contains(RATE), "{endpoint:?}: {shown}");
+        listener.end().exits(0);
+    }
+    let shown = screen_of(host.farpipe(["pipe", "file", "sh:cat"]), "");
+    assert_eq!(shown, "data\r\n");
+}
+
 /// With `-q` a listener's port cannot be read from stderr; its status tells it.
 #[test]
 fn quiet_says_nothing_but_errors() {
@@ -218,4 +297,75 @@ fn quiet_says_nothing_but_errors() {
         "{}",
         connect.stderr
     );
+}
+
+/// The command line, with a FIFO that is full and read by nobody as descriptor 3.
+fn with_full_fifo(host: &Host, name: &str, line: &str) -> Invocation {
+    host.fifo(name);
+    let script = format!("exec 3<>{name}; head -c 65536 /dev/zero >&3; exec \"$FARPIPE\" {line}");
+    host.shell(&script)
+}
+
+#[test]
+fn a_full_status_descriptor_does_not_stop_the_data() {
+    let host = Host::new();
+    let data = random(3 << 20, 8);
+    let line = "listen ws://127.0.0.1:0 --status-fd 3";
+    let listener = with_full_fifo(&host, "listen.full", line).start_listening();
+    let line = format!("connect {} --status-fd 3", listener.url());
+    let connect = with_full_fifo(&host, "connect.full", &line);
+    connect.input(data.as_slice()).run().exits(0);
+    listener.end().exits(0).printed(&data);
+}
+
+#[test]
+fn a_full_stderr_does_not_stop_the_data() {
+    let host = Host::new();
+    let data = random(3 << 20, 9);
+    let listener = host.listen("ws").start_listening();
+    let line = format!("connect {} -vvv --progress json 2>&3", listener.url());
+    let connect = with_full_fifo(&host, "full", &line);
+    connect.input(data.as_slice()).run().exits(0);
+    listener.end().exits(0).printed(&data);
+}
+
+#[test]
+fn a_status_descriptor_that_is_read_late_tells_how_it_ended() {
+    use std::io::Read as _;
+
+    let host = Host::new();
+    let listener = host.listen("ws").start_listening();
+    let line = format!("connect {} --status-fd 3", listener.url());
+    let connect = with_full_fifo(&host, "full", &line);
+    let mut connect = connect.open_input().start();
+    connect.write("data");
+    listener.stdout_until(4);
+    let mut options = std::fs::OpenOptions::new();
+    let full = options.read(true).open(host.path("full"));
+    connect.close_input();
+    let mut text = String::new();
+    let mut full = full.expect("the FIFO");
+    full.read_to_string(&mut text).expect("text");
+    connect.end().exits(0);
+    listener.end().exits(0);
+    let text = text.trim_start_matches('\0');
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(names(&events), ["connected", "exit"]);
+    assert_eq!(events[1]["status"], 0);
+}
+
+#[test]
+fn a_status_descriptor_whose_reader_has_gone_holds_nothing() {
+    let host = Host::new();
+    host.fifo("events");
+    let listener = host.listen("ws").start_listening();
+    let script = format!(
+        "exec 3<>events 4>events 3<&-; exec \"$FARPIPE\" connect {} --status-fd 4",
+        listener.url()
+    );
+    host.shell(&script).input("data").run().exits(0).says("");
+    listener.end().exits(0).printed("data");
 }

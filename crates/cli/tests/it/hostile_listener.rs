@@ -291,6 +291,12 @@ fn p11_an_offset_that_was_never_sent_ends_the_session() {
         |host, peer| {
             peer.welcome(host);
             peer.send(&HopFrame::Attached(TUNNEL, Attached { received: 5_000 }));
+            // Told, or the listener would keep the session until it is given up.
+            let Heard::Frame(HopFrame::Refused(TUNNEL, refused)) = peer.hear_frame() else {
+                panic!("it does not say why");
+            };
+            let code = RefuseCode::from_wire(refused.code);
+            assert_eq!((code, refused.is_final), (Some(RefuseCode::Offset), true));
         },
         "farpipe: cannot resume: the other side has bytes up to 5000, but 0 to 0 is what it can have",
     );
@@ -341,6 +347,8 @@ fn a_session_whose_listener_left_is_never_a_success() {
     peer.attach_peer(&host, 0);
     peer.inner(STREAM, &InnerFrame::Accept(Accept::default()));
     peer.bytes(STREAM, b"a part");
+    // A connection that is closed with bytes unread takes back what it has sent.
+    connect.stdout_until(6);
     peer.hang_up();
     let ended = connect.end().exits(125).printed("a part");
     let last = ended.said().lines().last().unwrap_or_default().to_owned();
@@ -363,19 +371,25 @@ fn n2_a_goodbye_that_was_cut_is_said_again() {
     first.attach_peer(&host, 0);
     first.inner(STREAM, &InnerFrame::Accept(Accept::default()));
     first.inner(STREAM, &InnerFrame::Fin(0));
+    let mut heard = Vec::new();
+    let mut hear_until = |peer: &mut Peer, last: &[u8]| {
+        while !heard.windows(last.len()).any(|part| part == last) {
+            if let Heard::Data(_, bytes) = peer.hear() {
+                heard.extend(bytes);
+            }
+        }
+        heard.len() as u64
+    };
+    // DONE answers FIN: earlier it would break the protocol.
+    hear_until(&mut first, &InnerFrame::Fin(0).encode(STREAM));
     first.inner(STREAM, &InnerFrame::Done(0));
     let last = InnerFrame::Done(0).encode(StreamId::SESSION);
-    let mut heard = Vec::new();
-    while !heard.ends_with(&last) {
-        if let Heard::Data(_, bytes) = first.hear() {
-            heard.extend(bytes);
-        }
-    }
+    let received = hear_until(&mut first, &last);
     first.inner(StreamId::SESSION, &InnerFrame::Complete);
     let all = first.offset;
     first.hang_up();
     let mut second = Peer::accept(&listener);
-    let attach = second.attach_peer(&host, heard.len() as u64);
+    let attach = second.attach_peer(&host, received);
     assert!(attach.established);
     assert_eq!((attach.epoch, attach.received), (2, all));
     assert_eq!(second.hear_frame(), Heard::Frame(HopFrame::Detach(TUNNEL)));

@@ -1,6 +1,7 @@
 //! A peer that breaks the protocol in a session, against `listen`: it is told why, and what was
 //! begun fails with 125.
 
+use farpipe_proto::limits::RESETS_MAX;
 use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Hello, Open, Refuse};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::StreamId;
@@ -242,15 +243,41 @@ fn a_peer_that_gives_up_is_a_failure_and_its_words_cannot_move_the_cursor() {
     );
 }
 
+/// Waits for REFUSE of a stream.
+fn hear_refused(peer: &mut Peer, id: StreamId) {
+    let refuse = InnerFrame::Refuse(Refuse::default()).encode(id);
+    let begin = &refuse[..5];
+    let mut heard = Vec::new();
+    while !heard.windows(begin.len()).any(|part| part == begin) {
+        match peer.hear() {
+            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Frame(_) => {}
+            Heard::Closed => panic!("closed before {id:?} was refused"),
+        }
+    }
+}
+
 #[test]
 fn p8_streams_opened_and_reset_in_a_loop_end_the_session() {
     session_fails(
         |peer| {
             peer.open();
-            for number in 1..=101 {
-                let id = StreamId(2 * number + 1);
-                peer.inner(id, &InnerFrame::Open(Open::default()));
-                peer.inner(id, &InnerFrame::Reset(Abort::default()));
+            // Each round in one piece: a stream that was refused meanwhile is reset in answer to
+            // that. And no round before the last one's streams are refused, for the same reason.
+            const ROUND: u32 = 100;
+            for round in 0..=RESETS_MAX / ROUND {
+                let ids = (1..=ROUND).map(|n| StreamId(2 * (round * ROUND + n) + 1));
+                let mut last = StreamId::SESSION;
+                let mut loops = Vec::new();
+                for id in ids {
+                    loops.extend(InnerFrame::Open(Open::default()).encode(id));
+                    loops.extend(InnerFrame::Reset(Abort::default()).encode(id));
+                    last = id;
+                }
+                peer.data(loops);
+                if round < RESETS_MAX / ROUND {
+                    hear_refused(peer, last);
+                }
             }
         },
         &ignored("streams opened and reset in a loop"),
@@ -298,5 +325,47 @@ fn a_peer_that_gives_up_without_a_word_is_a_failure_all_the_same() {
     listener.end().exits(125).says(
         "listening on fp://127.0.0.1:PORT
          farpipe: the far end failed: it did not say why",
+    );
+}
+
+#[test]
+fn a_second_stream_is_refused_and_the_first_one_is_none_the_worse() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.open();
+    let second = StreamId(3);
+    peer.inner(second, &InnerFrame::Open(Open::default()));
+    peer.bytes(second, b"astray");
+    let refuse = Refuse {
+        status: 125,
+        message: "this listener joins one stream to its endpoint".to_owned(),
+    };
+    let expected = InnerFrame::Refuse(refuse).encode(second);
+    let mut heard = Vec::new();
+    while !heard.ends_with(&expected) {
+        match peer.hear() {
+            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Frame(_) => {}
+            Heard::Closed => panic!("the whole session ended"),
+        }
+    }
+    peer.inner(second, &InnerFrame::Reset(Abort::default()));
+    peer.bytes(STREAM, b"still here");
+    assert_eq!(listener.stdout_until(10), b"still here");
+}
+
+#[test]
+fn a_session_without_a_stream_is_a_failure() {
+    let host = Host::new();
+    let listener = host.listen("fp").open_input().start_listening();
+    let mut peer = Peer::attached(&host, listener.addr());
+    peer.inner(StreamId::SESSION, &InnerFrame::Done(0));
+    // It is told that all is settled, and leaves.
+    while !matches!(peer.hear(), Heard::Data(..)) {}
+    peer.send(&HopFrame::Detach(TUNNEL));
+    listener.end().exits(125).printed("").says(
+        "listening on fp://127.0.0.1:PORT
+         farpipe: the far end failed: it opened no stream",
     );
 }

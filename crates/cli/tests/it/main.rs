@@ -3,12 +3,15 @@
 //! Each module is one promise of the design; rows of docs/reliability.md's fault table that a test
 //! stands for begin its name (n4, x3…).
 
+mod bench;
+mod config;
 mod cuts;
 mod data;
 mod events;
 mod exec;
 mod fifo;
 mod fifo_writers;
+mod generated;
 mod half_close;
 mod hostile_handshake;
 mod hostile_listener;

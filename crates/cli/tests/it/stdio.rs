@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::fs::OFlags;
 
-use crate::support::{Host, assert_same, random};
+use crate::support::{Host, Terminal, assert_same, random};
 
 /// More than any pipe holds.
 const SIZE: usize = 3 << 20;
@@ -328,26 +328,10 @@ fn a_source_that_fails_is_125_at_both_ends() {
 /// Nobody can type the end of a terminal's input for a program that has nothing to read it.
 #[test]
 fn a_terminals_stdin_does_not_hold_the_pipe() {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-    let typed = openpt(flags).expect("a terminal");
-    grantpt(&typed).expect("it is ours");
-    unlockpt(&typed).expect("it is ours");
-    let name = ptsname(&typed, Vec::new()).expect("its name");
-    let name = name.to_str().expect("ASCII");
-    let terminal = || {
-        let no_ctty = i32::try_from(OFlags::NOCTTY.bits()).expect("a flag");
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .custom_flags(no_ctty)
-            .open(name)
-            .expect("the terminal")
-    };
+    let terminal = Terminal::new();
     let host = Host::new();
     let listener = host.listen("ws").input("an answer").start_listening();
-    let connect = host.connect(listener.url()).stdin(terminal());
+    let connect = host.connect(listener.url()).stdin(terminal.open());
     connect.run().exits(0).printed("an answer");
     listener.end().exits(0).printed("");
 }

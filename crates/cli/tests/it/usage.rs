@@ -329,3 +329,14 @@ fn help_goes_to_stdout_and_names_the_exit_statuses() {
         assert!(help.contains(word), "{word} is not in:\n{help}");
     }
 }
+
+#[test]
+fn the_version_is_that_of_farpipe() {
+    let host = Host::new();
+    let expected = concat!("farpipe ", env!("CARGO_PKG_VERSION"), "\n");
+    host.farpipe(["--version"])
+        .run()
+        .exits(0)
+        .printed(expected)
+        .says("");
+}

@@ -1,10 +1,15 @@
-//! HELLO, WELCOME, AUTH: versions, features, and the proof of the loopback secret
-//! (docs/protocol.md section 4).
+//! HELLO, WELCOME, AUTH: versions, features, and the proof of a shared secret: the loopback secret
+//! or a ticket's (docs/protocol.md section 4).
+//!
+//! The proofs keep out processes that do not know the secret and cannot reach one that does. They
+//! are bound to the nonces, not to the connection: a process on the dialled port that relays the
+//! frames to another listener of the same user is not found out, and sees what follows. TLS, which
+//! a ticket's pin belongs to, stops that.
 
 use super::LinkError;
 use crate::wire::control::{Auth, Hello, RefuseCode, Refused, Welcome};
 use crate::wire::hop::HopFrame;
-use crate::wire::id::TunnelId;
+use crate::wire::id::{SessionKey, TunnelId};
 
 /// The protocol version this code speaks.
 pub const VERSION: u32 = 1;
@@ -18,9 +23,14 @@ pub type Nonce = [u8; 32];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features(pub u64);
 
-/// Knows the loopback secret and proves it without sending it. The two directions use different
-/// labels, so that a proof cannot be reflected.
+/// Knows a secret and proves it without sending it. The two directions use different labels, so
+/// that a proof cannot be reflected.
 pub trait Prover: Send + Sync + std::fmt::Debug {
+    /// The ticket whose secret this is; empty: the loopback secret.
+    fn ticket(&self) -> &[u8] {
+        &[]
+    }
+
     /// Keyed digest over label, the dialling side's nonce and the accepting side's.
     fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32];
 
@@ -28,14 +38,81 @@ pub trait Prover: Send + Sync + std::fmt::Debug {
     fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool;
 }
 
+/// The secrets that the accepting side takes, by ticket.
+pub trait Keys: Send + Sync + std::fmt::Debug {
+    /// This side's proof of the ticket's secret, as [`Prover::prove`].
+    ///
+    /// # Errors
+    /// Why there is none, for the neighbour.
+    fn prove_for(
+        &self,
+        ticket: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+    ) -> Result<[u8; 32], String>;
+
+    /// As [`Prover::verify`]; a ticket that is not known is never proven.
+    fn verify_for(
+        &self,
+        ticket: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+        proof: &[u8],
+    ) -> bool;
+
+    /// A neighbour that has proven `ticket` attaches `session`. A ticket is good for one session,
+    /// as often as that is attached.
+    ///
+    /// # Errors
+    /// Why not, for the neighbour.
+    fn claim(&self, ticket: &[u8], session: &SessionKey) -> Result<(), String>;
+
+    /// `session` is over.
+    fn release(&self, session: &SessionKey);
+}
+
+/// A single secret: any number of sessions, and no other ticket than its own.
+impl<P: Prover> Keys for P {
+    fn prove_for(
+        &self,
+        ticket: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+    ) -> Result<[u8; 32], String> {
+        if ticket == self.ticket() {
+            Ok(self.prove(label, dialling, accepting))
+        } else {
+            Err("this side takes no tickets".to_owned())
+        }
+    }
+
+    fn verify_for(
+        &self,
+        ticket: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+        proof: &[u8],
+    ) -> bool {
+        ticket == self.ticket() && self.verify(label, dialling, accepting, proof)
+    }
+
+    fn claim(&self, _ticket: &[u8], _session: &SessionKey) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn release(&self, _session: &SessionKey) {}
+}
+
 const LABEL_ACCEPTING: &str = "farpipe loopback, accepting side";
 const LABEL_DIALLING: &str = "farpipe loopback, dialling side";
 
-/// What to do after a handshake frame.
+/// What the accepting side does after a handshake frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Wait for the next frame.
-    Wait,
     /// Send this frame, wait for the next.
     Send(HopFrame),
     /// Send this frame; the link is up.
@@ -52,8 +129,8 @@ pub struct Dialling<'a> {
 }
 
 impl<'a> Dialling<'a> {
-    /// `nonce` is fresh and random. With a `prover`, both sides prove the loopback secret, which
-    /// costs one more round trip.
+    /// `nonce` is fresh and random. With a `prover`, both sides prove its secret, which costs one
+    /// more round trip.
     #[must_use]
     pub fn new(
         nonce: Nonce,
@@ -79,14 +156,15 @@ impl<'a> Dialling<'a> {
             nonce: self.nonce.to_vec(),
             software: self.software.clone(),
             wants_proof: self.prover.is_some(),
+            ticket: self.prover.map_or_else(Vec::new, |p| p.ticket().to_vec()),
         })
     }
 
-    /// Takes the neighbour's answer and returns AUTH if one is due.
+    /// Takes the neighbour's answer: the link is up. Returns AUTH if one is due.
     ///
     /// # Errors
     /// [`LinkError`] when refused, when the neighbour cannot prove itself, or on any other frame.
-    pub fn handle(&self, frame: &HopFrame) -> Result<Step, LinkError> {
+    pub fn handle(&self, frame: &HopFrame) -> Result<Option<HopFrame>, LinkError> {
         let welcome = match frame {
             HopFrame::Welcome(welcome) => welcome,
             HopFrame::Refused(_, refused) => return Err(LinkError::Refused(refused.clone())),
@@ -99,16 +177,18 @@ impl<'a> Dialling<'a> {
             return Err(LinkError::Protocol("WELCOME names a feature not offered"));
         }
         let Some(prover) = self.prover else {
-            return Ok(Step::Up(None));
+            return Ok(None);
         };
-        // The neighbour proves itself first: a port squatter learns nothing and gets no data.
+        // The neighbour proves itself first: a port squatter that knows nobody who can learns
+        // nothing and gets no data.
         if !prover.verify(LABEL_ACCEPTING, &self.nonce, &welcome.nonce, &welcome.proof) {
-            return Err(LinkError::PeerUnproven);
+            let is_ticket = !prover.ticket().is_empty();
+            return Err(LinkError::PeerUnproven { is_ticket });
         }
         let proof = prover.prove(LABEL_DIALLING, &self.nonce, &welcome.nonce);
-        Ok(Step::Up(Some(HopFrame::Auth(Auth {
+        Ok(Some(HopFrame::Auth(Auth {
             proof: proof.to_vec(),
-        }))))
+        })))
     }
 }
 
@@ -117,28 +197,34 @@ impl<'a> Dialling<'a> {
 pub struct Accepting<'a> {
     nonce: Nonce,
     features: Features,
-    prover: Option<&'a dyn Prover>,
+    keys: Option<&'a dyn Keys>,
     software: String,
-    /// The dialling side's nonce, once its HELLO has come.
-    hello_nonce: Option<Vec<u8>>,
+    /// The dialling side's HELLO, once it has come.
+    hello: Option<Hello>,
 }
 
 impl<'a> Accepting<'a> {
-    /// With a `prover`, the neighbour must prove the loopback secret.
+    /// With `keys`, the neighbour must prove one of their secrets.
     #[must_use]
     pub fn new(
         nonce: Nonce,
         features: Features,
-        prover: Option<&'a dyn Prover>,
+        keys: Option<&'a dyn Keys>,
         software: &str,
     ) -> Self {
         Self {
             nonce,
             features,
-            prover,
+            keys,
             software: software.to_owned(),
-            hello_nonce: None,
+            hello: None,
         }
+    }
+
+    /// The ticket whose secret the neighbour proved; empty: none, or the loopback secret.
+    #[must_use]
+    pub fn into_ticket(self) -> Vec<u8> {
+        self.hello.map_or_else(Vec::new, |hello| hello.ticket)
     }
 
     /// Takes the neighbour's next frame.
@@ -146,15 +232,27 @@ impl<'a> Accepting<'a> {
     /// # Errors
     /// [`LinkError`]; send its [`refusal`], shut down writing, drain, close.
     pub fn handle(&mut self, frame: &HopFrame) -> Result<Step, LinkError> {
-        match (frame, &self.hello_nonce) {
+        match (frame, &self.hello) {
             (HopFrame::Hello(hello), None) => self.handle_hello(hello),
-            (HopFrame::Auth(auth), Some(nonce)) => match self.prover {
-                Some(prover) if prover.verify(LABEL_DIALLING, nonce, &self.nonce, &auth.proof) => {
+            (HopFrame::Auth(auth), Some(hello)) => match self.keys {
+                Some(keys)
+                    if keys.verify_for(
+                        &hello.ticket,
+                        LABEL_DIALLING,
+                        &hello.nonce,
+                        &self.nonce,
+                        &auth.proof,
+                    ) =>
+                {
                     Ok(Step::Up(None))
                 }
-                Some(_) => Err(refuse(
+                Some(_) if hello.ticket.is_empty() => Err(refuse(
                     RefuseCode::Auth,
                     "the loopback secret was not proven; both sides must run as the same user",
+                )),
+                Some(_) => Err(refuse(
+                    RefuseCode::Auth,
+                    "the ticket's secret was not proven; copy the whole ticket",
                 )),
                 None => Err(LinkError::Protocol("AUTH that was not asked for")),
             },
@@ -179,29 +277,29 @@ impl<'a> Accepting<'a> {
         if hello.nonce.len() != self.nonce.len() {
             return Err(LinkError::Protocol("HELLO without a nonce of 32 bytes"));
         }
+        let proof = match self.keys {
+            Some(keys) if hello.wants_proof => keys
+                .prove_for(&hello.ticket, LABEL_ACCEPTING, &hello.nonce, &self.nonce)
+                .map_err(|why| refuse(RefuseCode::Auth, &why))?
+                .to_vec(),
+            _ => Vec::new(),
+        };
         let welcome = Welcome {
             version: hello.version_max.min(VERSION),
             features: hello.features & self.features.0,
             nonce: self.nonce.to_vec(),
             software: self.software.clone(),
-            proof: self.prover.map_or_else(Vec::new, |prover| {
-                prover
-                    .prove(LABEL_ACCEPTING, &hello.nonce, &self.nonce)
-                    .to_vec()
-            }),
+            proof,
         };
-        self.hello_nonce = Some(hello.nonce.clone());
+        self.hello = Some(hello.clone());
         let welcome = HopFrame::Welcome(welcome);
-        match (self.prover.is_some(), hello.wants_proof) {
+        match (self.keys.is_some(), hello.wants_proof) {
             (true, true) => Ok(Step::Send(welcome)),
             (true, false) => Err(refuse(
                 RefuseCode::Auth,
-                "this side asks for the loopback secret",
+                "this side asks for a secret: the user's on loopback, a ticket's elsewhere",
             )),
-            (false, true) => Err(refuse(
-                RefuseCode::Auth,
-                "this side has no loopback secret to prove",
-            )),
+            (false, true) => Err(refuse(RefuseCode::Auth, "this side has no secret to prove")),
             (false, false) => Ok(Step::Up(Some(welcome))),
         }
     }
@@ -213,7 +311,7 @@ pub fn refusal(error: &LinkError) -> Option<HopFrame> {
     let (code, message) = match error {
         LinkError::RefusedPeer { code, message } => (*code, message.clone()),
         LinkError::Protocol(what) => (RefuseCode::Protocol, (*what).to_owned()),
-        LinkError::Refused(_) | LinkError::PeerUnproven => return None,
+        LinkError::Refused(_) | LinkError::PeerUnproven { .. } => return None,
     };
     Some(HopFrame::Refused(
         TunnelId::LINK,
@@ -249,6 +347,24 @@ mod tests {
     #[derive(Debug)]
     struct Toy(u8);
 
+    /// The same behind a ticket.
+    #[derive(Debug)]
+    struct Ticketed(Toy);
+
+    impl Prover for Ticketed {
+        fn ticket(&self) -> &[u8] {
+            std::slice::from_ref(&self.0.0)
+        }
+
+        fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
+            self.0.prove(label, dialling, accepting)
+        }
+
+        fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool {
+            self.0.verify(label, dialling, accepting, proof)
+        }
+    }
+
     impl Prover for Toy {
         fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
             let mut out = [self.0; 32];
@@ -264,18 +380,18 @@ mod tests {
         }
     }
 
-    fn run(client: Option<&dyn Prover>, server: Option<&dyn Prover>) -> Result<(), LinkError> {
+    fn run(client: Option<&dyn Prover>, server: Option<&dyn Keys>) -> Result<(), LinkError> {
         let dialling = Dialling::new([1; 32], Features(3), client, "test/1");
         let mut accepting = Accepting::new([2; 32], Features(6), server, "test/1");
         match accepting.handle(&dialling.hello())? {
             Step::Send(welcome) => {
-                let Step::Up(Some(auth)) = dialling.handle(&welcome)? else {
+                let Some(auth) = dialling.handle(&welcome)? else {
                     panic!("no AUTH");
                 };
                 assert_eq!(accepting.handle(&auth)?, Step::Up(None));
             }
-            Step::Up(Some(welcome)) => assert_eq!(dialling.handle(&welcome)?, Step::Up(None)),
-            other => panic!("{other:?}"),
+            Step::Up(Some(welcome)) => assert_eq!(dialling.handle(&welcome)?, None),
+            Step::Up(None) => panic!("no WELCOME"),
         }
         Ok(())
     }
@@ -290,7 +406,7 @@ mod tests {
     fn a_process_without_the_secret_is_found_out_by_either_side() {
         assert_eq!(
             run(Some(&Toy(7)), Some(&Toy(8))),
-            Err(LinkError::PeerUnproven)
+            Err(LinkError::PeerUnproven { is_ticket: false })
         );
         assert!(matches!(
             run(None, Some(&Toy(7))),
@@ -304,6 +420,24 @@ mod tests {
         accepting.handle(&dialling.hello()).expect("welcome");
         let forged = HopFrame::Auth(Auth { proof: vec![0; 32] });
         assert!(accepting.handle(&forged).expect_err("forged").is_final());
+    }
+
+    #[test]
+    fn a_ticket_opens_only_where_it_is_known() {
+        run(Some(&Ticketed(Toy(7))), Some(&Ticketed(Toy(7)))).expect("its own listener");
+        for (client, server) in [
+            (&Ticketed(Toy(7)) as &dyn Prover, &Toy(7) as &dyn Keys),
+            (&Ticketed(Toy(7)), &Ticketed(Toy(8))),
+            (&Toy(7), &Ticketed(Toy(7))),
+        ] {
+            assert!(matches!(
+                run(Some(client), Some(server)),
+                Err(LinkError::RefusedPeer {
+                    code: RefuseCode::Auth,
+                    ..
+                })
+            ));
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ pub mod keepalive;
 
 use crate::wire::control::{RefuseCode, Refused};
 
-pub use handshake::{Accepting, Dialling, Features, Nonce, Prover, Step, VERSION, VERSION_MIN};
+pub use handshake::{
+    Accepting, Dialling, Features, Keys, Nonce, Prover, Step, VERSION, VERSION_MIN,
+};
 pub use keepalive::Keepalive;
 
 /// Why a link ends before it carries tunnels. The variant says who is to blame.
@@ -24,9 +26,16 @@ pub enum LinkError {
     /// The neighbour refused, and said why.
     #[error("refused: {}", .0.message)]
     Refused(Refused),
-    /// The neighbour does not know the loopback secret: another user's process listens there.
-    #[error("the process at the other end does not know this user's loopback secret")]
-    PeerUnproven,
+    /// The neighbour does not know the secret: another user's process listens there, or another
+    /// listener than the ticket's.
+    #[error(
+        "the process at the other end does not know this {} secret",
+        if *.is_ticket { "ticket's" } else { "user's loopback" }
+    )]
+    PeerUnproven {
+        /// Whether it was a ticket's.
+        is_ticket: bool,
+    },
     /// This side refused the neighbour.
     #[error("refused the other side: {message}")]
     RefusedPeer {
@@ -46,7 +55,7 @@ impl LinkError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.is_final,
-            Self::PeerUnproven | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
+            Self::PeerUnproven { .. } | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
         }
     }
 }

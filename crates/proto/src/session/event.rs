@@ -1,4 +1,4 @@
-//! What a session tells its application.
+//! What a session tells its application, in order.
 
 use std::ops::Range;
 

@@ -5,10 +5,12 @@
 //! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
 
 mod backoff;
+mod config;
 mod error;
 mod event;
 mod flood;
 mod half;
+mod invariants;
 mod park;
 mod rate;
 mod resume;
@@ -20,12 +22,15 @@ use std::ops::{Bound, Range};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
+pub use config::{SessionConfig, Side};
 pub use error::SessionError;
 pub use event::Event;
 pub use half::{RecvInput, RecvState, SendInput, SendState};
 pub use park::{Park, Settled};
 
-use crate::limits::{CONTROL_QUEUE_MAX, OFFSET_MAX, STREAMS_MAX, WINDOW_SESSION_MAX};
+use crate::limits::{
+    CONTROL_QUEUE_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX, WINDOW_PROCESS_RESERVED,
+};
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
 use crate::wire::id::StreamId;
@@ -35,38 +40,6 @@ use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
 
-/// Which end of the session this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Chose the key; opens odd streams; redials.
-    Opener,
-    /// Opens even streams; parks; sends COMPLETE.
-    Acceptor,
-}
-
-/// Settings of one session.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// Which end this is.
-    pub side: Side,
-    /// Bytes retained at most, and the windows' sum at most. Default and maximum 64 MiB.
-    pub buffer_max: u64,
-    /// Streams open at once at most. Default 256.
-    pub streams_max: usize,
-}
-
-impl SessionConfig {
-    /// The defaults of one side.
-    #[must_use]
-    pub const fn new(side: Side) -> Self {
-        Self {
-            side,
-            buffer_max: WINDOW_SESSION_MAX,
-            streams_max: STREAMS_MAX,
-        }
-    }
-}
-
 /// One end of a session.
 #[derive(Debug)]
 pub struct Session {
@@ -75,6 +48,10 @@ pub struct Session {
     incoming: Incoming,
     decoder: InnerDecoder,
     streams: BTreeMap<StreamId, Stream>,
+    /// Sum of [`Stream::window_held`].
+    windows: u64,
+    /// What `windows` may be; see [`Session::set_window_room`].
+    window_room: u64,
     /// The id of our next stream.
     next_id: u32,
     /// The highest id the peer opened; 0 before the first.
@@ -116,6 +93,8 @@ impl Session {
             incoming: Incoming::default(),
             decoder: InnerDecoder::default(),
             streams: BTreeMap::new(),
+            windows: 0,
+            window_room: WINDOW_PROCESS_MAX,
             control: VecDeque::new(),
             events: VecDeque::new(),
             last_written: StreamId::SESSION,
@@ -137,23 +116,32 @@ impl Session {
 
     // ---- what the application does -------------------------------------------------------------
 
-    /// Opens a stream; bytes may be written at once. `None` when the limit of open streams is
-    /// reached.
+    /// Opens a stream; bytes may be written at once. `None` when the limit of open streams or of
+    /// windows is reached.
     pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
         if !self.has_room() || self.opening_over {
             return None;
         }
         let id = StreamId(self.next_id);
         self.next_id = self.next_id.checked_add(2)?;
-        self.streams.insert(id, Stream::new(now, open.interactive));
+        self.add(id, Stream::new(now, open.interactive));
         self.control.push_back((id, InnerFrame::Open(open)));
         Some(id)
     }
 
-    /// Whether one more stream stays within the limit of open streams.
+    /// Whether the limits of open streams and of windows leave room for one more.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.streams.len() < self.config.streams_max
+        self.streams.len() < self.config.streams_max && self.has_room_for_window()
+    }
+
+    fn add(&mut self, id: StreamId, stream: Stream) {
+        self.windows += stream.window_held();
+        self.streams.insert(id, stream);
+    }
+
+    fn has_room_for_window(&self) -> bool {
+        self.windows + WINDOW_INITIAL <= self.window_room
     }
 
     /// Says that no more streams will be opened; the session can complete. For the opener.
@@ -190,7 +178,9 @@ impl Session {
     pub fn refuse(&mut self, id: StreamId, mut refuse: Refuse) {
         clip(&mut refuse.message);
         if let Some(stream) = self.streams.get_mut(&id) {
+            self.windows -= stream.window_held();
             stream.refuse();
+            self.windows += stream.window_held();
             self.control.push_back((id, InnerFrame::Refuse(refuse)));
             self.settle(id);
         }
@@ -275,12 +265,17 @@ impl Session {
 
     /// The sink took `len` bytes.
     pub fn consumed(&mut self, now: Instant, id: StreamId, len: usize) {
-        let windows: u64 = self.streams.values().map(Stream::window_size).sum();
-        let spare = self.config.buffer_max.saturating_sub(windows);
-        if let Some(stream) = self.streams.get_mut(&id)
-            && let Some(limit) = stream.consumed(now, len, self.rtt_min, spare)
-        {
-            self.control.push_back((id, InnerFrame::Credit(limit)));
+        let room = self.window_room.saturating_sub(WINDOW_PROCESS_RESERVED);
+        let spare = room
+            .min(self.config.buffer_max)
+            .saturating_sub(self.windows);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            self.windows -= stream.window_held();
+            let limit = stream.consumed(now, len, self.rtt_min, spare);
+            self.windows += stream.window_held();
+            if let Some(limit) = limit {
+                self.control.push_back((id, InnerFrame::Credit(limit)));
+            }
         }
     }
 
@@ -411,6 +406,19 @@ impl Session {
         self.rtt_min = rtt_min;
     }
 
+    /// What the other sessions of the process leave of [`WINDOW_PROCESS_MAX`] for the windows of
+    /// this one, those it has included. To be told before calls that open or grow windows:
+    /// [`Session::open`], [`Session::consumed`], [`Session::handle_data`].
+    pub fn set_window_room(&mut self, room: u64) {
+        self.window_room = room;
+    }
+
+    /// Sum of this session's windows.
+    #[must_use]
+    pub fn windows(&self) -> u64 {
+        self.windows
+    }
+
     fn wake_writers(&mut self) {
         // Interactive streams first: they are woken, and so number their bytes, first. Among their
         // like, whoever wrote last comes last.
@@ -448,11 +456,6 @@ impl Session {
     /// The offset to acknowledge, if it is time.
     pub fn poll_ack(&mut self, now: Instant) -> Option<u64> {
         self.incoming.poll_ack(now)
-    }
-
-    /// The offset to acknowledge because other bytes are leaving anyway; `None` if all is told.
-    pub fn take_ack(&mut self) -> Option<u64> {
-        self.incoming.take_ack()
     }
 
     /// Opener: the peer confirmed everything and cannot be reached any more; COMPLETE will not be
@@ -718,17 +721,26 @@ impl Session {
         }
         self.peer_highest = id.0;
         let mut stream = Stream::new(now, open.interactive);
-        if self.streams.len() < self.config.streams_max {
-            self.events.push_back(Event::Opened(id, open));
+        let refused = if self.streams.len() >= self.config.streams_max {
+            Some(format!(
+                "more than {} open streams",
+                self.config.streams_max
+            ))
+        } else if !self.has_room_for_window() {
+            Some("no memory for another stream; try again later".to_owned())
         } else {
-            stream.refuse();
-            let refuse = Refuse {
-                status: STATUS_FAILED,
-                message: format!("more than {} open streams", self.config.streams_max),
-            };
-            self.control.push_back((id, InnerFrame::Refuse(refuse)));
+            None
+        };
+        match refused {
+            None => self.events.push_back(Event::Opened(id, open)),
+            Some(message) => {
+                stream.refuse();
+                let status = STATUS_FAILED;
+                let refuse = Refuse { status, message };
+                self.control.push_back((id, InnerFrame::Refuse(refuse)));
+            }
         }
-        self.streams.insert(id, stream);
+        self.add(id, stream);
         Ok(())
     }
 
@@ -759,8 +771,10 @@ impl Session {
     }
 
     fn settle(&mut self, id: StreamId) {
-        if self.streams.get(&id).is_some_and(Stream::is_settled) {
-            self.streams.remove(&id);
+        if self.streams.get(&id).is_some_and(Stream::is_settled)
+            && let Some(stream) = self.streams.remove(&id)
+        {
+            self.windows -= stream.window_held();
             self.complete_if_settled();
         }
     }
@@ -776,18 +790,5 @@ impl Session {
             self.control
                 .push_back((StreamId::SESSION, InnerFrame::Complete));
         }
-    }
-
-    /// Checks what must hold between calls; for tests, fuzzing and debug builds.
-    pub fn assert_invariants(&self) {
-        for stream in self.streams.values() {
-            stream.assert_invariants();
-        }
-        assert!(self.streams.len() <= self.config.streams_max.saturating_add(STREAMS_MAX));
-        assert!(self.outgoing.numbered() <= OFFSET_MAX);
-        assert!(
-            self.control.len() <= CONTROL_QUEUE_MAX + self.config.streams_max * 4,
-            "control frames are bounded"
-        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{LINGER, LINGER_UNCONFIRMED, PARK_EXTRA_MAX, RESUME_FOR_MAX};
+use crate::limits::{LINGER, LINGER_PARKED, LINGER_UNCONFIRMED, PARK_EXTRA_MAX, RESUME_FOR_MAX};
 use crate::time::Instant;
 
 /// How much is settled when the link is gone.
@@ -22,6 +22,8 @@ pub enum Settled {
 pub struct Park {
     park_for: Duration,
     lost_at: Option<Instant>,
+    /// When everything was settled, if that was without a link.
+    settled_at: Option<Instant>,
 }
 
 impl Park {
@@ -32,28 +34,42 @@ impl Park {
         Self {
             park_for: granted + granted.min(PARK_EXTRA_MAX),
             lost_at: None,
+            settled_at: None,
         }
     }
 
     /// The link was lost.
     pub fn handle_lost(&mut self, now: Instant) {
         self.lost_at = Some(now);
+        self.settled_at = None;
     }
 
     /// The session is attached again.
     pub fn handle_attached(&mut self) {
         self.lost_at = None;
+        self.settled_at = None;
+    }
+
+    /// Everything got settled on this side while there was no link.
+    pub fn handle_settled(&mut self, now: Instant) {
+        if self.lost_at.is_some() {
+            self.settled_at.get_or_insert(now);
+        }
     }
 
     /// When the session ends for want of a link.
     #[must_use]
     pub fn poll_timeout(&self, settled: Settled) -> Option<Instant> {
-        let wait = match settled {
-            Settled::No => self.park_for,
-            Settled::Said => LINGER_UNCONFIRMED.min(self.park_for),
-            Settled::Confirmed => LINGER.min(self.park_for),
+        let lost_at = self.lost_at?;
+        let given_up_at = lost_at + self.park_for;
+        let left_at = match (settled, self.settled_at) {
+            (Settled::No, _) => given_up_at,
+            // The opener may be in the midst of its longest wait, and has yet to hear of it.
+            (Settled::Said | Settled::Confirmed, Some(settled_at)) => settled_at + LINGER_PARKED,
+            (Settled::Said, None) => lost_at + LINGER_UNCONFIRMED,
+            (Settled::Confirmed, None) => lost_at + LINGER,
         };
-        self.lost_at.map(|at| at + wait)
+        Some(left_at.min(given_up_at))
     }
 
     /// How long a lost session is kept.
@@ -66,6 +82,7 @@ impl Park {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{BACKOFF, BACKOFF_JITTER_PERCENT, HANDSHAKE_STEP};
 
     #[test]
     fn parks_longer_than_the_opener_tries() {
@@ -90,5 +107,37 @@ mod tests {
         assert_eq!(park.poll_timeout(Settled::No), Some(lost + park.park_for()));
         park.handle_attached();
         assert_eq!(park.poll_timeout(Settled::No), None);
+    }
+
+    #[test]
+    fn what_is_settled_without_a_link_waits_for_the_openers_next_try() {
+        let mut park = Park::new(Duration::from_secs(600));
+        let at = |secs| Instant::from_origin(Duration::from_secs(secs));
+        park.handle_settled(at(1));
+        park.handle_lost(at(100));
+        park.handle_settled(at(150));
+        park.handle_settled(at(160));
+        assert_eq!(
+            park.poll_timeout(Settled::Said),
+            Some(at(150) + LINGER_PARKED)
+        );
+        // Never longer than it is kept at all.
+        park.handle_lost(at(1_000));
+        park.handle_settled(at(1_650));
+        let given_up_at = at(1_000) + park.park_for();
+        assert_eq!(park.poll_timeout(Settled::Said), Some(given_up_at));
+        // Another link, another loss: it is settled before this one.
+        park.handle_attached();
+        park.handle_lost(at(2_000));
+        assert_eq!(
+            park.poll_timeout(Settled::Said),
+            Some(at(2_000) + LINGER_UNCONFIRMED)
+        );
+    }
+
+    #[test]
+    fn a_parked_session_outlasts_the_openers_longest_wait_and_one_attempt() {
+        let longest = BACKOFF[BACKOFF.len() - 1] * (100 + BACKOFF_JITTER_PERCENT) / 100;
+        assert!(LINGER_PARKED >= longest + HANDSHAKE_STEP * 2);
     }
 }

@@ -141,11 +141,6 @@ impl Incoming {
         if !self.urgent && self.due.is_none_or(|due| now < due) {
             return None;
         }
-        self.take_ack()
-    }
-
-    /// The offset to acknowledge because something is being sent anyway.
-    pub(super) fn take_ack(&mut self) -> Option<u64> {
         self.urgent = false;
         self.due = None;
         if self.received == self.told {

@@ -55,6 +55,11 @@ impl Stream {
         self.window.size()
     }
 
+    /// What the stream may make this side keep. Nothing, when what comes is dropped from the start.
+    pub(super) fn window_held(&self) -> u64 {
+        if self.refused { 0 } else { self.window.size() }
+    }
+
     pub(super) fn received(&self) -> u64 {
         self.window.received()
     }

@@ -21,9 +21,12 @@ pub struct Hello {
     /// Name and version of the software, for logs.
     #[prost(string, tag = "5")]
     pub software: String,
-    /// Whether this side wants both sides to prove the loopback secret.
+    /// Whether this side wants both sides to prove a secret.
     #[prost(bool, tag = "6")]
     pub wants_proof: bool,
+    /// The ticket whose secret that is; empty: the loopback secret.
+    #[prost(bytes = "vec", tag = "7")]
+    pub ticket: Vec<u8>,
 }
 
 /// The answer to HELLO.
@@ -145,6 +148,21 @@ impl RefuseCode {
             10 => Self::ShuttingDown,
             _ => return None,
         })
+    }
+
+    /// Whether asking again cannot help: what REFUSED with this code says.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Version
+            | Self::Auth
+            | Self::Busy
+            | Self::UnknownSession
+            | Self::Offset
+            | Self::Protocol
+            | Self::OutcomeUnknown => true,
+            Self::Fenced | Self::Limit | Self::ShuttingDown => false,
+        }
     }
 }
 

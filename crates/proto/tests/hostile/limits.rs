@@ -7,7 +7,7 @@ use farpipe_proto::limits::{
     WINDOW_INITIAL,
 };
 use farpipe_proto::session::{Event, SessionConfig, SessionError, Side};
-use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::{InnerFrame, bytes_header};
 
@@ -185,4 +185,31 @@ fn n8_requests_of_a_peer_that_acknowledges_nothing_are_bounded() {
     };
     assert!(matches!(error, SessionError::Flow(_)), "{error}");
     assert!(victim.session.numbered() < 8 << 20, "kept too much");
+}
+
+#[test]
+fn a_stream_for_which_the_process_has_no_memory_is_refused_and_its_bytes_are_dropped() {
+    let mut victim = Victim::new(Side::Acceptor);
+    victim.session.set_window_room(2 * WINDOW_INITIAL - 1);
+    victim.hears_open(1).expect("opens");
+    assert_eq!(victim.hears_open(3), Ok(Vec::new()));
+    let Some((StreamId(3), InnerFrame::Refuse(refuse))) = victim.said.last() else {
+        panic!("{:?}", victim.said);
+    };
+    assert_eq!(refuse.status, 125);
+    // OPEN and the first bytes leave together, before the refusal can be heard.
+    assert_eq!(victim.hears_payload(3, WINDOW_INITIAL as usize), Ok(vec![]));
+    assert!(is_flow(&victim.hears_payload(3, 1)));
+}
+
+#[test]
+fn a_stream_of_our_own_needs_room_for_its_window_too() {
+    let mut victim = Victim::new(Side::Opener);
+    victim.session.set_window_room(WINDOW_INITIAL);
+    let now = victim.now;
+    let first = victim.session.open(now, Open::default());
+    assert_eq!(first, Some(StreamId(1)));
+    assert_eq!(victim.session.open(now, Open::default()), None);
+    victim.session.set_window_room(2 * WINDOW_INITIAL);
+    assert!(victim.session.open(now, Open::default()).is_some());
 }

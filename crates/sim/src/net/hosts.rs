@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farpipe_net::{Acceptor, Blame, Clock, Dial, DialError, Dialled, LoopbackSecret, Opener};
-use farpipe_proto::link::Prover;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -214,8 +213,8 @@ fn strike(sim: &Sim<'static>, blow: Blow) {
     }
 }
 
-fn secret(scenario: &Scenario) -> Option<Arc<dyn Prover>> {
-    let secret = || Arc::new(LoopbackSecret::new([7; 32])) as Arc<dyn Prover>;
+fn secret(scenario: &Scenario) -> Option<Arc<LoopbackSecret>> {
+    let secret = || Arc::new(LoopbackSecret::new([7; 32]));
     scenario.proven.then(secret)
 }
 

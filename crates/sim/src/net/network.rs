@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use farpipe_net::carrier::ws::upgrade::{self, Request, UpgradeError};
+use farpipe_net::carrier::ws::upgrade::{self, Request};
 use farpipe_net::carrier::{Carrier, fp};
 use farpipe_net::{Acceptor, Blame, Dial, DialError, Dialled};
-use farpipe_proto::limits::{HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
@@ -255,7 +255,7 @@ impl Dial for Network {
 /// Makes a carrier of a connection that was dialled.
 ///
 /// # Errors
-/// [`DialError`], blamed as `net::tcp` blames.
+/// [`DialError`], as `net::tcp` makes them.
 pub async fn carry<S>(stream: S, kind: Kind) -> Result<Box<dyn Carrier>, DialError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
@@ -274,7 +274,7 @@ where
     match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect_with(stream, request, keys)).await {
         Ok(Ok(carrier)) => Ok(Box::new(carrier)),
         Ok(Err(error)) => Err(DialError {
-            blame: blame(&error),
+            blame: Blame::from(&error),
             message: error.to_string(),
         }),
         Err(_) => Err(DialError {
@@ -284,25 +284,17 @@ where
     }
 }
 
-fn blame(error: &UpgradeError) -> Blame {
-    match error {
-        UpgradeError::Status(answer) if answer.from_proxy || answer.code >= 500 => Blame::Refused,
-        error if error.is_transient() => Blame::Reset,
-        _ => Blame::Final,
-    }
-}
-
 /// Takes an accepted connection to its session.
 pub async fn handshake<S>(stream: S, kind: Kind, acceptor: Arc<Acceptor>, number: u64)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
 {
-    let carrier: Box<dyn Carrier> = match kind {
-        Kind::Fp => Box::new(fp::start(stream)),
-        Kind::Ws => match tokio::time::timeout(HANDSHAKE_TOTAL, upgrade::accept(stream)).await {
-            Ok(Ok(carrier)) => Box::new(carrier),
-            Ok(Err(_)) | Err(_) => return,
-        },
+    let carrier = async {
+        let carrier: Box<dyn Carrier> = match kind {
+            Kind::Fp => Box::new(fp::start(stream)),
+            Kind::Ws => Box::new(upgrade::accept(stream).await?),
+        };
+        Ok(carrier)
     };
     // The peer was told; the opener's events say how it went on.
     let _ = acceptor.serve(carrier, format!("sim:{number}")).await;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::{Acceptor, Clock, LoopbackSecret, Opener, Sessions};
-use farpipe_proto::link::Prover;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -198,9 +197,9 @@ pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> &str {
 async fn perform(scenario: &Scenario, mut trace: Trace) -> Result<Report, String> {
     trace.begin();
     let began = Instant::now();
-    let secret: Option<Arc<dyn Prover>> = scenario
+    let secret: Option<Arc<LoopbackSecret>> = scenario
         .proven
-        .then(|| Arc::new(LoopbackSecret::new([7; 32])) as Arc<dyn Prover>);
+        .then(|| Arc::new(LoopbackSecret::new([7; 32])));
     let network = Network::new(
         scenario.kind,
         scenario.quality.clone(),
@@ -235,7 +234,7 @@ async fn perform(scenario: &Scenario, mut trace: Trace) -> Result<Report, String
 async fn both(
     scenario: &Scenario,
     network: &Network,
-    secret: Option<Arc<dyn Prover>>,
+    secret: Option<Arc<LoopbackSecret>>,
     trace: &Trace,
 ) -> Ends {
     let clock = Clock::Tokio(Instant::now());

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_net::{AcceptorConfig, Clock, Greeting, OpenerConfig};
+use farpipe_net::{AcceptorConfig, Clock, Greeting, LoopbackSecret, OpenerConfig};
 use farpipe_proto::limits::HEARTBEAT;
-use farpipe_proto::link::Prover;
 
 use super::cable::{Cut, Fault, Quality, Way};
 use super::chance;
@@ -131,7 +130,7 @@ impl Scenario {
 
     /// Settings of its opener.
     #[must_use]
-    pub fn opener(&self, clock: Clock, secret: Option<Arc<dyn Prover>>) -> OpenerConfig {
+    pub fn opener(&self, clock: Clock, secret: Option<Arc<LoopbackSecret>>) -> OpenerConfig {
         let mut config = OpenerConfig::new(greeting(secret));
         config.clock = clock;
         config.heartbeat = self.heartbeat;
@@ -142,7 +141,7 @@ impl Scenario {
 
     /// Settings of its acceptor.
     #[must_use]
-    pub fn acceptor(&self, clock: Clock, secret: Option<Arc<dyn Prover>>) -> AcceptorConfig {
+    pub fn acceptor(&self, clock: Clock, secret: Option<Arc<LoopbackSecret>>) -> AcceptorConfig {
         let mut config = AcceptorConfig::new(greeting(secret));
         config.clock = clock;
         config.heartbeat = self.heartbeat;
@@ -152,10 +151,11 @@ impl Scenario {
     }
 }
 
-fn greeting(prover: Option<Arc<dyn Prover>>) -> Greeting {
+fn greeting(secret: Option<Arc<LoopbackSecret>>) -> Greeting {
     Greeting {
         software: "sim".to_owned(),
-        prover,
+        prover: secret.clone().map(|secret| secret as _),
+        keys: secret.map(|secret| secret as _),
         random: chance::random,
     }
 }

@@ -30,8 +30,6 @@ pub struct Peer {
     pub events: Vec<Event>,
     /// Why the session is over.
     pub error: Option<SessionError>,
-    /// Acknowledgements sent.
-    pub acks: u64,
     pub(super) now: Instant,
     /// Streams that may number bytes, in turn.
     ready: VecDeque<StreamId>,
@@ -57,7 +55,6 @@ impl Peer {
             },
             events: Vec::new(),
             error: None,
-            acks: 0,
             now: Instant::default(),
             ready: VecDeque::new(),
             retained: VecDeque::new(),
@@ -286,7 +283,7 @@ impl Peer {
     fn transmit(&mut self, wire: &mut Wire) -> bool {
         let mut progress = false;
         while self.wants_room() && wire.has_room(self.now) {
-            if let Some(offset) = self.session.take_ack() {
+            if let Some(offset) = self.session.poll_ack(self.now) {
                 self.send_ack(wire, offset);
             }
             let start = self.sent;
@@ -303,7 +300,6 @@ impl Peer {
     }
 
     fn send_ack(&mut self, wire: &mut Wire, offset: u64) {
-        self.acks += 1;
         wire.send(self.now, [&HopFrame::Ack(TUNNEL, offset).encode(), &[]]);
     }
 

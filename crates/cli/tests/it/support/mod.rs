@@ -10,6 +10,7 @@ pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod terminal;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,6 +26,7 @@ use tempfile::TempDir;
 pub(crate) use bytes::{assert_same, assert_text, random};
 pub(crate) use net::Faults;
 pub(crate) use process::{Ended, Invocation, Listener, Running};
+pub(crate) use terminal::Terminal;
 
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);

@@ -162,8 +162,8 @@ impl Peer {
             panic!("no WELCOME");
         };
         match hello.handle(&welcome).expect("a good WELCOME") {
-            Step::Up(Some(auth)) => self.send(&auth),
-            other => panic!("{other:?}"),
+            Some(auth) => self.send(&auth),
+            None => panic!("no AUTH"),
         }
     }
 

@@ -11,8 +11,8 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use super::DEADLINE;
 use super::output::Output;
+use super::{DEADLINE, Terminal};
 
 /// A command line that is being put together. stdin is empty, stdout and stderr are collected,
 /// unless said otherwise.
@@ -107,6 +107,14 @@ impl Invocation {
         self
     }
 
+    /// stdin, stdout and stderr are this terminal and not collected.
+    pub(crate) fn on_terminal(mut self, terminal: &Terminal) -> Self {
+        self.command.stdin(terminal.open()).stdout(terminal.open());
+        self.command.stderr(terminal.open());
+        self.collects_stdout = false;
+        self
+    }
+
     /// stdout is collected, but only from the moment [`Running::read_on`] is called.
     pub(crate) fn unread_stdout(mut self) -> (Self, Output) {
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -128,8 +136,10 @@ impl Invocation {
             Some(stdout) if self.collects_stdout => Output::collect(stdout),
             _ => Output::none(),
         };
-        let stderr = child.stderr.take().expect("stderr is always piped");
-        let stderr = Output::collect(stderr);
+        let stderr = child
+            .stderr
+            .take()
+            .map_or_else(Output::none, Output::collect);
         let mut stdin = child.stdin.take();
         if let Input::Bytes(bytes) = self.input {
             let mut stdin = stdin.take().expect("stdin is piped");

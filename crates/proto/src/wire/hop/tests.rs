@@ -103,6 +103,7 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                         nonce,
                         software,
                         wants_proof,
+                        ticket: if wants_proof { vec![7; 8] } else { Vec::new() },
                     })
                 }
             ),

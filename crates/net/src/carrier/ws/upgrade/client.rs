@@ -32,7 +32,8 @@ pub struct Request<'a> {
 
 /// Upgrades a fresh connection to a WebSocket that speaks farpipe.
 ///
-/// Never gives up by itself: bound it by a timer. Dropping the future drops the connection.
+/// Gives up when the server makes no progress for 10 s; bound the whole by a timer. Dropping the
+/// future drops the connection.
 ///
 /// # Errors
 /// See [`UpgradeError`]; a request with a line break in it is an [`io::ErrorKind::InvalidInput`].

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use farpipe_proto::limits::HANDSHAKE_STEP;
+
 use super::{HEAD_MAX, SUBPROTOCOL};
 
 /// Why there is no WebSocket connection. Each prints as one line; what the other side said is
@@ -16,6 +18,9 @@ pub enum UpgradeError {
     /// The transport ended before the head did.
     #[error("the connection was cut during the WebSocket handshake")]
     Cut,
+    /// The other side makes no progress.
+    #[error("the WebSocket handshake stood still for {} s", HANDSHAKE_STEP.as_secs())]
+    Silent,
     /// What came is not HTTP/1.
     #[error(
         "the other side does not speak HTTP: it began with \"{seen}\"{}",
@@ -86,7 +91,7 @@ impl UpgradeError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Cut => true,
+            Self::Io(_) | Self::Cut | Self::Silent => true,
             Self::Status(answer) => matches!(answer.code, 408 | 429 | 502 | 503 | 504),
             Self::NotHttp { .. }
             | Self::HeadTooLong

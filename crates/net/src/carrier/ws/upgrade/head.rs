@@ -3,9 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use httparse::Header;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
 
 use super::error::{UpgradeError, printable};
 use super::{HEAD_MAX, HEADERS_MAX};
@@ -31,7 +33,8 @@ pub(super) fn no_lines<'a>() -> [Header<'a>; HEADERS_MAX] {
 /// read. `plausible` looks at what came so far and says whether it can become one.
 ///
 /// The head is searched for its end once, however slowly it comes, and parsed when it is there:
-/// a parser started again for each byte would take quadratic time.
+/// a parser started again for each byte would take quadratic time. Waits for each part of it no
+/// longer than a step of the handshake may take; the whole is the caller's to bound.
 pub(super) async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     plausible: fn(&[u8]) -> bool,
@@ -47,7 +50,8 @@ pub(super) async fn read<S: AsyncRead + Unpin>(
         if buf.len() >= HEAD_MAX {
             return Err(UpgradeError::HeadTooLong);
         }
-        if stream.read_buf(&mut buf).await? == 0 {
+        let read = timeout(HANDSHAKE_STEP, stream.read_buf(&mut buf)).await;
+        if read.map_err(|_| UpgradeError::Silent)?? == 0 {
             return Err(if buf.is_empty() || plausible(&buf) {
                 UpgradeError::Cut
             } else {

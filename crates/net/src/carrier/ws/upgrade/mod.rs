@@ -1,8 +1,9 @@
 //! The HTTP/1.1 upgrade that begins a `ws` carrier (RFC 6455 section 4), both ends.
 //!
 //! Only farpipes are served here: both ends insist on the subprotocol `farpipe.1`, browsers are
-//! refused by their `Origin`, and no extension is offered or accepted. Time limits are the
-//! caller's: wrap [`connect`] and [`accept`] in `tokio::time::timeout`.
+//! refused by their `Origin`, and no extension is offered or accepted. A step without progress ends
+//! either; the time for the whole is the caller's: wrap [`connect`] and [`accept`] in
+//! `tokio::time::timeout`.
 
 mod client;
 mod error;

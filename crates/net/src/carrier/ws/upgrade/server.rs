@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Buf;
+use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::super::{Role, WsCarrier, WsFraming};
 use super::error::UpgradeError;
@@ -31,9 +33,9 @@ struct Refusal {
 
 /// Upgrades an accepted connection to a WebSocket that speaks farpipe.
 ///
-/// Requests that are not for us get a short answer in plain HTTP, which takes up to one second
-/// more. Apart from that it never gives up by itself: bound it by a timer. Dropping the future
-/// drops the connection.
+/// Gives up when the client makes no progress for 10 s; bound the whole by a timer. Requests that
+/// are not for us get a short answer in plain HTTP, which takes up to one second more. Dropping the
+/// future drops the connection.
 ///
 /// # Errors
 /// See [`UpgradeError`]; most are [`UpgradeError::Refused`].
@@ -65,8 +67,12 @@ where
          Sec-WebSocket-Accept: {key_answer}\r\n\
          Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
     );
-    stream.write_all(answer.as_bytes()).await?;
-    stream.flush().await?;
+    let answering = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.flush().await
+    };
+    let answered = timeout(HANDSHAKE_STEP, answering).await;
+    answered.map_err(|_| UpgradeError::Silent)??;
     buf.advance(len);
     Ok(Framed::new(stream, WsFraming::new(Role::Server), buf))
 }
@@ -78,6 +84,7 @@ fn refusal_of(error: &UpgradeError) -> Option<Refusal> {
         UpgradeError::HeadTooLong => (431, "the header is longer than 16 KiB"),
         UpgradeError::Io(_)
         | UpgradeError::Cut
+        | UpgradeError::Silent
         | UpgradeError::Malformed(_)
         | UpgradeError::Status(_)
         | UpgradeError::NotWebSocket(_)
@@ -169,7 +176,7 @@ where
         }
         Ok::<(), std::io::Error>(())
     };
-    let _ = tokio::time::timeout(REFUSAL_DRAIN, answered).await;
+    let _ = timeout(REFUSAL_DRAIN, answered).await;
 }
 
 impl Refusal {

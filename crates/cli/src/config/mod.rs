@@ -1,0 +1,297 @@
+//! `--config FILE`: a verb's flags from YAML. Precedence: flag, environment, file, default.
+//!
+//! A key is the long name of a flag, with `_` or `-` between its words. At the top level it holds
+//! for every verb that has such a flag; below a verb's name for that verb alone. The file's values
+//! become the defaults of the command line's own definition, so a flag has its key, its check and
+//! its precedence here without a line of code, and unknown ones cannot slip through.
+
+mod file;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::builder::OsStr as ClapStr;
+use clap::{Arg, ArgAction, Command};
+
+pub(crate) use file::ConfigError;
+use file::{Entry, Place, Section, Value, read};
+
+/// Keys of a `tls:` mapping and the flags they stand for.
+const TLS: &[(&str, &str)] = &[
+    ("cert_file", "cert"),
+    ("key_file", "key"),
+    ("ca_file", "ca"),
+    ("client_auth_required", "client-auth-required"),
+];
+
+/// Keys people try for a secret, and where it may stand instead.
+const SECRETS: &[(&str, &str)] = &[
+    ("ticket", "FARPIPE_TICKET or ticket_file"),
+    ("token", "FARPIPE_TOKEN or token_file"),
+    ("secret", "a file or the environment"),
+    ("password", "a file or the environment"),
+];
+
+/// Flags that would make no sense in a file.
+const NEVER: &[&str] = &["help", "version", "config", "status-fd"];
+
+/// Gives `command` the settings of `path` as its defaults. Also how many settings there were.
+///
+/// # Errors
+/// [`ConfigError`], which says where in the file, and what to write instead.
+pub(crate) fn apply(command: Command, path: &Path) -> Result<(Command, usize), ConfigError> {
+    let root = read(path)?;
+    let settings = Settings::sort(&command, root)?;
+    let count = settings.count();
+    Ok((settings.give_to(command), count))
+}
+
+/// The file that the command line or the environment names, found before the rest is parsed.
+pub(crate) fn named(command: &Command, args: &[OsString]) -> Option<std::path::PathBuf> {
+    let early = command.clone().ignore_errors(true);
+    let matches = early.try_get_matches_from(args).ok()?;
+    matches.get_one::<std::path::PathBuf>("config").cloned()
+}
+
+/// One value for one flag, checked.
+#[derive(Debug, Clone)]
+struct Setting {
+    flag: String,
+    values: Vec<String>,
+}
+
+/// All settings, by verb.
+#[derive(Debug, Default)]
+struct Settings(Vec<(String, Vec<Setting>)>);
+
+impl Settings {
+    fn sort(command: &Command, root: Section) -> Result<Self, ConfigError> {
+        let mut settings = Self::default();
+        let (sections, common): (Vec<_>, Vec<_>) = root
+            .entries
+            .into_iter()
+            .partition(|entry| verb(command, &entry.key).is_some());
+        let common = flatten(common)?;
+        for entry in &common {
+            if !verbs(command).any(|verb| flag(verb, &entry.key).is_some()) {
+                let known = verbs(command).flat_map(flags);
+                return Err(unknown(entry, known.chain(verb_names(command))));
+            }
+        }
+        let mut by_verb: Vec<(&Command, Vec<Entry>)> =
+            verbs(command).map(|verb| (verb, common.clone())).collect();
+        for section in sections {
+            let place = section.place.clone();
+            let Value::Section(inner) = section.value else {
+                return Err(place.error(
+                    format!("'{}' is a verb; its settings go below it", section.key),
+                    format!("{}:\n  resume_for: 10m", section.key),
+                ));
+            };
+            let inner = flatten(inner.entries)?;
+            let name = section.key.replace('_', "-");
+            if let Some((verb, entries)) = by_verb.iter_mut().find(|(v, _)| v.get_name() == name) {
+                for entry in &inner {
+                    if flag(verb, &entry.key).is_none() {
+                        return Err(unknown(entry, flags(verb)));
+                    }
+                }
+                // What stands below the verb's own name wins.
+                entries.retain(|e| !inner.iter().any(|i| same(&i.key, &e.key)));
+                entries.extend(inner);
+            }
+        }
+        for (verb, entries) in by_verb {
+            let mut own = Vec::new();
+            for entry in entries {
+                if let Some(arg) = flag(verb, &entry.key) {
+                    own.push(setting(arg, &entry)?);
+                }
+            }
+            settings.0.push((verb.get_name().to_owned(), own));
+        }
+        Ok(settings)
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(|(_, own)| own.len()).sum()
+    }
+
+    fn give_to(self, mut command: Command) -> Command {
+        for (verb, own) in self.0 {
+            command = command.mut_subcommand(verb, |mut sub| {
+                for Setting { flag, values } in own {
+                    let id = flag;
+                    sub = sub.mut_arg(id, |arg| {
+                        let values = values.into_iter().map(ClapStr::from);
+                        arg.required(false).default_values(values)
+                    });
+                }
+                sub
+            });
+        }
+        command
+    }
+}
+
+/// Verbs that take settings: all that have flags of their own.
+fn verbs(command: &Command) -> impl Iterator<Item = &Command> {
+    command
+        .get_subcommands()
+        .filter(|verb| !verb.has_subcommands() && !["help", "config"].contains(&verb.get_name()))
+}
+
+fn verb<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
+    verbs(command).find(|verb| same(verb.get_name(), key))
+}
+
+fn verb_names(command: &Command) -> impl Iterator<Item = String> {
+    verbs(command).map(|verb| verb.get_name().to_owned())
+}
+
+fn same(name: &str, key: &str) -> bool {
+    name.replace('-', "_") == key.replace('-', "_")
+}
+
+/// The name of an argument in a file: its long flag, or its place's name.
+fn name(arg: &Arg) -> String {
+    arg.get_long()
+        .map_or_else(|| arg.get_id().to_string(), str::to_owned)
+        .replace('-', "_")
+}
+
+fn flag<'a>(verb: &'a Command, key: &str) -> Option<&'a Arg> {
+    verb.get_arguments()
+        .find(|arg| same(&name(arg), key) && !NEVER.contains(&name(arg).replace('_', "-").as_str()))
+}
+
+fn flags(verb: &Command) -> impl Iterator<Item = String> {
+    verb.get_arguments()
+        .map(name)
+        .filter(|name| !NEVER.contains(&name.replace('_', "-").as_str()))
+}
+
+/// Replaces a `tls:` mapping by the flags it stands for, and refuses secrets.
+fn flatten(entries: Vec<Entry>) -> Result<Vec<Entry>, ConfigError> {
+    let mut flat = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if let Some((_, instead)) = SECRETS.iter().find(|(key, _)| same(key, &entry.key)) {
+            return Err(entry.place.error(
+                format!("'{}': secrets do not belong into this file", entry.key),
+                format!("use {instead}"),
+            ));
+        }
+        match (entry.key.as_str(), entry.value) {
+            ("tls", Value::Section(tls)) => {
+                for inner in tls.entries {
+                    let Some((_, flag)) = TLS.iter().find(|(key, _)| same(key, &inner.key)) else {
+                        return Err(unknown(
+                            &inner,
+                            TLS.iter().map(|(key, _)| (*key).to_owned()),
+                        ));
+                    };
+                    flat.push(Entry {
+                        key: (*flag).to_owned(),
+                        ..inner
+                    });
+                }
+            }
+            (_, value) => flat.push(Entry { value, ..entry }),
+        }
+    }
+    Ok(flat)
+}
+
+fn unknown(entry: &Entry, known: impl Iterator<Item = String>) -> ConfigError {
+    let mut known: Vec<String> = known.collect();
+    known.sort();
+    known.dedup();
+    let near = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(name, &entry.key), name))
+        .min()
+        .filter(|(distance, name)| *distance <= name.len().max(3) / 3);
+    let hint = match near {
+        Some((_, name)) => format!("did you mean '{name}'?"),
+        None => format!("known here: {}", known.join(", ")),
+    };
+    entry
+        .place
+        .error(format!("unknown key '{}'", entry.key), hint)
+}
+
+/// Checks an entry's value as the command line would.
+fn setting(arg: &Arg, entry: &Entry) -> Result<Setting, ConfigError> {
+    let takes_many = matches!(arg.get_action(), ArgAction::Append);
+    let values: Vec<(String, &Place)> = match &entry.value {
+        Value::Text(text) => vec![(text.clone(), &entry.place)],
+        Value::List(items) if takes_many => items.iter().map(|(t, p)| (t.clone(), p)).collect(),
+        Value::List(_) => {
+            return Err(entry.place.error(
+                format!("'{}' takes one value, not a list", entry.key),
+                format!("{}: VALUE", entry.key),
+            ));
+        }
+        Value::Section(_) => {
+            return Err(entry.place.error(
+                format!("'{}' takes a value, not settings below it", entry.key),
+                format!("{}: VALUE", entry.key),
+            ));
+        }
+    };
+    for (value, place) in &values {
+        check(arg, value).map_err(|why| {
+            place.error(
+                format!("'{}': {value:?} cannot be used: {}", entry.key, why.0),
+                why.1,
+            )
+        })?;
+    }
+    Ok(Setting {
+        flag: arg.get_id().to_string(),
+        values: values.into_iter().map(|(value, _)| value).collect(),
+    })
+}
+
+/// What is wrong with a value, and what would be right.
+fn check(arg: &Arg, value: &str) -> Result<(), (String, String)> {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        return match value {
+            "true" | "false" => Ok(()),
+            _ => Err((
+                "it is a switch".to_owned(),
+                "write true or false".to_owned(),
+            )),
+        };
+    }
+    // An argument of its own, so that what it conflicts with or requires does not matter here.
+    let probe = Arg::new("value")
+        .long("value")
+        .allow_hyphen_values(true)
+        .action(ArgAction::Set)
+        .value_parser(arg.get_value_parser().clone());
+    let parsed = Command::new("config")
+        .no_binary_name(true)
+        .arg(probe)
+        .try_get_matches_from([format!("--value={value}")]);
+    let Err(error) = parsed else { return Ok(()) };
+    let possible: Vec<_> = arg
+        .get_possible_values()
+        .iter()
+        .map(|value| value.get_name().to_owned())
+        .collect();
+    if possible.is_empty() {
+        let why = std::error::Error::source(&error).map_or_else(
+            || "not a value of this flag".to_owned(),
+            ToString::to_string,
+        );
+        return Err((why, "see --help of the verb".to_owned()));
+    }
+    Err((
+        "not one of its values".to_owned(),
+        format!("write one of: {}", possible.join(", ")),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! `--config` and `farpipe config check`: settings from a YAML file, and what is said of bad ones.
+
+use crate::support::Host;
+
+#[test]
+fn a_pipe_takes_its_settings_from_a_file_and_flags_beat_them() {
+    let host = Host::new();
+    host.file(
+        "farpipe.yaml",
+        "listen:\n  url: ws://127.0.0.1:0\n  endpoint: exec:tr a-z A-Z\n  heartbeat: 5s\n",
+    );
+    let listener = host
+        .farpipe(["--config", "farpipe.yaml", "listen"])
+        .start_listening();
+    host.farpipe(["connect", listener.url()])
+        .env("FARPIPE_CONFIG", "farpipe.yaml")
+        .input("over the file")
+        .run()
+        .exits(0)
+        .printed("OVER THE FILE");
+    listener.end().exits(0);
+    let listener = host
+        .farpipe(["--config", "farpipe.yaml", "listen", "fp://127.0.0.1:0"])
+        .start_listening();
+    assert!(listener.url().starts_with("fp://"), "{}", listener.url());
+    host.farpipe(["connect", listener.url()])
+        .input("")
+        .run()
+        .exits(0);
+    listener.end().exits(0);
+}
+
+#[test]
+fn check_says_where_a_file_is_wrong_and_what_to_write() {
+    let host = Host::new();
+    host.file("bad.yaml", "# settings\nlisten:\n  hartbeat: 5s\n");
+    host.farpipe(["config", "check", "bad.yaml"])
+        .run()
+        .exits(2)
+        .printed("")
+        .says("farpipe: bad.yaml:3:3: unknown key 'hartbeat'\nhint: did you mean 'heartbeat'?\n");
+    host.file("value.yaml", "connect:\n  heartbeat: often\n");
+    host.farpipe(["--config", "value.yaml", "connect", "ws://127.0.0.1:1"])
+        .run()
+        .exits(2)
+        .says(
+            "farpipe: value.yaml:2:3: 'heartbeat': \"often\" cannot be used: \
+             write a number and a unit: 500ms, 30s, 10m, 2h\n\
+             hint: see --help of the verb\n",
+        );
+    host.file("good.yaml", "heartbeat: 5s\nlisten:\n  keep: true\n");
+    host.farpipe(["config", "check", "good.yaml"])
+        .run()
+        .exits(0)
+        .says("good.yaml: ok, 3 settings\n");
+}

@@ -1,0 +1,35 @@
+//! Which end of a session this is, and what it is set to.
+
+use crate::limits::{STREAMS_MAX, WINDOW_SESSION_MAX};
+
+/// Which end of the session this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Chose the key; opens odd streams; redials.
+    Opener,
+    /// Opens even streams; parks; sends COMPLETE.
+    Acceptor,
+}
+
+/// Settings of one session.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Which end this is.
+    pub side: Side,
+    /// Bytes retained at most, and the windows' sum at most. Default and maximum 64 MiB.
+    pub buffer_max: u64,
+    /// Streams open at once at most. Default 256.
+    pub streams_max: usize,
+}
+
+impl SessionConfig {
+    /// The defaults of one side.
+    #[must_use]
+    pub const fn new(side: Side) -> Self {
+        Self {
+            side,
+            buffer_max: WINDOW_SESSION_MAX,
+            streams_max: STREAMS_MAX,
+        }
+    }
+}
