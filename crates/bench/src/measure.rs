@@ -111,7 +111,7 @@ pub fn measure(options: &Options, mut progress: impl FnMut(Progress)) -> io::Res
         })
         .collect();
     let watch = Watch::start();
-    let rounds = u64::from(plan.rounds);
+    let rounds = u64::from(plan.rounds) + 1;
     let total = rounds * (batches.len() + ALL.len() * COMPARED.len()) as u64;
     let mut done = 0;
     let mut tick = || {
@@ -145,6 +145,11 @@ fn rows(setups: Vec<Setup>, plan: Plan, tick: &mut impl FnMut()) -> Vec<Row> {
         .into_iter()
         .map(|setup| Row::verified(setup, plan))
         .collect();
+    // A machine that did nothing needs about a second to come to speed: one round is for that.
+    for row in &mut rows {
+        row.warm_up();
+        tick();
+    }
     for _ in 0..plan.rounds {
         for row in &mut rows {
             row.measure();
@@ -165,6 +170,14 @@ impl Row {
             )
             .map(|_| Vec::new()),
             plan,
+        }
+    }
+
+    /// A run that must succeed and is not counted.
+    fn warm_up(&mut self) {
+        self.measure();
+        if let Ok(samples) = &mut self.samples {
+            samples.clear();
         }
     }
 
@@ -334,7 +347,7 @@ pub(crate) mod tests {
         };
         let mut told = Vec::new();
         let report = measure(&options, |progress| told.push(progress)).expect("processors");
-        let total = 2 * (7 * 3 + ALL.len() as u64 * 2);
+        let total = 3 * (7 * 3 + ALL.len() as u64 * 2);
         let expected: Vec<_> = (1..=total).map(|done| Progress { done, total }).collect();
         assert_eq!(told, expected);
         for row in report.batches.iter().chain(&report.mechanisms) {

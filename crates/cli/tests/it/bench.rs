@@ -76,6 +76,7 @@ fn json_has_every_figure_of_every_round() {
     assert_eq!(lessons["batching"].as_array().map(Vec::len), Some(3));
     for lesson in [
         &lessons["large_over_default_pipe"],
+        &lessons["large_over_default_pipe_at_256_kib"],
         &lessons["fifo_over_pipe"],
         &lessons["mechanisms"]["pipe, 1 MiB"]["edge_over_level"],
         &lessons["mechanisms"]["pipe, 1 MiB"]["vmsplice_over_write"],
