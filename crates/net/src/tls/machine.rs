@@ -43,10 +43,13 @@ pub(super) enum Step {
 /// One end of a TLS connection.
 pub(super) struct Machine {
     inner: Inner,
-    /// Bytes at the front of the input that rustls has looked at and not released.
+    /// Bytes at the front of the input that rustls may have looked at and not released.
     seen: usize,
     /// The peer's close_notify was reported and not yet handed on.
     peer_closed: bool,
+    /// Data that was decrypted when one wanted to write: there is no telling rustls not to. At most
+    /// what the input held.
+    early: Vec<u8>,
 }
 
 enum Inner {
@@ -98,6 +101,7 @@ impl Machine {
             inner,
             seen: 0,
             peer_closed: false,
+            early: Vec::new(),
         }
     }
 
@@ -125,6 +129,10 @@ impl Machine {
         output: &mut Buffer,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<Step, TlsError> {
+        if !self.early.is_empty() {
+            take(&std::mem::take(&mut self.early));
+            return Ok(Step::Data);
+        }
         if std::mem::take(&mut self.peer_closed) {
             return Ok(Step::PeerClosed);
         }
@@ -201,11 +209,12 @@ impl Machine {
     ) -> Result<usize, TlsError> {
         let peer = self.peer();
         loop {
-            // Not more than it has seen: it would decrypt data that nobody wants now.
+            // Not more than it may have seen: it would decrypt data that nobody wants now.
             let seen = input.front_mut(self.seen);
+            let early = &mut self.early;
             let (discard, result) = match &mut self.inner {
-                Inner::Client(client) => write(client.process(seen), output, work),
-                Inner::Server(server) => write(server.process(seen), output, work),
+                Inner::Client(client) => write(client.process(seen), output, early, work),
+                Inner::Server(server) => write(server.process(seen), output, early, work),
             };
             let discard = discard.min(self.seen);
             input.consume(discard);
@@ -320,9 +329,10 @@ impl<D> Write for rustls::unbuffered::WriteTraffic<'_, D> {
 fn write<D>(
     status: UnbufferedStatus<'_, '_, D>,
     output: &mut Buffer,
+    early: &mut Vec<u8>,
     work: &mut Work<'_>,
 ) -> (usize, Result<Written, rustls::Error>) {
-    let UnbufferedStatus { discard, state } = status;
+    let UnbufferedStatus { mut discard, state } = status;
     let written = match state {
         Err(error) => Err(error),
         Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -335,6 +345,16 @@ fn write<D>(
             sent.done();
             Ok(Written::NotYet)
         }
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                None => break Ok(Written::NotYet),
+                Some(Err(error)) => break Err(error),
+                Some(Ok(record)) => {
+                    early.extend_from_slice(record.payload);
+                    discard += record.discard;
+                }
+            }
+        },
         Ok(ConnectionState::PeerClosed) => Ok(Written::PeerClosed),
         Ok(state) => Err(unexpected(&state)),
     };

@@ -119,7 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 return self.poll_handshaken(cx);
             }
             match self.step(&mut ReadBuf::new(&mut [])) {
-                Ok(Step::Control) => {}
+                // Data may lie right behind the peer's last message; it waits in the rest.
+                Ok(Step::Control | Step::Data) => {}
+                Ok(Step::PeerClosed) if self.state().is_handshaking() => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(Step::PeerClosed) => self.end = Some(End::Closed),
                 Ok(Step::Idle) if over => return self.poll_handshaken(cx),
                 Ok(Step::Idle) => {
                     // Both sides may be in the middle of saying something.
@@ -129,9 +134,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     if ready!(self.poll_fill(cx))? == 0 {
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
-                }
-                Ok(Step::Data | Step::PeerClosed) => {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Err(error) => return Poll::Ready(Err(error.into())),
             }

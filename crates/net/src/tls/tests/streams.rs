@@ -256,6 +256,60 @@ async fn a_writer_whose_reader_does_not_read_waits_and_holds_little() {
     assert!(near.memory() < 2 << 20);
 }
 
+/// A client may write in the moment in which it is done, and end at once: what lies behind its last
+/// handshake message in one piece is data, and then the end.
+#[tokio::test]
+async fn data_right_behind_the_handshake_is_not_lost() {
+    for ends in [false, true] {
+        let (near, mut relay) = tokio::io::duplex(1 << 16);
+        let (mut origin, far) = tokio::io::duplex(1 << 16);
+        let (client, server) = (PKI.client(), PKI.server());
+        let mut near = std::pin::pin!(async {
+            let (mut near, _) = client.connect(near, "localhost").await.expect("connected");
+            // Short records, so that some are complete in the first read.
+            for part in noise(1_000, 9).chunks(50) {
+                near.write_all(part).await.expect("written");
+            }
+            if ends {
+                near.shutdown().await.expect("shut down");
+            }
+            near
+        });
+        let relaying = async {
+            let (mut there, mut back) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+            let mut done = None;
+            // The client's side always goes as far as it can before anything is passed on.
+            for _flight in 0..2 {
+                let len = tokio::select! {
+                    biased;
+                    near = &mut near => {
+                        done = Some(near);
+                        relay.read(&mut there).await
+                    }
+                    len = relay.read(&mut there) => len,
+                };
+                let sent = &there[..len.expect("read")];
+                origin.write_all(sent).await.expect("written");
+                if done.is_none() {
+                    let len = origin.read(&mut back).await.expect("read");
+                    relay.write_all(&back[..len]).await.expect("written");
+                }
+            }
+            (done.expect("the second flight is the last"), origin)
+        };
+        let accepting = async { server.accept(far).await.expect("accepted").0 };
+        let (_held, mut far) = tokio::join!(relaying, accepting);
+        // Writing first does not disturb what is still to be read.
+        far.write_all(b"answer").await.expect("written");
+        let mut got = vec![0; 1_000];
+        far.read_exact(&mut got).await.expect("all of it");
+        assert!(got == noise(1_000, 9));
+        if ends {
+            assert_eq!(far.read(&mut got).await.expect("the end"), 0);
+        }
+    }
+}
+
 /// rustls keeps positions in its input while it has a part of a handshake message: a write at that
 /// moment must not take the input away.
 #[tokio::test]
