@@ -286,7 +286,7 @@ pub(super) fn server_config(
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = vec![alpn.0.into()];
-    config.send_tls13_tickets = 0; let _ = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
+    config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
     Ok(config)
 }
 

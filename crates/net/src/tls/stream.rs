@@ -114,8 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             // Not a step further: what follows may be data.
-            let over = !self.state().is_handshaking();
-            if over && !self.state().wants_write() {
+            if !self.state().is_handshaking() && !self.state().wants_write() {
                 return self.poll_handshaken(cx);
             }
             match self.step(&mut ReadBuf::new(&mut [])) {
@@ -125,7 +124,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(Step::PeerClosed) => self.end = Some(End::Closed),
-                Ok(Step::Idle) if over => return self.poll_handshaken(cx),
+                // The last step may have been the last of all.
+                Ok(Step::Idle) if !self.state().is_handshaking() => {
+                    return self.poll_handshaken(cx);
+                }
                 Ok(Step::Idle) => {
                     // Both sides may be in the middle of saying something.
                     if let Poll::Ready(Err(error)) = self.poll_outgoing(cx) {

@@ -368,6 +368,23 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     assert!(got.iter().all(|byte| *byte == b'x'));
 }
 
+/// Tickets are not what ends a handshake.
+#[tokio::test]
+async fn a_server_without_tickets_is_done_as_well() {
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let client = client_config(&PKI.client_options(), ALPN).expect("good files");
+    let mut server = server_config(&PKI.server_options(), ALPN).expect("good files");
+    server.send_tls13_tickets = 0;
+    let name = "localhost".try_into().expect("a name");
+    let client = Machine::client(Arc::new(client), name).expect("a machine");
+    let server = Machine::server(Arc::new(server)).expect("a machine");
+    let mut near = TlsStream::new(near, client, Buffers::default());
+    let mut far = TlsStream::new(far, server, Buffers::default());
+    tokio::try_join!(near.handshake(), far.handshake()).expect("both are up");
+    far.write_all(b"hello").await.expect("written");
+    assert_eq!(near.read(&mut [0; 9]).await.expect("read"), 5);
+}
+
 /// A peer that sends whatever it likes gets an error, at any point of the handshake and after it.
 #[tokio::test]
 async fn garbage_never_panics() {
