@@ -35,7 +35,9 @@ type Runner<'a> = (&'static str, Box<dyn Fn() -> Result<Vec<f64>> + 'a>);
 
 pub fn run(options: &Options) -> Result<()> {
     let farpipe = options.programs.get("farpipe");
-    let _certificates = farpipe.map(|path| Certificates::make(path.as_path())).transpose()?;
+    let _certificates = farpipe
+        .map(|path| Certificates::make(path.as_path()))
+        .transpose()?;
     let mut tables = Vec::new();
     if options.wants_table("bulk") {
         let file = input::file(options.size)?;
