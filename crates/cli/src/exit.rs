@@ -30,6 +30,16 @@ impl WithStatus {
         }
         .into()
     }
+
+    /// A failure of farpipe itself.
+    pub(crate) fn failure(message: impl Into<String>, hint: Option<String>) -> anyhow::Error {
+        Self {
+            status: STATUS_FAILURE,
+            message: message.into(),
+            hint,
+        }
+        .into()
+    }
 }
 
 /// The code to exit with after an error.

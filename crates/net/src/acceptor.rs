@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::budget::WindowBudget;
-use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, Close};
 use crate::clock::Clock;
 use crate::driver::{Driven, Driver};
@@ -139,7 +138,7 @@ impl Acceptor {
     /// Dropping it drops the connection.
     pub async fn serve(
         &self,
-        carrier: impl Future<Output = Result<Box<dyn Carrier>, UpgradeError>>,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>>,
         peer: String,
     ) -> Result<(), HandshakeError> {
         let handshake = async {

@@ -1,8 +1,10 @@
 //! Moves sessions over carriers: sockets, tasks, time and the retained bytes.
 
 pub mod carrier;
+pub mod tls;
 
 mod acceptor;
+mod admission;
 mod budget;
 mod clock;
 mod driver;
@@ -20,6 +22,7 @@ mod tcp;
 mod ticket;
 
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
+pub use admission::{Admission, AdmissionError};
 pub use budget::WindowBudget;
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};

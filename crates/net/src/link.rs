@@ -76,6 +76,9 @@ pub enum HandshakeError {
     /// There is no carrier to shake hands over.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
+    /// The TLS under it did not come about.
+    #[error("{0}")]
+    Tls(String),
     /// Each step came in time, and there was no end to them.
     #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
     Endless,

@@ -22,6 +22,7 @@ use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
 use crate::session::{SessionHandle, ended};
 use crate::shared::{SessionEnd, Shared};
+use crate::tls::TlsError;
 
 /// How a failed attempt to reach the peer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -478,11 +479,16 @@ impl Running<'_> {
             HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
                 Err(SessionEnd::Protocol(why))
             }
+            HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
+                let why = format!("{}: {error}", self.dial.peer());
+                Err(SessionEnd::Refused(why))
+            }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
             // The last two are the accepting side's.
-            HandshakeError::TimedOut | HandshakeError::Endless | HandshakeError::Upgrade(_) => {
-                Ok(Step::Failed(Attempt::Cut, why))
-            }
+            HandshakeError::TimedOut
+            | HandshakeError::Endless
+            | HandshakeError::Upgrade(_)
+            | HandshakeError::Tls(_) => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }

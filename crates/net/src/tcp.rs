@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_proto::limits::HANDSHAKE_STEP;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::acceptor::Acceptor;
+use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
+use crate::link::HandshakeError;
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
+use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,15 +33,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub enum Scheme {
     /// WebSocket on TCP.
     Ws,
+    /// WebSocket on TLS.
+    Wss,
     /// farpipe framing on TCP.
     Fp,
+    /// farpipe framing on TLS.
+    Fps,
+}
+
+/// How messages are framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    WebSocket,
+    Farpipe,
 }
 
 impl Scheme {
     fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "ws" => Self::Ws,
+            "wss" => Self::Wss,
             "fp" => Self::Fp,
+            "fps" => Self::Fps,
             _ => return None,
         })
     }
@@ -47,7 +64,34 @@ impl Scheme {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ws => "ws",
+            Self::Wss => "wss",
             Self::Fp => "fp",
+            Self::Fps => "fps",
+        }
+    }
+
+    /// Whether TLS lies under it. One without stays on loopback.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        match self {
+            Self::Ws | Self::Fp => false,
+            Self::Wss | Self::Fps => true,
+        }
+    }
+
+    /// What TLS is told that lies on it.
+    #[must_use]
+    pub const fn alpn(self) -> Alpn {
+        Alpn(match self.frames() {
+            Frames::WebSocket => "http/1.1",
+            Frames::Farpipe => "farpipe/1",
+        })
+    }
+
+    const fn frames(self) -> Frames {
+        match self {
+            Self::Ws | Self::Wss => Frames::WebSocket,
+            Self::Fp | Self::Fps => Frames::Farpipe,
         }
     }
 }
@@ -60,7 +104,7 @@ pub struct UrlError {
     what: &'static str,
 }
 
-/// Where a carrier leads: `ws://HOST:PORT[/PATH]` or `fp://HOST:PORT`.
+/// Where a carrier leads: `ws://HOST:PORT[/PATH]` or `fp://HOST:PORT`; with TLS `wss` and `fps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// Kind of carrier.
@@ -82,20 +126,19 @@ impl std::str::FromStr for Url {
             what,
         };
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(error("not a URL; write ws://HOST:PORT or fp://HOST:PORT"));
+            return Err(error("not a URL; write wss://HOST:PORT or ws://HOST:PORT"));
         };
         let Some(scheme) = Scheme::from_name(scheme) else {
-            return Err(error(match scheme {
-                "wss" | "fps" => "TLS is not supported yet; use ws:// or fp:// on loopback",
-                _ => "unknown scheme; use ws:// or fp://",
-            }));
+            return Err(error(
+                "unknown scheme; use wss:// or fps://, or ws:// or fp:// on loopback",
+            ));
         };
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
         };
-        if scheme == Scheme::Fp && path != "/" {
-            return Err(error("fp:// has no path"));
+        if scheme.frames() == Frames::Farpipe && path != "/" {
+            return Err(error("fp:// and fps:// have no path"));
         }
         if authority.contains('@') {
             return Err(error("no user or password in a URL"));
@@ -159,8 +202,8 @@ impl Url {
         self
     }
 
-    /// The addresses of the host, each on loopback: without TLS no other is used.
-    async fn loopback_addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
+    /// The addresses of the host; each on loopback, where there is no TLS.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port))
             .await
             .map_err(|e| DialError {
@@ -168,7 +211,8 @@ impl Url {
                 message: format!("{self}: the name {} cannot be resolved: {e}", self.host),
             })?;
         let addresses: Vec<_> = found.collect();
-        if let Some(other) = addresses.iter().find(|a| !a.ip().is_loopback()) {
+        let elsewhere = addresses.iter().find(|a| !a.ip().is_loopback());
+        if let Some(other) = elsewhere.filter(|_| !self.scheme.is_tls()) {
             return Err(DialError {
                 blame: Blame::Final,
                 message: format!(
@@ -250,13 +294,31 @@ fn tune(stream: &TcpStream) {
 #[derive(Debug, Clone)]
 pub struct TcpDial {
     url: Url,
+    tls: Option<Arc<TlsClient>>,
 }
 
 impl TcpDial {
-    /// Dials `url`.
+    /// Dials `url`, which needs no TLS.
+    ///
+    /// # Panics
+    /// If it does: such a URL is for [`TcpDial::tls`].
     #[must_use]
     pub fn new(url: Url) -> Self {
-        Self { url }
+        assert!(!url.scheme.is_tls(), "no TLS was given for {url}");
+        Self { url, tls: None }
+    }
+
+    /// Dials `url` with TLS. What TLS remembers is shared by all that dial with it.
+    ///
+    /// # Panics
+    /// If there is no TLS under the URL's scheme: what was meant to be secret would not be.
+    #[must_use]
+    pub fn tls(url: Url, tls: Arc<TlsClient>) -> Self {
+        assert!(url.scheme.is_tls(), "{url} has no TLS");
+        Self {
+            url,
+            tls: Some(tls),
+        }
     }
 
     async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
@@ -265,7 +327,7 @@ impl TcpDial {
             blame,
             message: format!("{url}: {message}"),
         };
-        let addresses = url.loopback_addresses().await?;
+        let addresses = url.addresses().await?;
         let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -286,9 +348,36 @@ impl TcpDial {
             }
         };
         tune(&stream);
-        match url.scheme {
-            Scheme::Fp => Ok(Box::new(fp::start(stream))),
-            Scheme::Ws => {
+        let Some(tls) = &self.tls else {
+            return self.carrier(stream, None).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_STEP, tls.connect(stream, &url.host)).await {
+            Ok(Ok((stream, told))) => {
+                tracing::info!("{url}: {told}");
+                self.carrier(stream, told.peer).await
+            }
+            Ok(Err(error)) => Err(fail(tls_blame(&error), tls_words(&error))),
+            Err(_) => Err(fail(
+                Blame::Cut,
+                format!("no TLS handshake within {} s", HANDSHAKE_STEP.as_secs()),
+            )),
+        }
+    }
+
+    /// The carrier on a connection whose transport is up.
+    async fn carrier<S: Transport>(
+        &self,
+        stream: S,
+        peer: Option<PeerIdentity>,
+    ) -> Result<Box<dyn Carrier>, DialError> {
+        let url = &self.url;
+        let fail = |blame, message: String| DialError {
+            blame,
+            message: format!("{url}: {message}"),
+        };
+        match url.scheme.frames() {
+            Frames::Farpipe => Ok(Box::new(fp::start(stream).with_peer(peer))),
+            Frames::WebSocket => {
                 let host = url.host_header();
                 let request = Request {
                     host: &host,
@@ -297,7 +386,11 @@ impl TcpDial {
                 };
                 match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect(stream, request)).await
                 {
-                    Ok(Ok(carrier)) => Ok(Box::new(carrier)),
+                    Ok(Ok(carrier)) => Ok(Box::new(carrier.with_peer(peer))),
+                    // In TLS 1.3 a server judges the client's certificate when the client is done.
+                    Ok(Err(UpgradeError::Io(error))) if TlsError::of(&error).is_some() => {
+                        Err(fail(tls_blame(&error), tls_words(&error)))
+                    }
                     Ok(Err(error)) => Err(fail(Blame::from(&error), error.to_string())),
                     Err(_) => Err(fail(
                         Blame::Cut,
@@ -309,6 +402,30 @@ impl TcpDial {
                 }
             }
         }
+    }
+}
+
+/// What a carrier can stand on.
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug + 'static> Transport for S {}
+
+/// How a failed TLS handshake counts: a refused certificate is final, a cut is a cut, other failures
+/// are the wrong server.
+fn tls_blame(error: &io::Error) -> Blame {
+    match TlsError::of(error) {
+        Some(error) if error.is_final() => Blame::Final,
+        Some(error) if error.is_cut() => Blame::Reset,
+        Some(_) => Blame::Refused,
+        None if error.kind() == io::ErrorKind::InvalidInput => Blame::Final,
+        None => Blame::Reset,
+    }
+}
+
+fn tls_words(error: &io::Error) -> String {
+    match TlsError::of(error) {
+        Some(error) => error.to_string(),
+        None => format!("the connection broke during the TLS handshake: {error}"),
     }
 }
 
@@ -359,6 +476,15 @@ impl Dial for TcpDial {
 pub struct ListenError {
     url: Url,
     what: String,
+    hint: Option<&'static str>,
+}
+
+impl ListenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint
+    }
 }
 
 /// A listening socket for one URL.
@@ -366,6 +492,15 @@ pub struct ListenError {
 pub struct Listener {
     listener: TcpListener,
     url: Url,
+    entry: Arc<Entry>,
+}
+
+/// What every connection has to pass.
+#[derive(Debug)]
+struct Entry {
+    scheme: Scheme,
+    tls: Option<TlsServer>,
+    admission: Admission,
 }
 
 impl Listener {
@@ -374,11 +509,33 @@ impl Listener {
     /// # Errors
     /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
     pub async fn bind(url: Url) -> Result<Self, ListenError> {
+        Self::bind_with(url, None).await
+    }
+
+    /// As [`Listener::bind`], with TLS where the scheme has it: then on any address.
+    ///
+    /// # Errors
+    /// As there, and if nothing would keep strangers out.
+    pub async fn bind_with(url: Url, tls: Option<TlsServer>) -> Result<Self, ListenError> {
         let fail = |what: String| ListenError {
             url: url.clone(),
             what,
+            hint: None,
         };
-        let addresses = url.loopback_addresses().await.map_err(|e| {
+        let admission =
+            Admission::wanted(url.scheme, tls.as_ref()).map_err(|error: AdmissionError| {
+                let hint = Some(error.hint());
+                ListenError {
+                    hint,
+                    ..fail(error.to_string())
+                }
+            })?;
+        let entry = Arc::new(Entry {
+            scheme: url.scheme,
+            tls,
+            admission,
+        });
+        let addresses = url.addresses().await.map_err(|e| {
             fail(match e.blame {
                 Blame::Final => "without TLS only loopback addresses are allowed".to_owned(),
                 _ => e.message,
@@ -405,6 +562,7 @@ impl Listener {
         Ok(Self {
             listener,
             url: url.with_port(port),
+            entry,
         })
     }
 
@@ -430,7 +588,7 @@ impl Listener {
                         handshakes.spawn(handshake(
                             stream,
                             from,
-                            self.url.scheme,
+                            Arc::clone(&self.entry),
                             Arc::clone(&acceptor),
                         ));
                     }
@@ -453,21 +611,53 @@ fn log_panic(ended: Option<Result<(), JoinError>>) {
     }
 }
 
-async fn handshake(stream: TcpStream, from: SocketAddr, scheme: Scheme, acceptor: Arc<Acceptor>) {
+async fn handshake(
+    stream: TcpStream,
+    from: SocketAddr,
+    entry: Arc<Entry>,
+    acceptor: Arc<Acceptor>,
+) {
     tune(&stream);
     let peer = from.to_string();
-    if !from.ip().is_loopback() {
+    if entry.tls.is_none() && !from.ip().is_loopback() {
         tracing::warn!("{peer}: not on this host, refused");
         return;
     }
-    let carrier = async {
-        let carrier: Box<dyn Carrier> = match scheme {
-            Scheme::Fp => Box::new(fp::start(stream)),
-            Scheme::Ws => Box::new(upgrade::accept(stream).await?),
-        };
-        Ok(carrier)
-    };
+    let carrier = entry.carrier(stream, &peer);
     if let Err(error) = acceptor.serve(carrier, peer.clone()).await {
         tracing::info!("{peer}: {error}");
+    }
+}
+
+impl Entry {
+    /// The carrier on a fresh connection.
+    async fn carrier(
+        &self,
+        stream: TcpStream,
+        peer: &str,
+    ) -> Result<Box<dyn Carrier>, HandshakeError> {
+        let Some(tls) = &self.tls else {
+            return self.framed(stream, None).await;
+        };
+        let shaken = tokio::time::timeout(HANDSHAKE_STEP, tls.accept(stream)).await;
+        let (stream, told) = shaken
+            .map_err(|_| HandshakeError::TimedOut)?
+            .map_err(|error| HandshakeError::Tls(tls_words(&error)))?;
+        tracing::info!("{peer}: {told}");
+        if !self.admission.admits(told.peer.as_ref()) {
+            return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
+        }
+        self.framed(stream, told.peer).await
+    }
+
+    async fn framed<S: Transport>(
+        &self,
+        stream: S,
+        peer: Option<PeerIdentity>,
+    ) -> Result<Box<dyn Carrier>, HandshakeError> {
+        Ok(match self.scheme.frames() {
+            Frames::Farpipe => Box::new(fp::start(stream).with_peer(peer)),
+            Frames::WebSocket => Box::new(upgrade::accept(stream).await?.with_peer(peer)),
+        })
     }
 }

@@ -58,6 +58,12 @@ pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
 /// The whole handshake: from the connection, through the carrier's upgrade, up to ATTACH.
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
 
+/// A buffer of ciphertext, two for each TLS connection that has something in them: what one system
+/// call reads or writes.
+pub const TLS_BUFFER: usize = 512 * 1024;
+/// TLS sessions one side remembers for resumption.
+pub const TLS_SESSIONS_MAX: usize = 256;
+
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The adapted heartbeat stays between this and [`HEARTBEAT_MAX_PERCENT`] of the set one.

@@ -63,6 +63,8 @@ fn values() -> Vec<(&'static str, String)> {
         ACK_BYTES_MAX,
         HANDSHAKE_STEP,
         HANDSHAKE_TOTAL,
+        TLS_BUFFER,
+        TLS_SESSIONS_MAX,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,
@@ -90,7 +92,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 7] = [
+        const COUNTS: [&str; 8] = [
             "SESSIONS_MAX",
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",
@@ -98,6 +100,7 @@ impl Written for u64 {
             "RESETS_MAX",
             "HEARTBEAT_SILENT_MAX",
             "ALARM_FAILURES",
+            "TLS_SESSIONS_MAX",
         ];
         if name.ends_with("PERCENT") {
             format!("{self} %")

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use farpipe_agent::{PipeError, client, endpoint, pipe};
-use farpipe_net::{Opener, OpenerConfig, TcpDial};
+use farpipe_net::{Admission, Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
+use super::secure::ConnectTls;
 use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
@@ -14,10 +15,13 @@ use crate::status::Status;
 /// Connect an endpoint here to the one of a `farpipe listen`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the listener is: ws://HOST:PORT[/PATH] or fp://HOST:PORT (loopback only)
+    /// Where the listener is: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
+    /// fp://
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    tls: ConnectTls,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -27,11 +31,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
+    let admission = Admission::shown(url.scheme);
+    let dial = args.tls.dial(url)?;
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(greeting()?);
+    let mut config = OpenerConfig::new(greeting(admission)?);
     config.resume_for = args.session.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
@@ -46,7 +52,6 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Err(error) => return Ok(error.into()),
         };
         let total = endpoint.size_hint;
-        let dial = TcpDial::new(url);
         let pipe = client::run(
             endpoint,
             Opener::new(config),

@@ -6,9 +6,10 @@ use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
+use farpipe_net::{Acceptor, AcceptorConfig, Admission, Listener, Sessions};
 use tokio::task::{JoinError, JoinSet};
 
+use super::secure::ListenTls;
 use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
 use crate::exit::WithStatus;
 use crate::output;
@@ -21,10 +22,13 @@ use crate::status::Status;
 /// Serves one session and ends with it; a failed handshake or a port probe does not use it up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to listen: ws://HOST:PORT or fp://HOST:PORT (loopback only); port 0 picks a free one
+    /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on
+    /// loopback only; port 0 picks a free one
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    #[command(flatten)]
+    tls: ListenTls,
     /// Serve many sessions, at the same time, until told to end
     #[arg(long)]
     keep: bool,
@@ -42,11 +46,14 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             "use exec:CMD, sh:CMD or a PATH instead of -",
         ));
     }
+    let tls = args.tls.server(&url)?;
+    let admission = Admission::wanted(url.scheme, tls.as_ref())
+        .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
     let status = Status::open(args.session.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = AcceptorConfig::new(greeting()?);
+    let mut config = AcceptorConfig::new(greeting(admission)?);
     config.one_shot = !args.keep;
     config.heartbeat = args.session.heartbeat;
     config.events =
@@ -55,7 +62,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let (acceptor, sessions) = Acceptor::new(config);
-    let listener = Listener::bind(url).await?;
+    let listener = Listener::bind_with(url, tls).await?;
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }

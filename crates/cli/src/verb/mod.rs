@@ -1,6 +1,7 @@
 //! The verbs, one file each, and the flags that several of them share.
 
 pub(crate) mod bench;
+pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
@@ -8,4 +9,5 @@ pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
 pub(crate) mod quickstart;
+mod secure;
 mod session;

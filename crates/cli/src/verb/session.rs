@@ -9,7 +9,7 @@ use clap::Args;
 use farpipe_agent::endpoint::{EndpointSpec, OpenError, Use};
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Events, Greeting, LinkEvent, LoopbackSecret, Url, UrlError};
+use farpipe_net::{Admission, Events, Greeting, LinkEvent, LoopbackSecret, Url, UrlError};
 use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -191,13 +191,17 @@ async fn alarm(command: &str, failures: u32, why: &str) {
     }
 }
 
-/// What this side says of itself, with the loopback secret.
-pub(crate) fn greeting() -> anyhow::Result<Greeting> {
-    let secret = Arc::new(LoopbackSecret::load_or_create()?);
+/// What this side says of itself, with what it has to prove.
+pub(crate) fn greeting(admission: Admission) -> anyhow::Result<Greeting> {
+    let secret = match admission {
+        Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
+        // TLS has proven already who is there.
+        Admission::ClientCertificate => None,
+    };
     Ok(Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
-        prover: Some(Arc::clone(&secret) as _),
-        keys: Some(secret),
+        prover: secret.clone().map(|secret| secret as _),
+        keys: secret.map(|secret| secret as _),
         random: farpipe_net::system_random,
     })
 }

@@ -24,4 +24,5 @@ mod slow;
 mod stdio;
 mod storm;
 mod support;
+mod tls;
 mod usage;

@@ -19,19 +19,11 @@ fn urls_that_are_none() {
     let cases = [
         (
             "127.0.0.1:7000",
-            "not a URL; write ws://HOST:PORT or fp://HOST:PORT",
+            "not a URL; write wss://HOST:PORT or ws://HOST:PORT",
         ),
         (
             "http://127.0.0.1:7000",
-            "unknown scheme; use ws:// or fp://",
-        ),
-        (
-            "wss://127.0.0.1:7000",
-            "TLS is not supported yet; use ws:// or fp:// on loopback",
-        ),
-        (
-            "fps://127.0.0.1:7000",
-            "TLS is not supported yet; use ws:// or fp:// on loopback",
+            "unknown scheme; use wss:// or fps://, or ws:// or fp:// on loopback",
         ),
         ("ws://127.0.0.1", "no port; write HOST:PORT"),
         ("ws://:7000", "no host; write HOST:PORT"),
@@ -54,7 +46,8 @@ fn urls_that_are_none() {
             "ws://127.0.0.1:1/a b",
             "the path has characters that must be %-escaped",
         ),
-        ("fp://127.0.0.1:1/path", "fp:// has no path"),
+        ("fp://127.0.0.1:1/path", "fp:// and fps:// have no path"),
+        ("fps://127.0.0.1:1/path", "fp:// and fps:// have no path"),
     ];
     for verb in ["connect", "listen"] {
         for (url, what) in cases {

@@ -228,9 +228,13 @@ pub async fn a_half_sent_segment_may_lose_what_has_arrived(make: impl AsyncFn() 
             let arrived = received.len().saturating_sub(HEADER.len());
             segment.trim_to(5_000 + arrived as u64);
         }
-        while received.len() < MESSAGE_MAX {
-            received.extend_from_slice(&to.piece().await.expect("a piece").bytes);
-        }
+        let rest = async {
+            while received.len() < MESSAGE_MAX {
+                received.extend_from_slice(&to.piece().await.expect("a piece").bytes);
+            }
+        };
+        let (flushed, ()) = tokio::join!(from.flush(), rest);
+        flushed.expect("flushed");
         assert!(received == [HEADER, &noise(SEGMENT_LARGE, 3)].concat());
     })
     .await;
@@ -393,8 +397,10 @@ impl End {
         }
     }
 
+    /// A transport may hold what it took; a flush makes it leave.
     async fn send(&mut self, header: &[u8], segment: &mut Segment) -> Result<(), CarrierError> {
-        poll_fn(|cx| self.carrier.poll_send(cx, header, segment)).await
+        poll_fn(|cx| self.carrier.poll_send(cx, header, segment)).await?;
+        self.flush().await
     }
 
     /// Tries once; `None`: it has to wait.

@@ -21,6 +21,7 @@ use bytes::BytesMut;
 
 use crate::pool::Pool;
 use crate::segment::Segment;
+use crate::tls::PeerIdentity;
 
 /// Why a carrier is of no more use. The session survives it.
 #[derive(Debug, thiserror::Error)]
@@ -110,4 +111,9 @@ pub trait Carrier: Send + std::fmt::Debug {
     /// closed too, so that what was sent arrives (a close with unread data would reset it). Bound
     /// it by a timer of at most one second.
     fn poll_close(&mut self, cx: &mut Context<'_>, close: Close) -> Poll<Result<(), CarrierError>>;
+
+    /// Who the neighbour is by its certificate, where the transport verified one.
+    fn peer_identity(&self) -> Option<&PeerIdentity> {
+        None
+    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod bytes;
 pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
+pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod terminal;
 

@@ -23,6 +23,7 @@ use self::outbox::Outbox;
 use super::{Carrier, CarrierError, Close, Piece};
 use crate::pool::Pool;
 use crate::segment::Segment;
+use crate::tls::PeerIdentity;
 
 /// Longest message in bytes: 1 MiB of payload (the protocol's limit on a hop frame) and room for
 /// the frame's own header. Longer ones are refused from their header alone.
@@ -121,6 +122,7 @@ pub struct Framed<S, F> {
     /// Why nothing more will be received.
     ended: Option<Ended>,
     closing: Closing,
+    peer: Option<PeerIdentity>,
 }
 
 /// Why receiving is over. Kept, so that asking again gives the same answer.
@@ -159,7 +161,14 @@ where
             outbox: Outbox::default(),
             ended: None,
             closing: Closing::default(),
+            peer: None,
         }
+    }
+
+    /// The same with what the transport's handshake has told of the neighbour.
+    #[must_use]
+    pub fn with_peer(self, peer: Option<PeerIdentity>) -> Self {
+        Self { peer, ..self }
     }
 
     /// As [`Framed::new`], with `opening` to be written before anything else.
@@ -380,6 +389,10 @@ where
             Some(ended) => return Poll::Ready(Err(ended.error::<F>())),
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn peer_identity(&self) -> Option<&PeerIdentity> {
+        self.peer.as_ref()
     }
 }
 

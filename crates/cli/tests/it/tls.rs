@@ -1,0 +1,488 @@
+//! wss and fps: who gets in, what is said to who does not, and that cuts lose nothing there either.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use farpipe_faultproxy::{Cut, Plan, When};
+use rustix::process::Signal;
+
+use crate::support::pki::{replace, shows};
+use crate::support::{Faults, Host, Invocation, assert_same, at_once, random};
+
+const SCHEMES: [&str; 2] = ["wss", "fps"];
+
+/// What only an admitted peer may see, each way.
+const SECRET: &[u8] = b"for nobody else";
+
+/// Every kind of certificate that must not be good enough.
+const BAD: &str = r#"
+    ca ca
+    ca other
+    issue server ca '1 hour ago' '30 days' $both "$(here server)"
+    issue client ca '1 hour ago' '30 days' $both "$(here client)"
+    issue unknown other '1 hour ago' '30 days' $both "$(here x)"
+    issue expired ca '30 days ago' '73 hours ago' $both "$(here x)"
+    issue early ca '241 hours' '30 days' $both "$(here x)"
+    issue elsewhere ca '1 hour ago' '30 days' $both subjectAltName=DNS:other.example,IP:192.0.2.1
+    CN=127.0.0.1 issue cnonly ca '1 hour ago' '30 days' $both
+    issue serveronly ca '1 hour ago' '30 days' extendedKeyUsage=serverAuth "$(here x)"
+    issue clientonly ca '1 hour ago' '30 days' extendedKeyUsage=clientAuth "$(here x)"
+    issue byleaf client '1 hour ago' '30 days' $both "$(here x)"
+    cat client.pem >>byleaf.pem
+"#;
+
+fn listen(host: &Host, scheme: &str, name: &str) -> Invocation {
+    host.farpipe(["-v", "listen", &format!("{scheme}://127.0.0.1:0")])
+        .args(shows(name))
+}
+
+#[test]
+fn data_goes_both_ways_between_two_who_know_each_other() {
+    for scheme in SCHEMES {
+        let host = Host::new();
+        host.usual_certificates();
+        let (there, back) = (random(3_000_000, 1), random(2_000_000, 2));
+        let listener = listen(&host, scheme, "server")
+            .input(back.as_slice())
+            .start_listening();
+        let connect = host.connect(listener.url()).args(shows("client"));
+        let connected = connect.input(there.as_slice()).run().exits(0);
+        assert_same(&connected.stdout, &back);
+        let listened = listener.end().exits(0);
+        assert_same(&listened.stdout, &there);
+        let named = listened.stderr.contains("farpipe://test/client/client");
+        assert!(named, "the log names the client:\n{}", listened.stderr);
+    }
+}
+
+/// Row A1, the dialling side: the server's certificate is no good.
+#[test]
+fn a1_a_server_that_is_not_the_right_one_gets_nothing() {
+    let cases = [
+        ("unknown", "unknown certificate authority"),
+        ("expired", "certificate expired 3 d ago"),
+        ("early", "certificate is not yet valid: it will be in 10 d"),
+        (
+            "elsewhere",
+            "certificate is not for 127.0.0.1 (it names: other.example, 192.0.2.1)",
+        ),
+        (
+            "cnonly",
+            "certificate is not for 127.0.0.1 (it names no host; a CN alone does not name a host)",
+        ),
+        (
+            "clientonly",
+            "certificate is not for this use: its extended key usage lacks serverAuth",
+        ),
+        (
+            "byleaf",
+            "a leaf cannot issue: its certificate was issued by one that is no authority's",
+        ),
+    ];
+    let host = Host::new();
+    host.certificates(BAD);
+    let all = SCHEMES.into_iter().flat_map(|s| cases.map(|c| (s, c)));
+    at_once(all, |(scheme, (name, words))| {
+        let listener = listen(&host, scheme, name).input(SECRET).start_listening();
+        let connect = host.connect(listener.url()).args(shows("client"));
+        let refused = connect.input(SECRET).run().exits(125).printed("");
+        let expected =
+            format!("farpipe: {scheme}://127.0.0.1:PORT: the server was refused: {words}");
+        refused.says(&expected);
+        // It hears that it was refused, has seen nothing, and still waits for the right one.
+        listener.stderr_until(|text| text.contains("the client refused this certificate: "));
+        listener.signal(Signal::TERM);
+        listener.end().exits(143).printed("");
+    });
+}
+
+/// Row A1, the listening side: the client's certificate is no good, and the client is told.
+#[test]
+fn a1_a_client_that_is_not_known_gets_nothing_and_hears_why() {
+    let refused = "the server refused this certificate: ";
+    let cases = [
+        (
+            None,
+            "the server wants a client certificate: give --cert and --key".to_owned(),
+            "the client was refused: it has no certificate",
+        ),
+        (
+            Some("unknown"),
+            format!("{refused}unknown certificate authority"),
+            "the client was refused: unknown certificate authority",
+        ),
+        (
+            Some("expired"),
+            format!("{refused}certificate expired or not yet valid"),
+            "the client was refused: certificate expired 3 d ago",
+        ),
+        (
+            Some("early"),
+            format!("{refused}certificate expired or not yet valid"),
+            "the client was refused: certificate is not yet valid: it will be in 10 d",
+        ),
+        (
+            Some("serveronly"),
+            format!("{refused}certificate is not for this use"),
+            "its extended key usage lacks clientAuth",
+        ),
+        (
+            Some("byleaf"),
+            format!("{refused}certificate not acceptable"),
+            "the client was refused: a leaf cannot issue",
+        ),
+    ];
+    let host = Host::new();
+    host.certificates(BAD);
+    let all = SCHEMES
+        .into_iter()
+        .flat_map(|s| cases.clone().map(|c| (s, c)));
+    at_once(all, |(scheme, (name, words, logged))| {
+        let listener = listen(&host, scheme, "server")
+            .input(SECRET)
+            .start_listening();
+        let connect = host.connect(listener.url());
+        let connect = match name {
+            Some(name) => connect.args(shows(name)),
+            None => connect.args(["--ca", "ca.pem"]),
+        };
+        let refused = connect.input(SECRET).run().exits(125).printed("");
+        refused.says(&format!("farpipe: {scheme}://127.0.0.1:PORT: {words}"));
+        listener.stderr_until(|text| text.contains(logged));
+        // It was not used up: the right one is served.
+        let connect = host.connect(listener.url()).args(shows("client"));
+        connect.run().exits(0).printed(SECRET);
+        listener.end().exits(0).printed("");
+    });
+}
+
+#[test]
+fn a1_files_that_cannot_be_used_are_explained_before_anything_is_opened() {
+    let host = Host::new();
+    host.certificates(BAD);
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(host.path("early-key.pem"), mode).expect("a file of ours");
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &[
+                "--cert",
+                "early.pem",
+                "--key",
+                "early-key.pem",
+                "--ca",
+                "ca.pem",
+            ],
+            "farpipe: early-key.pem: this key is open to others (mode 0644)
+             hint: chmod 600 early-key.pem",
+        ),
+        (
+            &[
+                "--cert",
+                "server.pem",
+                "--key",
+                "none.pem",
+                "--ca",
+                "ca.pem",
+            ],
+            "farpipe: none.pem: no such file",
+        ),
+        (
+            &[
+                "--cert",
+                "server.pem",
+                "--key",
+                "client-key.pem",
+                "--ca",
+                "ca.pem",
+            ],
+            "farpipe: client-key.pem: is not the key of the certificate server.pem",
+        ),
+        (
+            &[
+                "--cert",
+                "server.pem",
+                "--key",
+                "server.pem",
+                "--ca",
+                "ca.pem",
+            ],
+            "farpipe: server.pem: this key is open to others (mode 0644)
+             hint: chmod 600 server.pem",
+        ),
+        (
+            &[
+                "--cert",
+                "server.pem",
+                "--key",
+                "server-key.pem",
+                "--ca",
+                "client.pem",
+            ],
+            "farpipe: client.pem: a leaf cannot issue: this is no authority's certificate
+             hint: give the certificate of the authority that issued it",
+        ),
+    ];
+    for (flags, words) in cases {
+        for verb in ["listen", "connect"] {
+            let url = "wss://127.0.0.1:1";
+            let args = [&[verb, url], flags].concat();
+            host.farpipe(args).run().exits(125).printed("").says(words);
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_would_let_in_everybody_does_not_listen() {
+    let host = Host::new();
+    host.usual_certificates();
+    host.farpipe(["listen", "wss://127.0.0.1:0"])
+        .run()
+        .exits(2)
+        .says(
+            "farpipe: wss:// needs a certificate
+             hint: give --cert, --key and --ca; `farpipe cert` makes all three",
+        );
+    let flags = ["--cert", "server.pem", "--key", "server-key.pem"];
+    let listen = host.farpipe(["listen", "fps://0.0.0.0:0"]).args(flags);
+    listen.run().exits(2).says(
+        "farpipe: fps:// needs a way to know who may come in
+         hint: give --cert, --key and --ca: only clients with a certificate of that authority get in",
+    );
+    let listen = host.farpipe(["listen", "ws://127.0.0.1:0"]).args(flags);
+    listen.run().exits(2).says(
+        "farpipe: ws:// has no TLS: certificates mean nothing there
+         hint: write wss://",
+    );
+}
+
+/// With TLS every address may be listened on; whoever comes is known.
+#[test]
+fn a_listener_with_tls_may_be_on_every_address() {
+    let host = Host::new();
+    host.usual_certificates();
+    let listener = host
+        .farpipe(["listen", "wss://0.0.0.0:0"])
+        .args(shows("server"))
+        .input("hello")
+        .start_listening();
+    let url = listener.url().replace("0.0.0.0", "localhost");
+    let connect = host.connect(&url).args(shows("client"));
+    connect.run().exits(0).printed("hello");
+    listener.end().exits(0);
+}
+
+#[test]
+fn a_pin_believes_one_server_whoever_issued_its_certificate() {
+    let host = Host::new();
+    host.certificates(BAD);
+    host.certificates(
+        "openssl x509 -in expired.pem -noout -pubkey | openssl pkey -pubin -outform DER |
+         sha256sum | cut -c1-64 >pin",
+    );
+    let pin = format!(
+        "sha256:{}",
+        String::from_utf8_lossy(&host.content("pin")).trim()
+    );
+    let client = ["--cert", "client.pem", "--key", "client-key.pem", "--pin"];
+    let listener = listen(&host, "wss", "expired")
+        .input("hello")
+        .start_listening();
+    let other = format!("sha256:{}", "0".repeat(64));
+    let connect = host.connect(listener.url()).args(client).arg(other);
+    connect.run().exits(125).says(&format!(
+        "farpipe: wss://127.0.0.1:PORT: the server was refused: its key is not the pinned one (it is {pin})"
+    ));
+    let connect = host.connect(listener.url()).args(client).arg(&pin);
+    connect.run().exits(0).printed("hello");
+    listener.end().exits(0);
+}
+
+#[test]
+fn who_speaks_no_tls_is_told_so() {
+    let host = Host::new();
+    host.usual_certificates();
+    let listener = host.listen("ws").start_listening();
+    let url = listener.url().replace("ws://", "wss://");
+    let connect = host.connect(&url).args(shows("client"));
+    connect.run().exits(125).says(
+        "farpipe: wss://127.0.0.1:PORT: the server does not speak TLS (a URL without the s in front \
+         of :// may be the right one)",
+    );
+    let listener = listen(&host, "wss", "server").start_listening();
+    let url = listener.url().replace("wss://", "ws://");
+    host.connect(&url).run().exits(125).printed("");
+    listener.stderr_until(|text| text.contains("the client does not speak TLS"));
+}
+
+/// A listener that serves on believes and shows what its files say now.
+#[test]
+fn changed_certificates_count_from_the_next_connection_on() {
+    let host = Host::new();
+    host.certificates(BAD);
+    for name in ["ca", "server", "server-key"] {
+        replace(&host, &format!("{name}.pem"), &format!("{name}.old"));
+    }
+    let listener = listen(&host, "wss", "server")
+        .args(["--keep", "exec:cat"])
+        .start_listening();
+    let connect = |name| {
+        let connect = host.connect(listener.url()).args(shows(name));
+        connect.input("echo").run()
+    };
+    connect("client").exits(0).printed("echo");
+    // A key alone is half of a change: the last good pair stays.
+    replace(&host, "expired-key.pem", "server-key.pem");
+    connect("client").exits(0).printed("echo");
+    listener
+        .stderr_until(|text| text.contains("the old ones stay: server-key.pem: is not the key"));
+    replace(&host, "expired.pem", "server.pem");
+    let refused = connect("client").exits(125).printed("");
+    assert!(
+        refused.stderr.contains("expired 3 d ago"),
+        "{}",
+        refused.stderr
+    );
+    replace(&host, "server.old", "server.pem");
+    replace(&host, "server-key.old", "server-key.pem");
+    connect("client").exits(0).printed("echo");
+    listener.signal(Signal::TERM);
+    listener.end().exits(143);
+}
+
+/// What a session was opened with may end while it lasts: then it ends, too, and at once.
+#[test]
+fn a_certificate_that_is_refused_later_is_final_as_well() {
+    for scheme in SCHEMES {
+        let host = Host::new();
+        host.certificates(BAD);
+        replace(&host, "ca.pem", "clients.pem");
+        let listener = host
+            .farpipe(["-v", "listen", &format!("{scheme}://127.0.0.1:0")])
+            .args(["--cert", "server.pem", "--key", "server-key.pem"])
+            .args(["--ca", "clients.pem", "exec:cat"])
+            .start_listening();
+        let faults = Faults::between(&listener, Plan::default());
+        let connect = host.connect(&faults.url()).args(shows("client"));
+        let mut connect = connect.open_input().start();
+        connect.write("echo");
+        assert_eq!(connect.stdout_until(4), b"echo");
+        replace(&host, "other.pem", "clients.pem");
+        faults.cut_all(Cut::Reset);
+        let ended = connect.end().exits(125);
+        let words = "the server refused this certificate: unknown certificate authority";
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn n1_resets_every_forty_milliseconds_lose_and_double_nothing_under_tls() {
+    for scheme in SCHEMES {
+        let host = Host::new();
+        host.usual_certificates();
+        let (there, back) = (random(6 << 20, 1), random(6 << 20, 2));
+        let listener = listen(&host, scheme, "server")
+            .input(back.as_slice())
+            .start_listening();
+        let faults = Faults::shaped(&listener, |config| {
+            let lifetime = Duration::from_millis(30)..=Duration::from_millis(50);
+            config.plan = Plan::of(When::Lifetime(lifetime), Cut::Reset);
+            // Slow enough for many connections, however fast this machine is.
+            let rate = std::num::NonZeroU64::new(8 << 20);
+            (config.up.throttle, config.down.throttle) = (rate, rate);
+        });
+        let connect = host.connect(&faults.url()).args(shows("client"));
+        let connected = connect.input(there.as_slice()).run().exits(0);
+        let listened = listener.end().exits(0);
+        assert_same(&listened.stdout, &there);
+        assert_same(&connected.stdout, &back);
+        let stats = faults.stop();
+        assert!(stats.cuts_reset > 0, "no cut: {}", stats.to_json());
+        // A reconnect is cheap: no certificates, no signatures.
+        let resumed = listened.stderr.matches("TLS session resumed").count();
+        assert!(resumed > 0, "no session was resumed:\n{}", listened.stderr);
+    }
+}
+
+#[test]
+fn certificates_of_our_own_are_good_for_both_ends() {
+    let host = Host::new();
+    let cert = |args: &[&str]| host.farpipe([&["cert"], args].concat()).run();
+    cert(&["issue", "early"]).exits(125).says(
+        "farpipe: farpipe-certs/ca.pem: no such file
+         hint: `farpipe cert init` makes an authority",
+    );
+    cert(&["init", "--domain", "example.org"])
+        .exits(0)
+        .printed("");
+    let server = [
+        "issue",
+        "server",
+        "--san",
+        "127.0.0.1",
+        "--san",
+        "localhost",
+    ];
+    let made = cert(&server).exits(0).printed("");
+    assert!(
+        made.stderr
+            .contains("farpipe listen wss://127.0.0.1:7000 --cert")
+    );
+    cert(&["issue", "alice", "--days", "2"]).exits(0);
+    let mode = |name| {
+        host.path(name)
+            .metadata()
+            .expect("a file")
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(mode("farpipe-certs/alice-key.pem"), 0o600);
+    assert_eq!(mode("farpipe-certs/ca-key.pem"), 0o600);
+
+    let shows = |name: &str| {
+        let file = |end| format!("farpipe-certs/{name}{end}");
+        let ca = "farpipe-certs/ca.pem".to_owned();
+        let [cert, key, authority] = ["--cert", "--key", "--ca"].map(str::to_owned);
+        [cert, file(".pem"), key, file("-key.pem"), authority, ca]
+    };
+    let listen = host.farpipe(["-v", "listen", "wss://127.0.0.1:0"]);
+    let listener = listen
+        .args(shows("server"))
+        .input("hello")
+        .start_listening();
+    let connect = host.connect(listener.url()).args(shows("alice"));
+    connect.run().exits(0).printed("hello");
+    let ended = listener.end().exits(0);
+    assert!(ended.stderr.contains("farpipe://example.org/client/alice"));
+}
+
+#[test]
+fn nothing_is_overwritten_and_names_are_plain() {
+    let host = Host::new();
+    let cert = |args: &[&str]| host.farpipe([&["cert"], args].concat()).run();
+    cert(&["init"]).exits(0);
+    cert(&["issue", "alice"]).exits(0);
+    let before = host.content("farpipe-certs/alice-key.pem");
+    cert(&["issue", "alice"]).exits(125).says(
+        "farpipe: farpipe-certs/alice-key.pem exists and is not overwritten
+         hint: choose another name or --dir, or move it away",
+    );
+    cert(&["init"]).exits(125);
+    assert_eq!(host.content("farpipe-certs/alice-key.pem"), before);
+    for name in ["a,b", "a/b", "..", "a\nb", "*", "a*", "", "ä", "a b"] {
+        let refused = cert(&["issue", name]).exits(2);
+        assert!(
+            refused.stderr.contains("a name has 1 to 64 letters"),
+            "{name}"
+        );
+    }
+    for san in ["*.example.org", "a,b", "a b", "-x", "a..b", "a/b"] {
+        let san = format!("--san={san}");
+        let refused = cert(&["issue", "bob", &san]).exits(2);
+        assert!(refused.stderr.contains("is no host name"), "{san}");
+    }
+    for days in ["0", "826", "-1"] {
+        cert(&["issue", "bob", &format!("--days={days}")]).exits(2);
+    }
+    assert!(!host.path("farpipe-certs/bob.pem").exists());
+}

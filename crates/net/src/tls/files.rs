@@ -1,0 +1,178 @@
+//! Certificates and keys as files: read, checked, and explained when they are wrong.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::identity::is_authority;
+
+/// Longest file that is read: a system's whole bundle has a quarter of it.
+const FILE_MAX: u64 = 1 << 20;
+
+/// A certificate with its chain, and its key: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The certificate, then those that lead to its authority.
+    pub cert: PathBuf,
+    /// Its private key, readable by its owner only.
+    pub key: PathBuf,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    what: String,
+    hint: Option<String>,
+}
+
+impl FileError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    pub(super) fn new(path: &Path, what: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            what: what.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hinted(self, hint: impl Into<String>) -> Self {
+        let hint = Some(hint.into());
+        Self { hint, ..self }
+    }
+}
+
+impl KeyFiles {
+    /// Reads both and checks that they belong together.
+    pub(super) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, FileError> {
+        let chain = certificates(&self.cert)?;
+        let key = private_key(&self.key)?;
+        let certified =
+            CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => FileError::new(
+                    &self.key,
+                    format!("is not the key of the certificate {}", self.cert.display()),
+                ),
+                error => FileError::new(&self.cert, format!("cannot be used: {error}")),
+            })?;
+        Ok(Arc::new(certified))
+    }
+}
+
+/// The first certificate of a PEM file, as DER.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_certificate(path: &Path) -> Result<Vec<u8>, FileError> {
+    let first = certificates(path)?.into_iter().next();
+    Ok(first.map(|der| der.to_vec()).unwrap_or_default())
+}
+
+/// The private key of a PEM file, as DER; never of one that others can read.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_private_key(path: &Path) -> Result<Vec<u8>, FileError> {
+    Ok(private_key(path)?.secret_der().to_vec())
+}
+
+/// DER as PEM (RFC 7468).
+#[must_use]
+pub fn to_pem(label: &str, der: &[u8]) -> String {
+    const LINE: usize = 64;
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let encoded = STANDARD.encode(der);
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+/// The authorities in a file; one at least.
+pub(super) fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        if !is_authority(&certificate) {
+            return Err(FileError::new(
+                path,
+                "a leaf cannot issue: this is no authority's certificate",
+            )
+            .hinted("give the certificate of the authority that issued it"));
+        }
+        roots
+            .add(certificate)
+            .map_err(|error| FileError::new(path, format!("cannot be used: {error}")))?;
+    }
+    Ok(roots)
+}
+
+/// The certificates in a PEM file; one at least.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let text = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.map_err(|error| FileError::new(path, format!("is no PEM file: {error}")))?;
+    if found.is_empty() {
+        return Err(FileError::new(path, "holds no certificate in PEM form"));
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    let mode = meta.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::new(
+            path,
+            format!("this key is open to others (mode {mode:04o})"),
+        )
+        .hinted(format!("chmod 600 {}", path.display())));
+    }
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        rustls::pki_types::pem::Error::NoItemsFound => FileError::new(
+            path,
+            "holds no private key in PEM form, or one with a password",
+        ),
+        error => FileError::new(path, format!("is no PEM file: {error}")),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if !meta.is_file() || meta.len() > FILE_MAX {
+        return Err(FileError::new(path, "is no file of at most 1 MiB"));
+    }
+    fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> FileError {
+    match error.kind() {
+        io::ErrorKind::NotFound => FileError::new(path, "no such file"),
+        io::ErrorKind::PermissionDenied => {
+            FileError::new(path, "cannot be read: permission denied")
+                .hinted("run as the user whom the file belongs to")
+        }
+        _ => FileError::new(path, format!("cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,188 @@
+//! Who a certificate is about: read once, when the handshake is over, into a type.
+//!
+//! The identity is the one URI `farpipe://DOMAIN/KIND/NAME` among the alternative names; policy may
+//! rely on it. The subject and other names are for people: the CN is never compared with anything.
+
+use std::fmt;
+
+use rustls::CertificateError;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest as _, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::X509Certificate;
+
+/// Longest name in an identity.
+const NAME_MAX: usize = 64;
+
+/// A name of farpipe's own in a certificate: `farpipe://DOMAIN/KIND/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    domain: String,
+    kind: String,
+    name: String,
+}
+
+/// What a peer's certificate says of it. It was verified before this was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The one farpipe URI, if there is exactly one.
+    pub identity: Option<Identity>,
+    /// The subject, for people, escaped.
+    pub subject: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: [u8; 32],
+}
+
+/// Why a text is no part of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name has 1 to {NAME_MAX} letters, digits, dots, hyphens and underscores")]
+pub struct NameError;
+
+impl Identity {
+    /// An identity of parts, each checked: what lists, paths or patterns are made of is not in it.
+    ///
+    /// # Errors
+    /// [`NameError`].
+    pub fn new(domain: &str, kind: &str, name: &str) -> Result<Self, NameError> {
+        for part in [domain, kind, name] {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+            // Dots alone would read as a path.
+            let named = part.bytes().any(|b| b.is_ascii_alphanumeric());
+            if part.len() > NAME_MAX || !named || !part.bytes().all(fits) {
+                return Err(NameError);
+            }
+        }
+        let [domain, kind, name] = [domain, kind, name].map(str::to_owned);
+        Ok(Self { domain, kind, name })
+    }
+
+    /// Reads `farpipe://DOMAIN/KIND/NAME`.
+    fn parse(uri: &str) -> Option<Self> {
+        let mut parts = uri.strip_prefix("farpipe://")?.split('/');
+        let (domain, kind, name) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        Self::new(domain, kind, name).ok()
+    }
+
+    /// Whose authority names it.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// `client`, `agent`, `relay`, or `ca`.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Its name there.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The identity in a certificate that nobody has verified here.
+    #[must_use]
+    pub fn in_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = parse_x509_certificate(der).ok()?;
+        only_identity(&certificate)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { domain, kind, name } = self;
+        write!(f, "farpipe://{domain}/{kind}/{name}")
+    }
+}
+
+impl PeerIdentity {
+    /// Of a certificate that was verified.
+    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = parse_x509_certificate(der).ok()?;
+        Some(Self {
+            identity: only_identity(&certificate),
+            subject: certificate.subject().to_string().escape_debug().to_string(),
+            fingerprint: Sha256::digest(der).into(),
+        })
+    }
+}
+
+impl fmt::Display for PeerIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.identity {
+            Some(identity) => write!(f, "{identity}"),
+            None => f.write_str(&self.subject),
+        }
+    }
+}
+
+/// Two identities are none: whoever checks one could mean the other.
+fn only_identity(certificate: &X509Certificate<'_>) -> Option<Identity> {
+    let names = certificate.subject_alternative_name().ok()??;
+    let mut uris = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) if uri.starts_with("farpipe:") => Some(*uri),
+            _ => None,
+        });
+    let (first, second) = (uris.next()?, uris.next());
+    Identity::parse(first).filter(|_| second.is_none())
+}
+
+/// Whether a certificate may issue others.
+pub(super) fn is_authority(der: &CertificateDer<'_>) -> bool {
+    parse_x509_certificate(der).is_ok_and(|(_, certificate)| certificate.is_ca())
+}
+
+/// SHA-256 of the public key (SubjectPublicKeyInfo), which is what a pin names.
+pub(super) fn key_digest(der: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    Some(Sha256::digest(certificate.public_key().raw).into())
+}
+
+/// A resumed connection verifies no certificate again; its dates are still looked at.
+pub(super) fn check_dates(der: &CertificateDer<'_>) -> Result<(), CertificateError> {
+    let (_, certificate) =
+        parse_x509_certificate(der).map_err(|_| CertificateError::BadEncoding)?;
+    let not_after = certificate.validity().not_after.timestamp();
+    let not_after = u64::try_from(not_after).unwrap_or(0);
+    let not_after = UnixTime::since_unix_epoch(std::time::Duration::from_secs(not_after));
+    let time = UnixTime::now();
+    if time > not_after {
+        return Err(CertificateError::ExpiredContext { time, not_after });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_has_three_plain_parts() {
+        let identity = Identity::parse("farpipe://example.org/client/alice-1").expect("it is one");
+        assert_eq!(identity.to_string(), "farpipe://example.org/client/alice-1");
+        for wrong in [
+            "farpipe://example.org/client",
+            "farpipe://example.org/client/a/b",
+            "farpipe://example.org/client/a,b",
+            "farpipe://example.org/client/*",
+            "farpipe://example.org/client/..",
+            "farpipe://example.org/client/a%2fb",
+            "farpipe://example.org/client/a\nb",
+            "farpipe://example.org/client/\0",
+            "farpipe:///client/a",
+            "https://example.org/client/a",
+        ] {
+            assert_eq!(Identity::parse(wrong), None, "{wrong}");
+        }
+        assert!(Identity::new("d", "client", &"a".repeat(65)).is_err());
+    }
+}

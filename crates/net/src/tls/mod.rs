@@ -1,0 +1,28 @@
+//! TLS 1.3 under the carriers, on rustls' unbuffered API (docs/decisions/0003-tls.md).
+//!
+//! `config` is what the rest of the program uses: [`TlsServer::accept`] and [`TlsClient::connect`]
+//! turn a byte stream into a [`TlsStream`], which `carrier/framed` uses as it uses a socket. Below:
+//! `files` and `reload` (where keys come from), `verify` and `identity` (who the peer is), `stream`,
+//! `machine` and `buffer` (how bytes move), `error` (what people read).
+
+mod buffer;
+mod config;
+mod error;
+mod files;
+mod identity;
+mod machine;
+mod reload;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use self::config::{
+    Alpn, ClientAuth, ClientTlsOptions, Handshaken, ServerTlsOptions, TlsClient, TlsConfigError,
+    TlsServer,
+};
+pub use self::error::TlsError;
+pub use self::files::{FileError, KeyFiles, read_certificate, read_private_key, to_pem};
+pub use self::identity::{Identity, NameError, PeerIdentity};
+pub use self::stream::TlsStream;
+pub use self::verify::{Pin, PinError};
