@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::certs;
 use crate::peer::{Address, Peer};
 use crate::process::Process;
 
@@ -85,9 +86,12 @@ pub fn listen(
 
 /// Arguments with the address filled in.
 pub fn arguments(args: &[&str], address: &str) -> Vec<String> {
-    args.iter()
-        .map(|arg| arg.replace("PORT", address).replace("URL", address))
-        .collect()
+    let certs = certs::folder().display().to_string();
+    let filled = |arg: &&str| match arg.strip_prefix("CERTS") {
+        Some(file) => format!("{certs}{file}"),
+        None => arg.replace("PORT", address).replace("URL", address),
+    };
+    args.iter().map(filled).collect()
 }
 
 fn start_writer(writer: &Writer) -> Result<Process> {

@@ -5,6 +5,7 @@
 //! tables.
 
 mod bulk;
+mod certs;
 mod input;
 mod options;
 mod peer;

@@ -10,7 +10,7 @@ pub enum Address {
 }
 
 /// One configuration. In arguments `PORT` stands for the chosen port, `URL` for what was
-/// announced.
+/// announced, `CERTS` at the beginning for the folder of certificates.
 #[derive(Debug)]
 pub struct Peer {
     pub name: &'static str,
@@ -51,6 +51,102 @@ pub const PEERS: &[Peer] = &[
         echo: Some((
             &["listen", "fp://127.0.0.1:0", "exec:cat"],
             &["connect", "URL"],
+        )),
+    },
+    Peer {
+        name: "farpipe wss",
+        program: "farpipe",
+        address: Address::Announced,
+        listen: &[
+            "listen",
+            "wss://127.0.0.1:0",
+            "--cert",
+            "CERTS/both.pem",
+            "--key",
+            "CERTS/both-key.pem",
+            "--ca",
+            "CERTS/ca.pem",
+        ],
+        connect: &[
+            "connect",
+            "URL",
+            "--cert",
+            "CERTS/both.pem",
+            "--key",
+            "CERTS/both-key.pem",
+            "--ca",
+            "CERTS/ca.pem",
+        ],
+        echo: Some((
+            &[
+                "listen",
+                "wss://127.0.0.1:0",
+                "exec:cat",
+                "--cert",
+                "CERTS/both.pem",
+                "--key",
+                "CERTS/both-key.pem",
+                "--ca",
+                "CERTS/ca.pem",
+            ],
+            &[
+                "connect",
+                "URL",
+                "--cert",
+                "CERTS/both.pem",
+                "--key",
+                "CERTS/both-key.pem",
+                "--ca",
+                "CERTS/ca.pem",
+            ],
+        )),
+    },
+    Peer {
+        name: "farpipe fps",
+        program: "farpipe",
+        address: Address::Announced,
+        listen: &[
+            "listen",
+            "fps://127.0.0.1:0",
+            "--cert",
+            "CERTS/both.pem",
+            "--key",
+            "CERTS/both-key.pem",
+            "--ca",
+            "CERTS/ca.pem",
+        ],
+        connect: &[
+            "connect",
+            "URL",
+            "--cert",
+            "CERTS/both.pem",
+            "--key",
+            "CERTS/both-key.pem",
+            "--ca",
+            "CERTS/ca.pem",
+        ],
+        echo: Some((
+            &[
+                "listen",
+                "fps://127.0.0.1:0",
+                "exec:cat",
+                "--cert",
+                "CERTS/both.pem",
+                "--key",
+                "CERTS/both-key.pem",
+                "--ca",
+                "CERTS/ca.pem",
+            ],
+            &[
+                "connect",
+                "URL",
+                "--cert",
+                "CERTS/both.pem",
+                "--key",
+                "CERTS/both-key.pem",
+                "--ca",
+                "CERTS/ca.pem",
+            ],
         )),
     },
     Peer {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::bulk::{self, Writer};
+use crate::certs::Certificates;
 use crate::options::Options;
 use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
 use crate::{input, ping};
@@ -33,6 +34,10 @@ struct Table {
 type Runner<'a> = (&'static str, Box<dyn Fn() -> Result<Vec<f64>> + 'a>);
 
 pub fn run(options: &Options) -> Result<()> {
+    let farpipe = options.programs.get("farpipe");
+    let _certificates = farpipe
+        .map(|path| Certificates::make(path.as_path()))
+        .transpose()?;
     let mut tables = Vec::new();
     if options.wants_table("bulk") {
         let file = input::file(options.size)?;
