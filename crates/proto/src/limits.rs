@@ -41,8 +41,9 @@ pub const STREAMS_MAX: usize = 256;
 pub const CONTROL_QUEUE_MAX: usize = 4 * STREAMS_MAX;
 /// Empty BYTES frames in a row on one stream before the session is closed.
 pub const EMPTY_FRAMES_MAX: u32 = 64;
-/// Streams a peer may open and reset within [`RESETS_WINDOW`].
-pub const RESETS_MAX: u32 = 100;
+/// Streams a peer may open and reset within [`RESETS_WINDOW`]: an honest one resets all it has open
+/// when it is told to end, and again what it opened meanwhile.
+pub const RESETS_MAX: u32 = 4 * STREAMS_MAX as u32;
 /// The window of [`RESETS_MAX`].
 pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.

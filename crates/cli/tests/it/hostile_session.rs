@@ -1,6 +1,7 @@
 //! A peer that breaks the protocol in a session, against `listen`: it is told why, and what was
 //! begun fails with 125.
 
+use farpipe_proto::limits::RESETS_MAX;
 use farpipe_proto::wire::control::{Abort, AbortCode, Exit, Hello, Open, Refuse};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::StreamId;
@@ -242,19 +243,42 @@ fn a_peer_that_gives_up_is_a_failure_and_its_words_cannot_move_the_cursor() {
     );
 }
 
+/// Waits for REFUSE of a stream.
+fn hear_refused(peer: &mut Peer, id: StreamId) {
+    let refuse = InnerFrame::Refuse(Refuse::default()).encode(id);
+    let begin = &refuse[..5];
+    let mut heard = Vec::new();
+    while !heard.windows(begin.len()).any(|part| part == begin) {
+        match peer.hear() {
+            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Frame(_) => {}
+            Heard::Closed => panic!("closed before {id:?} was refused"),
+        }
+    }
+}
+
 #[test]
 fn p8_streams_opened_and_reset_in_a_loop_end_the_session() {
     session_fails(
         |peer| {
             peer.open();
-            // All in one piece: a stream that was refused meanwhile is reset in answer to that.
-            let mut loops = Vec::new();
-            for number in 1..=101 {
-                let id = StreamId(2 * number + 1);
-                loops.extend(InnerFrame::Open(Open::default()).encode(id));
-                loops.extend(InnerFrame::Reset(Abort::default()).encode(id));
+            // Each round in one piece: a stream that was refused meanwhile is reset in answer to
+            // that. And no round before the last one's streams are refused, for the same reason.
+            const ROUND: u32 = 100;
+            for round in 0..=RESETS_MAX / ROUND {
+                let ids = (1..=ROUND).map(|n| StreamId(2 * (round * ROUND + n) + 1));
+                let mut last = StreamId::SESSION;
+                let mut loops = Vec::new();
+                for id in ids {
+                    loops.extend(InnerFrame::Open(Open::default()).encode(id));
+                    loops.extend(InnerFrame::Reset(Abort::default()).encode(id));
+                    last = id;
+                }
+                peer.data(loops);
+                if round < RESETS_MAX / ROUND {
+                    hear_refused(peer, last);
+                }
             }
-            peer.data(loops);
         },
         &ignored("streams opened and reset in a loop"),
     );
