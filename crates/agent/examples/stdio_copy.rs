@@ -101,6 +101,7 @@ async fn open(from: &EndpointSpec, to: &EndpointSpec) -> Result<(Endpoint, Endpo
             child: None,
             size_hint: None,
             source_is_terminal: false,
+            talks_on: false,
         };
         return Ok((both, sink));
     }
@@ -120,7 +121,7 @@ async fn copy(
         let max = left.min(options.buffer_size);
         tokio::select! {
             biased;
-            () = poll_fn(|cx| sink.poll_reader_gone(cx)) => {
+            _ = poll_fn(|cx| sink.poll_reader_gone(cx)) => {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             read = poll_fn(|cx| source.poll_read(cx, &mut buf, max)) => match read? {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farpipe_net::{Dial, Opener, SessionEnd};
+use farpipe_net::{Dial, Opener, SessionEnd, SessionHandle};
 use farpipe_proto::limits::DRAIN;
 
 use crate::eager::eager;
@@ -34,18 +34,7 @@ pub async fn run(
         handle.finish_opening();
         ended
     };
-    let session = async {
-        let mut running = std::pin::pin!(opener.run(dial));
-        tokio::select! {
-            result = &mut running => result,
-            () = give_up(cancel.clone()) => {
-                handle.end(SessionEnd::Closed);
-                // It still says goodbye, if it has a link to say it on.
-                let leaving = tokio::time::timeout(DRAIN, running).await;
-                leaving.unwrap_or(Err(SessionEnd::Closed))
-            }
-        }
-    };
+    let session = unless_given_up(opener.run(dial), &handle, cancel.clone());
     let joined = eager(&counted, async { tokio::join!(pipe, session) });
     let ((mut outcome, watch), settled) = joined.await;
     pipe::settle(&mut outcome, &watch);
@@ -55,8 +44,26 @@ pub async fn run(
     outcome
 }
 
+/// Runs a session; ends it if it has not ended a moment after `cancel` fired.
+pub(crate) async fn unless_given_up(
+    running: impl Future<Output = Result<(), SessionEnd>>,
+    handle: &SessionHandle,
+    cancel: Cancel,
+) -> Result<(), SessionEnd> {
+    let mut running = std::pin::pin!(running);
+    tokio::select! {
+        result = &mut running => result,
+        () = give_up(cancel) => {
+            handle.end(SessionEnd::Closed);
+            // It still says goodbye, if it has a link to say it on.
+            let leaving = tokio::time::timeout(DRAIN, running).await;
+            leaving.unwrap_or(Err(SessionEnd::Closed))
+        }
+    }
+}
+
 /// Ready a moment after `cancel` fired: the peer had its chance to hear it.
-pub(crate) async fn give_up(cancel: Cancel) {
+async fn give_up(cancel: Cancel) {
     cancelled(cancel).await;
     tokio::time::sleep(DRAIN).await;
 }

@@ -3,6 +3,7 @@
 pub mod client;
 mod eager;
 pub mod endpoint;
+pub mod fan;
 pub mod local;
 pub mod outcome;
 pub mod pipe;

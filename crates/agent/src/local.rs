@@ -60,8 +60,7 @@ pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Can
     // The right end plays the far one: a command there that stops reading early is excused.
     outcome.far_reader_gone = there.reader_gone;
     outcome.reader_gone = back.reader_gone;
-    outcome.sent = meter.sent.load(Ordering::Relaxed);
-    outcome.received = meter.received.load(Ordering::Relaxed);
+    outcome.count(&meter);
     outcome
 }
 
@@ -133,8 +132,7 @@ impl Direction {
             };
             if source.poll_ready(cx)?.is_pending() {
                 // Reported as a write would: the reader's end ends the direction.
-                ready!(sink.poll_reader_gone(cx));
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+                return Poll::Ready(Err(ready!(sink.poll_reader_gone(cx))));
             }
             if !self.spare.try_reclaim(BUFFER) {
                 self.spare = BytesMut::with_capacity(BUFFER);

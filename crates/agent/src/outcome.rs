@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::atomic::Ordering;
 
 use farpipe_net::SessionEnd;
 use farpipe_proto::wire::control;
 
 use crate::endpoint::Exit;
+use crate::pump::Meter;
 
 /// Status of a failure of farpipe's own (design: 125, as `env` and `docker run` use it).
 pub const STATUS_FAILURE: u8 = 125;
@@ -20,9 +22,12 @@ pub enum PipeError {
     /// This side's source or sink failed.
     #[error("{0}")]
     Local(String),
-    /// The far side's source or sink failed, or its process was told to end.
+    /// The far side's source or sink failed.
     #[error("the far end failed: {0}")]
     Remote(String),
+    /// The far side's process was told to end.
+    #[error("the far end failed: {0}")]
+    RemoteCancelled(String),
     /// The far side could not open its endpoint.
     #[error("the far end refused: {message}")]
     Refused {
@@ -101,6 +106,12 @@ impl Outcome {
             return STATUS_SIGPIPE;
         }
         0
+    }
+
+    /// Says how many bytes were moved.
+    pub(crate) fn count(&mut self, meter: &Meter) {
+        self.sent = meter.sent.load(Ordering::Relaxed);
+        self.received = meter.received.load(Ordering::Relaxed);
     }
 
     /// Keeps the first error.

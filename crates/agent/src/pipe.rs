@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use farpipe_net::{RecvError, SendError, Stream, StreamWatch};
@@ -36,6 +35,7 @@ pub async fn run(
         sink,
         child,
         source_is_terminal,
+        talks_on,
         ..
     } = endpoint;
     let mut pipe = Pipe {
@@ -44,7 +44,7 @@ pub async fn run(
         stream,
         outcome: Outcome::default(),
         source_is_terminal,
-        has_child: child.is_some(),
+        talks_on,
         inbound_over: false,
     };
     pipe.begin();
@@ -61,8 +61,7 @@ pub async fn run(
         stream,
         ..
     } = pipe;
-    outcome.sent = meter.sent.load(Ordering::Relaxed);
-    outcome.received = meter.received.load(Ordering::Relaxed);
+    outcome.count(&meter);
     (outcome, stream.watch)
 }
 
@@ -118,7 +117,7 @@ struct Pipe {
     stream: Stream,
     outcome: Outcome,
     source_is_terminal: bool,
-    has_child: bool,
+    talks_on: bool,
     /// The incoming direction is over, also where there never was a sink.
     inbound_over: bool,
 }
@@ -200,7 +199,7 @@ impl Pipe {
             Received::ReaderGone => {
                 self.outcome.reader_gone = true;
                 self.stream.recv.stop(abort(AbortCode::ReaderGone, ""));
-                if !self.has_child {
+                if !self.talks_on {
                     // A filter whose output is closed reads no further input.
                     self.end_source();
                 }
@@ -310,11 +309,14 @@ pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
 }
 
 fn remote(code: AbortCode, message: &str) -> PipeError {
-    PipeError::Remote(match code {
-        AbortCode::Cancelled if message.is_empty() => "it was told to end".to_owned(),
-        _ if message.is_empty() => "it did not say why".to_owned(),
-        _ => printable(message),
-    })
+    match code {
+        AbortCode::Cancelled if message.is_empty() => {
+            PipeError::RemoteCancelled("it was told to end".to_owned())
+        }
+        AbortCode::Cancelled => PipeError::RemoteCancelled(printable(message)),
+        _ if message.is_empty() => PipeError::Remote("it did not say why".to_owned()),
+        _ => PipeError::Remote(printable(message)),
+    }
 }
 
 fn refused(refuse: &Refuse) -> PipeError {

@@ -164,8 +164,8 @@ impl Inbound {
                 Poll::Ready(Ok(false)) => self.closing = true,
                 Poll::Ready(Err(error)) => return Poll::Ready(Received::Broken(error)),
                 Poll::Pending => {
-                    ready!(self.sink.poll_reader_gone(cx));
-                    return Poll::Ready(Received::ReaderGone);
+                    let error = ready!(self.sink.poll_reader_gone(cx));
+                    return Poll::Ready(failed(error));
                 }
             }
         }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, SessionEnd, SessionHandle, Stream};
-use farpipe_proto::limits::DRAIN;
+use farpipe_net::{AcceptedSession, SessionHandle, Stream};
 use farpipe_proto::wire::control::{Accept, Refuse};
 
-use crate::client::give_up;
+use crate::client::unless_given_up;
 use crate::eager::eager;
 use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
@@ -48,17 +47,7 @@ pub async fn run(
         };
         tokio::join!(serving, refuse_more(&handle)).0
     };
-    let linked = async {
-        let mut running = std::pin::pin!(session.run());
-        tokio::select! {
-            result = &mut running => result,
-            () = give_up(cancel.clone()) => {
-                handle.end(SessionEnd::Closed);
-                let leaving = tokio::time::timeout(DRAIN, running).await;
-                leaving.unwrap_or(Err(SessionEnd::Closed))
-            }
-        }
-    };
+    let linked = unless_given_up(session.run(), &handle, cancel.clone());
     let (piped, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
     let has_stream = piped.is_some();
     let mut outcome = match piped {
@@ -90,7 +79,7 @@ async fn refuse_more(handle: &SessionHandle) {
     }
 }
 
-async fn serve(
+pub(crate) async fn serve(
     mut stream: Stream,
     target: Target,
     meter: Arc<Meter>,
@@ -116,18 +105,20 @@ async fn serve(
             (outcome, Some(watch))
         }
         Err(error) => {
-            let mut outcome = Outcome::default();
-            let message = describe_open(&error);
-            let status = status_of(&error);
-            outcome.fail(PipeError::NotOpened {
-                status,
-                message: message.clone(),
-            });
             stream.refuse(Refuse {
-                status: u32::from(status),
-                message,
+                status: u32::from(status_of(&error)),
+                message: describe_open(&error),
             });
-            (outcome, None)
+            (PipeError::from(&error).into(), None)
+        }
+    }
+}
+
+impl From<&OpenError> for PipeError {
+    fn from(error: &OpenError) -> Self {
+        Self::NotOpened {
+            status: status_of(error),
+            message: describe_open(error),
         }
     }
 }

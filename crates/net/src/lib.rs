@@ -9,6 +9,7 @@ mod budget;
 mod clock;
 mod driver;
 mod event;
+mod host_port;
 mod link;
 mod opener;
 mod pool;
@@ -26,6 +27,7 @@ pub use admission::{Admission, AdmissionError};
 pub use budget::WindowBudget;
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
+pub use host_port::{HostPort, HostPortError};
 pub use link::{Greeting, HandshakeError, system_random};
 pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig};
 pub use pool::Pool;
@@ -37,5 +39,5 @@ pub use shared::SessionEnd;
 pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
-pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError};
+pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
 pub use ticket::{Pin, Ticket, TicketError, Tickets};

@@ -37,6 +37,20 @@ impl SessionHandle {
         Some(Stream::new(&self.shared, id))
     }
 
+    /// Waits until the limit of open streams lets one more be opened, or the session is over. For
+    /// one task at a time. Cancel safe.
+    pub async fn room(&self) {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.end.is_some() || state.session.has_room() {
+                return Poll::Ready(());
+            }
+            park(&mut state.opener, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// The next stream the peer opens; `None` when it will open no more, or the session is over.
     pub async fn accept(&self) -> Option<(Stream, Open)> {
         let (id, open) = poll_fn(|cx| {

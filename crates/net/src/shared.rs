@@ -110,6 +110,8 @@ pub(crate) struct State {
     /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
     pub(crate) opened: VecDeque<(StreamId, Open)>,
     pub(crate) acceptor: Option<Waker>,
+    /// Who waits to open a stream.
+    pub(crate) opener: Option<Waker>,
     pub(crate) driver: Option<Waker>,
     /// Who waits for `end`.
     pub(crate) ender: Option<Waker>,
@@ -133,6 +135,14 @@ impl State {
         }
         if some {
             self.wake_driver();
+        }
+        self.wake_opener();
+    }
+
+    /// Streams are settled by what either side says.
+    fn wake_opener(&mut self) {
+        if self.opener.is_some() && self.session.has_room() {
+            wake(&mut self.opener);
         }
     }
 
@@ -197,6 +207,7 @@ impl State {
                 _ => {}
             }
         }
+        self.wake_opener();
     }
 
     fn with(&mut self, id: StreamId, act: impl FnOnce(&mut StreamIo)) {
@@ -235,6 +246,7 @@ impl State {
             io.wake_all();
         }
         wake(&mut self.acceptor);
+        wake(&mut self.opener);
     }
 
     /// The session is over; every handle hears it.
@@ -271,6 +283,7 @@ impl Shared {
                 streams: BTreeMap::new(),
                 opened: VecDeque::new(),
                 acceptor: None,
+                opener: None,
                 driver: None,
                 ender: None,
                 end: None,

@@ -15,6 +15,7 @@ use crate::acceptor::Acceptor;
 use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
+use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
@@ -146,32 +147,12 @@ impl std::str::FromStr for Url {
         if !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(error("the path has characters that must be %-escaped"));
         }
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(v6) => {
-                let (host, port) = v6
-                    .split_once("]:")
-                    .ok_or_else(|| error("no port; write [ADDRESS]:PORT"))?;
-                if host.parse::<std::net::Ipv6Addr>().is_err() {
-                    return Err(error("no IPv6 address between the brackets"));
-                }
-                (host, port)
-            }
-            None => authority
-                .rsplit_once(':')
-                .ok_or_else(|| error("no port; write HOST:PORT"))?,
-        };
-        if host.is_empty() {
-            return Err(error("no host; write HOST:PORT"));
-        }
-        if host.contains(':') && !authority.starts_with('[') {
-            return Err(error("write an IPv6 address in brackets: [ADDRESS]:PORT"));
-        }
-        let port = port
+        let HostPort { host, port } = authority
             .parse()
-            .map_err(|_| error("the port is no number from 0 to 65535"))?;
+            .map_err(|e: HostPortError| error(e.why()))?;
         Ok(Self {
             scheme,
-            host: host.to_owned(),
+            host,
             port,
             path: path.to_owned(),
         })
@@ -181,11 +162,7 @@ impl std::str::FromStr for Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.name();
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)?;
-        } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)?;
-        }
+        write!(f, "{scheme}://{}", self.host_port())?;
         if self.path == "/" {
             Ok(())
         } else {
@@ -200,6 +177,13 @@ impl Url {
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    fn host_port(&self) -> HostPort {
+        HostPort {
+            host: self.host.clone(),
+            port: self.port,
+        }
     }
 
     /// The addresses of the host; each on loopback, where there is no TLS.
@@ -273,14 +257,38 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
-/// Options every carrier's socket has. All are hints: a kernel that lacks one is no error.
-fn tune(stream: &TcpStream) {
+/// Connects to whichever address of `to` answers first (RFC 8305), within 10 s, and tunes the
+/// socket. For connections that are no carriers: any host will do.
+///
+/// # Cancellation
+/// Dropping it closes what was begun.
+///
+/// # Errors
+/// The name's, or the last address's.
+pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host((to.host.as_str(), to.port)).await?;
+    let addresses = interleaved(found.collect());
+    let stream = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await??;
+    tune(&stream);
+    Ok(stream)
+}
+
+/// Options every carrier's socket has.
+fn tune_carrier(stream: &TcpStream) {
+    tune(stream);
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, millis);
+    }
+}
+
+/// Options every socket has. All are hints: a kernel that lacks one is no error.
+pub fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     {
         use rustix::net::sockopt;
-        let millis = u32::try_from(USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-        let _ = sockopt::set_tcp_user_timeout(stream, millis);
         let loopback = stream.peer_addr().is_ok_and(|a| a.ip().is_loopback());
         if loopback {
             // A pacing algorithm such as bbr costs 10 to 40 % where there is nothing to pace.
@@ -347,7 +355,7 @@ impl TcpDial {
                 ));
             }
         };
-        tune(&stream);
+        tune_carrier(&stream);
         let Some(tls) = &self.tls else {
             return self.carrier(stream, None).await;
         };
@@ -378,7 +386,7 @@ impl TcpDial {
         match url.scheme.frames() {
             Frames::Farpipe => Ok(Box::new(fp::start(stream).with_peer(peer))),
             Frames::WebSocket => {
-                let host = url.host_header();
+                let host = url.host_port().to_string();
                 let request = Request {
                     host: &host,
                     path: &url.path,
@@ -426,16 +434,6 @@ fn tls_words(error: &io::Error) -> String {
     match TlsError::of(error) {
         Some(error) => error.to_string(),
         None => format!("the connection broke during the TLS handshake: {error}"),
-    }
-}
-
-impl Url {
-    fn host_header(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
     }
 }
 
@@ -617,7 +615,7 @@ async fn handshake(
     entry: Arc<Entry>,
     acceptor: Arc<Acceptor>,
 ) {
-    tune(&stream);
+    tune_carrier(&stream);
     let peer = from.to_string();
     if entry.tls.is_none() && !from.ip().is_loopback() {
         tracing::warn!("{peer}: not on this host, refused");

@@ -159,6 +159,17 @@ macro_rules! endpoint_conformance {
             check_broken_pipe($make);
         }
     };
+    (@connection, $make:expr) => {
+        #[test]
+        fn a_stalled_reader_holds_the_writer_back() {
+            check_backpressure($make);
+        }
+
+        #[test]
+        fn a_reset_is_noticed_by_an_idle_sink() {
+            check_reset($make);
+        }
+    };
     (@none, $make:expr) => {
         #[test]
         fn a_reader_is_never_said_to_be_gone() {
@@ -315,9 +326,28 @@ fn check_reader_gone(make: MakeSink) {
                 .is_none()
         );
         drop(reader);
-        poll_fn(|cx| sink.poll_reader_gone(cx)).await;
         // And it stays so.
-        poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+        for _ in 0..2 {
+            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        }
+    });
+}
+
+/// A peer that leaves bytes unread has reset the connection: they did not arrive.
+fn check_reset(make: MakeSink) {
+    run(async move {
+        let (mut sink, reader) = make();
+        write(&mut *sink, b"read by nobody")
+            .await
+            .expect("room for a few bytes");
+        drop(reader);
+        for _ in 0..2 {
+            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        }
+        let error = write(&mut *sink, b"x").await.expect_err("no write");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
     });
 }
 

@@ -75,6 +75,36 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nobody answers there, or the name has no address.
+    #[error("cannot connect to {to}")]
+    Connect {
+        /// The endpoint.
+        to: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something is there already.
+    #[error("cannot listen on {address}: address already in use")]
+    AddressInUse {
+        /// The address.
+        address: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// Listening failed for another reason.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Only some kinds listen.
+    #[error("'{spec}' does not listen")]
+    DoesNotListen {
+        /// The endpoint.
+        spec: String,
+    },
     /// stdin or stdout cannot be used.
     #[error("cannot use {name}")]
     Stdio {
@@ -117,6 +147,7 @@ impl OpenError {
             }
             Self::IsDirectory { .. } => Some("pack it: sh:'tar c DIR'"),
             Self::IsSocket { .. } => Some("connect to it: unix:PATH"),
+            Self::AddressInUse { hint, .. } => Some(hint),
             Self::CommandNotFound { .. } => {
                 Some("exec: takes a program of PATH; for shell syntax and builtins use sh:")
             }
@@ -126,6 +157,9 @@ impl OpenError {
             Self::NotFound { .. }
             | Self::PermissionDenied { .. }
             | Self::Open { .. }
+            | Self::Connect { .. }
+            | Self::Listen { .. }
+            | Self::DoesNotListen { .. }
             | Self::Stdio { .. }
             | Self::Spawn { .. } => None,
         }

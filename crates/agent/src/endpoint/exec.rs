@@ -79,6 +79,7 @@ fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, 
         let exited = child.exited.try_clone().map_err(failed)?;
         endpoint.source = Some(Box::new(OutputSource::new(stdout, exited)));
     }
+    endpoint.talks_on = true;
     endpoint.child = Some(child);
     Ok(endpoint)
 }

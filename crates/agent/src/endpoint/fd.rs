@@ -217,7 +217,7 @@ pub(super) fn poll_gone(
     watch: &mut Option<ReaderGone>,
     fd: impl AsFd,
     cx: &mut Context<'_>,
-) -> Poll<()> {
+) -> Poll<io::Error> {
     if watch.is_none() {
         match ReaderGone::watch(fd.as_fd()) {
             Ok(made) => *watch = Some(made),
@@ -228,7 +228,8 @@ pub(super) fn poll_gone(
             }
         }
     }
-    watch.as_ref().map_or(Poll::Pending, |watch| watch.poll(cx))
+    let gone = watch.as_ref().map_or(Poll::Pending, |watch| watch.poll(cx));
+    gone.map(|()| io::ErrorKind::BrokenPipe.into())
 }
 
 /// What pipes are grown to: the most an unprivileged user gets for one by default.

@@ -3,13 +3,13 @@
 //! Regular files are created if missing (0666 and the umask), truncated and written in place.
 //! Opening a FIFO to write waits for its reader, as open(2) does, but without blocking the
 //! runtime. Opening one to read does not wait: the source is pending until the first writer has
-//! come, and ends when the last one has left.
+//! come. When the last one has left it is opened anew, for the next, unless the first was enough.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -20,15 +20,14 @@ use super::error::{Half, IoContext};
 use super::fd::{self, Kind};
 use super::pipe::{PipeSink, PipeSource};
 use super::thread::{ThreadSink, ThreadSource};
-use super::{Endpoint, OpenError, Sink, Source, Use};
+use super::{Endpoint, OpenError, PathSpec, Sink, Source, Use, Writers};
 
-pub(super) async fn open(path: &Path, wanted: Use) -> Result<Endpoint, OpenError> {
+pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenError> {
+    let path = &spec.path;
     let mut endpoint = Endpoint::empty();
     match wanted {
         Use::Both => {
-            return Err(OpenError::PathNeedsDirection {
-                path: path.to_owned(),
-            });
+            return Err(OpenError::PathNeedsDirection { path: path.clone() });
         }
         Use::Source => {
             let failed = |error| explain(path, Half::Source, error);
@@ -36,7 +35,7 @@ pub(super) async fn open(path: &Path, wanted: Use) -> Result<Endpoint, OpenError
             endpoint.size_hint = size_hint(&fd);
             endpoint.source_is_terminal = rustix::termios::isatty(&fd);
             let name: Arc<str> = path.display().to_string().into();
-            let inner = source(fd).map_err(failed)?;
+            let inner = source(fd, spec).map_err(failed)?;
             endpoint.source = Some(Box::new(Named { inner, name }));
         }
         Use::Sink => {
@@ -98,10 +97,16 @@ fn size_hint(fd: &OwnedFd) -> Option<u64> {
     }
 }
 
-fn source(fd: OwnedFd) -> io::Result<Box<dyn Source>> {
+fn source(fd: OwnedFd, PathSpec { path, writers }: &PathSpec) -> io::Result<Box<dyn Source>> {
     let kind = fd::kind(fd.as_fd())?;
     Ok(match kind {
-        Kind::Pipe => Box::new(PipeSource::new(fd)?),
+        Kind::Pipe => match writers {
+            Writers::InTurn => Box::new(FifoSource {
+                inner: PipeSource::new(fd)?,
+                path: path.clone(),
+            }),
+            Writers::First => Box::new(PipeSource::new(fd)?),
+        },
         Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
         Kind::Regular | Kind::Device | Kind::Socket => {
             set_blocking(&fd)?;
@@ -143,6 +148,37 @@ fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
     }
 }
 
+/// Reads the writers of a FIFO one after the other.
+///
+/// A reading end whose last writer has left is at its end again and again, and ready for ever; one
+/// that was opened since then waits for the next writer. Both are there for a moment, so that no
+/// writer is without a reader and no byte is lost.
+#[derive(Debug)]
+struct FifoSource {
+    inner: PipeSource,
+    path: PathBuf,
+}
+
+impl Source for FifoSource {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match ready!(self.inner.poll_read(cx, buf, max))? {
+                0 => self.inner.reopen(|| open_to_read(&self.path))?,
+                len => return Poll::Ready(Ok(len)),
+            }
+        }
+    }
+}
+
 /// Adds the endpoint's name to its errors.
 #[derive(Debug)]
 pub(super) struct Named<T> {
@@ -177,8 +213,9 @@ impl Sink for Named<Box<dyn Sink>> {
         self.inner.poll_write(cx, bufs).map_err(named)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.inner.poll_reader_gone(cx)
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
+        self.inner.poll_reader_gone(cx).map(named)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,17 +9,23 @@
 
 #[cfg(all(test, target_os = "linux"))]
 mod conformance;
+mod connection;
 mod error;
 mod exec;
 mod fd;
 mod file;
 mod handoff;
+mod listening;
 mod pace;
 mod pipe;
 mod socket;
 mod spec;
 mod stdio;
+mod tcp;
+mod tcp_listen;
 mod thread;
+mod unix;
+mod unix_listen;
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
@@ -28,7 +34,8 @@ use bytes::BytesMut;
 
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
-pub use self::spec::{EndpointSpec, SpecError};
+pub use self::listening::{Connection, Listening};
+pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.
@@ -55,9 +62,10 @@ pub trait Sink: Send + std::fmt::Debug {
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>])
     -> Poll<io::Result<usize>>;
 
-    /// Ready when the reader has gone away even though nothing is being written. Pending for ever
-    /// for sinks that cannot know (a regular file).
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when nothing that is written can arrive any more, even though nothing is being
+    /// written: with `BrokenPipe` when the reader has gone away, else with what failed. Pending
+    /// for ever for sinks that cannot know (a regular file).
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
 
     /// Finishes: ready with `Ok` only when the last write and the close have returned.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -105,6 +113,9 @@ pub struct Endpoint {
     pub size_hint: Option<u64>,
     /// Whether the source is a terminal, where a person may never type the end.
     pub source_is_terminal: bool,
+    /// Whether the source goes on when the sink's reader is gone, as a command's or a connection's
+    /// may. A filter's does not.
+    pub talks_on: bool,
 }
 
 impl Endpoint {
@@ -115,14 +126,15 @@ impl Endpoint {
             child: None,
             size_hint: None,
             source_is_terminal: false,
+            talks_on: false,
         }
     }
 }
 
 /// Opens the halves of `spec` that `wanted` names.
 ///
-/// Needs a tokio runtime with I/O and time. Only a FIFO waits, for its reader to come; dropping
-/// the future then gives up. The thread of a source or sink that needs one starts with its first
+/// Needs a tokio runtime with I/O and time. A FIFO waits for its reader to come, a connection for
+/// its peer's answer, a listening kind for its only connection; dropping the future then gives up. The thread of a source or sink that needs one starts with its first
 /// poll.
 ///
 /// # Errors
@@ -133,5 +145,29 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Path(path) => file::open(path, wanted).await,
         EndpointSpec::Exec(words) => exec::open_words(words, wanted),
         EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
+        EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
+        EndpointSpec::Unix(path) => unix::open(path, wanted).await,
+        EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) => {
+            Ok(listen(spec).await?.accept(wanted).await.endpoint)
+        }
+    }
+}
+
+/// Listens as `spec` says. Needs a tokio runtime with I/O and time.
+///
+/// # Errors
+/// See [`OpenError`]; also if `spec` does not listen ([`EndpointSpec::is_listening`]).
+pub async fn listen(spec: &EndpointSpec) -> Result<Listening, OpenError> {
+    match spec {
+        EndpointSpec::TcpListen(on) => tcp_listen::listen(on).await,
+        EndpointSpec::UnixListen(path) => unix_listen::listen(path).await,
+        EndpointSpec::Stdio
+        | EndpointSpec::Path(_)
+        | EndpointSpec::Exec(_)
+        | EndpointSpec::Shell(_)
+        | EndpointSpec::Tcp(_)
+        | EndpointSpec::Unix(_) => Err(OpenError::DoesNotListen {
+            spec: spec.to_string(),
+        }),
     }
 }

@@ -13,7 +13,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::fd::{self, Grown, ReaderGone};
 use super::pace::Pace;
-use super::{Sink, Source};
+use super::{Half, Sink, Source};
 
 /// The reading end of a pipe.
 #[derive(Debug)]
@@ -36,6 +36,19 @@ impl PipeSource {
             receiver: Renewable::new(Receiver::from_owned_fd(fd)?),
             is_drained: false,
         })
+    }
+
+    /// Goes on with a reading end of the same FIFO that knows no writer yet; by its name where the
+    /// system cannot open a descriptor once more.
+    pub(super) fn reopen(
+        &mut self,
+        by_name: impl FnOnce() -> io::Result<OwnedFd>,
+    ) -> io::Result<()> {
+        let fd = fd::reopen_pipe(self.receiver.get()?.as_fd(), Half::Source);
+        let fd = fd.or_else(|_| by_name())?;
+        self.receiver = Renewable::new(Receiver::register(fd)?);
+        self.is_drained = false;
+        Ok(())
     }
 }
 
@@ -173,7 +186,7 @@ impl Sink for PipeSink {
         }
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self.sender.get() {
             Ok(sender) => fd::poll_gone(&mut self.gone, sender, cx),
             Err(_) => Poll::Pending,

@@ -1,11 +1,18 @@
-//! Sockets as stdin and stdout, as inetd and some shells start programs.
+//! Moves bytes of sockets: stdin and stdout, as inetd and some shells start programs, and
+//! connections of our own.
 //!
-//! A socket cannot be reopened, so its file description is shared with whoever gave it to us and
+//! A socket cannot be reopened, so the file description of one that was given to us is shared and
 //! stays blocking; each call says for itself that it must not wait. epoll needs no `O_NONBLOCK`.
+//!
+//! A reset must never look like an end. The system tells a connection's failure once, to whichever
+//! call asks first, and says "end" to the others: so the two halves keep it together.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use rustix::io::Errno;
@@ -26,6 +33,26 @@ pub(super) enum AtEnd {
     ShutDown,
 }
 
+/// What has happened to a connection, for both halves of it.
+#[derive(Debug, Default)]
+struct Fate(AtomicI32);
+
+impl Fate {
+    /// Keeps a failure. A reader that is gone is none: the other direction may go on.
+    fn note(&self, error: Errno) {
+        if error != Errno::PIPE {
+            self.0.store(error.raw_os_error(), Ordering::Relaxed);
+        }
+    }
+
+    fn failure(&self) -> Option<Errno> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            error => Some(Errno::from_raw_os_error(error)),
+        }
+    }
+}
+
 /// Receives from a connected socket.
 #[derive(Debug)]
 pub(super) struct SocketSource {
@@ -34,6 +61,7 @@ pub(super) struct SocketSource {
     /// zeroing all of it for each short message costs more than copying the message.
     scratch: Vec<u8>,
     at_end: AtEnd,
+    fate: Arc<Fate>,
 }
 
 impl SocketSource {
@@ -42,8 +70,21 @@ impl SocketSource {
             socket: fd::register(fd, Interest::READABLE)?,
             scratch: Vec::new(),
             at_end,
+            fate: Arc::default(),
         })
     }
+}
+
+/// Both halves of a connection of our own.
+///
+/// As long as the sink is not closed, whatever ends this process or drops the sink resets the
+/// connection (where its kind has that): the far program must not take it for the end.
+pub(super) fn connection(fd: OwnedFd) -> io::Result<(SocketSource, SocketSink)> {
+    let source = SocketSource::new(fd::dup(fd.as_fd())?, AtEnd::ShutDown)?;
+    let mut sink = SocketSink::new(fd, AtEnd::ShutDown)?;
+    sink.set_reset_at_close(true);
+    sink.connection = Some(Arc::clone(&source.fate));
+    Ok((source, sink))
 }
 
 impl Source for SocketSource {
@@ -71,13 +112,20 @@ impl Source for SocketSource {
             let room = max.min(SCRATCH_SIZE);
             let scratch = &mut self.scratch[..room];
             match rustix::net::recv(&self.socket, scratch, RecvFlags::DONTWAIT) {
+                Ok((0, _)) => {
+                    let failure = self.fate.failure();
+                    return Poll::Ready(failure.map_or(Ok(0), |error| Err(error.into())));
+                }
                 Ok((len, _)) => {
                     buf.extend_from_slice(&self.scratch[..len]);
                     return Poll::Ready(Ok(len));
                 }
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(error) => {
+                    self.fate.note(error);
+                    return Poll::Ready(Err(error.into()));
+                }
             }
         }
     }
@@ -99,6 +147,8 @@ pub(super) struct SocketSink {
     socket: Option<AsyncFd<OwnedFd>>,
     gone: Option<ReaderGone>,
     at_end: AtEnd,
+    /// Of a connection of our own.
+    connection: Option<Arc<Fate>>,
 }
 
 impl SocketSink {
@@ -107,6 +157,7 @@ impl SocketSink {
             socket: Some(fd::register(fd, Interest::WRITABLE)?),
             gone: None,
             at_end,
+            connection: None,
         })
     }
 
@@ -118,6 +169,36 @@ impl SocketSink {
             // Not connected any more: then nobody is left to be told.
             let _ = rustix::net::shutdown(&socket, Shutdown::Write);
         }
+    }
+
+    /// The end, in order: the far program reads it behind everything that was written.
+    pub(super) fn finish(&mut self) {
+        if self.connection.is_some() {
+            self.set_reset_at_close(false);
+        }
+        self.close();
+    }
+
+    /// Whether the close of the last descriptor is to be a reset. A hint: not every kind has it.
+    fn set_reset_at_close(&self, on: bool) {
+        if let Some(socket) = &self.socket {
+            let at_once = on.then_some(Duration::ZERO);
+            let _ = rustix::net::sockopt::set_socket_linger(socket, at_once);
+        }
+    }
+
+    /// What a write that cannot arrive comes from.
+    fn explain(&self, error: io::Error) -> io::Error {
+        let (Some(fate), Some(socket)) = (&self.connection, &self.socket) else {
+            return error;
+        };
+        if let Some(error) = Errno::from_io_error(&error) {
+            fate.note(error);
+        }
+        if let Ok(Err(error)) = rustix::net::sockopt::socket_error(socket) {
+            fate.note(error);
+        }
+        fate.failure().map_or(error, Into::into)
     }
 }
 
@@ -137,27 +218,33 @@ impl Sink for SocketSink {
                 Ok(len) => return Poll::Ready(Ok(len)),
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
+                Err(error) => return Poll::Ready(Err(self.explain(error.into()))),
             }
         }
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match &self.socket {
-            Some(socket) => fd::poll_gone(&mut self.gone, socket, cx),
+            Some(socket) => {
+                let error = ready!(fd::poll_gone(&mut self.gone, socket, cx));
+                Poll::Ready(self.explain(error))
+            }
             None => Poll::Pending,
         }
     }
 
     fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.close();
+        self.finish();
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for SocketSink {
     fn drop(&mut self) {
-        self.close();
+        // A shutdown would say that this was the end.
+        if self.connection.is_none() {
+            self.close();
+        }
     }
 }
 

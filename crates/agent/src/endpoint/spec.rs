@@ -1,10 +1,12 @@
-//! What an endpoint is called on the command line: `-`, `PATH`, `exec:CMD`, `sh:CMD`.
+//! What an endpoint is called on the command line: `-`, `PATH`, `exec:CMD`, `tcp:HOST:PORT`…
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use farpipe_net::HostPort;
 
 use super::Use;
 
@@ -14,11 +16,46 @@ pub enum EndpointSpec {
     /// `-`: this process's stdin and stdout.
     Stdio,
     /// A regular file, FIFO or device; which one is found out from the open descriptor.
-    Path(PathBuf),
+    Path(PathSpec),
     /// `exec:CMD`: a program and its arguments, at least one word, the first not empty.
     Exec(Vec<OsString>),
     /// `sh:CMD`: a command line for `/bin/sh -c`.
     Shell(OsString),
+    /// `tcp:HOST:PORT`: a connection to it.
+    Tcp(HostPort),
+    /// `tcp-listen:[HOST:]PORT`: connections from others.
+    TcpListen(HostPort),
+    /// `unix:PATH`: a connection to a Unix socket.
+    Unix(PathBuf),
+    /// `unix-listen:PATH`: connections from others.
+    UnixListen(PathBuf),
+}
+
+/// Which file, and how long a FIFO is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathSpec {
+    /// The file.
+    pub path: PathBuf,
+    /// If it is a FIFO that is read.
+    pub writers: Writers,
+}
+
+/// Which writers of a FIFO are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// One after the other: the source has no end.
+    InTurn,
+    /// The first, and whoever writes beside it: the source ends when the last of them has left.
+    First,
+}
+
+impl<P: Into<PathBuf>> From<P> for PathSpec {
+    fn from(path: P) -> Self {
+        Self {
+            path: path.into(),
+            writers: Writers::InTurn,
+        }
+    }
 }
 
 impl EndpointSpec {
@@ -28,10 +65,45 @@ impl EndpointSpec {
         matches!(self, Self::Stdio)
     }
 
+    /// Whether others connect to it, so that it can be many: see [`super::listen`].
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        matches!(self, Self::TcpListen(_) | Self::UnixListen(_))
+    }
+
+    /// Whether each who asks can have one for itself: a command is started, a connection made.
+    #[must_use]
+    pub fn is_had_anew(&self) -> bool {
+        match self {
+            Self::Exec(_) | Self::Shell(_) | Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Stdio | Self::Path(_) | Self::TcpListen(_) | Self::UnixListen(_) => false,
+        }
+    }
+
     /// Whether it is read or written, but not both: the caller must say which.
     #[must_use]
     pub fn needs_direction(&self) -> bool {
         matches!(self, Self::Path(_))
+    }
+
+    /// The same, ending with the first that comes: a FIFO with its first writer. A listening kind
+    /// stays as it is: how many of its connections are served is the caller's to decide.
+    ///
+    /// # Errors
+    /// [`SpecError::NothingComesAgain`]: it ends with the first anyway.
+    pub fn once(self) -> Result<Self, SpecError> {
+        match self {
+            Self::Path(PathSpec { path, .. }) => Ok(Self::Path(PathSpec {
+                path,
+                writers: Writers::First,
+            })),
+            Self::TcpListen(_) | Self::UnixListen(_) => Ok(self),
+            Self::Stdio | Self::Exec(_) | Self::Shell(_) | Self::Tcp(_) | Self::Unix(_) => {
+                Err(SpecError::NothingComesAgain {
+                    spec: self.to_string(),
+                })
+            }
+        }
     }
 
     /// Whether what is used so writes to this process's stdout: itself, or a command that has it.
@@ -39,7 +111,11 @@ impl EndpointSpec {
     pub fn writes_stdout(&self, wanted: Use) -> bool {
         match self {
             Self::Stdio => wanted.wants_sink(),
-            Self::Path(_) => false,
+            Self::Path(_)
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::Unix(_)
+            | Self::UnixListen(_) => false,
             Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
         }
     }
@@ -58,9 +134,13 @@ impl EndpointSpec {
             return Ok(Self::Stdio);
         }
         match split_kind(bytes) {
-            None => Ok(Self::Path(PathBuf::from(text))),
+            None => Ok(Self::Path(PathBuf::from(text).into())),
             Some((b"exec", rest)) => parse_words(rest),
             Some((b"sh", rest)) => parse_shell(rest),
+            Some((b"tcp", rest)) => parse_address("tcp", rest).map(Self::Tcp),
+            Some((b"tcp-listen", rest)) => parse_address("tcp-listen", rest).map(Self::TcpListen),
+            Some((b"unix", rest)) => parse_path("unix", rest).map(Self::Unix),
+            Some((b"unix-listen", rest)) => parse_path("unix-listen", rest).map(Self::UnixListen),
             Some((kind, _)) => {
                 let kind = String::from_utf8_lossy(kind).into_owned();
                 Err(if LATER_KINDS.contains(&kind.as_str()) {
@@ -86,7 +166,7 @@ impl fmt::Display for EndpointSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdio => f.write_str("-"),
-            Self::Path(path) => {
+            Self::Path(PathSpec { path, .. }) => {
                 let bytes = path.as_os_str().as_bytes();
                 if bytes == b"-" || split_kind(bytes).is_some() {
                     f.write_str("./")?;
@@ -100,6 +180,10 @@ impl fmt::Display for EndpointSpec {
                 write!(f, "exec:{}", String::from_utf8_lossy(&joined))
             }
             Self::Shell(command) => write!(f, "sh:{}", command.display()),
+            Self::Tcp(to) => write!(f, "tcp:{to}"),
+            Self::TcpListen(on) => write!(f, "tcp-listen:{on}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::UnixListen(path) => write!(f, "unix-listen:{}", path.display()),
         }
     }
 }
@@ -109,11 +193,11 @@ impl fmt::Display for EndpointSpec {
 #[non_exhaustive]
 pub enum SpecError {
     /// Nothing at all.
-    #[error("empty endpoint: use - for stdin and stdout, a PATH, exec:CMD or sh:CMD")]
+    #[error("empty endpoint: use {KNOWN}")]
     Empty,
     /// A first word that is no kind.
     #[error(
-        "unknown kind '{kind}:': known are -, PATH, exec:CMD and sh:CMD; \
+        "unknown kind '{kind}:': known are {KNOWN}; \
          for a file of that name write ./{kind}:…"
     )]
     UnknownKind {
@@ -121,7 +205,7 @@ pub enum SpecError {
         kind: String,
     },
     /// A kind that this version does not have.
-    #[error("'{kind}:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD")]
+    #[error("'{kind}:' is not supported yet; known are {KNOWN}")]
     NotSupportedYet {
         /// What stood before the `:`.
         kind: String,
@@ -138,18 +222,36 @@ pub enum SpecError {
         /// The command.
         command: String,
     },
+    /// Only where others come one after the other is there a first.
+    #[error("'{spec}' ends by itself: --once is for a FIFO, tcp-listen: and unix-listen:")]
+    NothingComesAgain {
+        /// The endpoint.
+        spec: String,
+    },
+    /// No address where one must be.
+    #[error("'{kind}:{text}': {why}")]
+    BadAddress {
+        /// `tcp` or `tcp-listen`.
+        kind: &'static str,
+        /// What stands for the address.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No path where one must be.
+    #[error("'{kind}:' needs a path: {kind}:PATH")]
+    EmptyPath {
+        /// `unix` or `unix-listen`.
+        kind: &'static str,
+    },
     /// Words with a NUL byte cannot be arguments.
-    #[error("a command cannot contain a NUL byte")]
+    #[error("a command or a path cannot contain a NUL byte")]
     NulByte,
 }
 
 /// Kinds of the design that have no file here yet. They are names now, so that nobody's file is
 /// taken for one later.
 const LATER_KINDS: &[&str] = &[
-    "tcp",
-    "tcp-listen",
-    "unix",
-    "unix-listen",
     "ws",
     "wss",
     "ws-listen",
@@ -158,6 +260,12 @@ const LATER_KINDS: &[&str] = &[
     "kafka",
     "nats",
 ];
+
+/// The kinds, as errors list them.
+const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH \
+                     and unix-listen:PATH";
+/// Where a listening kind listens unless told otherwise: other hosts do not see it.
+const LISTEN_HOST: &str = "127.0.0.1";
 
 fn split_kind(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|&b| b == b':' || b == b'/')?;
@@ -187,6 +295,32 @@ fn parse_shell(command: &[u8]) -> Result<EndpointSpec, SpecError> {
         return Err(SpecError::EmptyCommand { kind: "sh" });
     }
     Ok(EndpointSpec::Shell(OsString::from_vec(command.to_vec())))
+}
+
+fn parse_address(kind: &'static str, text: &[u8]) -> Result<HostPort, SpecError> {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let may_be_port_only = kind == "tcp-listen" && !text.contains(':');
+    let parsed = if may_be_port_only {
+        format!("{LISTEN_HOST}:{text}").parse()
+    } else {
+        text.parse::<HostPort>()
+    };
+    let why = match parsed {
+        Ok(to) if to.port == 0 && kind == "tcp" => "nobody listens on port 0",
+        Ok(address) => return Ok(address),
+        Err(error) => error.why(),
+    };
+    Err(SpecError::BadAddress { kind, text, why })
+}
+
+fn parse_path(kind: &'static str, path: &[u8]) -> Result<PathBuf, SpecError> {
+    if path.is_empty() {
+        return Err(SpecError::EmptyPath { kind });
+    }
+    if path.contains(&0) {
+        return Err(SpecError::NulByte);
+    }
+    Ok(OsStr::from_bytes(path).into())
 }
 
 #[cfg(test)]
@@ -219,6 +353,29 @@ mod tests {
         };
         let expected = ["echo", "$HOME", "*", "a bc", "$x", "", "~"];
         assert_eq!(words, expected.map(OsString::from));
+    }
+
+    #[test]
+    fn listening_is_for_this_host_unless_told_otherwise() {
+        let on = |text: &str| parse(text).to_string();
+        assert_eq!(on("tcp-listen:80"), "tcp-listen:127.0.0.1:80");
+        assert_eq!(on("tcp-listen:[::]:0"), "tcp-listen:[::]:0");
+    }
+
+    #[test]
+    fn addresses_that_are_none() {
+        for (text, why) in [
+            ("tcp:80", "no port; write HOST:PORT"),
+            ("tcp:host:0", "nobody listens on port 0"),
+            ("tcp::80", "no host; write HOST:PORT"),
+            ("tcp-listen:", "the port is no number from 0 to 65535"),
+            ("tcp-listen:99999", "the port is no number from 0 to 65535"),
+        ] {
+            assert_eq!(error(text).to_string(), format!("'{text}': {why}"));
+        }
+        for kind in ["unix", "unix-listen"] {
+            assert_eq!(error(&format!("{kind}:")), SpecError::EmptyPath { kind });
+        }
     }
 
     #[test]
@@ -279,7 +436,19 @@ mod tests {
 
     #[test]
     fn what_is_displayed_reads_back() {
-        for text in ["-", "./-", "x/y", "./a:b", "exec:a 'b c' ''", "sh:a | b"] {
+        for text in [
+            "-",
+            "./-",
+            "x/y",
+            "./a:b",
+            "exec:a 'b c' ''",
+            "sh:a | b",
+            "tcp:localhost:80",
+            "tcp:[::1]:80",
+            "tcp-listen:127.0.0.1:0",
+            "unix:/run/a:b",
+            "unix-listen:socket",
+        ] {
             let spec = parse(text);
             assert_eq!(parse(&spec.to_string()), spec, "{text}");
         }

@@ -150,7 +150,7 @@ impl Sink for StdioSink {
         self.inner.poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.inner.poll_reader_gone(cx)
     }
 

@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::{PipeError, client, endpoint, pipe};
+use farpipe_agent::fan::{self, Shared};
+use farpipe_agent::{PipeError, client, pipe};
 use farpipe_net::{Admission, Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
 use super::secure::ConnectTls;
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
+use super::session::{
+    Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, url,
+};
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
 use crate::status::Status;
 
 /// Connect an endpoint here to the one of a `farpipe listen`
+///
+/// With tcp-listen: or unix-listen: each connection gets a stream of the one session, joined to an
+/// endpoint of its own at the listener, until a signal comes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where the listener is: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
@@ -46,9 +52,20 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let work = async {
-        let opening = endpoint::open(&spec, wanted);
+        if args.endpoint.is_fan(&spec) {
+            let listening = listen(&spec, &status, quiet).await?;
+            let shared = Shared {
+                meter: Arc::clone(&counts.meter),
+                cancel,
+                report: report(quiet),
+            };
+            let pipes = fan::connect_each(listening, wanted, Opener::new(config), &dial, shared);
+            return Ok(progress::during(show, None, &counts, pipes).await);
+        }
+        let early = Early::prepare(&spec, &status, quiet).await?;
+        let opening = early.open(wanted);
         let endpoint = match pipe::unless_cancelled(cancel.clone(), opening).await {
-            Ok(opened) => opened.map_err(not_opened)?,
+            Ok(opened) => opened?,
             Err(error) => return Ok(error.into()),
         };
         let total = endpoint.size_hint;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Acceptor, AcceptorConfig, Admission, Listener, Sessions};
+use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener, Sessions};
 use tokio::task::{JoinError, JoinSet};
 
 use super::secure::ListenTls;
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
+use super::session::{
+    EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, url,
+};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::progress::{self, Counts, Show};
@@ -44,6 +47,14 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         return Err(WithStatus::usage(
             "--keep needs an endpoint that each session can have for itself",
             "use exec:CMD, sh:CMD or a PATH instead of -",
+        ));
+    }
+    if spec.is_listening() {
+        return Err(WithStatus::usage(
+            format!(
+                "'{spec}' cannot be the endpoint of `listen`: the connecting side opens streams"
+            ),
+            format!("let it listen for both: farpipe connect URL {spec}"),
         ));
     }
     let tls = args.tls.server(&url)?;
@@ -119,14 +130,37 @@ impl Listening {
                 session = sessions.next() => session?,
                 () = cancelled(cancel.clone()) => return None,
             };
-            let meter = Arc::clone(&self.counts.meter);
-            let pipe = server::run(session, target, meter, cancel);
+            let pipe = self.serve(session, target, cancel);
             Some(progress::during(show, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
         let outcome = ended.flatten();
         let outcome = outcome.unwrap_or_else(|| PipeError::Cancelled.into());
         Ok((outcome, signal))
+    }
+
+    /// Each stream of the session gets an endpoint of its own if there can be many.
+    fn serve(
+        &self,
+        session: AcceptedSession,
+        target: Target,
+        cancel: Cancel,
+    ) -> impl Future<Output = Outcome> + Send + use<> {
+        let meter = Arc::clone(&self.counts.meter);
+        let report = report(self.quiet);
+        async move {
+            match target {
+                Target::Spec(spec, wanted) if spec.is_had_anew() => {
+                    let shared = Shared {
+                        meter,
+                        cancel,
+                        report,
+                    };
+                    fan::serve_each(session, spec, wanted, shared).await
+                }
+                target => server::run(session, target, meter, cancel).await,
+            }
+        }
     }
 
     /// What can be opened before anybody connects is, so that a missing file is noticed now. A
@@ -151,8 +185,7 @@ impl Listening {
                         let Some(session) = session else { break };
                         let name = session.name();
                         let target = Target::Spec(self.spec.clone(), self.wanted);
-                        let meter = Arc::clone(&self.counts.meter);
-                        let pipe = server::run(session, target, meter, cancel.clone());
+                        let pipe = self.serve(session, target, cancel.clone());
                         running.spawn(async move { (name, pipe.await) });
                     }
                     Some(ended) = running.join_next() => self.report(ended),

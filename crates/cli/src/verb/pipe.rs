@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use farpipe_agent::endpoint::{self, EndpointSpec, Use};
+use farpipe_agent::endpoint::{EndpointSpec, SpecError, Use};
+use farpipe_agent::fan::{self, Shared, Side};
 use farpipe_agent::{PipeError, local, pipe};
 
-use super::session::{conclude, not_opened};
+use super::session::{Early, conclude, listen, report};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts, Progress};
 use crate::signals::Signals;
@@ -16,12 +17,20 @@ use crate::status::Status;
 ///
 /// Both ways where both have two directions; a PATH as SRC is read, as DST written, and the other
 /// direction of its partner is then this process's own stdin or stdout.
+///
+/// tcp-listen: and unix-listen: serve each connection until a signal comes, if the other one can be
+/// had anew for each (exec:, sh:, tcp:, unix:); else the first connection only.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `-` (stdin and stdout), PATH (file or FIFO), exec:CMD or sh:CMD
+    /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
+    /// `tcp-listen:[HOST:]PORT`, `unix:PATH` or `unix-listen:PATH`
     src: OsString,
     /// As SRC
     dst: OsString,
+    /// End with a FIFO's first writer, or a listening endpoint's first connection, instead of
+    /// waiting for the next one
+    #[arg(long)]
+    once: bool,
     /// Show progress on stderr
     #[arg(long, value_name = "HOW", default_value = "auto")]
     progress: Progress,
@@ -31,11 +40,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    let parse = |text: &OsString| {
-        EndpointSpec::parse(text)
-            .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`"))
-    };
-    let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    let usage =
+        |error: SpecError| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`");
+    let parse = |text: &OsString| EndpointSpec::parse(text).map_err(usage);
+    let (mut src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    if args.once && !dst.is_listening() {
+        src = src.once().map_err(usage)?;
+    }
     if src.is_shared() && dst.is_shared() {
         return Err(WithStatus::usage(
             "SRC and DST are both `-`: that is cat",
@@ -53,10 +64,28 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let status = Status::open(args.status_fd)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
+    let fan = match (src.is_listening(), dst.is_listening()) {
+        _ if args.once => None,
+        (true, false) if dst.is_had_anew() => Some((&src, Side::Left, &dst)),
+        (false, true) if src.is_had_anew() => Some((&dst, Side::Right, &src)),
+        _ => None,
+    };
     let work = async {
+        if let Some((spec, side, partner)) = fan {
+            let listening = listen(spec, &status, quiet).await?;
+            let shared = Shared {
+                meter: Arc::clone(&counts.meter),
+                cancel,
+                report: report(quiet),
+            };
+            let pipes = fan::join_each(listening, side, partner.clone(), shared);
+            return Ok(progress::during(show, None, &counts, pipes).await);
+        }
         let opening = async {
-            let left = endpoint::open(&src, src_use).await.map_err(not_opened)?;
-            let right = endpoint::open(&dst, dst_use).await.map_err(not_opened)?;
+            let left = Early::prepare(&src, &status, quiet).await?;
+            let right = Early::prepare(&dst, &status, quiet).await?;
+            let left = left.open(src_use).await?;
+            let right = right.open(dst_use).await?;
             anyhow::Ok((left, right))
         };
         let (left, right) = match pipe::unless_cancelled(cancel.clone(), opening).await {

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_agent::endpoint::{EndpointSpec, OpenError, Use};
+use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Listening, OpenError, Use};
+use farpipe_agent::fan::Report;
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Admission, Events, Greeting, LinkEvent, LoopbackSecret, Url, UrlError};
@@ -49,7 +50,8 @@ pub(crate) struct SessionArgs {
 /// Which way the endpoint is used.
 #[derive(Debug, Args)]
 pub(crate) struct EndpointArgs {
-    /// `-` (stdin and stdout), PATH (file or FIFO), exec:CMD or sh:CMD
+    /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
+    /// `tcp-listen:[HOST:]PORT`, `unix:PATH` or `unix-listen:PATH`
     #[arg(default_value = "-", value_name = "ENDPOINT")]
     pub(crate) endpoint: OsString,
     /// Only send: read the endpoint, take nothing from the other side
@@ -58,12 +60,17 @@ pub(crate) struct EndpointArgs {
     /// Only receive: write the endpoint, send nothing to the other side
     #[arg(long)]
     recv: bool,
+    /// End with a FIFO's first writer, or a listening endpoint's first connection, instead of
+    /// waiting for the next one
+    #[arg(long)]
+    once: bool,
 }
 
 impl EndpointArgs {
     /// The endpoint and how it is used.
     pub(crate) fn resolve(&self) -> anyhow::Result<(EndpointSpec, Use)> {
         let spec = EndpointSpec::parse(&self.endpoint)
+            .and_then(|spec| if self.once { spec.once() } else { Ok(spec) })
             .map_err(|error| WithStatus::usage(error.to_string(), "see `farpipe --help`"))?;
         let wanted = match (self.send, self.recv) {
             (true, _) => Use::Source,
@@ -81,6 +88,66 @@ impl EndpointArgs {
         }
         Ok((spec, wanted))
     }
+}
+
+/// What the verb does with an endpoint that listens.
+impl EndpointArgs {
+    /// Whether each connection to `spec` is to have a stream of its own.
+    pub(crate) fn is_fan(&self, spec: &EndpointSpec) -> bool {
+        spec.is_listening() && !self.once
+    }
+}
+
+/// Listens, and says where.
+pub(crate) async fn listen(
+    spec: &EndpointSpec,
+    status: &Status,
+    quiet: bool,
+) -> anyhow::Result<Listening> {
+    let listening = endpoint::listen(spec).await.map_err(not_opened)?;
+    let address = listening.address();
+    if !quiet {
+        output::line(&format!("listening on {address}"));
+    }
+    status.write(serde_json::json!({"event": "listening", "address": address}));
+    Ok(listening)
+}
+
+/// An endpoint before it is opened: one that listens does so already, and has said where.
+#[derive(Debug)]
+pub(crate) enum Early<'a> {
+    Listening(Listening),
+    Closed(&'a EndpointSpec),
+}
+
+impl<'a> Early<'a> {
+    pub(crate) async fn prepare(
+        spec: &'a EndpointSpec,
+        status: &Status,
+        quiet: bool,
+    ) -> anyhow::Result<Self> {
+        if spec.is_listening() {
+            return Ok(Self::Listening(listen(spec, status, quiet).await?));
+        }
+        Ok(Self::Closed(spec))
+    }
+
+    /// Opens it. One that listens is its first connection, and takes no other.
+    pub(crate) async fn open(self, wanted: Use) -> anyhow::Result<Endpoint> {
+        match self {
+            Self::Listening(mut listening) => Ok(listening.accept(wanted).await.endpoint),
+            Self::Closed(spec) => endpoint::open(spec, wanted).await.map_err(not_opened),
+        }
+    }
+}
+
+/// Says which of many pipes failed.
+pub(crate) fn report(quiet: bool) -> Report {
+    Arc::new(move |name, error| {
+        if !quiet {
+            output::error(&format!("{name}: {error}"));
+        }
+    })
 }
 
 /// The URL of a listener, as typed.

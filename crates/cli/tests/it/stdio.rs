@@ -256,7 +256,7 @@ fn files_and_fifos_by_name_are_read_and_written() {
     });
     let listener = host.listen("fp").start_listening();
     host.connect(listener.url())
-        .args(["--send", "fifo"])
+        .args(["--send", "fifo", "--once"])
         .run()
         .exits(0);
     listener.end().exits(0).printed(&data);

@@ -107,32 +107,30 @@ fn a_port_in_use() {
     listener.end().exits(0);
 }
 
+const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH \
+                     and unix-listen:PATH";
+
 /// Every verb says the same about the same endpoint, before anything is dialled or bound.
 #[test]
 fn endpoints_that_are_none() {
-    let cases = [
-        (
-            "",
-            "empty endpoint: use - for stdin and stdout, a PATH, exec:CMD or sh:CMD",
-        ),
+    let cases: [(&str, &str); 7] = [
+        ("", &format!("empty endpoint: use {KNOWN}")),
         ("exec:", "'exec:' needs a command: exec:CMD"),
         ("sh: ", "'sh:' needs a command: sh:CMD"),
         (
             "exec:echo 'a",
             "unbalanced quotes in 'exec:echo 'a': a quote is not closed, or \\ ends the command",
         ),
-        (
-            "tcp:localhost:1",
-            "'tcp:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD",
-        ),
+        ("tcp:localhost", "'tcp:localhost': no port; write HOST:PORT"),
         (
             "kafka:topic",
-            "'kafka:' is not supported yet; known are -, PATH, exec:CMD and sh:CMD",
+            &format!("'kafka:' is not supported yet; known are {KNOWN}"),
         ),
         (
             "foo:bar",
-            "unknown kind 'foo:': known are -, PATH, exec:CMD and sh:CMD; for a file of that name \
-             write ./foo:…",
+            &format!(
+                "unknown kind 'foo:': known are {KNOWN}; for a file of that name write ./foo:…"
+            ),
         ),
     ];
     for (endpoint, what) in cases {

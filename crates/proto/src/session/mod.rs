@@ -119,10 +119,7 @@ impl Session {
     /// Opens a stream; bytes may be written at once. `None` when the limit of open streams or of
     /// windows is reached.
     pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
-        if self.streams.len() >= self.config.streams_max
-            || self.opening_over
-            || !self.has_room_for_window()
-        {
+        if !self.has_room() || self.opening_over {
             return None;
         }
         let id = StreamId(self.next_id);
@@ -130,6 +127,12 @@ impl Session {
         self.add(id, Stream::new(now, open.interactive));
         self.control.push_back((id, InnerFrame::Open(open)));
         Some(id)
+    }
+
+    /// Whether the limits of open streams and of windows leave room for one more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.streams.len() < self.config.streams_max && self.has_room_for_window()
     }
 
     fn add(&mut self, id: StreamId, stream: Stream) {

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use rustix::fs::{Mode, OFlags};
 use tempfile::{NamedTempFile, TempDir};
@@ -16,7 +17,7 @@ use super::super::fd::Kind;
 use super::super::pipe::{PipeSink, PipeSource};
 use super::super::socket::{AtEnd, SocketSink, SocketSource};
 use super::super::thread::{ThreadSink, ThreadSource};
-use super::super::{Endpoint, EndpointSpec, Sink, Source, Use, open};
+use super::super::{Endpoint, EndpointSpec, Listening, Sink, Source, Use, listen, open};
 use super::*;
 
 endpoint_conformance!(file_is_a_source, source: file_source);
@@ -26,6 +27,10 @@ endpoint_conformance!(socket_is_a_source, source: socket_source);
 endpoint_conformance!(thread_is_a_source, source: thread_source);
 endpoint_conformance!(exec_is_a_source, source: exec_source);
 endpoint_conformance!(shell_is_a_source, source: shell_source);
+endpoint_conformance!(tcp_is_a_source, source: tcp_source);
+endpoint_conformance!(tcp_listen_is_a_source, source: tcp_listen_source);
+endpoint_conformance!(unix_is_a_source, source: unix_source);
+endpoint_conformance!(unix_listen_is_a_source, source: unix_listen_source);
 
 endpoint_conformance!(file_is_a_sink, sink: file_sink, reader: none);
 endpoint_conformance!(fifo_is_a_sink, sink: fifo_sink, reader: stream);
@@ -33,10 +38,16 @@ endpoint_conformance!(pipe_is_a_sink, sink: pipe_sink, reader: stream);
 endpoint_conformance!(socket_is_a_sink, sink: socket_sink, reader: stream);
 endpoint_conformance!(thread_is_a_sink, sink: thread_sink, reader: stream);
 endpoint_conformance!(exec_is_a_sink, sink: exec_sink, reader: stream);
+endpoint_conformance!(tcp_is_a_sink, sink: tcp_sink, reader: connection);
+endpoint_conformance!(tcp_listen_is_a_sink, sink: tcp_listen_sink, reader: connection);
+endpoint_conformance!(unix_is_a_sink, sink: unix_sink, reader: connection);
+endpoint_conformance!(unix_listen_is_a_sink, sink: unix_listen_sink, reader: connection);
 
 /// Feeds `writer` in a thread that ends, at the latest, when nobody reads any more.
 fn feed(mut writer: impl Write + Send + 'static, content: Vec<u8>, chunk: usize) -> Box<dyn Send> {
     Box::new(std::thread::spawn(move || {
+        // One that is opened late is opened, also to write nothing.
+        let _ = writer.flush();
         for part in content.chunks(chunk) {
             if writer.write_all(part).is_err() {
                 break;
@@ -71,6 +82,10 @@ fn fifo() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
+fn once(path: &Path) -> EndpointSpec {
+    EndpointSpec::Path(path.into()).once().expect("a path")
+}
+
 /// A blocking reader of a FIFO that has no writer yet.
 fn fifo_reader(path: &PathBuf) -> File {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -97,7 +112,7 @@ fn file_source(content: Vec<u8>, _chunk: usize) -> (Box<dyn Source>, Keep) {
 
 fn fifo_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
     let (dir, path) = fifo();
-    let endpoint = opened(EndpointSpec::Path(path.clone()), Use::Source);
+    let endpoint = opened(once(&path), Use::Source);
     let writer = File::options().write(true).open(path).expect("the FIFO");
     let keep = (dir, feed(writer, content, chunk));
     (endpoint.source.expect("a source"), Box::new(keep))
@@ -145,7 +160,7 @@ fn file_sink() -> (Box<dyn Sink>, Reader) {
 fn fifo_sink() -> (Box<dyn Sink>, Reader) {
     let (dir, path) = fifo();
     let reader = fifo_reader(&path);
-    let endpoint = opened(EndpointSpec::Path(path), Use::Sink);
+    let endpoint = opened(EndpointSpec::Path(path.into()), Use::Sink);
     let reader = Reader::Stream(Box::new(reader), Box::new(dir));
     (endpoint.sink.expect("a sink"), reader)
 }
@@ -181,26 +196,226 @@ fn exec_sink() -> (Box<dyn Sink>, Reader) {
     let (dir, path) = fifo();
     let endpoint = opened(command("sh:exec cat >FILE", &path), Use::Sink);
     let reader = Reader::Stream(
-        Box::new(LateFile { path, file: None }),
+        Box::new(LateStream::new(move || File::open(path))),
         Box::new((endpoint.child, dir)),
     );
     (endpoint.sink.expect("a sink"), reader)
 }
 
-/// Opened by the first read, which waits for a writer.
-struct LateFile {
-    path: PathBuf,
-    file: Option<File>,
+fn tcp_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
+    let (spec, listener) = tcp_listener();
+    let writer = LateStream::new(move || Ok(listener.accept()?.0));
+    (Box::new(Late::open(spec)), feed(writer, content, chunk))
 }
 
-impl Read for LateFile {
+fn tcp_sink() -> (Box<dyn Sink>, Reader) {
+    let (spec, listener) = tcp_listener();
+    let reader = LateStream::new(move || Ok(listener.accept()?.0));
+    let reader = Reader::Stream(Box::new(reader), Box::new(()));
+    (Box::new(Late::open(spec)), reader)
+}
+
+fn tcp_listener() -> (EndpointSpec, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let spec = format!("tcp:{}", listener.local_addr().expect("bound"));
+    (spec.parse().expect("a spec"), listener)
+}
+
+fn unix_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
+    let (spec, listener, dir) = unix_listener();
+    let writer = LateStream::new(move || Ok(listener.accept()?.0));
+    let keep = (dir, feed(writer, content, chunk));
+    (Box::new(Late::open(spec)), Box::new(keep))
+}
+
+fn unix_sink() -> (Box<dyn Sink>, Reader) {
+    let (spec, listener, dir) = unix_listener();
+    let reader = LateStream::new(move || Ok(listener.accept()?.0));
+    (
+        Box::new(Late::open(spec)),
+        Reader::Stream(Box::new(reader), Box::new(dir)),
+    )
+}
+
+fn unix_listener() -> (EndpointSpec, UnixListener, TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    (EndpointSpec::Unix(path), listener, dir)
+}
+
+fn tcp_listen_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
+    let listening = listening(&"tcp-listen:0".parse().expect("a spec"));
+    let writer = tcp_peer(&listening);
+    (
+        Box::new(Late::accept(listening)),
+        feed(writer, content, chunk),
+    )
+}
+
+fn tcp_listen_sink() -> (Box<dyn Sink>, Reader) {
+    let listening = listening(&"tcp-listen:0".parse().expect("a spec"));
+    let reader = Reader::Stream(Box::new(tcp_peer(&listening)), Box::new(()));
+    (Box::new(Late::accept(listening)), reader)
+}
+
+fn tcp_peer(listening: &Listening) -> TcpStream {
+    let address = listening
+        .address()
+        .strip_prefix("tcp ")
+        .expect("an address");
+    TcpStream::connect(address).expect("a connection")
+}
+
+fn unix_listen_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
+    let (listening, writer, dir) = unix_peer();
+    let keep = (dir, feed(writer, content, chunk));
+    (Box::new(Late::accept(listening)), Box::new(keep))
+}
+
+fn unix_listen_sink() -> (Box<dyn Sink>, Reader) {
+    let (listening, reader, dir) = unix_peer();
+    let reader = Reader::Stream(Box::new(reader), Box::new(dir));
+    (Box::new(Late::accept(listening)), reader)
+}
+
+fn unix_peer() -> (Listening, UnixStream, TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("socket");
+    let listening = listening(&EndpointSpec::UnixListen(path.clone()));
+    (
+        listening,
+        UnixStream::connect(path).expect("a connection"),
+        dir,
+    )
+}
+
+/// Listening waits for nobody.
+fn listening(spec: &EndpointSpec) -> Listening {
+    let mut listening = pin!(listen(spec));
+    let mut cx = Context::from_waker(Waker::noop());
+    match listening.as_mut().poll(&mut cx) {
+        Poll::Ready(listening) => listening.expect("a listening endpoint"),
+        Poll::Pending => panic!("{spec} waits"),
+    }
+}
+
+/// An endpoint that waits while it is opened, opened by its first poll.
+struct Late {
+    opening: Option<Pin<Box<dyn Future<Output = Endpoint> + Send>>>,
+    endpoint: Option<Endpoint>,
+}
+
+impl Late {
+    fn open(spec: EndpointSpec) -> Self {
+        Self::new(async move { open(&spec, Use::Both).await.expect("an endpoint") })
+    }
+
+    fn accept(mut listening: Listening) -> Self {
+        Self::new(async move { listening.accept(Use::Both).await.endpoint })
+    }
+
+    fn new(opening: impl Future<Output = Endpoint> + Send + 'static) -> Self {
+        Self {
+            opening: Some(Box::pin(opening)),
+            endpoint: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&mut Endpoint> {
+        if let Some(opening) = &mut self.opening {
+            self.endpoint = Some(ready!(opening.as_mut().poll(cx)));
+            self.opening = None;
+        }
+        Poll::Ready(self.endpoint.as_mut().expect("opened"))
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<&mut Box<dyn Source>> {
+        self.poll(cx).map(|e| e.source.as_mut().expect("a source"))
+    }
+
+    fn poll_sink(&mut self, cx: &mut Context<'_>) -> Poll<&mut Box<dyn Sink>> {
+        self.poll(cx).map(|e| e.sink.as_mut().expect("a sink"))
+    }
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Late")
+    }
+}
+
+impl Source for Late {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_source(cx)).poll_ready(cx)
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_source(cx)).poll_read(cx, buf, max)
+    }
+}
+
+impl Sink for Late {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_sink(cx)).poll_write(cx, bufs)
+    }
+
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        ready!(self.poll_sink(cx)).poll_reader_gone(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_sink(cx)).poll_close(cx)
+    }
+}
+
+type Opening<T> = Box<dyn FnOnce() -> io::Result<T> + Send>;
+
+/// Opened by the first read or write, which may wait.
+struct LateStream<T> {
+    opening: Option<Opening<T>>,
+    stream: Option<T>,
+}
+
+impl<T> LateStream<T> {
+    fn new(opening: impl FnOnce() -> io::Result<T> + Send + 'static) -> Self {
+        Self {
+            opening: Some(Box::new(opening)),
+            stream: None,
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<&mut T> {
+        if let Some(opening) = self.opening.take() {
+            self.stream = Some(opening()?);
+        }
+        self.stream
+            .as_mut()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl<T: Read> Read for LateStream<T> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.path)?,
-        };
-        let len = file.read(buf);
-        self.file = Some(file);
-        len
+        self.stream()?.read(buf)
+    }
+}
+
+impl<T: Write> Write for LateStream<T> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream()?.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream()?.flush()
     }
 }

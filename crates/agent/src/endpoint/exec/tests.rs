@@ -18,7 +18,7 @@ fn try_start(spec: &str, wanted: Use) -> Result<Endpoint, OpenError> {
     match spec.parse().expect(spec) {
         EndpointSpec::Exec(words) => open_words(&words, wanted),
         EndpointSpec::Shell(line) => open_shell(&line, wanted),
-        other @ (EndpointSpec::Stdio | EndpointSpec::Path(_)) => panic!("{other} is no command"),
+        other => panic!("{other} is no command"),
     }
 }
 

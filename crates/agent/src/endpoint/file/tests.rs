@@ -42,12 +42,16 @@ fn fifo_writer(path: &Path) -> File {
 }
 
 async fn source_of(path: &Path) -> Box<dyn Source> {
-    let endpoint = open(path, Use::Source).await.expect("an endpoint");
+    let spec = PathSpec {
+        path: path.to_owned(),
+        writers: Writers::First,
+    };
+    let endpoint = open(&spec, Use::Source).await.expect("an endpoint");
     endpoint.source.expect("a source")
 }
 
 async fn sink_of(path: &Path) -> Box<dyn Sink> {
-    let endpoint = open(path, Use::Sink).await.expect("an endpoint");
+    let endpoint = open(&path.into(), Use::Sink).await.expect("an endpoint");
     endpoint.sink.expect("a sink")
 }
 
@@ -157,6 +161,39 @@ fn a_fifos_next_writer_in_time_neither_ends_it_nor_spins() {
 }
 
 #[test]
+fn a_fifo_is_read_from_one_writer_after_the_other_without_spinning() {
+    without_spinning(|| async {
+        let (_dir, path) = fifo();
+        let endpoint = open(&path.as_path().into(), Use::Source).await;
+        let mut source = endpoint.expect("an endpoint").source.expect("a source");
+        let mut buf = BytesMut::with_capacity(100);
+        for turn in [b"1", b"2", b"3"] {
+            let mut writer = fifo_writer(&path);
+            writer.write_all(turn).expect("room");
+            drop(writer);
+            assert_eq!(read(&mut *source).await, turn);
+            // Nobody writes: one look at the end, and from then on nothing to look at.
+            for _ in 0..3 {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(source.poll_read(&mut cx, &mut buf, 100).is_pending());
+                turn_and_stay_pending(&mut *source).await;
+            }
+        }
+        // A writer that is there all the time, and one that says nothing, change nothing.
+        let mut last = fifo_writer(&path);
+        drop(fifo_writer(&path));
+        last.write_all(b"4").expect("room");
+        assert_eq!(read(&mut *source).await, b"4");
+        turn_and_stay_pending(&mut *source).await;
+    });
+}
+
+async fn turn_and_stay_pending(source: &mut dyn Source) {
+    turn().await;
+    assert!(!is_ready(source), "ready without a writer");
+}
+
+#[test]
 fn a_fifos_next_reader_in_time_does_not_make_a_full_sink_spin() {
     without_spinning(|| async {
         let (_dir, path) = fifo();
@@ -184,7 +221,8 @@ fn a_fifos_next_reader_in_time_does_not_make_a_full_sink_spin() {
 async fn a_fifo_sink_waits_for_its_reader_and_looks_often_enough() {
     let (_dir, path) = fifo();
     let begin = Instant::now();
-    let mut opening = Box::pin(open(&path, Use::Sink));
+    let spec = path.clone().into();
+    let mut opening = Box::pin(open(&spec, Use::Sink));
     let waited = tokio::time::timeout(Duration::from_secs(3600), opening.as_mut()).await;
     assert!(waited.is_err(), "opened without a reader");
     let mut reader = fifo_reader(&path);
@@ -206,7 +244,8 @@ async fn a_fifo_sink_waits_for_its_reader_and_looks_often_enough() {
 #[tokio::test(start_paused = true)]
 async fn a_fifo_that_vanishes_while_it_waits_is_an_error() {
     let (dir, path) = fifo();
-    let mut opening = Box::pin(open(&path, Use::Sink));
+    let spec = path.clone().into();
+    let mut opening = Box::pin(open(&spec, Use::Sink));
     let waited = tokio::time::timeout(Duration::from_secs(1), opening.as_mut()).await;
     assert!(waited.is_err());
     drop(dir);
@@ -236,7 +275,7 @@ async fn the_size_hint_is_what_a_file_has_and_nothing_else() {
     let (_dir, path) = temporary("file");
     std::fs::write(&path, [0; 1234]).expect("a file");
     let hint = async |path: &Path| {
-        open(path, Use::Source)
+        open(&path.into(), Use::Source)
             .await
             .expect("an endpoint")
             .size_hint
@@ -257,7 +296,7 @@ async fn a_terminal_is_known_as_one() {
     unlockpt(&ours).expect("a terminal");
     let name = ptsname(&ours, Vec::new()).expect("a terminal");
     let path = Path::new(name.to_str().expect("a plain path"));
-    let mut endpoint = open(path, Use::Source).await.expect("an endpoint");
+    let mut endpoint = open(&path.into(), Use::Source).await.expect("an endpoint");
     assert!(endpoint.source_is_terminal);
     assert_eq!(endpoint.size_hint, None);
     rustix::io::write(&ours, b"line\n").expect("a terminal");
@@ -303,7 +342,8 @@ async fn errors_say_what_is_wrong() {
     let directory = dir.path();
     let socket = dir.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
-    let error = async |path: &Path, wanted: Use| open(path, wanted).await.expect_err("an error");
+    let error =
+        async |path: &Path, wanted: Use| open(&path.into(), wanted).await.expect_err("an error");
 
     let both = error(&missing, Use::Both).await;
     assert!(
