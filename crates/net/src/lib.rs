@@ -9,6 +9,7 @@ mod budget;
 mod clock;
 mod driver;
 mod event;
+mod handshakes;
 mod host_port;
 mod link;
 mod opener;

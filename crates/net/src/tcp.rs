@@ -9,12 +9,13 @@ use std::time::Duration;
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
+use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
@@ -24,8 +25,6 @@ use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait before the next address family is tried as well (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Connections in the handshake at once. Policy when full: the listener waits to accept.
-const HANDSHAKES_MAX: usize = 64;
 /// Wait after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -575,20 +574,17 @@ impl Listener {
     /// # Cancellation
     /// Dropping it closes the socket and every connection still in its handshake; sessions go on.
     pub async fn serve(self, acceptor: Arc<Acceptor>) {
-        let mut handshakes = JoinSet::new();
+        let mut handshakes = Handshakes::default();
         loop {
-            while handshakes.len() >= HANDSHAKES_MAX {
-                log_panic(handshakes.join_next().await);
-            }
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, from)) => {
-                        handshakes.spawn(handshake(
-                            stream,
-                            from,
-                            Arc::clone(&self.entry),
-                            Arc::clone(&acceptor),
-                        ));
+                        handshakes.room().await;
+                        let known = Known::default();
+                        let entry = Arc::clone(&self.entry);
+                        let acceptor = Arc::clone(&acceptor);
+                        let handshake = handshake(stream, from, known.clone(), entry, acceptor);
+                        handshakes.spawn(from, known, handshake);
                     }
                     Err(error) => {
                         // EMFILE and the like pass; one broken connection is no reason to stop.
@@ -596,22 +592,16 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                Some(ended) = handshakes.join_next() => log_panic(Some(ended)),
+                () = handshakes.ended() => {}
             }
         }
-    }
-}
-
-/// One connection's handshake must not take the listener down with it, but a bug is to be seen.
-fn log_panic(ended: Option<Result<(), JoinError>>) {
-    if let Some(Err(error)) = ended {
-        tracing::error!("a connection's handshake failed: {error}");
     }
 }
 
 async fn handshake(
     stream: TcpStream,
     from: SocketAddr,
+    known: Known,
     entry: Arc<Entry>,
     acceptor: Arc<Acceptor>,
 ) {
@@ -621,18 +611,30 @@ async fn handshake(
         tracing::warn!("{peer}: not on this host, refused");
         return;
     }
-    let carrier = entry.carrier(stream, &peer);
-    if let Err(error) = acceptor.serve(carrier, peer.clone()).await {
+    if let Err(error) = entry.serve(stream, &peer, &known, &acceptor).await {
         tracing::info!("{peer}: {error}");
     }
 }
 
 impl Entry {
+    /// Takes a fresh connection to its session; all that comes before has one deadline.
+    async fn serve(
+        &self,
+        stream: impl Transport,
+        peer: &str,
+        known: &Known,
+        acceptor: &Acceptor,
+    ) -> Result<(), HandshakeError> {
+        let carrier = self.carrier(stream, peer, known);
+        acceptor.serve(carrier, peer.to_owned()).await
+    }
+
     /// The carrier on a fresh connection.
     async fn carrier(
         &self,
-        stream: TcpStream,
+        stream: impl Transport,
         peer: &str,
+        known: &Known,
     ) -> Result<Box<dyn Carrier>, HandshakeError> {
         let Some(tls) = &self.tls else {
             return self.framed(stream, None).await;
@@ -645,6 +647,7 @@ impl Entry {
         if !self.admission.admits(told.peer.as_ref()) {
             return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
         }
+        known.set();
         self.framed(stream, told.peer).await
     }
 
@@ -659,3 +662,6 @@ impl Entry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

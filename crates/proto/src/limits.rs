@@ -58,6 +58,11 @@ pub const ACK_BYTES_MAX: u64 = 256 * 1024;
 pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
 /// The whole handshake: from the connection, through the carrier's upgrade, up to ATTACH.
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
+/// Connections of one listener in the handshake at once; for one more the oldest gives way that has
+/// not shown who it is within [`HANDSHAKE_GRACE`].
+pub const HANDSHAKES_MAX: usize = 64;
+/// How long a connection is left in peace though others wait: one round trip shows a certificate.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
 
 /// A buffer of ciphertext, two for each TLS connection that has something in them: what one system
 /// call reads or writes.

@@ -63,6 +63,8 @@ fn values() -> Vec<(&'static str, String)> {
         ACK_BYTES_MAX,
         HANDSHAKE_STEP,
         HANDSHAKE_TOTAL,
+        HANDSHAKES_MAX,
+        HANDSHAKE_GRACE,
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
         HEARTBEAT,
@@ -92,7 +94,8 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 8] = [
+        const COUNTS: [&str; 9] = [
+            "HANDSHAKES_MAX",
             "SESSIONS_MAX",
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",

@@ -1,13 +1,13 @@
 //! Who may join a listener, when, and how many.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
 use farpipe_proto::wire::hop::HopFrame;
 use rustix::process::Signal;
 
 use crate::support::peer::Peer;
-use crate::support::{Host, SCHEMES, assert_same, random};
+use crate::support::{DEADLINE, Host, SCHEMES, assert_same, random};
 
 #[test]
 fn a_second_peer_hears_busy_and_the_first_goes_on() {
@@ -75,6 +75,38 @@ fn port_probes_and_failed_handshakes_do_not_use_up_a_listener() {
     }
 }
 
+/// As many as may be in the handshake at once: the oldest makes room for who comes to talk, and
+/// nobody has to wait until all of them are timed out.
+#[test]
+fn a_crowd_of_silent_connections_does_not_keep_others_out() {
+    const CROWD: usize = 64;
+    for scheme in SCHEMES {
+        let host = Host::new();
+        let listener = host
+            .listen(scheme)
+            .args(["--keep", "exec:cat"])
+            .start_listening();
+        let mut crowd: Vec<_> = (0..CROWD)
+            .map(|_| TcpStream::connect(listener.addr()).expect("it listens"))
+            .collect();
+        for words in ["first", "second"] {
+            let connect = host.connect(listener.url()).input(words);
+            connect.run().exits(0).printed(words);
+        }
+        // Until it is dropped; the newest is still open by then.
+        let oldest = &mut crowd[0];
+        oldest.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        oldest.read_to_end(&mut Vec::new()).expect("its end");
+        let newest = &mut crowd[CROWD - 1];
+        newest.set_nonblocking(true).expect("flags");
+        let error = newest.read_to_end(&mut Vec::new());
+        let error = error.expect_err("it is still open");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        listener.signal(Signal::TERM);
+        listener.end().exits(143);
+    }
+}
+
 #[test]
 fn a_browser_page_gets_no_upgrade() {
     let host = Host::new();
@@ -88,7 +120,7 @@ fn a_browser_page_gets_no_upgrade() {
     );
     stream.write_all(request.as_bytes()).expect("it is there");
     let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+    stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     host.connect(listener.url()).input("welcome").run().exits(0);
     listener.end().exits(0).printed("welcome");

@@ -14,7 +14,7 @@ mod machine;
 mod reload;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 pub use self::config::{

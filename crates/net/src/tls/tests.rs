@@ -1,5 +1,5 @@
 //! TLS streams against each other, and against peers that are none.
 
-mod pki;
+pub(crate) mod pki;
 mod sides;
 mod streams;

@@ -14,16 +14,16 @@ use crate::tls::{
     Alpn, ClientAuth, ClientTlsOptions, KeyFiles, ServerTlsOptions, TlsClient, TlsServer, to_pem,
 };
 
-pub(super) const ALPN: Alpn = Alpn("test");
+pub(crate) const ALPN: Alpn = Alpn("test");
 
 /// Files of one authority: `ca.pem`, `server.pem`, `client.pem` and keys.
 #[derive(Debug)]
-pub(super) struct Pki {
+pub(crate) struct Pki {
     dir: TempDir,
 }
 
 impl Pki {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pki = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
         };
@@ -32,7 +32,7 @@ impl Pki {
     }
 
     /// Makes all files anew, with another authority.
-    pub(super) fn issue(&self) {
+    pub(crate) fn issue(&self) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -61,7 +61,7 @@ impl Pki {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -79,14 +79,14 @@ impl Pki {
         fs::rename(&new, self.path(name)).expect("the same directory");
     }
 
-    pub(super) fn files(&self, name: &str) -> KeyFiles {
+    pub(crate) fn files(&self, name: &str) -> KeyFiles {
         KeyFiles {
             cert: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}-key.pem")),
         }
     }
 
-    pub(super) fn server_options(&self) -> ServerTlsOptions {
+    pub(crate) fn server_options(&self) -> ServerTlsOptions {
         ServerTlsOptions {
             identity: self.files("server"),
             ca: Some(self.path("ca.pem")),
@@ -94,7 +94,7 @@ impl Pki {
         }
     }
 
-    pub(super) fn client_options(&self) -> ClientTlsOptions {
+    pub(crate) fn client_options(&self) -> ClientTlsOptions {
         ClientTlsOptions {
             identity: Some(self.files("client")),
             ca: Some(self.path("ca.pem")),
@@ -102,11 +102,11 @@ impl Pki {
         }
     }
 
-    pub(super) fn server(&self) -> TlsServer {
+    pub(crate) fn server(&self) -> TlsServer {
         TlsServer::new(self.server_options(), ALPN).expect("good files")
     }
 
-    pub(super) fn client(&self) -> TlsClient {
+    pub(crate) fn client(&self) -> TlsClient {
         TlsClient::new(self.client_options(), ALPN).expect("good files")
     }
 }
