@@ -52,9 +52,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     if spec.is_listening() {
         return Err(WithStatus::usage(
             format!(
-                "'{spec}' cannot be the endpoint of `listen`: the connecting side opens streams"
+                "'{spec}' cannot be the endpoint of `listen`: only the side that connects can open \
+                 streams"
             ),
-            format!("let it listen for both: farpipe connect URL {spec}"),
+            format!(
+                "swap the verbs: here `farpipe connect URL {spec}`, on the other side `farpipe \
+                 listen URL ENDPOINT`"
+            ),
         ));
     }
     let tls = args.tls.server(&url)?;

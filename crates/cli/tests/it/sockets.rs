@@ -439,14 +439,17 @@ fn a_port_in_use_and_one_nobody_listens_on() {
 #[test]
 fn the_side_that_listens_for_sessions_does_not_listen_for_connections() {
     let host = Host::new();
-    let ended = host.listen("ws").arg("tcp-listen:80").run().exits(2);
-    assert!(
-        ended
-            .stderr
-            .contains("hint: let it listen for both: farpipe connect URL"),
-        "{}",
-        ended.stderr
-    );
+    for (endpoint, shown) in [
+        ("tcp-listen:80", "tcp-listen:127.0.0.1:PORT"),
+        ("unix-listen:x", "unix-listen:x"),
+    ] {
+        host.listen("ws").arg(endpoint).run().exits(2).says(&format!(
+            "farpipe: '{shown}' cannot be the endpoint of `listen`: only the side that connects can \
+             open streams\n\
+             hint: swap the verbs: here `farpipe connect URL {shown}`, on the other side \
+             `farpipe listen URL ENDPOINT`"
+        ));
+    }
 }
 
 fn mode(host: &Host, name: &str) -> u32 {
