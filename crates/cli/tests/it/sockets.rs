@@ -339,6 +339,42 @@ fn with_a_shared_end_one_connection_is_served_and_the_pipe_ends_with_it() {
     pipe.end().exits(0);
 }
 
+/// Which the connecting side learns only when it asks.
+#[test]
+fn with_a_shared_end_far_away_the_first_connection_is_served_and_others_are_reset() {
+    for scheme in SCHEMES {
+        let host = Host::new();
+        let listener = host.listen(scheme).input("answer").start_listening();
+        let connect = host.connect(listener.url()).arg("tcp-listen:0");
+        let connect = connect.start_listening();
+        let refused = "the far end refused: this listener joins one stream to its endpoint";
+        let reset = |count| {
+            let error = dial(&connect).read(&mut [0; 8]).expect_err("a reset");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            connect.stderr_until(|text| text.matches(refused).count() == count);
+        };
+        let mut first = dial(&connect);
+        first.write_all(b"quest").expect("room");
+        first.read_exact(&mut [0; 6]).expect("the answer");
+        reset(1);
+        assert_eq!(ask_tcp(first, b"ion"), b"");
+        reset(2);
+        // It goes on until a signal, as with any other far end; the listener with it.
+        connect.signal(Signal::TERM);
+        connect.end().exits(143);
+        listener.end().exits(0).printed("question");
+
+        let listener = host.listen(scheme).input("answer").start_listening();
+        let connect = host
+            .connect(listener.url())
+            .args(["tcp-listen:0", "--once"]);
+        let connect = connect.start_listening();
+        assert_eq!(ask_tcp(dial(&connect), b"question"), b"answer");
+        connect.end().exits(0);
+        listener.end().exits(0).printed("question");
+    }
+}
+
 #[test]
 fn two_that_listen_are_joined_by_their_first_connections() {
     let host = Host::new();
