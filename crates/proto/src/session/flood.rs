@@ -11,7 +11,9 @@ use crate::time::Instant;
 pub(super) struct Floods {
     /// Empty BYTES frames in a row.
     empty_frames: u32,
-    /// When the peer's streams were reset, as far back as [`RESETS_WINDOW`].
+    /// When the peer's streams were reset, as far back as [`RESETS_WINDOW`]. Bound: one more than
+    /// [`RESETS_MAX`], in at most 32 KiB; of the streams themselves nothing is left once both sides
+    /// are done.
     resets: VecDeque<Instant>,
 }
 
