@@ -166,6 +166,7 @@ impl Url {
             .map_err(|e| DialError {
                 blame: Blame::Refused,
                 message: format!("{self}: the name {} cannot be resolved: {e}", self.host),
+                advice: None,
             })?;
         let addresses: Vec<_> = found.collect();
         if let Some(other) = addresses.iter().find(|a| !a.ip().is_loopback()) {
@@ -175,12 +176,14 @@ impl Url {
                     "{self}: {} is not on this host; without TLS only loopback is allowed",
                     other.ip()
                 ),
+                advice: None,
             });
         }
         if addresses.is_empty() {
             return Err(DialError {
                 blame: Blame::Refused,
                 message: format!("{self}: the name {} has no address", self.host),
+                advice: None,
             });
         }
         Ok(interleaved(addresses))
@@ -264,15 +267,16 @@ impl TcpDial {
         let fail = |blame, message: String| DialError {
             blame,
             message: format!("{url}: {message}"),
+            advice: None,
         };
         let addresses = url.loopback_addresses().await?;
         let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(fail(
-                    Blame::Refused,
-                    format!("nothing listens there; start `farpipe listen {url}` first"),
-                ));
+                return Err(DialError {
+                    advice: Some(format!("start `farpipe listen {url}` first")),
+                    ..fail(Blame::Refused, "nothing listens there".to_owned())
+                });
             }
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
                 return Err(fail(Blame::Reset, format!("cannot connect: {e}")));

@@ -1,12 +1,15 @@
 //! `farpipe connect`: joins an endpoint here to a listener's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_agent::{PipeError, client, endpoint, pipe};
 use farpipe_net::{Opener, OpenerConfig, TcpDial};
 use tokio::task::JoinSet;
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
+use super::session::{
+    EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, span, url,
+};
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -18,21 +21,23 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
     #[command(flatten)]
     session: SessionArgs,
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
-    let status = Status::open(args.session.status_fd)?;
+    let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
     let mut config = OpenerConfig::new(greeting()?);
-    config.resume_for = args.session.resume_for;
+    config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
         Some(

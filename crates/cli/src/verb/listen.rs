@@ -1,6 +1,7 @@
 //! `farpipe listen`: offers an endpoint to whoever connects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, cancelled};
@@ -9,7 +10,9 @@ use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Listener, Sessions};
 use tokio::task::{JoinError, JoinSet};
 
-use super::session::{EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, url};
+use super::session::{
+    EndpointArgs, SessionArgs, conclude, greeting, not_opened, settle, span, url,
+};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::progress::{self, Counts, Show};
@@ -28,12 +31,15 @@ pub(crate) struct Args {
     /// Serve many sessions, at the same time, until told to end
     #[arg(long)]
     keep: bool,
+    /// How long to keep a session whose connection is lost, at most: never longer than the other
+    /// side tries to resume, and a minute
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "7d")]
+    resume_for: Duration,
     #[command(flatten)]
     session: SessionArgs,
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     if args.keep && spec.is_shared() {
@@ -42,12 +48,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             "use exec:CMD, sh:CMD or a PATH instead of -",
         ));
     }
-    let status = Status::open(args.session.status_fd)?;
+    let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
     let mut config = AcceptorConfig::new(greeting()?);
     config.one_shot = !args.keep;
+    config.resume_for_max = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
         Some(
