@@ -161,13 +161,16 @@ impl Url {
 
     /// The addresses of the host, each on loopback: without TLS no other is used.
     async fn loopback_addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port))
+        let failed = |blame, why: &dyn fmt::Display| DialError {
+            blame,
+            message: format!("{self}: the name {} cannot be resolved: {why}", self.host),
+            advice: None,
+        };
+        let looking = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let found = tokio::time::timeout(DIAL_MAX, looking)
             .await
-            .map_err(|e| DialError {
-                blame: Blame::Refused,
-                message: format!("{self}: the name {} cannot be resolved: {e}", self.host),
-                advice: None,
-            })?;
+            .map_err(|_| failed(Blame::Cut, &"no answer from the resolver"))?
+            .map_err(|error| failed(Blame::Refused, &error))?;
         let addresses: Vec<_> = found.collect();
         if let Some(other) = addresses.iter().find(|a| !a.ip().is_loopback()) {
             return Err(DialError {
