@@ -95,14 +95,8 @@ async fn run() -> Result<(), Failure> {
 async fn open(from: &EndpointSpec, to: &EndpointSpec) -> Result<(Endpoint, Endpoint), Failure> {
     if from == to && *from == EndpointSpec::Stdio {
         let mut both = endpoint::open(from, Use::Both).await?;
-        let sink = Endpoint {
-            source: None,
-            sink: both.sink.take(),
-            child: None,
-            size_hint: None,
-            source_is_terminal: false,
-            talks_on: false,
-        };
+        let mut sink = Endpoint::default();
+        sink.sink = both.sink.take();
         return Ok((both, sink));
     }
     let from = endpoint::open(from, Use::Source).await?;

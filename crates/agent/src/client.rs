@@ -18,7 +18,7 @@ use crate::pump::Meter;
 /// Dropping it leaves the peer waiting for a link. Use `cancel`: the peer hears it, and the reply
 /// is awaited for a second.
 pub async fn run(
-    endpoint: Endpoint,
+    mut endpoint: Endpoint,
     opener: Opener,
     dial: &dyn Dial,
     meter: Arc<Meter>,
@@ -28,6 +28,7 @@ pub async fn run(
     let Some(stream) = handle.open("") else {
         return PipeError::Local("no stream can be opened".to_owned()).into();
     };
+    let _until_settled = endpoint.take_lock();
     let counted = Arc::clone(&meter);
     let pipe = async {
         let ended = pipe::run(endpoint, stream, meter, cancel.clone()).await;

@@ -20,12 +20,19 @@ const BUFFER: usize = 256 * 1024;
 const TURNS_MAX: usize = 8;
 
 /// Joins `left` and `right` until both directions are over and the commands have ended. A half
-/// that one of them lacks leaves its partner unused: the direction is over at once.
+/// that one of them lacks leaves its partner unused: the direction is over at once. A pipe from a
+/// file to its own end, which would never be over, is an error.
 ///
 /// # Cancellation
 /// As for [`crate::pipe::run`].
 pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Cancel) -> Outcome {
     let mut outcome = Outcome::default();
+    for (from, to) in [(&left, &right), (&right, &left)] {
+        if from.source_file.is_some() && from.source_file == to.sink_file {
+            let why = "the file that is read is the one that is written: that would never end";
+            return PipeError::Local(why.to_owned()).into();
+        }
+    }
     let (left_child, right_child) = (left.child, right.child);
     // A terminal does not hold the pipe open once its partner has ended; only where it answers.
     let ends_with_answer = left.source_is_terminal && right.source.is_some() && left.sink.is_some();

@@ -7,6 +7,7 @@ mod output;
 mod progress;
 mod signals;
 mod status;
+mod stdout;
 mod verb;
 
 use std::ffi::OsString;
@@ -68,6 +69,11 @@ fn parse() -> Result<Cli, ExitCode> {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = stdout::keep_closed() {
+        let code = exit::failure(&anyhow::anyhow!("stdout is closed: {error}"));
+        output::flush();
+        return code;
+    }
     let cli = match parse() {
         Ok(cli) => cli,
         Err(code) => {

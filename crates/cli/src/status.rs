@@ -19,11 +19,17 @@ pub(crate) struct Status(Option<Lines>);
 
 impl Status {
     /// Opens descriptor `number`, if one is given. It is opened anew, so that its owner's flags
-    /// and position stay as they are.
-    pub(crate) fn open(number: Option<u32>) -> anyhow::Result<Self> {
+    /// and position stay as they are. Refused where it would mix with data.
+    pub(crate) fn open(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
         let Some(number) = number else {
             return Ok(Self(None));
         };
+        if number == 1 && data_on_stdout {
+            return Err(WithStatus::usage(
+                "--status-fd 1: stdout carries the data of the endpoint",
+                "use another one: farpipe … --status-fd 3 3>FILE",
+            ));
+        }
         let failed = |error| {
             WithStatus::usage(
                 format!("--status-fd {number}: cannot write to it: {error}"),

@@ -26,7 +26,7 @@ const MESSAGES_PER_TURN: usize = 8;
 /// Segments up to this size are copied into one write with their neighbours.
 const SMALL: usize = 4 * 1024;
 /// Queued bytes beyond which no more control frames are made; they are state, so they wait.
-const QUEUE_MAX: usize = 64 * 1024;
+pub(crate) const QUEUE_MAX: usize = 64 * 1024;
 
 /// How driving ended.
 #[derive(Debug)]

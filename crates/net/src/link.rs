@@ -17,6 +17,7 @@ use farpipe_proto::wire::id::TunnelId;
 
 use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, CarrierError, Close};
+use crate::driver::QUEUE_MAX;
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
 
@@ -185,7 +186,11 @@ pub(crate) async fn dial(
         match wire.frame().await? {
             HopFrame::Attached(TUNNEL, attached) => return Ok(attached),
             HopFrame::Refused(_, refused) => return Err(HandshakeError::Refused(refused)),
-            HopFrame::Ping(number) => wire.queue(&HopFrame::Pong(number)),
+            HopFrame::Ping(number) if wire.carrier.queued() < QUEUE_MAX => {
+                wire.queue(&HopFrame::Pong(number));
+            }
+            // Pongs it does not read.
+            HopFrame::Ping(_) => {}
             _ => return Err(LinkError::Protocol("no answer to ATTACH").into()),
         }
     }

@@ -49,6 +49,8 @@ pub struct DialError {
     pub blame: Blame,
     /// What happened, where.
     pub message: String,
+    /// What to do about it, as long as there has been no link: later it was right before.
+    pub advice: Option<String>,
 }
 
 /// A future that a [`Dial`] returns.
@@ -287,6 +289,7 @@ impl Running<'_> {
                     message: message.clone(),
                 };
                 wire.refuse(&HopFrame::Refused(TUNNEL, refused)).await;
+                let message = format!("{}: {message}", self.dial.peer());
                 return Err(SessionEnd::Protocol(message));
             }
         };
@@ -328,7 +331,7 @@ impl Running<'_> {
             Driven::Failed(why) => {
                 let words = driver.refusal(&why);
                 driver.leave(&words, PROTOCOL_CLOSE).await;
-                Err(SessionEnd::Protocol(why))
+                Err(SessionEnd::Protocol(format!("{}: {why}", self.dial.peer())))
             }
         }
     }
@@ -437,7 +440,10 @@ impl Running<'_> {
         match error.blame {
             Blame::Final => Err(SessionEnd::Refused(error.message)),
             Blame::Refused | Blame::Stranger if !self.established => {
-                Err(SessionEnd::Refused(error.message))
+                let advice = error.advice.map(|advice| format!("; {advice}"));
+                Err(SessionEnd::Refused(
+                    error.message + &advice.unwrap_or_default(),
+                ))
             }
             Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
             Blame::Cut | Blame::Stranger => Ok(Step::Failed(Attempt::Cut, error.message)),
@@ -476,7 +482,9 @@ impl Running<'_> {
                 // The peer is known to do better: something else stands there for a while.
                 Ok(Step::Failed(Attempt::Cut, why))
             }
-            HandshakeError::Carrier(CarrierError::Protocol { .. }) | HandshakeError::Decode(_) => {
+            // Another program: it says which, if that can be told.
+            HandshakeError::Carrier(CarrierError::Protocol { .. }) => Err(SessionEnd::Refused(why)),
+            HandshakeError::Decode(_) | HandshakeError::Link(LinkError::Protocol(_)) => {
                 Err(SessionEnd::Protocol(why))
             }
             HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {

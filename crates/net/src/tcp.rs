@@ -187,13 +187,15 @@ impl Url {
 
     /// The addresses of the host; each on loopback, where there is no TLS.
     async fn addresses(&self) -> Result<Vec<SocketAddr>, DialError> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|e| DialError {
-                blame: Blame::Refused,
-                message: format!("{self}: the name {} cannot be resolved: {e}", self.host),
-            })?;
-        let addresses: Vec<_> = found.collect();
+        let addresses = resolve(&self.host, self.port).await;
+        let addresses = addresses.map_err(|error| DialError {
+            blame: match error.kind() {
+                io::ErrorKind::TimedOut => Blame::Cut,
+                _ => Blame::Refused,
+            },
+            message: format!("{self}: the name {} cannot be resolved: {error}", self.host),
+            advice: None,
+        })?;
         let elsewhere = addresses.iter().find(|a| !a.ip().is_loopback());
         if let Some(other) = elsewhere.filter(|_| !self.scheme.is_tls()) {
             return Err(DialError {
@@ -202,16 +204,28 @@ impl Url {
                     "{self}: {} is not on this host; without TLS only loopback is allowed",
                     other.ip()
                 ),
+                advice: None,
             });
         }
         if addresses.is_empty() {
             return Err(DialError {
                 blame: Blame::Refused,
                 message: format!("{self}: the name {} has no address", self.host),
+                advice: None,
             });
         }
-        Ok(interleaved(addresses))
+        Ok(addresses)
     }
+}
+
+/// The addresses of a name, in the order in which they are tried; as long as a dial may take.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let looking = tokio::net::lookup_host((host, port));
+    let Ok(found) = tokio::time::timeout(DIAL_MAX, looking).await else {
+        let why = "no answer from the resolver";
+        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+    };
+    Ok(interleaved(found?.collect()))
 }
 
 /// Addresses in the order of RFC 8305 section 4: families in turn, the resolver's first first.
@@ -265,8 +279,7 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 /// # Errors
 /// The name's, or the last address's.
 pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
-    let found = tokio::net::lookup_host((to.host.as_str(), to.port)).await?;
-    let addresses = interleaved(found.collect());
+    let addresses = resolve(&to.host, to.port).await?;
     let stream = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await??;
     tune(&stream);
     Ok(stream)
@@ -333,15 +346,16 @@ impl TcpDial {
         let fail = |blame, message: String| DialError {
             blame,
             message: format!("{url}: {message}"),
+            advice: None,
         };
         let addresses = url.addresses().await?;
         let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(fail(
-                    Blame::Refused,
-                    format!("nothing listens there; start `farpipe listen {url}` first"),
-                ));
+                return Err(DialError {
+                    advice: Some(format!("start `farpipe listen {url}` first")),
+                    ..fail(Blame::Refused, "nothing listens there".to_owned())
+                });
             }
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
                 return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
@@ -381,6 +395,7 @@ impl TcpDial {
         let fail = |blame, message: String| DialError {
             blame,
             message: format!("{url}: {message}"),
+            advice: None,
         };
         match url.scheme.frames() {
             Frames::Farpipe => Ok(Box::new(fp::start(stream).with_peer(peer))),

@@ -53,6 +53,7 @@ impl Dial for Detour {
                 Found::Nothing(blame) => Err(DialError {
                     blame,
                     message: "it must not be".to_owned(),
+                    advice: None,
                 }),
             }
         })

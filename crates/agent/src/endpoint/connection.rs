@@ -19,8 +19,10 @@ use super::{Endpoint, Sink, Source, Use};
 pub(super) fn endpoint(fd: OwnedFd, wanted: Use, name: String) -> io::Result<Endpoint> {
     let (source, mut sink) = socket::connection(fd)?;
     let name: Arc<str> = name.into();
-    let mut endpoint = Endpoint::empty();
-    endpoint.talks_on = true;
+    let mut endpoint = Endpoint {
+        talks_on: true,
+        ..Endpoint::default()
+    };
     let sink: Option<Box<dyn Sink>> = match wanted {
         Use::Both => Some(Box::new(sink)),
         Use::Source => {

@@ -65,6 +65,17 @@ pub enum OpenError {
         /// What it was opened for.
         half: Half,
     },
+    /// Another end reads what would be overwritten, or writes what would be read.
+    #[error(
+        "cannot open '{}' for {half}: it is being {}", path.display(),
+        match half { Half::Source => "written", Half::Sink => "read or written" }
+    )]
+    InUse {
+        /// The path.
+        path: PathBuf,
+        /// What it was opened for.
+        half: Half,
+    },
     /// Opening failed for another reason.
     #[error("cannot open '{}' for {half}", path.display())]
     Open {
@@ -148,6 +159,12 @@ impl OpenError {
             Self::IsDirectory { .. } => Some("pack it: sh:'tar c DIR'"),
             Self::IsSocket { .. } => Some("connect to it: unix:PATH"),
             Self::AddressInUse { hint, .. } => Some(hint),
+            Self::InUse { half, .. } => Some(match half {
+                Half::Source => {
+                    "wait until whoever writes it is done; fuser PATH tells who that is"
+                }
+                Half::Sink => "write to another file, and rename it when the pipe has ended with 0",
+            }),
             Self::CommandNotFound { .. } => {
                 Some("exec: takes a program of PATH; for shell syntax and builtins use sh:")
             }

@@ -51,7 +51,7 @@ pub(super) fn open_shell(line: &OsStr, wanted: Use) -> Result<Endpoint, OpenErro
 
 fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, OpenError> {
     let failed = |error| explain(program, error);
-    let mut endpoint = Endpoint::empty();
+    let mut endpoint = Endpoint::default();
     let mut stdout = None;
     if wanted.wants_sink() {
         let (theirs, ours) = io::pipe().map_err(failed)?;

@@ -43,6 +43,22 @@ pub(super) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     })
 }
 
+/// A regular file of this host, whatever its names are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Which regular file `fd` is, if it is one.
+pub(super) fn regular_file(fd: BorrowedFd<'_>) -> Option<FileId> {
+    let stat = rustix::fs::fstat(fd).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(FileId {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    })
+}
+
 /// Whether both lead to the same file, pipe or socket.
 pub(super) fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     match (rustix::fs::fstat(a), rustix::fs::fstat(b)) {
@@ -64,10 +80,10 @@ pub(super) fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
-/// Opens the pipe behind `fd` once more: a file description of our own, which may be non-blocking
-/// while the one that others share stays as it is.
+/// Opens the pipe or file behind `fd` once more: a file description of our own, which may be
+/// non-blocking or locked while the one that others share stays as it is.
 #[cfg(target_os = "linux")]
-pub(super) fn reopen_pipe(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd> {
+pub(super) fn reopen(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
 
     use rustix::fs::{Mode, OFlags};
@@ -83,7 +99,7 @@ pub(super) fn reopen_pipe(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd>
 
 /// Elsewhere `/dev/fd` only duplicates.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn reopen_pipe(_fd: BorrowedFd<'_>, _half: Half) -> io::Result<OwnedFd> {
+pub(super) fn reopen(_fd: BorrowedFd<'_>, _half: Half) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

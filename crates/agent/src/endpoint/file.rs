@@ -1,6 +1,9 @@
 //! `PATH`: a regular file, a FIFO or a device, found out from the open descriptor.
 //!
-//! Regular files are created if missing (0666 and the umask), truncated and written in place.
+//! Regular files are created if missing (0666 and the umask), truncated and written in place. While
+//! one is read it has a shared lock (flock(2)), while it is written an exclusive one, taken before
+//! it is truncated: so a pipe from a file into itself is refused, whatever names lead to it and
+//! whichever of this host's processes read and write it.
 //! Opening a FIFO to write waits for its reader, as open(2) does, but without blocking the
 //! runtime. Opening one to read does not wait: the source is pending until the first writer has
 //! come. When the last one has left it is opened anew, for the next, unless the first was enough.
@@ -13,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{Half, IoContext};
@@ -24,7 +27,7 @@ use super::{Endpoint, OpenError, PathSpec, Sink, Source, Use, Writers};
 
 pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenError> {
     let path = &spec.path;
-    let mut endpoint = Endpoint::empty();
+    let mut endpoint = Endpoint::default();
     match wanted {
         Use::Both => {
             return Err(OpenError::PathNeedsDirection { path: path.clone() });
@@ -32,6 +35,8 @@ pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenE
         Use::Source => {
             let failed = |error| explain(path, Half::Source, error);
             let fd = open_to_read(path).map_err(failed)?;
+            endpoint.source_lock = lock_source(&fd).map_err(failed)?;
+            endpoint.source_file = fd::regular_file(fd.as_fd());
             endpoint.size_hint = size_hint(&fd);
             endpoint.source_is_terminal = rustix::termios::isatty(&fd);
             let name: Arc<str> = path.display().to_string().into();
@@ -41,6 +46,9 @@ pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenE
         Use::Sink => {
             let failed = |error| explain(path, Half::Sink, error);
             let fd = open_to_write(path).await.map_err(failed)?;
+            lock(&fd, Half::Sink).map_err(failed)?;
+            truncate(&fd).map_err(failed)?;
+            endpoint.sink_file = fd::regular_file(fd.as_fd());
             let name: Arc<str> = path.display().to_string().into();
             let inner = sink(fd).map_err(failed)?;
             endpoint.sink = Some(Box::new(Named { inner, name }));
@@ -56,8 +64,7 @@ fn open_to_read(path: &Path) -> io::Result<OwnedFd> {
 }
 
 async fn open_to_write(path: &Path) -> io::Result<OwnedFd> {
-    let flags =
-        OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let mut pause = FIFO_PAUSE_MIN;
     loop {
         // Created only when missing: with O_CREAT Linux refuses other users' FIFOs in /tmp.
@@ -77,6 +84,43 @@ async fn open_to_write(path: &Path) -> io::Result<OwnedFd> {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Marks a regular file as being read or written, for as long as its description is open. A file
+/// system without locks does without.
+fn lock(fd: &OwnedFd, half: Half) -> io::Result<()> {
+    if fd::regular_file(fd.as_fd()).is_none() {
+        return Ok(());
+    }
+    let operation = match half {
+        Half::Source => FlockOperation::NonBlockingLockShared,
+        Half::Sink => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::fs::flock(fd, operation) {
+        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
+        Err(error) => {
+            tracing::debug!(%error, "cannot lock a file");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The lock of a file that is read, for as long as what is returned lives.
+pub(super) fn lock_source(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+    lock(fd, Half::Source)?;
+    match fd::regular_file(fd.as_fd()) {
+        Some(_) => fd::dup(fd.as_fd()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// As `O_TRUNC`, but only when it is known that nobody needs what is there.
+fn truncate(fd: &OwnedFd) -> io::Result<()> {
+    match fd::kind(fd.as_fd())? {
+        Kind::Regular => Ok(rustix::fs::ftruncate(fd, 0)?),
+        Kind::Pipe | Kind::Socket | Kind::Directory | Kind::Device => Ok(()),
     }
 }
 
@@ -139,6 +183,7 @@ fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
         io::ErrorKind::NotFound => OpenError::NotFound { path: owned, half },
         io::ErrorKind::PermissionDenied => OpenError::PermissionDenied { path: owned, half },
         io::ErrorKind::IsADirectory => OpenError::IsDirectory { path: owned, half },
+        io::ErrorKind::ResourceBusy => OpenError::InUse { path: owned, half },
         _ if is_socket(path) => OpenError::IsSocket { path: owned, half },
         _ => OpenError::Open {
             path: owned,

@@ -28,12 +28,14 @@ mod unix;
 mod unix_listen;
 
 use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
+pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
 pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
 
@@ -100,7 +102,7 @@ impl Use {
 ///
 /// Dropping a half releases its descriptors at once, so that the process behind it notices: a
 /// writer gets SIGPIPE, a reader the end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Endpoint {
     /// Where bytes come from; `None` unless asked for.
     pub source: Option<Box<dyn Source>>,
@@ -111,6 +113,13 @@ pub struct Endpoint {
     /// Bytes from the current position to the end, if the source is a regular file whose size
     /// says so (files of /proc do not). For progress only: the file may grow or shrink.
     pub size_hint: Option<u64>,
+    /// The regular file that is read, if it is one.
+    pub source_file: Option<FileId>,
+    /// The regular file that is written, if it is one.
+    pub sink_file: Option<FileId>,
+    /// Keeps the file that is read from being overwritten until the pipe is over, not only until
+    /// all is read: what is on its way may still be lost.
+    source_lock: Option<OwnedFd>,
     /// Whether the source is a terminal, where a person may never type the end.
     pub source_is_terminal: bool,
     /// Whether the source goes on when the sink's reader is gone, as a command's or a connection's
@@ -119,15 +128,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn empty() -> Self {
-        Self {
-            source: None,
-            sink: None,
-            child: None,
-            size_hint: None,
-            source_is_terminal: false,
-            talks_on: false,
-        }
+    /// What keeps the file that is read from being overwritten, to be held longer than the pipe.
+    pub(crate) fn take_lock(&mut self) -> Option<OwnedFd> {
+        self.source_lock.take()
     }
 }
 

@@ -44,7 +44,7 @@ impl PipeSource {
         &mut self,
         by_name: impl FnOnce() -> io::Result<OwnedFd>,
     ) -> io::Result<()> {
-        let fd = fd::reopen_pipe(self.receiver.get()?.as_fd(), Half::Source);
+        let fd = fd::reopen(self.receiver.get()?.as_fd(), Half::Source);
         let fd = fd.or_else(|_| by_name())?;
         self.receiver = Renewable::new(Receiver::register(fd)?);
         self.is_drained = false;

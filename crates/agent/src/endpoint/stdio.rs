@@ -6,7 +6,8 @@
 //! get no SIGPIPE and the reader no end before this process exits.
 //!
 //! A standard descriptor that was closed when the process started is `/dev/null`: Rust's runtime
-//! opens it before `main`, so that no other file gets its number.
+//! opens it before `main`, so that no other file gets its number. The command makes that one of
+//! stdout unwritable, so that nothing is lost in it (`farpipe-cli`, `stdout.rs`).
 
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,14 +17,14 @@ use bytes::BytesMut;
 
 use super::error::Half;
 use super::fd::{self, Kind};
-use super::file::Named;
+use super::file::{self, Named};
 use super::pipe::{PipeSink, PipeSource};
 use super::socket::{AtEnd, SocketSink, SocketSource};
 use super::thread::{ThreadSink, ThreadSource};
 use super::{Endpoint, OpenError, Sink, Source, Use};
 
 pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
-    let mut endpoint = Endpoint::empty();
+    let mut endpoint = Endpoint::default();
     let stdin = rustix::stdio::stdin();
     if wanted.wants_source() {
         let failed = |source| OpenError::Stdio {
@@ -32,7 +33,9 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
         };
         let source = open_source(stdin, at_end(wanted)).map_err(failed)?;
         endpoint.source = Some(Box::new(StdioSource::new(source)));
+        endpoint.source_lock = lock(stdin).map_err(failed)?;
         endpoint.size_hint = fd::size_left(stdin);
+        endpoint.source_file = fd::regular_file(stdin);
         endpoint.source_is_terminal = rustix::termios::isatty(stdin);
     }
     if wanted.wants_sink() {
@@ -40,10 +43,27 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
             name: "stdout",
             source,
         };
-        let sink = open_sink(rustix::stdio::stdout(), at_end(wanted)).map_err(failed)?;
+        let stdout = rustix::stdio::stdout();
+        let sink = open_sink(stdout, at_end(wanted)).map_err(failed)?;
+        endpoint.sink_file = fd::regular_file(stdout);
         endpoint.sink = Some(Box::new(StdioSink::new(sink)));
     }
     Ok(endpoint)
+}
+
+/// A regular file is locked while it is read, as a path's is.
+fn lock(stdin: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    if fd::regular_file(stdin).is_none() {
+        return Ok(None);
+    }
+    match fd::reopen(stdin, Half::Source) {
+        Ok(own) => file::lock_source(&own),
+        // Opened by another user and handed to us.
+        Err(error) => {
+            tracing::debug!(%error, "cannot lock the file on stdin");
+            Ok(None)
+        }
+    }
 }
 
 /// One socket in both places is closed one direction at a time.
@@ -59,7 +79,7 @@ fn at_end(wanted: Use) -> AtEnd {
 fn open_source(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Source>> {
     let kind = fd::kind(fd)?;
     Ok(match kind {
-        Kind::Pipe => match fd::reopen_pipe(fd, Half::Source) {
+        Kind::Pipe => match fd::reopen(fd, Half::Source) {
             // A FIFO reopened after its last writer has left would wait for the next one; the
             // descriptor we were given knows that one has been there.
             Ok(_) if fd::is_hung_up(fd)? => Box::new(ThreadSource::new(fd::dup(fd)?, kind)),
@@ -78,7 +98,7 @@ fn open_source(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Source>>
 fn open_sink(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Sink>> {
     let kind = fd::kind(fd)?;
     Ok(match kind {
-        Kind::Pipe => match fd::reopen_pipe(fd, Half::Sink) {
+        Kind::Pipe => match fd::reopen(fd, Half::Sink) {
             Ok(own) => Box::new(PipeSink::new(own)?),
             Err(error) => {
                 tracing::debug!(%error, "cannot reopen the pipe on stdout, writing in a thread");

@@ -42,7 +42,7 @@ const NEVER: &[&str] = &["help", "version", "config", "status-fd"];
 pub(crate) fn apply(command: Command, path: &Path) -> Result<(Command, usize), ConfigError> {
     let root = read(path)?;
     let settings = Settings::sort(&command, root)?;
-    let count = settings.count();
+    let count = settings.count;
     Ok((settings.give_to(command), count))
 }
 
@@ -62,7 +62,11 @@ struct Setting {
 
 /// All settings, by verb.
 #[derive(Debug, Default)]
-struct Settings(Vec<(String, Vec<Setting>)>);
+struct Settings {
+    by_verb: Vec<(String, Vec<Setting>)>,
+    /// As written: one that holds for all verbs counts once.
+    count: usize,
+}
 
 impl Settings {
     fn sort(command: &Command, root: Section) -> Result<Self, ConfigError> {
@@ -72,6 +76,7 @@ impl Settings {
             .into_iter()
             .partition(|entry| verb(command, &entry.key).is_some());
         let common = flatten(common)?;
+        settings.count = common.len();
         for entry in &common {
             if !verbs(command).any(|verb| flag(verb, &entry.key).is_some()) {
                 let known = verbs(command).flat_map(flags);
@@ -89,6 +94,7 @@ impl Settings {
                 ));
             };
             let inner = flatten(inner.entries)?;
+            settings.count += inner.len();
             let name = section.key.replace('_', "-");
             if let Some((verb, entries)) = by_verb.iter_mut().find(|(v, _)| v.get_name() == name) {
                 for entry in &inner {
@@ -108,17 +114,13 @@ impl Settings {
                     own.push(setting(arg, &entry)?);
                 }
             }
-            settings.0.push((verb.get_name().to_owned(), own));
+            settings.by_verb.push((verb.get_name().to_owned(), own));
         }
         Ok(settings)
     }
 
-    fn count(&self) -> usize {
-        self.0.iter().map(|(_, own)| own.len()).sum()
-    }
-
     fn give_to(self, mut command: Command) -> Command {
-        for (verb, own) in self.0 {
+        for (verb, own) in self.by_verb {
             command = command.mut_subcommand(verb, |mut sub| {
                 for Setting { flag, values } in own {
                     let id = flag;

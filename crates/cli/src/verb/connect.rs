@@ -1,6 +1,7 @@
 //! `farpipe connect`: joins an endpoint here to a listener's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::{PipeError, client, pipe};
@@ -9,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::secure::ConnectTls;
 use super::session::{
-    Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, url,
+    Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, span, url,
 };
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
+    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
     #[command(flatten)]
     tls: ConnectTls,
     #[command(flatten)]
@@ -33,18 +37,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let admission = Admission::shown(url.scheme);
     let dial = args.tls.dial(url)?;
-    let status = Status::open(args.session.status_fd)?;
+    let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
     let mut config = OpenerConfig::new(greeting(admission)?);
-    config.resume_for = args.session.resume_for;
+    config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
         Some(

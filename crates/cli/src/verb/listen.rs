@@ -1,6 +1,7 @@
 //! `farpipe listen`: offers an endpoint to whoever connects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::fan::{self, Shared};
@@ -12,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::secure::ListenTls;
 use super::session::{
-    EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, url,
+    EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, span, url,
 };
 use crate::exit::WithStatus;
 use crate::output;
@@ -35,12 +36,15 @@ pub(crate) struct Args {
     /// Serve many sessions, at the same time, until told to end
     #[arg(long)]
     keep: bool,
+    /// How long to keep a session whose connection is lost, at most: never longer than the other
+    /// side tries to resume, and a minute
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "7d")]
+    resume_for: Duration,
     #[command(flatten)]
     session: SessionArgs,
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    args.session.check()?;
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     if args.keep && spec.is_shared() {
@@ -64,12 +68,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let tls = args.tls.server(&url)?;
     let admission = Admission::wanted(url.scheme, tls.as_ref())
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
-    let status = Status::open(args.session.status_fd)?;
+    let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
     let mut config = AcceptorConfig::new(greeting(admission)?);
     config.one_shot = !args.keep;
+    config.resume_for_max = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =
         Some(

@@ -61,7 +61,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let used = [(&src, src_use), (&dst, dst_use)];
     let show = args.progress.resolve(quiet, &used);
-    let status = Status::open(args.status_fd)?;
+    let status = Status::open(
+        args.status_fd,
+        used.iter()
+            .any(|(spec, wanted)| spec.writes_stdout(*wanted)),
+    )?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let fan = match (src.is_listening(), dst.is_listening()) {

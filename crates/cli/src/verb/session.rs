@@ -1,6 +1,7 @@
 //! Flags and plumbing that every verb with a session has.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Listening, OpenError
 use farpipe_agent::fan::Report;
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Admission, Events, Greeting, LinkEvent, LoopbackSecret, Url, UrlError};
-use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
+use farpipe_net::{
+    Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Url, UrlError,
+};
+use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR, RESUME_FOR_MAX};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -23,17 +26,17 @@ use crate::status::Status;
 /// Link events that wait to be shown. Policy when full: see [`Events`].
 const EVENTS_MAX: usize = 256;
 
+/// Values of `--heartbeat`.
+const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+
 /// How long the last events may take to be shown: a command of `--on-alarm` may hang.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Flags of a session.
 #[derive(Debug, Args)]
 pub(crate) struct SessionArgs {
-    /// How long to try to get a lost connection back (30s, 10m, 2h)
-    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
-    pub(crate) resume_for: Duration,
     /// How often to ask whether the other side is still there; three unanswered beats are a loss
-    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10s")]
+    #[arg(long, value_name = "TIME", value_parser = heartbeat, default_value = "10s")]
     pub(crate) heartbeat: Duration,
     /// Shell command to run after ten failures in a row
     /// ($FARPIPE_FAILURES, $FARPIPE_WHY)
@@ -156,8 +159,17 @@ pub(crate) fn url(text: &str) -> anyhow::Result<Url> {
         .map_err(|e: UrlError| WithStatus::usage(e.to_string(), "for example ws://127.0.0.1:7000"))
 }
 
+/// A beat that can be kept, and that notices a loss before anybody else does.
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    let beat = span(text)?;
+    if !HEARTBEATS.contains(&beat) {
+        return Err("from 100ms to 1h; the default is 10s".to_owned());
+    }
+    Ok(beat)
+}
+
 /// Spans as `10s`, `5m`, `2h`, `500ms`, or seconds.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = &text[digits.len()..];
     let number: f64 = digits
@@ -171,27 +183,13 @@ fn span(text: &str) -> Result<Duration, String> {
         "d" => number * 86400.0,
         _ => return Err("the unit is ms, s, m, h or d".to_owned()),
     };
+    if seconds < 0.0 {
+        return Err("less than nothing".to_owned());
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| "out of range".to_owned())
 }
 
 impl SessionArgs {
-    /// Rejects values that cannot work.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        if self.heartbeat < Duration::from_millis(100) {
-            return Err(WithStatus::usage(
-                "--heartbeat is too short",
-                "at least 100ms; the default is 10s",
-            ));
-        }
-        if self.heartbeat > Duration::from_secs(3600) {
-            return Err(WithStatus::usage(
-                "--heartbeat is too long",
-                "at most 1h; the default is 10s",
-            ));
-        }
-        Ok(())
-    }
-
     /// Shows link events until the session is over. Returns where to send them.
     pub(crate) fn watch(
         &self,
@@ -284,6 +282,9 @@ pub(crate) fn conclude(
             let verdict = Verdict::of(outcome, signal);
             if let Some(error) = verdict.says {
                 output::error(&error.to_string());
+                if let PipeError::Session(SessionEnd::Protocol(_)) = error {
+                    output::hint("is it the same farpipe? `farpipe --version` tells at both ends");
+                }
             }
             status.exit(outcome, verdict.status);
             verdict.status
@@ -328,7 +329,8 @@ impl<'a> Verdict<'a> {
 
 const _: () = {
     // The texts of the flags' defaults are those of the limits.
-    assert!(RESUME_FOR.as_secs() == 600);
+    assert!(RESUME_FOR.as_secs() == 10 * 60);
+    assert!(RESUME_FOR_MAX.as_secs() == 7 * 86_400);
     assert!(HEARTBEAT.as_secs() == 10);
 };
 

@@ -48,9 +48,17 @@ fn check_says_where_a_file_is_wrong_and_what_to_write() {
              write a number and a unit: 500ms, 30s, 10m, 2h\n\
              hint: see --help of the verb\n",
         );
+    host.file("bound.yaml", "listen:\n  heartbeat: 1ms\n");
+    host.farpipe(["config", "check", "bound.yaml"])
+        .run()
+        .exits(2)
+        .says(
+            "farpipe: bound.yaml:2:3: 'heartbeat': \"1ms\" cannot be used: from 100ms to 1h; \
+             the default is 10s\nhint: see --help of the verb\n",
+        );
     host.file("good.yaml", "heartbeat: 5s\nlisten:\n  keep: true\n");
     host.farpipe(["config", "check", "good.yaml"])
         .run()
         .exits(0)
-        .says("good.yaml: ok, 3 settings\n");
+        .says("good.yaml: ok, 2 settings\n");
 }

@@ -6,7 +6,7 @@ use farpipe_proto::wire::control::{Auth, Hello};
 use farpipe_proto::wire::hop::HopFrame;
 
 use crate::support::peer::{Heard, KEY, Peer, STREAM, TUNNEL};
-use crate::support::{Host, Listener};
+use crate::support::{Host, Listener, SAME_FARPIPE};
 
 /// Someone who fails in the handshake is told why, and the one-shot listener waits on.
 #[track_caller]
@@ -287,7 +287,7 @@ fn n12_a_resume_at_an_impossible_offset_ends_the_session() {
         "cannot resume: the other side has bytes up to 1000000, but 0 to 0 is what it can have";
     assert_eq!(told, expected);
     listener.end().exits(125).says(&format!(
-        "listening on fp://127.0.0.1:PORT\nfarpipe: {expected}"
+        "listening on fp://127.0.0.1:PORT\nfarpipe: {expected}\n{SAME_FARPIPE}"
     ));
 }
 

@@ -9,7 +9,7 @@ use farpipe_proto::wire::inner::InnerFrame;
 
 use crate::support::net::{foreign_server, serve, silent_port};
 use crate::support::peer::{Heard, Peer, STREAM, TUNNEL};
-use crate::support::{Ended, Host, Running, assert_text};
+use crate::support::{Ended, Host, Running, SAME_FARPIPE, assert_text};
 
 /// A `connect` and the listener it has found.
 fn found(host: &Host) -> (Running, Peer) {
@@ -44,7 +44,7 @@ fn session_fails(act: impl FnOnce(&mut Peer), why: &str) {
             peer.attach_peer(host, 0);
             act(peer);
         },
-        &format!("farpipe: {why}"),
+        &format!("farpipe: fp://127.0.0.1:PORT: {why}\n{SAME_FARPIPE}"),
     );
 }
 
@@ -212,7 +212,10 @@ fn p2_a_welcome_to_what_was_not_offered_is_refused() {
                 peer.hear_frame();
                 peer.send(&welcome(change));
             },
-            &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)),
+            &format!(
+                "farpipe: fp://127.0.0.1:PORT: {}\n{SAME_FARPIPE}",
+                broken(why)
+            ),
         );
     }
 }
@@ -234,7 +237,10 @@ fn p2_other_frames_than_an_answer_are_refused() {
     let handshake_fails = |act: &dyn Fn(&Host, &mut Peer), why| {
         fails(
             act,
-            &format!("farpipe: fp://127.0.0.1:PORT: {}", broken(why)),
+            &format!(
+                "farpipe: fp://127.0.0.1:PORT: {}\n{SAME_FARPIPE}",
+                broken(why)
+            ),
         );
     };
     handshake_fails(
@@ -298,7 +304,10 @@ fn p11_an_offset_that_was_never_sent_ends_the_session() {
             let code = RefuseCode::from_wire(refused.code);
             assert_eq!((code, refused.is_final), (Some(RefuseCode::Offset), true));
         },
-        "farpipe: cannot resume: the other side has bytes up to 5000, but 0 to 0 is what it can have",
+        &format!(
+            "farpipe: fp://127.0.0.1:PORT: cannot resume: the other side has bytes up to 5000, but \
+             0 to 0 is what it can have\n{SAME_FARPIPE}"
+        ),
     );
     session_fails(
         |peer| peer.send(&HopFrame::Ack(TUNNEL, 1 << 50)),

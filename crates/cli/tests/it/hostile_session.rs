@@ -7,8 +7,8 @@ use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::{InnerFrame, bytes_header};
 
-use crate::support::Host;
 use crate::support::peer::{Heard, Peer, STREAM, TUNNEL, bytes_frame};
+use crate::support::{Host, SAME_FARPIPE};
 
 /// Someone who breaks the protocol of a session is told why, and the session fails with 125.
 #[track_caller]
@@ -22,7 +22,7 @@ fn session_fails(act: impl FnOnce(&mut Peer), why: &str) {
     let ended = listener.end().exits(125);
     assert_eq!(
         ended.said(),
-        format!("listening on fp://127.0.0.1:PORT\nfarpipe: {why}\n")
+        format!("listening on fp://127.0.0.1:PORT\nfarpipe: {why}\n{SAME_FARPIPE}\n")
     );
 }
 

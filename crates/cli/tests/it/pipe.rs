@@ -17,6 +17,42 @@ fn a_file_into_a_file() {
     assert_same(&host.content("sink"), &data);
 }
 
+/// Under whatever name, and whoever of this host writes: it would be empty before it is read.
+#[test]
+fn a_file_into_itself_is_refused_and_kept() {
+    let host = Host::new();
+    host.file("data", "precious");
+    std::os::unix::fs::symlink("data", host.path("symlink")).expect("a symbolic link");
+    std::fs::hard_link(host.path("data"), host.path("link")).expect("a link");
+    for sink in ["data", "symlink", "link"] {
+        let said = format!(
+            "farpipe: cannot open '{sink}' for writing: it is being read or written
+             hint: write to another file, and rename it when the pipe has ended with 0"
+        );
+        let pipe = host.farpipe(["pipe", "data", sink]);
+        pipe.run().exits(125).says(&said);
+        let script = format!("exec \"$FARPIPE\" pipe - {sink} <data");
+        host.shell(&script).run().exits(125).says(&said);
+    }
+    let script = "exec \"$FARPIPE\" pipe data - >>data";
+    let said = "farpipe: the file that is read is the one that is written: that would never end";
+    host.shell(script).run().exits(125).says(said);
+    assert_same(&host.content("data"), b"precious");
+}
+
+#[test]
+fn a_file_sent_to_itself_is_refused_and_kept() {
+    let host = Host::new();
+    host.file("data", "precious");
+    let listener = host.listen("ws").args(["data", "--recv"]).start_listening();
+    let connect = host.connect(listener.url()).args(["data", "--send"]);
+    let refused = "the far end refused: cannot open 'data' for writing: it is being read";
+    let connect = connect.run().exits(125);
+    assert!(connect.stderr.contains(refused), "{}", connect.stderr);
+    listener.end().exits(125);
+    assert_same(&host.content("data"), b"precious");
+}
+
 #[test]
 fn a_file_into_a_command_and_a_command_into_a_file() {
     let host = Host::new();

@@ -89,6 +89,21 @@ fn n16_the_listener_gives_a_killed_connect_up_when_its_time_is_over() {
     assert!(said.contains("was given up after"), "{said}");
 }
 
+/// Its own `--resume-for` caps what the other side asks for.
+#[test]
+fn n16_the_listener_decides_how_long_it_keeps_a_session() {
+    let host = Host::new();
+    let listen = host.listen("ws").args(["--recv", "--resume-for", "400ms"]);
+    let listener = listen.start_listening();
+    let mut connect = host.connect(listener.url()).open_input().start();
+    connect.write("a part");
+    listener.stdout_until(6);
+    connect.kill();
+    let ended = listener.end().exits(125).printed("a part");
+    let said = ended.said();
+    assert!(said.contains("was given up after 800 ms"), "{said}");
+}
+
 #[test]
 fn n16_the_command_of_a_killed_connect_is_hung_up() {
     let host = Host::new();

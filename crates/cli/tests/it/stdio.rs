@@ -197,12 +197,38 @@ fn stdout_to_dev_null_takes_everything() {
 
 /// As `cat >&-`: there is nobody to write to, and that is said.
 #[test]
-fn stdout_closed_is_dev_null() {
+fn stdout_closed_fails_at_the_first_byte() {
     let host = Host::new();
     let listener = host.listen("ws").input("lost").start_listening();
     let script = format!("exec \"$FARPIPE\" connect {} >&-", listener.url());
+    let said = "farpipe: writing stdout failed: Bad file descriptor (os error 9)";
+    host.shell(&script).run().exits(125).says(said);
+    let listened = listener.end().exits(125);
+    assert!(
+        listened.stderr.contains("the far end failed"),
+        "{}",
+        listened.stderr
+    );
+    host.file("data", "lost");
+    let script = "exec \"$FARPIPE\" pipe data - >&-";
+    host.shell(script).run().exits(125).says(said);
+    // The command's own stdout is as closed as ours.
+    let script = "exec \"$FARPIPE\" pipe data exec:cat >&-";
+    let ended = host.shell(script).run().exits(1);
+    assert!(
+        ended.stderr.contains("Bad file descriptor"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn stdout_closed_without_a_byte_is_no_failure() {
+    let host = Host::new();
+    let listener = host.listen("ws").start_listening();
+    let script = format!("echo sent | \"$FARPIPE\" connect {} >&-", listener.url());
     host.shell(&script).run().exits(0);
-    listener.end().exits(0);
+    listener.end().exits(0).printed("sent\n");
 }
 
 #[test]

@@ -324,6 +324,7 @@ impl Dial for HostDial {
                         return Err(DialError {
                             blame: Blame::Refused,
                             message: error.to_string(),
+                            advice: None,
                         });
                     }
                     // turmoil refuses at once where a real network says nothing.
@@ -334,6 +335,7 @@ impl Dial for HostDial {
                         return Err(DialError {
                             blame: Blame::Cut,
                             message: "no answer".to_owned(),
+                            advice: None,
                         });
                     }
                 }

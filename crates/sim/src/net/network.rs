@@ -191,6 +191,7 @@ impl Network {
             DialError {
                 blame,
                 message: message.to_owned(),
+                advice: None,
             }
         };
         if fortune.answer == Answer::Silence {
@@ -276,10 +277,12 @@ where
         Ok(Err(error)) => Err(DialError {
             blame: Blame::from(&error),
             message: error.to_string(),
+            advice: None,
         }),
         Err(_) => Err(DialError {
             blame: Blame::Cut,
             message: "no answer to the upgrade".to_owned(),
+            advice: None,
         }),
     }
 }

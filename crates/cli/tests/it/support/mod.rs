@@ -35,6 +35,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 /// Both carriers; what holds for one must hold for the other.
 pub(crate) const SCHEMES: [&str; 2] = ["ws", "fp"];
 
+/// The advice after a broken protocol.
+pub(crate) const SAME_FARPIPE: &str =
+    "hint: is it the same farpipe? `farpipe --version` tells at both ends";
+
 /// Runs `test` for each item, several at a time: what they mostly do is wait.
 pub(crate) fn at_once<T: Send>(items: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
     const AT_ONCE: usize = 8;

@@ -53,6 +53,8 @@ impl Invocation {
             .current_dir(dir)
             .env("XDG_RUNTIME_DIR", dir)
             .env("LC_ALL", "C")
+            // A bar is drawn on a terminal that is known to move its cursor.
+            .env("TERM", "xterm")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
