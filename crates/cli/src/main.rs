@@ -58,14 +58,34 @@ enum Verb {
 fn parse() -> Result<Cli, ExitCode> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut command = command();
-    if let Some(file) = config::named(&command, &args) {
-        let loaded = verb::config::load(command, &file);
+    let typed = config::Typed::of(&command, &args);
+    if let Some(file) = &typed.file {
+        let loaded = verb::config::load(command, file, &typed);
         command = loaded.map_err(|error| exit::failure(&error))?.0;
     }
     let parsed = command.try_get_matches_from(args);
     parsed
         .and_then(|matches| Cli::from_arg_matches(&matches))
         .map_err(|error| exit::usage(&error))
+}
+
+/// The least that a pipe, its runtime and its connection need. Said here, because the runtime takes
+/// some of them for granted.
+const DESCRIPTORS_MIN: u64 = 16;
+
+fn check_descriptors() -> Result<(), ExitCode> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if limit.is_none_or(|limit| limit >= DESCRIPTORS_MIN) {
+        return Ok(());
+    }
+    let error = exit::WithStatus {
+        status: farpipe_agent::outcome::STATUS_FAILURE,
+        message: format!("too few file descriptors: at least {DESCRIPTORS_MIN} are needed"),
+        hint: Some("raise the limit: ulimit -n 1024".to_owned()),
+    };
+    let code = exit::failure(&error.into());
+    output::flush();
+    Err(code)
 }
 
 fn main() -> ExitCode {
@@ -82,6 +102,9 @@ fn main() -> ExitCode {
         }
     };
     output::init(&cli.verbosity);
+    if let Err(code) = check_descriptors() {
+        return code;
+    }
     let quiet = cli.verbosity.is_quiet();
     // One thread: a pipe's work is handed from socket to pipe without waking another core. What
     // may block has threads of its own.

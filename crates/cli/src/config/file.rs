@@ -1,6 +1,7 @@
 //! A configuration file as it stands on the disk: keys, values, and where each of them is.
 
 use std::fmt;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use marked_yaml::types::MarkedMappingNode;
@@ -88,10 +89,14 @@ pub(crate) fn read(path: &Path) -> Result<Section, ConfigError> {
             "check the path given with --config or $FARPIPE_CONFIG",
         )
     };
-    if std::fs::metadata(path).map_err(cannot)?.len() > FILE_MAX {
+    let opened = std::fs::File::open(path).map_err(cannot)?;
+    let mut text = String::new();
+    // A device or a FIFO does not say how much it has.
+    let mut start = opened.take(FILE_MAX + 1);
+    start.read_to_string(&mut text).map_err(cannot)?;
+    if start.limit() == 0 {
         return Err(file.error("longer than 1 MiB", "this is no configuration file"));
     }
-    let text = std::fs::read_to_string(path).map_err(cannot)?;
     if text.lines().all(|line| {
         let line = line.trim();
         line.is_empty() || line.starts_with('#') || line == "---"

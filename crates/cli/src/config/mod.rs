@@ -8,9 +8,10 @@
 mod file;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::OsStr as ClapStr;
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command};
 
 pub(crate) use file::ConfigError;
@@ -35,22 +36,50 @@ const SECRETS: &[(&str, &str)] = &[
 /// Flags that would make no sense in a file.
 const NEVER: &[&str] = &["help", "version", "config", "status-fd"];
 
-/// Gives `command` the settings of `path` as its defaults. Also how many settings there were.
+/// Gives `command` the settings of `path` as its defaults, but for those that contradict what is
+/// typed. Also how many settings there were.
 ///
 /// # Errors
 /// [`ConfigError`], which says where in the file, and what to write instead.
-pub(crate) fn apply(command: Command, path: &Path) -> Result<(Command, usize), ConfigError> {
+pub(crate) fn apply(
+    command: Command,
+    path: &Path,
+    typed: &Typed,
+) -> Result<(Command, usize), ConfigError> {
     let root = read(path)?;
     let settings = Settings::sort(&command, root)?;
     let count = settings.count;
-    Ok((settings.give_to(command), count))
+    Ok((settings.give_to(command, typed), count))
 }
 
-/// The file that the command line or the environment names, found before the rest is parsed.
-pub(crate) fn named(command: &Command, args: &[OsString]) -> Option<std::path::PathBuf> {
-    let early = command.clone().ignore_errors(true);
-    let matches = early.try_get_matches_from(args).ok()?;
-    matches.get_one::<std::path::PathBuf>("config").cloned()
+/// What the command line and the environment say, before the file is known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Typed {
+    /// The file they name.
+    pub(crate) file: Option<PathBuf>,
+    /// The arguments they give to their verb.
+    given: Vec<String>,
+}
+
+impl Typed {
+    /// Looks at a command line that may have other errors.
+    pub(crate) fn of(command: &Command, args: &[OsString]) -> Self {
+        let early = command.clone().ignore_errors(true);
+        let Ok(matches) = early.try_get_matches_from(args) else {
+            return Self::default();
+        };
+        let given = matches.subcommand().map_or_else(Vec::new, |(_, verb)| {
+            let is_given = |id: &&clap::Id| {
+                let source = verb.value_source(id.as_str());
+                source.is_some_and(|source| source != ValueSource::DefaultValue)
+            };
+            let ids = verb.ids().filter(is_given);
+            ids.map(ToString::to_string).collect()
+        });
+        let file = matches.try_get_one::<PathBuf>("config");
+        let file = file.ok().flatten().cloned();
+        Self { file, given }
+    }
 }
 
 /// One value for one flag, checked.
@@ -58,6 +87,16 @@ pub(crate) fn named(command: &Command, args: &[OsString]) -> Option<std::path::P
 struct Setting {
     flag: String,
     values: Vec<String>,
+    /// Flags that it cannot stand beside.
+    conflicts: Vec<String>,
+    place: Place,
+}
+
+impl Setting {
+    /// A switch that is off contradicts nothing.
+    fn contradicts(&self, flag: &str) -> bool {
+        self.values != ["false"] && self.conflicts.iter().any(|other| other == flag)
+    }
 }
 
 /// All settings, by verb.
@@ -111,7 +150,18 @@ impl Settings {
             let mut own = Vec::new();
             for entry in entries {
                 if let Some(arg) = flag(verb, &entry.key) {
-                    own.push(setting(arg, &entry)?);
+                    own.push(setting(verb, arg, &entry)?);
+                }
+            }
+            for setting in &own {
+                let other = own.iter().find(|other| {
+                    other.contradicts(&setting.flag) && setting.contradicts(&other.flag)
+                });
+                if let Some(other) = other {
+                    return Err(setting.place.error(
+                        format!("'{}' cannot stand beside '{}'", setting.flag, other.flag),
+                        "remove one of them",
+                    ));
                 }
             }
             settings.by_verb.push((verb.get_name().to_owned(), own));
@@ -119,10 +169,15 @@ impl Settings {
         Ok(settings)
     }
 
-    fn give_to(self, mut command: Command) -> Command {
+    fn give_to(self, mut command: Command, typed: &Typed) -> Command {
         for (verb, own) in self.by_verb {
             command = command.mut_subcommand(verb, |mut sub| {
-                for Setting { flag, values } in own {
+                for setting in own {
+                    // The command line beats the file, also by a flag that excludes this one.
+                    if typed.given.iter().any(|flag| setting.contradicts(flag)) {
+                        continue;
+                    }
+                    let Setting { flag, values, .. } = setting;
                     let id = flag;
                     sub = sub.mut_arg(id, |arg| {
                         let values = values.into_iter().map(ClapStr::from);
@@ -223,7 +278,7 @@ fn unknown(entry: &Entry, known: impl Iterator<Item = String>) -> ConfigError {
 }
 
 /// Checks an entry's value as the command line would.
-fn setting(arg: &Arg, entry: &Entry) -> Result<Setting, ConfigError> {
+fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigError> {
     let takes_many = matches!(arg.get_action(), ArgAction::Append);
     let values: Vec<(String, &Place)> = match &entry.value {
         Value::Text(text) => vec![(text.clone(), &entry.place)],
@@ -252,7 +307,20 @@ fn setting(arg: &Arg, entry: &Entry) -> Result<Setting, ConfigError> {
     Ok(Setting {
         flag: arg.get_id().to_string(),
         values: values.into_iter().map(|(value, _)| value).collect(),
+        conflicts: conflicts(verb, arg),
+        place: entry.place.clone(),
     })
+}
+
+/// The flags that exclude `arg`, whichever of the two says so.
+fn conflicts(verb: &Command, arg: &Arg) -> Vec<String> {
+    let excludes = |one: &Arg, other: &Arg| {
+        let excluded = verb.get_arg_conflicts_with(one);
+        excluded.iter().any(|arg| arg.get_id() == other.get_id())
+    };
+    let others = verb.get_arguments();
+    let others = others.filter(|other| excludes(arg, other) || excludes(other, arg));
+    others.map(|other| other.get_id().to_string()).collect()
 }
 
 /// What is wrong with a value, and what would be right.

@@ -49,8 +49,10 @@ fn written(text: &str) -> tempfile::NamedTempFile {
 fn parse(text: &str, args: &[&str]) -> Verb {
     use clap::FromArgMatches as _;
     let file = written(text);
-    let (command, _) = apply(Cli::command(), file.path()).expect("a good file");
     let args = std::iter::once("farpipe").chain(args.iter().copied());
+    let args: Vec<OsString> = args.map(Into::into).collect();
+    let typed = Typed::of(&Cli::command(), &args);
+    let (command, _) = apply(Cli::command(), file.path(), &typed).expect("a good file");
     let matches = command.try_get_matches_from(args).expect("a good line");
     Cli::from_arg_matches(&matches).expect("parsed").verb
 }
@@ -58,7 +60,7 @@ fn parse(text: &str, args: &[&str]) -> Verb {
 #[track_caller]
 fn fails(text: &str, at: &str, what: &str, hint: &str) {
     let file = written(text);
-    let error = apply(Cli::command(), file.path()).expect_err("a bad file");
+    let error = apply(Cli::command(), file.path(), &Typed::default()).expect_err("a bad file");
     let said = error.to_string();
     let name = file.path().display().to_string();
     assert_eq!(said, format!("{name}{at}: {what}"));
@@ -171,13 +173,13 @@ fn errors_say_where_and_what_to_write() {
 fn malformed_yaml_is_shown_where_it_is() {
     for (text, at) in [("a: [1\n", ":2:1"), ("keep: true\nkeep: false\n", ":2:1")] {
         let file = written(text);
-        let said = apply(Cli::command(), file.path())
+        let said = apply(Cli::command(), file.path(), &Typed::default())
             .expect_err("bad")
             .to_string();
         assert!(said.contains(at), "{said}");
     }
     let missing = Path::new("/nonexistent/farpipe.yaml");
-    let said = apply(Cli::command(), missing)
+    let said = apply(Cli::command(), missing, &Typed::default())
         .expect_err("none")
         .to_string();
     assert!(
@@ -194,6 +196,6 @@ fn the_file_is_found_before_the_rest_is_parsed() {
             .value_parser(clap::value_parser!(std::path::PathBuf)),
     );
     let args = ["farpipe", "--config", "x.yaml", "--no-such-flag"].map(OsString::from);
-    assert_eq!(named(&command, &args), Some("x.yaml".into()));
-    assert_eq!(named(&command, &["farpipe".into()]), None);
+    assert_eq!(Typed::of(&command, &args).file, Some("x.yaml".into()));
+    assert_eq!(Typed::of(&command, &["farpipe".into()]).file, None);
 }

@@ -1,9 +1,10 @@
 //! `farpipe config`: looks at configuration files without running anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Command, Subcommand};
 
+use crate::config::Typed;
 use crate::exit::WithStatus;
 use crate::{command, config, output};
 
@@ -25,13 +26,18 @@ enum Action {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let Action::Check { file } = &args.action;
-    let (_, count) = load(command(), file)?;
-    output::line(&format!("{}: ok, {count} settings", file.display()));
+    let (_, count) = load(command(), file, &Typed::default())?;
+    let s = if count == 1 { "" } else { "s" };
+    output::line(&format!("{}: ok, {count} setting{s}", file.display()));
     Ok(0)
 }
 
 /// [`config::apply`] with an error for people.
-pub(crate) fn load(command: Command, file: &std::path::Path) -> anyhow::Result<(Command, usize)> {
-    config::apply(command, file)
+pub(crate) fn load(
+    command: Command,
+    file: &Path,
+    typed: &Typed,
+) -> anyhow::Result<(Command, usize)> {
+    config::apply(command, file, typed)
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint.clone()))
 }

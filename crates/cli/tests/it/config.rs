@@ -62,3 +62,39 @@ fn check_says_where_a_file_is_wrong_and_what_to_write() {
         .exits(0)
         .says("good.yaml: ok, 2 settings\n");
 }
+
+#[test]
+fn a_flag_beats_one_of_the_file_that_excludes_it() {
+    let host = Host::new();
+    host.file("send.yaml", "connect:\n  send: true\n");
+    host.file("mine", "mine");
+    let listener = host.listen("ws").input("theirs").start_listening();
+    let line = [
+        "--config",
+        "send.yaml",
+        "connect",
+        listener.url(),
+        "mine",
+        "--recv",
+    ];
+    host.farpipe(line).run().exits(0);
+    listener.end().exits(0).printed("");
+    assert_eq!(host.content("mine"), b"theirs");
+
+    host.file("both.yaml", "listen:\n  send: true\n  recv: true\n");
+    host.farpipe(["config", "check", "both.yaml"])
+        .run()
+        .exits(2)
+        .says(
+            "farpipe: both.yaml:2:3: 'send' cannot stand beside 'recv'\nhint: remove one of them\n",
+        );
+}
+
+#[test]
+fn what_has_no_end_is_no_configuration() {
+    let host = Host::new();
+    host.farpipe(["config", "check", "/dev/zero"])
+        .run()
+        .exits(2)
+        .says("farpipe: /dev/zero: longer than 1 MiB\nhint: this is no configuration file\n");
+}
