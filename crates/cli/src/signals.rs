@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP end a pipe in order; a second one ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP end a pipe in order; a second one ends the process at once. One that
+//! was ignored when the process started stays so: `nohup` and a shell's `&` rely on it.
 
 use farpipe_agent::pipe::Cancel;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,8 +21,10 @@ impl Signals {
             SignalKind::terminate(),
             SignalKind::hangup(),
         ];
+        let ignored = ignored();
         let kinds = kinds
             .into_iter()
+            .filter(|kind| ignored & (1 << (kind.as_raw_value() - 1)) == 0)
             .map(|kind| Ok((kind.as_raw_value(), signal(kind)?)))
             .collect::<std::io::Result<_>>()?;
         Ok((Self { told, kinds }, cancel))
@@ -53,6 +56,14 @@ impl Signals {
         })
         .await
     }
+}
+
+/// The signals that are ignored, number 1 in the lowest bit; none where that is unknown.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
 }
 
 /// The status of a process that this signal ended.

@@ -93,7 +93,7 @@ fn n16_the_listener_gives_a_killed_connect_up_when_its_time_is_over() {
 #[test]
 fn n16_the_listener_decides_how_long_it_keeps_a_session() {
     let host = Host::new();
-    let listen = host.listen("ws").args(["--recv", "--resume-for", "400ms"]);
+    let listen = host.listen("ws").args(["--recv", "--resume-for", "800ms"]);
     let listener = listen.start_listening();
     let mut connect = host.connect(listener.url()).open_input().start();
     connect.write("a part");
@@ -160,4 +160,18 @@ fn n12_a_listener_that_was_started_anew_ends_the_old_session() {
     // And is free for a new one.
     host.connect(anew.url()).input("new").run().exits(0);
     anew.end().exits(0).printed("new");
+}
+
+/// `nohup farpipe …` and `farpipe … &` in a script.
+#[test]
+fn a_signal_that_was_ignored_stays_ignored() {
+    let host = Host::new();
+    let script = "trap '' HUP INT; exec \"$FARPIPE\" listen ws://127.0.0.1:0 exec:cat --keep";
+    let listener = host.shell(script).start_listening();
+    listener.signal(Signal::HUP);
+    listener.signal(Signal::INT);
+    let connect = host.connect(listener.url()).input("still there");
+    connect.run().exits(0).printed("still there");
+    listener.signal(Signal::TERM);
+    listener.end().exits(143);
 }

@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use super::output::Output;
 use super::{DEADLINE, Terminal};
 
+/// What is ignored where the tests run (in a script's background) is not ignored by what they run.
+const HEARD: &str = "--default-signal=INT,HUP,TERM";
+
 /// A command line that is being put together. stdin is empty, stdout and stderr are collected,
 /// unless said otherwise.
 #[derive(Debug)]
@@ -42,11 +45,11 @@ impl Invocation {
         // same with and without one.
         let mut command = if std::fs::File::open("/dev/tty").is_ok() {
             let mut command = Command::new("setsid");
-            command.arg(program);
+            command.args(["env", HEARD]).arg(program);
             command
         } else {
-            let mut command = Command::new(program);
-            command.process_group(0);
+            let mut command = Command::new("env");
+            command.arg(HEARD).arg(program).process_group(0);
             command
         };
         command
