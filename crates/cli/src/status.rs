@@ -3,8 +3,10 @@
 //! A thread of its own writes, see [`crate::lines`]: a reader that does not keep up misses events
 //! and learns how many by `missed_events` in the next one; the data does not wait for it.
 
-use std::fs::{File, OpenOptions};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 
 use farpipe_agent::Outcome;
 use farpipe_net::LinkEvent;
@@ -24,9 +26,9 @@ impl Status {
         let Some(number) = number else {
             return Ok(Self(None));
         };
-        if number == 1 && data_on_stdout {
+        if data_on_stdout && is_stdout(number) {
             return Err(WithStatus::usage(
-                "--status-fd 1: stdout carries the data of the endpoint",
+                format!("--status-fd {number}: stdout carries the data of the endpoint"),
                 "use another one: farpipe … --status-fd 3 3>FILE",
             ));
         }
@@ -36,11 +38,11 @@ impl Status {
                 format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
             )
         };
-        let lines = match reopen(number).map_err(failed)? {
-            Some(file) => Some(Lines::start("farpipe-status", file).map_err(failed)?),
+        let start = |writer| Lines::start("farpipe-status", writer).map_err(failed);
+        Ok(Self(match reopen(number).map_err(failed)? {
+            Some(writer) => Some(start(writer)?),
             None => None,
-        };
-        Ok(Self(lines))
+        }))
     }
 
     /// Writes one line, or drops it if too many wait.
@@ -93,28 +95,52 @@ impl Status {
         self.write(value);
     }
 
-    /// The end of a pipe.
-    pub(crate) fn exit(&self, outcome: &Outcome, status: u8) {
-        let event = json!({
+    /// The end of a pipe; of several, that of the `session` it belongs to.
+    pub(crate) fn exit(&self, session: Option<&str>, outcome: &Outcome, status: u8) {
+        let mut event = json!({
             "event": "exit",
             "status": status,
             "sent_bytes": outcome.sent,
             "received_bytes": outcome.received,
             "error": outcome.error.as_ref().map(ToString::to_string),
         });
+        if let Some(session) = session {
+            event["session"] = session.into();
+        }
         self.push(Room::LastWords, event);
     }
+}
+
+/// Whether descriptor `number` leads where stdout does. A terminal may show both.
+fn is_stdout(number: u32) -> bool {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+    let meta = |number: u32| std::fs::metadata(format!("/dev/fd/{number}"));
+    number == 1
+        || match (meta(number), meta(1)) {
+            (Ok(status), Ok(stdout)) => {
+                (status.dev(), status.ino()) == (stdout.dev(), stdout.ino())
+                    && !status.file_type().is_char_device()
+            }
+            (Ok(_) | Err(_), _) => false,
+        }
 }
 
 /// Opens the file behind a descriptor once more, for a thread that may wait in its writes. `None`
 /// for a pipe whose reader has gone, which opening would wait for.
 #[cfg(target_os = "linux")]
-fn reopen(number: u32) -> io::Result<Option<File>> {
+fn reopen(number: u32) -> io::Result<Option<Box<dyn Write + Send>>> {
     use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
     let path = format!("/dev/fd/{number}");
+    if !is_writable(number)? {
+        return Err(io::Error::other("it is open for reading only"));
+    }
+    if std::fs::metadata(&path)?.file_type().is_socket() {
+        return Ok(Some(Box::new(Socket(duplicate(number)?))));
+    }
     let mut options = OpenOptions::new();
     options.append(true);
     options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
@@ -133,15 +159,59 @@ fn reopen(number: u32) -> io::Result<Option<File>> {
     };
     // The description is ours alone: it was opened here.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    Ok(Some(file))
+    Ok(Some(Box::new(file)))
+}
+
+/// Whether its owner opened it for writing: opening it anew would not ask.
+#[cfg(target_os = "linux")]
+fn is_writable(number: u32) -> io::Result<bool> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    let access = flags.map(|flags| flags & rustix::fs::OFlags::ACCMODE.bits());
+    Ok(access != Some(rustix::fs::OFlags::RDONLY.bits()))
+}
+
+/// A descriptor of our own for a socket, which cannot be opened. Without unsafe code it can only be
+/// had from this process's own entry in /proc.
+#[cfg(target_os = "linux")]
+fn duplicate(number: u32) -> io::Result<OwnedFd> {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let number = i32::try_from(number).map_err(io::Error::other)?;
+    let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+    Ok(pidfd_getfd(this, number, PidfdGetfdFlags::empty())?)
+}
+
+/// A socket whose owner may have made it non-blocking.
+#[cfg(target_os = "linux")]
+struct Socket(OwnedFd);
+
+#[cfg(target_os = "linux")]
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::io::Errno;
+
+        loop {
+            match rustix::net::send(&self.0, bytes, rustix::net::SendFlags::NOSIGNAL) {
+                Err(Errno::AGAIN) => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                }
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Elsewhere `/dev/fd` only duplicates, and so neither waits nor has flags of its own.
 #[cfg(not(target_os = "linux"))]
-fn reopen(number: u32) -> io::Result<Option<File>> {
+fn reopen(number: u32) -> io::Result<Option<Box<dyn Write + Send>>> {
     let mut options = OpenOptions::new();
-    options
-        .append(true)
-        .open(format!("/dev/fd/{number}"))
-        .map(Some)
+    let file = options.append(true).open(format!("/dev/fd/{number}"))?;
+    Ok(Some(Box::new(file)))
 }

@@ -7,8 +7,9 @@ use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_agent::server::{self, Target};
-use farpipe_agent::{Outcome, PipeError};
+use farpipe_agent::{Meter, Outcome, PipeError};
 use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener, Sessions};
+use farpipe_proto::limits::PARK_MAX;
 use tokio::task::{JoinError, JoinSet};
 
 use super::secure::ListenTls;
@@ -36,10 +37,10 @@ pub(crate) struct Args {
     /// Serve many sessions, at the same time, until told to end
     #[arg(long)]
     keep: bool,
-    /// How long to keep a session whose connection is lost, at most: never longer than the other
-    /// side tries to resume, and a minute
-    #[arg(long, value_name = "TIME", value_parser = span, default_value = "7d")]
-    resume_for: Duration,
+    /// How long to keep a session whose connection is lost, at most [default: as long as the other
+    /// side tries to resume, and up to a minute more]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    resume_for: Option<Duration>,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -74,7 +75,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let mut tasks = JoinSet::new();
     let mut config = AcceptorConfig::new(greeting(admission)?);
     config.one_shot = !args.keep;
-    config.resume_for_max = args.resume_for;
+    config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
     config.events =
         Some(
@@ -82,7 +83,17 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet),
         );
     let (acceptor, sessions) = Acceptor::new(config);
-    let listener = Listener::bind_with(url, tls).await?;
+    let ready = async {
+        let early = match args.keep {
+            true => Target::Spec(spec.clone(), wanted),
+            false => open_early(&spec, wanted).await?,
+        };
+        anyhow::Ok((early, Listener::bind_with(url, tls).await?))
+    };
+    let (early, listener) = match ready.await {
+        Ok(ready) => ready,
+        Err(error) => return conclude(Err(error), None, &status),
+    };
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }
@@ -101,10 +112,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     } else {
         let used = [(&listening.spec, listening.wanted)];
         let show = args.session.progress.resolve(quiet, &used);
-        match listening.once(sessions, signals, cancel, show).await {
-            Ok((outcome, signal)) => (Some(Ok(outcome)), signal),
-            Err(error) => (Some(Err(error)), None),
-        }
+        let (outcome, signal) = listening.once(sessions, early, signals, cancel, show).await;
+        (Some(Ok(outcome)), signal)
     };
     accepting.shutdown().await;
     // How it ended is the last event.
@@ -114,6 +123,17 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         return Ok(signals::status(signal.unwrap_or(15)));
     };
     conclude(ended, signal, &status)
+}
+
+/// What can be opened before anybody connects is, so that a missing file is noticed now. A FIFO to
+/// write would wait for its reader.
+async fn open_early(spec: &EndpointSpec, wanted: Use) -> anyhow::Result<Target> {
+    let early = spec.is_shared() || spec.needs_direction() && wanted == Use::Source;
+    if !early {
+        return Ok(Target::Spec(spec.clone(), wanted));
+    }
+    let endpoint = endpoint::open(spec, wanted).await;
+    Ok(Target::Open(Box::new(endpoint.map_err(not_opened)?)))
 }
 
 struct Listening {
@@ -129,23 +149,24 @@ impl Listening {
     async fn once(
         self,
         mut sessions: Sessions,
+        target: Target,
         signals: Signals,
         cancel: Cancel,
         show: Show,
-    ) -> anyhow::Result<(Outcome, Option<u8>)> {
-        let target = self.open_early().await?;
+    ) -> (Outcome, Option<u8>) {
         let work = async {
             let session = tokio::select! {
                 session = sessions.next() => session?,
                 () = cancelled(cancel.clone()) => return None,
             };
-            let pipe = self.serve(session, target, cancel);
+            let meter = Arc::clone(&self.counts.meter);
+            let pipe = self.serve(session, target, meter, cancel);
             Some(progress::during(show, None, &self.counts, pipe).await)
         };
         let (ended, signal) = signals.run(work).await;
         let outcome = ended.flatten();
         let outcome = outcome.unwrap_or_else(|| PipeError::Cancelled.into());
-        Ok((outcome, signal))
+        (outcome, signal)
     }
 
     /// Each stream of the session gets an endpoint of its own if there can be many.
@@ -153,9 +174,9 @@ impl Listening {
         &self,
         session: AcceptedSession,
         target: Target,
+        meter: Arc<Meter>,
         cancel: Cancel,
     ) -> impl Future<Output = Outcome> + Send + use<> {
-        let meter = Arc::clone(&self.counts.meter);
         let report = report(self.quiet);
         async move {
             match target {
@@ -172,18 +193,6 @@ impl Listening {
         }
     }
 
-    /// What can be opened before anybody connects is, so that a missing file is noticed now. A
-    /// file to write is opened, and emptied, only when there is something to write.
-    async fn open_early(&self) -> anyhow::Result<Target> {
-        let early =
-            self.spec.is_shared() || self.spec.needs_direction() && self.wanted == Use::Source;
-        if !early {
-            return Ok(Target::Spec(self.spec.clone(), self.wanted));
-        }
-        let endpoint = endpoint::open(&self.spec, self.wanted).await;
-        Ok(Target::Open(Box::new(endpoint.map_err(not_opened)?)))
-    }
-
     /// Serves sessions until a signal comes; then they end in order.
     async fn keep(self, mut sessions: Sessions, signals: Signals, cancel: Cancel) -> Option<u8> {
         let work = async {
@@ -194,7 +203,8 @@ impl Listening {
                         let Some(session) = session else { break };
                         let name = session.name();
                         let target = Target::Spec(self.spec.clone(), self.wanted);
-                        let pipe = self.serve(session, target, cancel.clone());
+                        // Each session counts its own bytes.
+                        let pipe = self.serve(session, target, Arc::default(), cancel.clone());
                         running.spawn(async move { (name, pipe.await) });
                     }
                     Some(ended) = running.join_next() => self.report(ended),
@@ -214,7 +224,7 @@ impl Listening {
             Err(error) => return output::error(&format!("a session's task failed: {error}")),
         };
         let code = outcome.status();
-        self.status.exit(&outcome, code);
+        self.status.exit(Some(&session), &outcome, code);
         match &outcome.error {
             Some(error) if !self.quiet => output::error(&format!("session {session}: {error}")),
             _ => tracing::info!("session {session}: ended with status {code}"),

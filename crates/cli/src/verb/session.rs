@@ -14,7 +14,7 @@ use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{
     Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Url, UrlError,
 };
-use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR, RESUME_FOR_MAX};
+use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -286,7 +286,7 @@ pub(crate) fn conclude(
                     output::hint("is it the same farpipe? `farpipe --version` tells at both ends");
                 }
             }
-            status.exit(outcome, verdict.status);
+            status.exit(None, outcome, verdict.status);
             verdict.status
         }
         Err(error) => {
@@ -296,7 +296,7 @@ pub(crate) fn conclude(
                 status: code,
                 message,
             };
-            status.exit(&failed.into(), code);
+            status.exit(None, &failed.into(), code);
             code
         }
     };
@@ -330,7 +330,6 @@ impl<'a> Verdict<'a> {
 const _: () = {
     // The texts of the flags' defaults are those of the limits.
     assert!(RESUME_FOR.as_secs() == 10 * 60);
-    assert!(RESUME_FOR_MAX.as_secs() == 7 * 86_400);
     assert!(HEARTBEAT.as_secs() == 10);
 };
 

@@ -154,10 +154,10 @@ fn the_exit_event_is_there_though_no_pipe_was() {
 fn a_keeping_listener_tells_of_each_session() {
     let host = Host::new();
     let script =
-        "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --keep 'sh:exit 3' --status-fd 3 3>events";
+        "exec \"$FARPIPE\" listen ws://127.0.0.1:0 --keep 'sh:cat; exit 3' --status-fd 3 3>events";
     let listener = host.shell(script).start_listening();
     for _ in 0..2 {
-        host.connect(listener.url()).run().exits(3);
+        host.connect(listener.url()).input("12345").run().exits(3);
     }
     listener.signal(rustix::process::Signal::TERM);
     listener.end().exits(143);
@@ -169,7 +169,14 @@ fn a_keeping_listener_tells_of_each_session() {
         .filter(|event| event["event"] == "exit")
         .collect();
     assert_eq!(exits.len(), 2, "{names:?}");
-    assert!(exits.iter().all(|exit| exit["status"] == 3));
+    for exit in &exits {
+        assert_eq!(exit["status"], 3);
+        assert_eq!(
+            (&exit["sent_bytes"], &exit["received_bytes"]),
+            (&5.into(), &5.into())
+        );
+    }
+    assert_ne!(exits[0]["session"], exits[1]["session"]);
 }
 
 #[test]
@@ -368,4 +375,43 @@ fn a_status_descriptor_whose_reader_has_gone_holds_nothing() {
     );
     host.shell(&script).input("data").run().exits(0).says("");
     listener.end().exits(0).printed("data");
+}
+
+#[test]
+fn a_socket_takes_events_as_well() {
+    let host = Host::new();
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+    theirs.set_nonblocking(true).expect("a flag");
+    let script = "exec \"$FARPIPE\" pipe exec:true exec:true --status-fd 0";
+    host.shell(script)
+        .stdin(std::os::fd::OwnedFd::from(theirs))
+        .run()
+        .exits(0);
+    let mut events = String::new();
+    std::io::Read::read_to_string(&mut ours, &mut events).expect("events");
+    let event: Value = serde_json::from_str(events.trim()).expect("JSON");
+    assert_eq!(event["event"], "exit");
+}
+
+#[test]
+fn events_do_not_go_where_they_would_do_harm() {
+    let host = Host::new();
+    host.file("precious", "precious\n");
+    let script = "exec \"$FARPIPE\" pipe exec:true exec:true --status-fd 3 3<precious";
+    let ended = host.shell(script).run().exits(2);
+    assert!(
+        ended.stderr.contains("open for reading only"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(host.content("precious"), b"precious\n");
+    let script = "exec \"$FARPIPE\" pipe precious - --status-fd 3 3>&1";
+    let ended = host.shell(script).run().exits(2).printed("");
+    assert!(
+        ended
+            .stderr
+            .contains("--status-fd 3: stdout carries the data"),
+        "{}",
+        ended.stderr
+    );
 }
