@@ -22,7 +22,7 @@ use crate::local;
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
-use crate::server::{self, Target};
+use crate::server::{self, Served, Target};
 
 /// Hears how each pipe that failed by itself ended: its name and why. Called between the others'
 /// turns: must not wait.
@@ -256,7 +256,7 @@ pub async fn serve_each(
             tokio::select! {
                 ended = &mut first, if first_ended.is_none() => {
                     if opened > 1 {
-                        pipes.tell("stream 1", &ended.0);
+                        pipes.tell("stream 1", &ended.outcome);
                     }
                     first_ended = Some(ended);
                 }
@@ -264,12 +264,12 @@ pub async fn serve_each(
                     None => is_over = true,
                     Some((stream, _)) => {
                         opened += 1;
-                        if let (2, Some((outcome, _))) = (opened, &first_ended) {
-                            pipes.tell("stream 1", outcome);
+                        if let (2, Some(first)) = (opened, &first_ended) {
+                            pipes.tell("stream 1", &first.outcome);
                         }
                         let name = format!("stream {opened}");
                         let pipe = serve(stream);
-                        pipes.running.spawn(async move { (name, pipe.await.0) });
+                        pipes.running.spawn(async move { (name, pipe.await.outcome) });
                     }
                 },
                 Some(ended) = pipes.running.join_next() => pipes.handle_ended(ended),
@@ -281,15 +281,7 @@ pub async fn serve_each(
     };
     let running = unless_given_up(session.run(), &handle, shared.cancel.clone());
     let (only, ended) = eager(&shared.meter, async { tokio::join!(serving, running) }).await;
-    let mut outcome = match only {
-        None => Outcome::default(),
-        Some((mut outcome, watch)) => {
-            if let Some(watch) = watch {
-                pipe::settle(&mut outcome, &watch);
-            }
-            outcome
-        }
-    };
+    let mut outcome = only.map(Served::settle).unwrap_or_default();
     if let Err(end) = ended {
         outcome.fail(end.into());
     }

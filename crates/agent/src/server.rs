@@ -1,8 +1,9 @@
 //! The accepting side of one pipe: what `farpipe listen` does for each session.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, SessionHandle, Stream};
+use farpipe_net::{AcceptedSession, SessionHandle, Stream, StreamWatch};
 use farpipe_proto::wire::control::{Accept, Refuse};
 
 use crate::client::unless_given_up;
@@ -48,17 +49,9 @@ pub async fn run(
         tokio::join!(serving, refuse_more(&handle)).0
     };
     let linked = unless_given_up(session.run(), &handle, cancel.clone());
-    let (piped, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
-    let has_stream = piped.is_some();
-    let mut outcome = match piped {
-        None => Outcome::default(),
-        Some((mut outcome, watch)) => {
-            if let Some(watch) = watch {
-                pipe::settle(&mut outcome, &watch);
-            }
-            outcome
-        }
-    };
+    let (served, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
+    let has_stream = served.is_some();
+    let mut outcome = served.map(Served::settle).unwrap_or_default();
     match settled {
         Err(end) => outcome.fail(end.into()),
         Ok(()) if !has_stream => {
@@ -79,12 +72,42 @@ async fn refuse_more(handle: &SessionHandle) {
     }
 }
 
+/// A stream that was served, while the session may still go on.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) outcome: Outcome,
+    watch: Option<StreamWatch>,
+    /// The file that was read stays locked until the peer has confirmed it.
+    _lock: Option<OwnedFd>,
+}
+
+impl Served {
+    /// How it ended, once the session is settled.
+    pub(crate) fn settle(mut self) -> Outcome {
+        if let Some(watch) = &self.watch {
+            pipe::settle(&mut self.outcome, watch);
+        }
+        self.outcome
+    }
+}
+
+/// A stream that was not joined to anything.
+impl From<PipeError> for Served {
+    fn from(error: PipeError) -> Self {
+        Self {
+            outcome: error.into(),
+            watch: None,
+            _lock: None,
+        }
+    }
+}
+
 pub(crate) async fn serve(
     mut stream: Stream,
     target: Target,
     meter: Arc<Meter>,
     cancel: Cancel,
-) -> (Outcome, Option<farpipe_net::StreamWatch>) {
+) -> Served {
     let opened = match target {
         Target::Open(endpoint) => Ok(*endpoint),
         Target::Spec(spec, wanted) => {
@@ -92,24 +115,29 @@ pub(crate) async fn serve(
             match pipe::unless_over(&mut stream.watch, cancel.clone(), opening).await {
                 Ok(opened) => opened,
                 // Dropping the stream gives it up.
-                Err(error) => return (error.into(), None),
+                Err(error) => return error.into(),
             }
         }
     };
     match opened {
-        Ok(endpoint) => {
+        Ok(mut endpoint) => {
             stream.accept(Accept {
                 has_command: endpoint.child.is_some(),
             });
+            let lock = endpoint.take_lock();
             let (outcome, watch) = pipe::run(endpoint, stream, meter, cancel).await;
-            (outcome, Some(watch))
+            Served {
+                outcome,
+                watch: Some(watch),
+                _lock: lock,
+            }
         }
         Err(error) => {
             stream.refuse(Refuse {
                 status: u32::from(status_of(&error)),
                 message: describe_open(&error),
             });
-            (PipeError::from(&error).into(), None)
+            PipeError::from(&error).into()
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farpipe_proto::limits::{
-    DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, RESUME_FOR_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
+    DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::link::Keys;
 use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
@@ -38,9 +38,9 @@ pub struct AcceptorConfig {
     /// Sessions at once, those that wait for the application or for a link included; one more is
     /// refused for now. Default 256.
     pub sessions_max: usize,
-    /// How long a session without a link is kept at most; less if its opener tries less long.
-    /// Default and upper limit 7 d.
-    pub resume_for_max: Duration,
+    /// How long a session without a link is kept at most; less if its opener does not try as long.
+    /// Default and upper limit: [`PARK_MAX`].
+    pub park_max: Duration,
     /// Default 10 s.
     pub heartbeat: Duration,
     /// Bytes a session retains at most. Default 64 MiB.
@@ -62,7 +62,7 @@ impl AcceptorConfig {
         Self {
             one_shot: false,
             sessions_max: SESSIONS_MAX,
-            resume_for_max: RESUME_FOR_MAX,
+            park_max: PARK_MAX,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
@@ -185,7 +185,7 @@ impl Acceptor {
             return entry.attach(arrival);
         }
         let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
-        let park = Park::new(resume_for.min(self.config.resume_for_max));
+        let park = Park::new(resume_for, self.config.park_max);
         if let Some((code, why)) = self.objection(&arrival.attach, &park, &sessions) {
             return Err(arrival.refuse(code, why));
         }

@@ -87,6 +87,9 @@ pub const RESUME_FOR: Duration = Duration::from_secs(600);
 pub const RESUME_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// What the acceptor parks beyond the opener's `--resume-for`, at most.
 pub const PARK_EXTRA_MAX: Duration = Duration::from_secs(60);
+/// The longest an acceptor parks a session, and the default of its own limit: [`RESUME_FOR_MAX`] and
+/// [`PARK_EXTRA_MAX`].
+pub const PARK_MAX: Duration = Duration::from_secs(7 * 24 * 3600 + 60);
 /// How long an acceptor lingers after an unclean end with COMPLETE sent.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// The same while the opener may still lack the last DONE: long enough for its first backoffs.

@@ -75,6 +75,7 @@ fn values() -> Vec<(&'static str, String)> {
         RESUME_FOR,
         RESUME_FOR_MAX,
         PARK_EXTRA_MAX,
+        PARK_MAX,
         LINGER,
         LINGER_UNCONFIRMED,
         LINGER_PARKED,

@@ -65,10 +65,13 @@ pub enum OpenError {
         /// What it was opened for.
         half: Half,
     },
-    /// Another end reads what would be overwritten, or writes what would be read.
+    /// Another end reads what would be overwritten, or may write what would be read.
     #[error(
-        "cannot open '{}' for {half}: it is being {}", path.display(),
-        match half { Half::Source => "written", Half::Sink => "read or written" }
+        "cannot open '{}' for {half}: {}", path.display(),
+        match half {
+            Half::Source => "another process has locked it and may be writing it",
+            Half::Sink => "it is being read or written by another end",
+        }
     )]
     InUse {
         /// The path.
@@ -160,10 +163,11 @@ impl OpenError {
             Self::IsSocket { .. } => Some("connect to it: unix:PATH"),
             Self::AddressInUse { hint, .. } => Some(hint),
             Self::InUse { half, .. } => Some(match half {
-                Half::Source => {
-                    "wait until whoever writes it is done; fuser PATH tells who that is"
+                Half::Source => "wait until that is done; lslocks tells which process it is",
+                Half::Sink => {
+                    "write to another file and rename it; if it is a session that lost its \
+                     connection, see `listen --resume-for`"
                 }
-                Half::Sink => "write to another file, and rename it when the pipe has ended with 0",
             }),
             Self::CommandNotFound { .. } => {
                 Some("exec: takes a program of PATH; for shell syntax and builtins use sh:")

@@ -43,6 +43,18 @@ pub(super) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     })
 }
 
+/// Refuses a socket that carries messages: a read into less room than one of them loses its rest,
+/// and where one ends means nothing to a pipe.
+pub(super) fn check_is_stream(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
+    use rustix::net::SocketType;
+
+    if kind != Kind::Socket || rustix::net::sockopt::socket_type(fd)? == SocketType::STREAM {
+        return Ok(());
+    }
+    let why = "it is a socket of messages, not of a stream";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
 /// A regular file of this host, whatever its names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {

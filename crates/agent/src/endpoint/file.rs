@@ -1,8 +1,8 @@
 //! `PATH`: a regular file, a FIFO or a device, found out from the open descriptor.
 //!
-//! Regular files are created if missing (0666 and the umask), truncated and written in place. While
-//! one is read it has a shared lock (flock(2)), while it is written an exclusive one, taken before
-//! it is truncated: so a pipe from a file into itself is refused, whatever names lead to it and
+//! Regular files are created if missing (0666 and the umask), emptied when the first byte or the end
+//! arrives, and written in place. While one is read it has a shared lock (flock(2)), while it is
+//! written an exclusive one: so a pipe from a file into itself is refused, whatever names lead to it and
 //! whichever of this host's processes read and write it.
 //! Opening a FIFO to write waits for its reader, as open(2) does, but without blocking the
 //! runtime. Opening one to read does not wait: the source is pending until the first writer has
@@ -47,7 +47,6 @@ pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenE
             let failed = |error| explain(path, Half::Sink, error);
             let fd = open_to_write(path).await.map_err(failed)?;
             lock(&fd, Half::Sink).map_err(failed)?;
-            truncate(&fd).map_err(failed)?;
             endpoint.sink_file = fd::regular_file(fd.as_fd());
             let name: Arc<str> = path.display().to_string().into();
             let inner = sink(fd).map_err(failed)?;
@@ -116,14 +115,6 @@ pub(super) fn lock_source(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// As `O_TRUNC`, but only when it is known that nobody needs what is there.
-fn truncate(fd: &OwnedFd) -> io::Result<()> {
-    match fd::kind(fd.as_fd())? {
-        Kind::Regular => Ok(rustix::fs::ftruncate(fd, 0)?),
-        Kind::Pipe | Kind::Socket | Kind::Directory | Kind::Device => Ok(()),
-    }
-}
-
 fn is_fifo(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
@@ -164,7 +155,11 @@ fn sink(fd: OwnedFd) -> io::Result<Box<dyn Sink>> {
     Ok(match kind {
         Kind::Pipe => Box::new(PipeSink::new(fd)?),
         Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
-        Kind::Regular | Kind::Device | Kind::Socket => {
+        Kind::Regular => Box::new(FileSink {
+            stale: Some(fd::dup(fd.as_fd())?),
+            inner: ThreadSink::new(fd, kind)?,
+        }),
+        Kind::Device | Kind::Socket => {
             set_blocking(&fd)?;
             Box::new(ThreadSink::new(fd, kind)?)
         }
@@ -221,6 +216,44 @@ impl Source for FifoSource {
                 len => return Poll::Ready(Ok(len)),
             }
         }
+    }
+}
+
+/// A regular file, which is emptied with the first byte, or with the end if there is none: a pipe
+/// that comes to nothing before keeps what was there.
+#[derive(Debug)]
+struct FileSink {
+    inner: ThreadSink,
+    /// As long as it has its old content.
+    stale: Option<OwnedFd>,
+}
+
+impl FileSink {
+    fn begin(&mut self) -> io::Result<()> {
+        match self.stale.take() {
+            Some(fd) => Ok(rustix::fs::ftruncate(&fd, 0)?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for FileSink {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.begin()?;
+        self.inner.poll_write(cx, bufs)
+    }
+
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.inner.poll_reader_gone(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.begin()?;
+        self.inner.poll_close(cx)
     }
 }
 

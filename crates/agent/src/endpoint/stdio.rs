@@ -33,7 +33,7 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
         };
         let source = open_source(stdin, at_end(wanted)).map_err(failed)?;
         endpoint.source = Some(Box::new(StdioSource::new(source)));
-        endpoint.source_lock = lock(stdin).map_err(failed)?;
+        endpoint.source_lock = lock(stdin)?;
         endpoint.size_hint = fd::size_left(stdin);
         endpoint.source_file = fd::regular_file(stdin);
         endpoint.source_is_terminal = rustix::termios::isatty(stdin);
@@ -52,12 +52,15 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
 }
 
 /// A regular file is locked while it is read, as a path's is.
-fn lock(stdin: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+fn lock(stdin: BorrowedFd<'_>) -> Result<Option<OwnedFd>, OpenError> {
     if fd::regular_file(stdin).is_none() {
         return Ok(None);
     }
     match fd::reopen(stdin, Half::Source) {
-        Ok(own) => file::lock_source(&own),
+        Ok(own) => file::lock_source(&own).map_err(|_| OpenError::InUse {
+            path: "/dev/stdin".into(),
+            half: Half::Source,
+        }),
         // Opened by another user and handed to us.
         Err(error) => {
             tracing::debug!(%error, "cannot lock the file on stdin");
@@ -78,6 +81,7 @@ fn at_end(wanted: Use) -> AtEnd {
 
 fn open_source(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Source>> {
     let kind = fd::kind(fd)?;
+    fd::check_is_stream(fd, kind)?;
     Ok(match kind {
         Kind::Pipe => match fd::reopen(fd, Half::Source) {
             // A FIFO reopened after its last writer has left would wait for the next one; the
@@ -97,6 +101,7 @@ fn open_source(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Source>>
 
 fn open_sink(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Sink>> {
     let kind = fd::kind(fd)?;
+    fd::check_is_stream(fd, kind)?;
     Ok(match kind {
         Kind::Pipe => match fd::reopen(fd, Half::Sink) {
             Ok(own) => Box::new(PipeSink::new(own)?),

@@ -26,8 +26,9 @@ fn a_file_into_itself_is_refused_and_kept() {
     std::fs::hard_link(host.path("data"), host.path("link")).expect("a link");
     for sink in ["data", "symlink", "link"] {
         let said = format!(
-            "farpipe: cannot open '{sink}' for writing: it is being read or written
-             hint: write to another file, and rename it when the pipe has ended with 0"
+            "farpipe: cannot open '{sink}' for writing: it is being read or written by another end
+             hint: write to another file and rename it; if it is a session that lost its connection, \
+             see `listen --resume-for`"
         );
         let pipe = host.farpipe(["pipe", "data", sink]);
         pipe.run().exits(125).says(&said);
@@ -51,6 +52,39 @@ fn a_file_sent_to_itself_is_refused_and_kept() {
     assert!(connect.stderr.contains(refused), "{}", connect.stderr);
     listener.end().exits(125);
     assert_same(&host.content("data"), b"precious");
+}
+
+/// As with curl: what is there goes when something comes in its place.
+#[test]
+fn a_file_keeps_its_content_until_something_comes() {
+    let host = Host::new();
+    host.file("data", "precious");
+    host.farpipe(["connect", "ws://127.0.0.1:1", "data", "--recv"])
+        .run()
+        .exits(125);
+    assert_same(&host.content("data"), b"precious");
+    host.farpipe(["pipe", "exec:true", "data"]).run().exits(0);
+    assert_same(&host.content("data"), b"");
+}
+
+/// What was read may still be on its way.
+#[test]
+fn a_file_that_is_sent_stays_locked_until_the_other_side_has_it() {
+    let host = Host::new();
+    // More than the pipe at the far end takes, less than it and the credit.
+    host.file("data", random(1_200_000, 5));
+    let listen = host.listen("ws").args(["data", "--send"]);
+    let listener = listen.args(["--progress", "json"]).start_listening();
+    let (connect, stdout) = host.connect(listener.url()).unread_stdout();
+    let connect = connect.start();
+    listener.stderr_until(|said| said.contains("\"sent_bytes\":1200000"));
+    let other = host.farpipe(["pipe", "exec:true", "data"]);
+    let other = other.run().exits(125);
+    assert!(other.stderr.contains("by another end"), "{}", other.stderr);
+    stdout.read_on();
+    connect.end().exits(0);
+    listener.end().exits(0);
+    assert_eq!(host.content("data").len(), 1_200_000);
 }
 
 #[test]

@@ -361,3 +361,22 @@ fn a_terminals_stdin_does_not_hold_the_pipe() {
     connect.run().exits(0).printed("an answer");
     listener.end().exits(0).printed("");
 }
+
+/// A message socket loses what does not fit into a read, and an end is no end.
+#[test]
+fn sockets_of_messages_are_refused() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let host = Host::new();
+    let refused = |stdin: OwnedFd, why: &str| {
+        let pipe = host.farpipe(["pipe", "-", "copy"]).stdin(stdin);
+        pipe.run()
+            .exits(125)
+            .says(&format!("farpipe: cannot use stdin: {why}"));
+    };
+    for kind in [SocketType::SEQPACKET, SocketType::DGRAM] {
+        let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.expect("a pair of sockets");
+        refused(ours, "it is a socket of messages, not of a stream");
+        drop(theirs);
+    }
+}

@@ -27,12 +27,12 @@ pub struct Park {
 }
 
 impl Park {
-    /// `resume_for` as the opener asked for it in ATTACH.
+    /// `resume_for` as the opener asked for it in ATTACH; `park_max` is the acceptor's own limit.
     #[must_use]
-    pub fn new(resume_for: Duration) -> Self {
+    pub fn new(resume_for: Duration, park_max: Duration) -> Self {
         let granted = resume_for.min(RESUME_FOR_MAX);
         Self {
-            park_for: granted + granted.min(PARK_EXTRA_MAX),
+            park_for: (granted + granted.min(PARK_EXTRA_MAX)).min(park_max),
             lost_at: None,
             settled_at: None,
         }
@@ -82,20 +82,29 @@ impl Park {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{BACKOFF, BACKOFF_JITTER_PERCENT, HANDSHAKE_STEP};
+    use crate::limits::{BACKOFF, BACKOFF_JITTER_PERCENT, HANDSHAKE_STEP, PARK_MAX};
 
     #[test]
     fn parks_longer_than_the_opener_tries() {
         for (asked, parked) in [(0, 0), (5, 10), (60, 120), (600, 660)] {
-            let park = Park::new(Duration::from_secs(asked));
+            let park = Park::new(Duration::from_secs(asked), PARK_MAX);
             assert_eq!(park.park_for(), Duration::from_secs(parked));
         }
-        assert!(Park::new(Duration::MAX).park_for() <= RESUME_FOR_MAX + PARK_EXTRA_MAX);
+        assert_eq!(Park::new(Duration::MAX, PARK_MAX).park_for(), PARK_MAX);
+    }
+
+    #[test]
+    fn parks_no_longer_than_the_acceptor_wants() {
+        let own = Duration::from_secs(70);
+        for (asked, parked) in [(5, 10), (35, 70), (60, 70), (600, 70)] {
+            let park = Park::new(Duration::from_secs(asked), own);
+            assert_eq!(park.park_for(), Duration::from_secs(parked));
+        }
     }
 
     #[test]
     fn lingers_two_seconds_when_all_is_settled() {
-        let mut park = Park::new(Duration::from_secs(600));
+        let mut park = Park::new(Duration::from_secs(600), PARK_MAX);
         assert_eq!(park.poll_timeout(Settled::Confirmed), None);
         let lost = Instant::from_origin(Duration::from_secs(1));
         park.handle_lost(lost);
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_is_settled_without_a_link_waits_for_the_openers_next_try() {
-        let mut park = Park::new(Duration::from_secs(600));
+        let mut park = Park::new(Duration::from_secs(600), PARK_MAX);
         let at = |secs| Instant::from_origin(Duration::from_secs(secs));
         park.handle_settled(at(1));
         park.handle_lost(at(100));
