@@ -4,12 +4,22 @@ use std::sync::Arc;
 
 use farpipe_net::{Dial, Opener, SessionEnd, SessionHandle};
 use farpipe_proto::limits::DRAIN;
+use farpipe_proto::wire::control::Open;
 
+use crate::blocks::Compression;
 use crate::eager::eager;
 use crate::endpoint::Endpoint;
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
+
+/// How a stream is opened: with `compression` both directions are made of blocks.
+pub(crate) fn open(compression: Option<Compression>) -> Open {
+    Open {
+        blocks: compression.is_some(),
+        ..Open::default()
+    }
+}
 
 /// Opens a session to whoever `dial` leads to and joins `endpoint` to its endpoint, until
 /// everything is settled at both ends.
@@ -19,19 +29,20 @@ use crate::pump::Meter;
 /// is awaited for a second.
 pub async fn run(
     mut endpoint: Endpoint,
+    compression: Option<Compression>,
     opener: Opener,
     dial: &dyn Dial,
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> Outcome {
     let handle = opener.handle();
-    let Some(stream) = handle.open("") else {
+    let Some(stream) = handle.open_with(open(compression)) else {
         return PipeError::Local("no stream can be opened".to_owned()).into();
     };
     let _until_settled = endpoint.take_lock();
     let counted = Arc::clone(&meter);
     let pipe = async {
-        let ended = pipe::run(endpoint, stream, meter, cancel.clone()).await;
+        let ended = pipe::run(endpoint, stream, compression, meter, cancel.clone()).await;
         handle.finish_opening();
         ended
     };

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::client::unless_given_up;
+use crate::blocks::Compression;
+use crate::client::{self, unless_given_up};
 use crate::eager::eager;
 use crate::endpoint::{self, Connection, Endpoint, EndpointSpec, Listening, Use};
 use crate::local;
@@ -134,11 +135,13 @@ async fn join_one(
 pub async fn connect_each(
     mut listening: Listening,
     wanted: Use,
+    compression: Option<Compression>,
     opener: Opener,
     dial: &dyn Dial,
     shared: Shared,
 ) -> Outcome {
     let handle = opener.handle();
+    let open = client::open(compression);
     let mut pipes = Pipes::new(Arc::clone(&shared.report));
     let (over, is_over) = watch::channel(false);
     let serving = async {
@@ -152,10 +155,11 @@ pub async fn connect_each(
                         pipes.pause(),
                     ) => {
                         // Only a session that has ended meanwhile opens none.
-                        let Some(stream) = handle.open("") else { continue };
+                        let Some(stream) = handle.open_with(open.clone()) else { continue };
                         let pipe = carry(
                             endpoint,
                             stream,
+                            compression,
                             Arc::clone(&shared.meter),
                             shared.cancel.clone(),
                         );
@@ -203,8 +207,15 @@ async fn accept(
 }
 
 /// One pipe through a stream, until the peer has confirmed it or given it up.
-async fn carry(endpoint: Endpoint, stream: Stream, meter: Arc<Meter>, cancel: Cancel) -> Outcome {
-    let (mut outcome, mut watch) = pipe::run(endpoint, stream, meter, cancel.clone()).await;
+async fn carry(
+    endpoint: Endpoint,
+    stream: Stream,
+    compression: Option<Compression>,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> Outcome {
+    let running = pipe::run(endpoint, stream, compression, meter, cancel.clone());
+    let (mut outcome, mut watch) = running.await;
     if outcome.error.is_none() {
         let confirmed = poll_fn(|cx| {
             watch.poll_until(cx, |fate| {
@@ -233,21 +244,22 @@ pub async fn serve_each(
     let handle = session.handle();
     handle.hold();
     let target = || Target::Spec(target.clone(), wanted);
-    let serve = |stream| {
+    let serve = |stream, open| {
         server::serve(
             stream,
+            server::blocks(&open),
             target(),
             Arc::clone(&shared.meter),
             shared.cancel.clone(),
         )
     };
     let serving = async {
-        let Some((stream, _)) = handle.accept().await else {
+        let Some((stream, open)) = handle.accept().await else {
             handle.release();
             return None;
         };
         // The first in this very task: most sessions have no other, and it need not be woken.
-        let mut first = std::pin::pin!(serve(stream));
+        let mut first = std::pin::pin!(serve(stream, open));
         let mut first_ended = None;
         let mut pipes = Pipes::new(Arc::clone(&shared.report));
         let mut opened = 1_u64;
@@ -262,13 +274,13 @@ pub async fn serve_each(
                 }
                 stream = handle.accept(), if !is_over => match stream {
                     None => is_over = true,
-                    Some((stream, _)) => {
+                    Some((stream, open)) => {
                         opened += 1;
                         if let (2, Some(first)) = (opened, &first_ended) {
                             pipes.tell("stream 1", &first.outcome);
                         }
                         let name = format!("stream {opened}");
-                        let pipe = serve(stream);
+                        let pipe = serve(stream, open);
                         pipes.running.spawn(async move { (name, pipe.await.outcome) });
                     }
                 },

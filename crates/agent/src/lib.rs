@@ -1,5 +1,6 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
+mod blocks;
 pub mod client;
 mod eager;
 pub mod endpoint;
@@ -11,5 +12,6 @@ mod pump;
 pub mod server;
 mod spin;
 
+pub use blocks::Compression;
 pub use outcome::{Outcome, PipeError};
 pub use pump::Meter;

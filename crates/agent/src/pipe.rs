@@ -10,6 +10,7 @@ use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
+use crate::blocks::{Compression, Decoder, Encoder};
 use crate::endpoint::{Child, Endpoint, Exit, TERMINATE_GRACE};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
 use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
@@ -17,7 +18,7 @@ use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
 /// Tells a pipe to end: `true` once.
 pub type Cancel = watch::Receiver<bool>;
 
-/// Runs one pipe until both directions are finished, one fails, or `cancel` fires. What went wrong
+/// Runs one pipe, of `blocks` if its opener said so, until both directions are finished, one fails, or `cancel` fires. What went wrong
 /// was told to the peer when this returns. The peer's last words come later, with the settled
 /// session: see [`settle`].
 ///
@@ -27,6 +28,7 @@ pub type Cancel = watch::Receiver<bool>;
 pub async fn run(
     endpoint: Endpoint,
     stream: Stream,
+    blocks: Option<Compression>,
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> (Outcome, StreamWatch) {
@@ -38,9 +40,20 @@ pub async fn run(
         talks_on,
         ..
     } = endpoint;
+    let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
+    let (encoder, decoder) = match coders {
+        None => (None, None),
+        Some((Ok(encoder), Ok(decoder))) => (Some(encoder), Some(decoder)),
+        Some((Err(error), _) | (_, Err(error))) => {
+            let message = format!("cannot compress: {error}");
+            let Stream { send, recv, watch } = stream;
+            drop((send, recv));
+            return (PipeError::Local(message).into(), watch);
+        }
+    };
     let mut pipe = Pipe {
-        outbound: source.map(|source| Outbound::new(source, Arc::clone(&meter))),
-        inbound: sink.map(|sink| Inbound::new(sink, Arc::clone(&meter))),
+        outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
+        inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
         stream,
         outcome: Outcome::default(),
         source_is_terminal,
@@ -211,6 +224,11 @@ impl Pipe {
                     AbortCode::Failed,
                     &message,
                 );
+            }
+            Received::Malformed(malformed) => {
+                let message = malformed.to_string();
+                let error = PipeError::Remote(message.clone());
+                self.give_up(error, AbortCode::Failed, &message);
             }
             Received::Broken(RecvError::Reset(abort)) => {
                 let code = AbortCode::from_wire(abort.code);

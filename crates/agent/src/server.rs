@@ -4,8 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, SessionHandle, Stream, StreamWatch};
-use farpipe_proto::wire::control::{Accept, Refuse};
+use farpipe_proto::wire::control::{Accept, Open, Refuse};
 
+use crate::blocks::Compression;
 use crate::client::unless_given_up;
 use crate::eager::eager;
 use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
@@ -41,7 +42,10 @@ pub async fn run(
         let serving = async {
             let result = match first {
                 None => None,
-                Some((stream, _)) => Some(serve(stream, target, meter, cancel.clone()).await),
+                Some((stream, open)) => {
+                    let blocks = blocks(&open);
+                    Some(serve(stream, blocks, target, meter, cancel.clone()).await)
+                }
             };
             handle.release();
             result
@@ -102,8 +106,14 @@ impl From<PipeError> for Served {
     }
 }
 
+/// The opener says whether a stream is made of blocks; each side decides what to compress.
+pub(crate) fn blocks(open: &Open) -> Option<Compression> {
+    open.blocks.then_some(Compression::Auto)
+}
+
 pub(crate) async fn serve(
     mut stream: Stream,
+    blocks: Option<Compression>,
     target: Target,
     meter: Arc<Meter>,
     cancel: Cancel,
@@ -125,7 +135,7 @@ pub(crate) async fn serve(
                 has_command: endpoint.child.is_some(),
             });
             let lock = endpoint.take_lock();
-            let (outcome, watch) = pipe::run(endpoint, stream, meter, cancel).await;
+            let (outcome, watch) = pipe::run(endpoint, stream, blocks, meter, cancel).await;
             Served {
                 outcome,
                 watch: Some(watch),

@@ -25,12 +25,17 @@ impl SessionHandle {
     /// open streams, or of the process's windows, is reached.
     #[must_use]
     pub fn open(&self, target: &str) -> Option<Stream> {
+        self.open_with(Open {
+            target: target.to_owned(),
+            ..Open::default()
+        })
+    }
+
+    /// As [`SessionHandle::open`], with all that can be said of a stream.
+    #[must_use]
+    pub fn open_with(&self, open: Open) -> Option<Stream> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
-        let open = Open {
-            target: target.to_owned(),
-            interactive: false,
-        };
         let id = state.with_windows(|session| session.open(now, open))?;
         state.number_control();
         drop(state);

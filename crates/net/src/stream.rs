@@ -204,6 +204,13 @@ impl SendStream {
         state.wake_driver();
     }
 
+    /// Bytes of the session so far, all its streams together, and how many of them the peer has.
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let state = self.handle.shared.lock();
+        (state.session.numbered(), state.session.acked())
+    }
+
     /// Gives a buffer back unused.
     pub fn put_back(&mut self, buf: BytesMut) {
         self.handle.shared.lock().put_back(buf);

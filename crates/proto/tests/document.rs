@@ -219,6 +219,7 @@ fn control_payloads_have_the_documented_fields() {
     let open = Open {
         target: text(),
         interactive: true,
+        blocks: true,
     };
     let accept = Accept { has_command: true };
     let refuse = Refuse {
@@ -251,7 +252,7 @@ fn control_payloads_have_the_documented_fields() {
         ),
         message(&Attached { received: 1 }, &["uint64"]),
         message(&refused, &["uint32", "bool", "string"]),
-        message(&open, &["string", "bool"]),
+        message(&open, &["string", "bool", "bool"]),
         message(&accept, &["bool"]),
         message(&refuse, &["uint32", "string"]),
         message(&abort, &["uint32", "string"]),

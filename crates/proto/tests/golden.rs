@@ -101,6 +101,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
     let open = Open {
         target: String::new(),
         interactive: true,
+        blocks: false,
     };
     let refuse = Refuse {
         status: 127,
@@ -122,6 +123,14 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
     };
     vec![
         ("OPEN, interactive", stream, InnerFrame::Open(open)),
+        (
+            "OPEN, of blocks",
+            stream,
+            InnerFrame::Open(Open {
+                blocks: true,
+                ..Open::default()
+            }),
+        ),
         ("ACCEPT", stream, InnerFrame::Accept(Accept::default())),
         (
             "ACCEPT, with a command",

@@ -143,6 +143,7 @@ fn open_frame() -> Vec<u8> {
     let open = Open {
         target: "0".to_owned(),
         interactive: false,
+        blocks: false,
     };
     InnerFrame::Open(open).encode(StreamId(1))
 }

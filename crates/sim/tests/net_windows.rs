@@ -73,6 +73,7 @@ impl Peer {
         let open = Open {
             target: target.to_owned(),
             interactive: false,
+            blocks: false,
         };
         self.say(id, &InnerFrame::Open(open));
         let accept = InnerFrame::Accept(Accept::default()).encode(StreamId(id));

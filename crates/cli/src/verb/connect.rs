@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_agent::fan::{self, Shared};
-use farpipe_agent::{PipeError, client, pipe};
+use farpipe_agent::{Compression, PipeError, client, pipe};
 use farpipe_net::{Admission, Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
@@ -30,10 +30,32 @@ pub(crate) struct Args {
     /// How long to try to get a lost connection back (30s, 10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
+    /// Compress both directions: `auto` while it shrinks the data and does not slow it down, `zstd` or
+    /// `zstd:N` (1 to 19) while it shrinks
+    #[arg(long, value_name = "HOW", value_parser = compression, default_value = "none")]
+    compress: MaybeCompressed,
     #[command(flatten)]
     tls: ConnectTls,
     #[command(flatten)]
     session: SessionArgs,
+}
+
+/// What `--compress` says.
+#[derive(Debug, Clone, Copy)]
+struct MaybeCompressed(Option<Compression>);
+
+fn compression(text: &str) -> Result<MaybeCompressed, String> {
+    let level = |text: &str| text.parse().ok().filter(|level| (1..=19).contains(level));
+    Ok(MaybeCompressed(match text.split_once(':') {
+        None if text == "none" => None,
+        None if text == "auto" => Some(Compression::Auto),
+        None if text == "zstd" => Some(Compression::Zstd(3)),
+        Some(("zstd", number)) => {
+            let level = level(number).ok_or("the level is a number from 1 to 19")?;
+            Some(Compression::Zstd(level))
+        }
+        _ => return Err("write auto, zstd, zstd:N or none".to_owned()),
+    }))
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
@@ -62,7 +84,14 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
                 cancel,
                 report: report(quiet),
             };
-            let pipes = fan::connect_each(listening, wanted, Opener::new(config), &dial, shared);
+            let pipes = fan::connect_each(
+                listening,
+                wanted,
+                args.compress.0,
+                Opener::new(config),
+                &dial,
+                shared,
+            );
             return Ok(progress::during(show, None, &counts, pipes).await);
         }
         let early = Early::prepare(&spec, &status, quiet).await?;
@@ -74,6 +103,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         let total = endpoint.size_hint;
         let pipe = client::run(
             endpoint,
+            args.compress.0,
             Opener::new(config),
             &dial,
             Arc::clone(&counts.meter),

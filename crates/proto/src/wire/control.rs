@@ -175,6 +175,9 @@ pub struct Open {
     /// Interactive streams go before bulk ones.
     #[prost(bool, tag = "2")]
     pub interactive: bool,
+    /// Both directions are made of blocks, which may be compressed (docs/protocol.md section 6.6).
+    #[prost(bool, tag = "3")]
+    pub blocks: bool,
 }
 
 /// A stream is joined to its target.

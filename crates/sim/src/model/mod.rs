@@ -120,7 +120,7 @@ impl Model {
             Op::Open { by, interactive } => {
                 let open = Open {
                     interactive,
-                    target: String::new(),
+                    ..Open::default()
                 };
                 self.pair.sender(by).try_open(open);
             }

@@ -78,10 +78,11 @@ fn raw(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 fn controls() -> impl Strategy<Value = InnerFrame> {
     let abort = (any::<u32>(), ".{0,60}").prop_map(|(code, message)| Abort { code, message });
     prop_oneof![
-        (".{0,200}", any::<bool>()).prop_map(|(target, interactive)| {
+        (".{0,200}", any::<bool>(), any::<bool>()).prop_map(|(target, interactive, blocks)| {
             InnerFrame::Open(Open {
                 target,
                 interactive,
+                blocks,
             })
         }),
         any::<bool>().prop_map(|has_command| InnerFrame::Accept(Accept { has_command })),
