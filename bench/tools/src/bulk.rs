@@ -130,6 +130,6 @@ fn read_rate(sink: &mut Process, bytes: u64) -> Result<f64> {
 }
 
 /// Free now; another program could take it before the peer does, which then says so.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -6,6 +6,7 @@
 
 mod bulk;
 mod certs;
+mod forward;
 mod input;
 mod options;
 mod peer;

@@ -23,6 +23,16 @@ pub struct Peer {
     pub connect: &'static [&'static str],
     /// Both sides for round trips through a far `cat`, if it can do that.
     pub echo: Option<(&'static [&'static str], &'static [&'static str])>,
+    /// A port that leads to an echo.
+    pub forward: Option<Forward>,
+}
+
+/// Arguments of the side beside the echo on port `ECHO`, and of the one that listens on port `NEAR`;
+/// without the second the first is connected to.
+#[derive(Debug)]
+pub struct Forward {
+    pub far: &'static [&'static str],
+    pub near: Option<&'static [&'static str]>,
 }
 
 /// The configurations that others are compared with.
@@ -41,6 +51,10 @@ pub const PEERS: &[Peer] = &[
             &["listen", "ws://127.0.0.1:0", "exec:cat"],
             &["connect", "URL"],
         )),
+        forward: Some(Forward {
+            far: &["listen", "ws://127.0.0.1:0", "tcp:127.0.0.1:ECHO"],
+            near: Some(&["connect", "URL", "tcp-listen:127.0.0.1:NEAR"]),
+        }),
     },
     Peer {
         name: "farpipe fp",
@@ -52,6 +66,10 @@ pub const PEERS: &[Peer] = &[
             &["listen", "fp://127.0.0.1:0", "exec:cat"],
             &["connect", "URL"],
         )),
+        forward: Some(Forward {
+            far: &["listen", "fp://127.0.0.1:0", "tcp:127.0.0.1:ECHO"],
+            near: Some(&["connect", "URL", "tcp-listen:127.0.0.1:NEAR"]),
+        }),
     },
     Peer {
         name: "farpipe wss",
@@ -100,6 +118,7 @@ pub const PEERS: &[Peer] = &[
                 "CERTS/ca.pem",
             ],
         )),
+        forward: None,
     },
     Peer {
         name: "farpipe fps",
@@ -148,6 +167,7 @@ pub const PEERS: &[Peer] = &[
                 "CERTS/ca.pem",
             ],
         )),
+        forward: None,
     },
     Peer {
         name: SOCAT,
@@ -162,6 +182,7 @@ pub const PEERS: &[Peer] = &[
         ],
         connect: &["-u", "-b", "262144", "STDIN", "TCP:127.0.0.1:PORT"],
         echo: None,
+        forward: None,
     },
     Peer {
         name: "socat",
@@ -176,6 +197,13 @@ pub const PEERS: &[Peer] = &[
             ],
             &["-", "TCP:127.0.0.1:PORT,nodelay"],
         )),
+        forward: Some(Forward {
+            far: &[
+                "TCP-LISTEN:PORT,bind=127.0.0.1,reuseaddr,nodelay",
+                "TCP:127.0.0.1:ECHO,nodelay",
+            ],
+            near: None,
+        }),
     },
     Peer {
         name: "ncat",
@@ -184,6 +212,7 @@ pub const PEERS: &[Peer] = &[
         listen: &["--recv-only", "-l", "127.0.0.1", "PORT"],
         connect: &["--send-only", "127.0.0.1", "PORT"],
         echo: None,
+        forward: None,
     },
     Peer {
         name: "websocat",
@@ -201,6 +230,10 @@ pub const PEERS: &[Peer] = &[
             &["--binary", "ws-l:127.0.0.1:PORT", "cmd:cat"],
             &["--binary", "ws://127.0.0.1:PORT/"],
         )),
+        forward: Some(Forward {
+            far: &["--binary", "ws-l:127.0.0.1:PORT", "tcp:127.0.0.1:ECHO"],
+            near: Some(&["--binary", "tcp-l:127.0.0.1:NEAR", "ws://127.0.0.1:PORT/"]),
+        }),
     },
     Peer {
         name: GORILLA,
@@ -209,5 +242,6 @@ pub const PEERS: &[Peer] = &[
         listen: &["-listen", "127.0.0.1:0"],
         connect: &["-connect", "URL"],
         echo: None,
+        forward: None,
     },
 ];

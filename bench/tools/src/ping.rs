@@ -66,7 +66,7 @@ pub fn raw_tcp(rounds: usize) -> Result<Outcome> {
     outcome
 }
 
-fn measure(
+pub fn measure(
     mut to: impl Write + Send + 'static,
     mut from: impl Read + Send + 'static,
     rounds: usize,

@@ -9,7 +9,7 @@ use crate::bulk::{self, Writer};
 use crate::certs::Certificates;
 use crate::options::Options;
 use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
-use crate::{input, ping};
+use crate::{forward, input, ping};
 use farpipe_bench::quiet::undisturbed;
 use farpipe_bench::stats::median;
 
@@ -62,6 +62,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.wants_table("ping") {
         tables.push(round_trips(options));
     }
+    if options.wants_table("forward") {
+        tables.push(forwarded(options));
+    }
     if options.json {
         let tables: Vec<Value> = tables.iter().map(Table::to_json).collect();
         println!("{}", json!({ "machine": machine(), "tables": tables }));
@@ -106,6 +109,21 @@ fn round_trips(options: &Options) -> Table {
         runners.push((peer.name, Box::new(run)));
     }
     let title = format!("round trips of 64 bytes, {pings} a round");
+    rounds(options, title, &["p50 µs", "p99 µs"], &runners)
+}
+
+fn forwarded(options: &Options) -> Table {
+    let figures = |outcome: ping::Outcome| vec![outcome.p50, outcome.p99];
+    let pings = options.pings;
+    let mut runners: Vec<Runner<'_>> = vec![(
+        "raw TCP",
+        Box::new(move || ping::raw_tcp(pings).map(figures)),
+    )];
+    for (peer, program) in peers(options).filter(|(peer, _)| peer.forward.is_some()) {
+        let run = move || forward::through(peer, program, pings).map(figures);
+        runners.push((peer.name, Box::new(run)));
+    }
+    let title = format!("round trips of 64 bytes through a forwarded port, {pings} a round");
     rounds(options, title, &["p50 µs", "p99 µs"], &runners)
 }
 
