@@ -41,4 +41,4 @@ pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
-pub use ticket::{Pin, Ticket, TicketError, Tickets};
+pub use ticket::{Ticket, TicketError, Tickets, UsedUp};

@@ -588,7 +588,15 @@ impl Listener {
     ///
     /// # Cancellation
     /// Dropping it closes the socket and every connection still in its handshake; sessions go on.
+    ///
+    /// # Panics
+    /// If `acceptor` does not ask for the secret that keeps strangers out here.
     pub async fn serve(self, acceptor: Arc<Acceptor>) {
+        assert!(
+            self.entry.admission.is_kept_by(acceptor.greeting()),
+            "{} would let in everybody",
+            self.url
+        );
         let mut handshakes = Handshakes::default();
         loop {
             tokio::select! {
@@ -662,7 +670,9 @@ impl Entry {
         if !self.admission.admits(told.peer.as_ref()) {
             return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
         }
-        known.set();
+        if self.admission.is_shown_by_transport() {
+            known.set();
+        }
         self.framed(stream, told.peer).await
     }
 

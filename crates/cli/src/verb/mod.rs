@@ -11,3 +11,4 @@ pub(crate) mod pipe;
 pub(crate) mod quickstart;
 mod secure;
 mod session;
+mod ticket;

@@ -26,5 +26,6 @@ mod sockets;
 mod stdio;
 mod storm;
 mod support;
+mod tickets;
 mod tls;
 mod usage;
