@@ -5,6 +5,7 @@ pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod doctor;
 pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;

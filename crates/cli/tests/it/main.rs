@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod cuts;
 mod data;
+mod doctor;
 mod events;
 mod exec;
 mod fifo;

@@ -33,7 +33,7 @@ fn lines(listener: &Listener, count: usize) -> Vec<String> {
 }
 
 /// The ticket that was printed as number `number`, from 0.
-fn printed_ticket(listener: &Listener, number: usize) -> String {
+pub(crate) fn printed_ticket(listener: &Listener, number: usize) -> String {
     let line = lines(listener, number + 1).swap_remove(number);
     let (_, rest) = line.split_once('=').expect("VARIABLE=TICKET");
     let (ticket, _) = rest.split_once(' ').expect("and a command");

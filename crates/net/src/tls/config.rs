@@ -100,6 +100,10 @@ pub struct Alpn(pub &'static str);
 pub struct Handshaken {
     /// Who it is, if it showed a certificate.
     pub peer: Option<PeerIdentity>,
+    /// Its certificate, DER, if it showed one: [`CertificateFacts`] reads it.
+    ///
+    /// [`CertificateFacts`]: super::CertificateFacts
+    pub certificate: Option<Vec<u8>>,
     /// Whether an earlier session was taken up again.
     pub resumed: bool,
 }
@@ -283,6 +287,7 @@ fn told<S: AsyncRead + AsyncWrite + Unpin>(stream: &TlsStream<S>) -> Handshaken 
     let leaf = state.peer_certificates().and_then(|chain| chain.first());
     Handshaken {
         peer: leaf.and_then(PeerIdentity::of),
+        certificate: leaf.map(|leaf| leaf.to_vec()),
         resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }
