@@ -133,6 +133,11 @@ impl Acceptor {
         )
     }
 
+    /// What is said and wanted in the handshake.
+    pub(crate) fn greeting(&self) -> &Greeting {
+        &self.config.greeting
+    }
+
     /// Takes a connection from `peer` to its session: through what makes a carrier of it and
     /// through the handshake. A failed handshake uses nothing up. Run it in a task of its own; both
     /// together last at most 30 s, and a refusal 1 s more.

@@ -1,10 +1,13 @@
 //! What lets a peer in: decided here and nowhere else, for both sides.
 //!
 //! Without TLS it is the loopback secret, which processes of one user on one host can prove to each
-//! other. With TLS no secret is proven: the certificates say who is there. A listening side that would
-//! let in everybody is refused before it listens.
+//! other. With TLS the certificates say who is there, or, where the listening side made its own, the
+//! secret of a ticket is proven. A listening side that would let in everybody is refused before it
+//! listens.
 
+use crate::link::Greeting;
 use crate::tcp::Scheme;
+use crate::ticket::Ticket;
 use crate::tls::{PeerIdentity, TlsServer};
 
 /// How a peer shows that it may come in.
@@ -14,6 +17,9 @@ pub enum Admission {
     LoopbackSecret,
     /// By a client certificate that the listening side's authority issued.
     ClientCertificate,
+    /// By proving the secret of a ticket that the listening side made, over TLS to the very key that
+    /// the ticket names (docs/protocol.md section 4.3).
+    Ticket,
 }
 
 /// Nothing would keep strangers out.
@@ -25,7 +31,8 @@ impl AdmissionError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        "give --cert, --key and --ca: only clients with a certificate of that authority get in"
+        "give --cert, --key and --ca: only clients with a certificate of that authority get in; or none of \
+         them: only who has the ticket gets in"
     }
 }
 
@@ -38,27 +45,47 @@ impl Admission {
         match tls {
             None if !scheme.is_tls() => Ok(Self::LoopbackSecret),
             Some(tls) if scheme.is_tls() && tls.knows_clients() => Ok(Self::ClientCertificate),
+            Some(tls) if scheme.is_tls() && tls.is_self_signed() => Ok(Self::Ticket),
             _ => Err(AdmissionError(scheme)),
         }
     }
 
     /// What a dialling side shows.
     #[must_use]
-    pub fn shown(scheme: Scheme) -> Self {
-        if scheme.is_tls() {
-            Self::ClientCertificate
-        } else {
-            Self::LoopbackSecret
+    pub fn shown(scheme: Scheme, ticket: Option<&Ticket>) -> Self {
+        match (scheme.is_tls(), ticket) {
+            (false, _) => Self::LoopbackSecret,
+            (true, None) => Self::ClientCertificate,
+            (true, Some(_)) => Self::Ticket,
         }
     }
 
-    /// Whether a peer may begin to speak of sessions, after the handshake of its transport. The
-    /// loopback secret is proven later, by the handshake of the link.
+    /// Whether what is wanted in the handshake of the link is what this admission takes: a side with
+    /// no keys would let in everybody who came through the transport.
+    #[must_use]
+    pub(crate) fn is_kept_by(self, greeting: &Greeting) -> bool {
+        match self {
+            Self::LoopbackSecret | Self::Ticket => greeting.keys.is_some(),
+            Self::ClientCertificate => true,
+        }
+    }
+
+    /// Whether a peer may begin to speak of sessions, after the handshake of its transport. A secret
+    /// is proven later, by the handshake of the link.
     #[must_use]
     pub(crate) fn admits(self, peer: Option<&PeerIdentity>) -> bool {
         match self {
-            Self::LoopbackSecret => true,
+            Self::LoopbackSecret | Self::Ticket => true,
             Self::ClientCertificate => peer.is_some(),
+        }
+    }
+
+    /// Whether a peer that the transport let through has shown who it is by that.
+    #[must_use]
+    pub(crate) fn is_shown_by_transport(self) -> bool {
+        match self {
+            Self::LoopbackSecret | Self::Ticket => false,
+            Self::ClientCertificate => true,
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod tls;
 mod acceptor;
 mod admission;
 mod budget;
+mod checkup;
 mod clock;
 mod driver;
 mod event;
@@ -26,6 +27,7 @@ mod ticket;
 pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
 pub use admission::{Admission, AdmissionError};
 pub use budget::WindowBudget;
+pub use checkup::{CheckupError, Seen, Watch, Welcomed, checkup};
 pub use clock::Clock;
 pub use event::{Events, LinkEvent};
 pub use host_port::{HostPort, HostPortError};
@@ -41,4 +43,4 @@ pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
-pub use ticket::{Pin, Ticket, TicketError, Tickets};
+pub use ticket::{Ticket, TicketError, Tickets, UsedUp};

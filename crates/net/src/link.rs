@@ -11,7 +11,7 @@ pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, LinkError, Nonce, Prover, Step};
 use farpipe_proto::wire::DecodeError;
-use farpipe_proto::wire::control::{Attach, Attached, Refused};
+use farpipe_proto::wire::control::{Attach, Attached, Refused, Welcome};
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
 
@@ -193,6 +193,23 @@ pub(crate) async fn dial(
             HopFrame::Ping(_) => {}
             _ => return Err(LinkError::Protocol("no answer to ATTACH").into()),
         }
+    }
+}
+
+/// The dialling side up to WELCOME and no further: what was not attached is not used up.
+pub(crate) async fn greet(wire: &mut Wire, greeting: &Greeting) -> Result<Welcome, HandshakeError> {
+    let handshake = Dialling::new(
+        greeting.nonce(),
+        Features::default(),
+        greeting.prover.as_deref(),
+        &greeting.software,
+    );
+    wire.queue(&handshake.hello());
+    let frame = wire.frame().await?;
+    handshake.handle(&frame)?;
+    match frame {
+        HopFrame::Welcome(welcome) => Ok(welcome),
+        _ => Err(LinkError::Protocol("no WELCOME in answer to HELLO").into()),
     }
 }
 

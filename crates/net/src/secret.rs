@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use farpipe_proto::link::Prover;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// Bytes of the secret.
-const SECRET_LEN: usize = 32;
+pub(crate) const SECRET_LEN: usize = 32;
 
 /// Why the secret cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +22,10 @@ pub struct SecretError {
     what: String,
 }
 
-/// The user's loopback secret. Its Debug form prints nothing of it.
+/// The user's loopback secret, or one of the same kind. Its Debug form prints nothing of it, and its
+/// memory is overwritten when it is dropped.
 #[derive(Clone)]
-pub struct LoopbackSecret([u8; SECRET_LEN]);
+pub struct LoopbackSecret(Zeroizing<[u8; SECRET_LEN]>);
 
 impl std::fmt::Debug for LoopbackSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,8 +36,20 @@ impl std::fmt::Debug for LoopbackSecret {
 impl LoopbackSecret {
     /// A secret from given bytes, for tests and simulations.
     #[must_use]
-    pub const fn new(bytes: [u8; SECRET_LEN]) -> Self {
-        Self(bytes)
+    pub fn new(bytes: [u8; SECRET_LEN]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// A new one.
+    pub(crate) fn generate(random: fn(&mut [u8])) -> Self {
+        let mut secret = Zeroizing::new([0; SECRET_LEN]);
+        random(secret.as_mut_slice());
+        Self(secret)
+    }
+
+    /// What it is. As secret as that.
+    pub(crate) fn bytes(&self) -> &[u8; SECRET_LEN] {
+        &self.0
     }
 
     /// Reads the user's secret, making it on first use: `$XDG_RUNTIME_DIR/farpipe/secret`, or
@@ -65,7 +79,8 @@ impl LoopbackSecret {
     }
 
     fn mac(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes any key length");
         mac.update(label.as_bytes());
         mac.update(&[0]);
         mac.update(dialling);
@@ -138,8 +153,8 @@ fn read(path: &Path, uid: u32) -> Result<LoopbackSecret, ReadError> {
             "must be yours with mode 0600; remove it and a new one is made".to_owned(),
         ));
     }
-    let mut secret = [0; SECRET_LEN];
-    file.read_exact(&mut secret).map_err(|_| {
+    let mut secret = Zeroizing::new([0; SECRET_LEN]);
+    file.read_exact(secret.as_mut_slice()).map_err(|_| {
         ReadError::Bad("is damaged (too short); remove it and a new one is made".to_owned())
     })?;
     Ok(LoopbackSecret(secret))
@@ -148,8 +163,8 @@ fn read(path: &Path, uid: u32) -> Result<LoopbackSecret, ReadError> {
 /// Writes a new secret under a private name and links it into place: whoever is second finds the
 /// first one's, and nobody reads half of one.
 fn create(dir: &Path, path: &Path) -> io::Result<()> {
-    let mut random = [0; SECRET_LEN + 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut random = Zeroizing::new([0; SECRET_LEN + 8]);
+    getrandom::fill(random.as_mut_slice()).map_err(io::Error::other)?;
     let (secret, name) = random.split_at(SECRET_LEN);
     let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
     let temporary = dir.join(format!(".secret-{name}"));

@@ -15,6 +15,7 @@ use crate::acceptor::Acceptor;
 use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
+use crate::checkup::{Seen, Watch};
 use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
@@ -77,6 +78,12 @@ impl Scheme {
             Self::Ws | Self::Fp => false,
             Self::Wss | Self::Fps => true,
         }
+    }
+
+    /// Whether it begins with an HTTP upgrade.
+    #[must_use]
+    pub const fn is_web_socket(self) -> bool {
+        matches!(self.frames(), Frames::WebSocket)
     }
 
     /// What TLS is told that lies on it.
@@ -315,6 +322,7 @@ pub fn tune(stream: &TcpStream) {
 pub struct TcpDial {
     url: Url,
     tls: Option<Arc<TlsClient>>,
+    watch: Option<Watch>,
 }
 
 impl TcpDial {
@@ -325,7 +333,11 @@ impl TcpDial {
     #[must_use]
     pub fn new(url: Url) -> Self {
         assert!(!url.scheme.is_tls(), "no TLS was given for {url}");
-        Self { url, tls: None }
+        Self {
+            url,
+            tls: None,
+            watch: None,
+        }
     }
 
     /// Dials `url` with TLS. What TLS remembers is shared by all that dial with it.
@@ -338,6 +350,20 @@ impl TcpDial {
         Self {
             url,
             tls: Some(tls),
+            watch: None,
+        }
+    }
+
+    /// The same with somebody who is told what it meets.
+    #[must_use]
+    pub fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    fn see(&self, seen: Seen<'_>) {
+        if let Some(watch) = &self.watch {
+            watch.see(seen);
         }
     }
 
@@ -349,6 +375,7 @@ impl TcpDial {
             advice: None,
         };
         let addresses = url.addresses().await?;
+        self.see(Seen::Resolved(&addresses));
         let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -369,15 +396,22 @@ impl TcpDial {
             }
         };
         tune_carrier(&stream);
+        if let Ok(address) = stream.peer_addr() {
+            self.see(Seen::Connected(address));
+        }
         let Some(tls) = &self.tls else {
             return self.carrier(stream, None).await;
         };
         match tokio::time::timeout(HANDSHAKE_STEP, tls.connect(stream, &url.host)).await {
             Ok(Ok((stream, told))) => {
                 tracing::info!("{url}: {told}");
+                self.see(Seen::Secured(&told));
                 self.carrier(stream, told.peer).await
             }
-            Ok(Err(error)) => Err(fail(tls_blame(&error), tls_words(&error))),
+            Ok(Err(error)) => {
+                self.see(Seen::NoTls(&error));
+                Err(fail(tls_blame(&error), tls_words(&error)))
+            }
             Err(_) => Err(fail(
                 Blame::Cut,
                 format!("no TLS handshake within {} s", HANDSHAKE_STEP.as_secs()),
@@ -408,12 +442,19 @@ impl TcpDial {
                 };
                 match tokio::time::timeout(HANDSHAKE_STEP, upgrade::connect(stream, request)).await
                 {
-                    Ok(Ok(carrier)) => Ok(Box::new(carrier.with_peer(peer))),
+                    Ok(Ok(carrier)) => {
+                        self.see(Seen::Upgraded);
+                        Ok(Box::new(carrier.with_peer(peer)))
+                    }
                     // In TLS 1.3 a server judges the client's certificate when the client is done.
                     Ok(Err(UpgradeError::Io(error))) if TlsError::of(&error).is_some() => {
+                        self.see(Seen::NoTls(&error));
                         Err(fail(tls_blame(&error), tls_words(&error)))
                     }
-                    Ok(Err(error)) => Err(fail(Blame::from(&error), error.to_string())),
+                    Ok(Err(error)) => {
+                        self.see(Seen::NoUpgrade(&error));
+                        Err(fail(Blame::from(&error), error.to_string()))
+                    }
                     Err(_) => Err(fail(
                         Blame::Cut,
                         format!(
@@ -588,7 +629,15 @@ impl Listener {
     ///
     /// # Cancellation
     /// Dropping it closes the socket and every connection still in its handshake; sessions go on.
+    ///
+    /// # Panics
+    /// If `acceptor` does not ask for the secret that keeps strangers out here.
     pub async fn serve(self, acceptor: Arc<Acceptor>) {
+        assert!(
+            self.entry.admission.is_kept_by(acceptor.greeting()),
+            "{} would let in everybody",
+            self.url
+        );
         let mut handshakes = Handshakes::default();
         loop {
             tokio::select! {
@@ -662,7 +711,9 @@ impl Entry {
         if !self.admission.admits(told.peer.as_ref()) {
             return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
         }
-        known.set();
+        if self.admission.is_shown_by_transport() {
+            known.set();
+        }
         self.framed(stream, told.peer).await
     }
 

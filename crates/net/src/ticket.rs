@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,30 +16,29 @@ use farpipe_proto::link::{Keys, Prover};
 use farpipe_proto::wire::id::SessionKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::clock::Clock;
-use crate::secret::LoopbackSecret;
+use crate::secret::{LoopbackSecret, SECRET_LEN};
+use crate::tls::Pin;
 
 /// What a ticket's text begins with.
 const PREFIX: &str = "fpt1-";
 const ID_LEN: usize = 8;
-const SECRET_LEN: usize = 32;
 const PIN_LEN: usize = 32;
 const SUM_LEN: usize = 4;
-/// Tickets that were used and are remembered for a clearer refusal, beside those in use. Policy
-/// when full: the oldest is forgotten, and refused as unknown.
+const LEN: usize = ID_LEN + SECRET_LEN + PIN_LEN + SUM_LEN;
+/// Tickets that were used or have expired and are remembered for a clearer refusal, beside those in
+/// use. Policy when full: the oldest is forgotten, and refused as unknown.
 const SPENT_MAX: usize = 64;
-
-/// The SHA-256 of a public key, as SubjectPublicKeyInfo.
-pub type Pin = [u8; PIN_LEN];
 
 /// What a dialling side needs to be let in, and to know whom it talks to. Its Debug form prints
 /// nothing of the secret.
 #[derive(Clone)]
 pub struct Ticket {
     id: [u8; ID_LEN],
-    secret: LoopbackSecret,
-    secret_bytes: [u8; SECRET_LEN],
+    /// Once, however often the ticket is copied.
+    secret: Arc<LoopbackSecret>,
     pin: Pin,
 }
 
@@ -50,19 +49,28 @@ pub enum TicketError {
     #[error("not a ticket: one begins with {PREFIX}")]
     NoTicket,
     /// A part is missing, or was changed.
-    #[error("the ticket is damaged: copy the whole of it again")]
+    #[error("the ticket is damaged")]
     Damaged,
+}
+
+impl TicketError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::NoTicket => "copy the one that `farpipe listen` made",
+            Self::Damaged => "copy the whole of it again",
+        }
+    }
 }
 
 impl Ticket {
     fn new(random: fn(&mut [u8]), pin: Pin) -> Self {
-        let (mut id, mut secret) = ([0; ID_LEN], [0; SECRET_LEN]);
+        let mut id = [0; ID_LEN];
         random(&mut id);
-        random(&mut secret);
         Self {
             id,
-            secret: LoopbackSecret::new(secret),
-            secret_bytes: secret,
+            secret: Arc::new(LoopbackSecret::generate(random)),
             pin,
         }
     }
@@ -75,14 +83,18 @@ impl Ticket {
 
     /// The text that is copied to the other host; as secret as a password.
     #[must_use]
-    pub fn reveal(&self) -> String {
-        let mut bytes = Vec::with_capacity(ID_LEN + SECRET_LEN + PIN_LEN + SUM_LEN);
+    pub fn reveal(&self) -> Zeroizing<String> {
+        // Enough room at once: what grows leaves copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LEN));
         bytes.extend_from_slice(&self.id);
-        bytes.extend_from_slice(&self.secret_bytes);
-        bytes.extend_from_slice(&self.pin);
+        bytes.extend_from_slice(self.secret.bytes());
+        bytes.extend_from_slice(self.pin.digest());
         let sum = sum(&bytes);
         bytes.extend_from_slice(&sum);
-        format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + 2 * LEN));
+        text.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
+        text
     }
 }
 
@@ -100,17 +112,21 @@ impl FromStr for Ticket {
         let bytes = URL_SAFE_NO_PAD
             .decode(encoded)
             .map_err(|_| TicketError::Damaged)?;
+        let bytes = Zeroizing::new(bytes);
         let (id, rest) = bytes.split_first_chunk().ok_or(TicketError::Damaged)?;
-        let (secret, rest) = rest.split_first_chunk().ok_or(TicketError::Damaged)?;
-        let (pin, rest) = rest.split_first_chunk().ok_or(TicketError::Damaged)?;
+        let (secret, rest) = rest
+            .split_first_chunk::<SECRET_LEN>()
+            .ok_or(TicketError::Damaged)?;
+        let (pin, rest) = rest
+            .split_first_chunk::<PIN_LEN>()
+            .ok_or(TicketError::Damaged)?;
         if rest != sum(&bytes[..bytes.len() - rest.len()]) {
             return Err(TicketError::Damaged);
         }
         Ok(Self {
             id: *id,
-            secret: LoopbackSecret::new(*secret),
-            secret_bytes: *secret,
-            pin: *pin,
+            secret: Arc::new(LoopbackSecret::new(*secret)),
+            pin: Pin::new(*pin),
         })
     }
 }
@@ -154,6 +170,15 @@ struct Issued {
     fate: Claim,
 }
 
+/// Why another ticket is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsedUp {
+    /// A session was opened with the last one.
+    Claimed,
+    /// Nobody came in time.
+    Expired,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Claim {
     Open,
@@ -176,16 +201,19 @@ impl Tickets {
         }
     }
 
-    /// Makes a ticket. What expired unused is forgotten.
+    /// Makes a ticket.
     #[must_use]
     pub fn issue(&self) -> Ticket {
         let ticket = Ticket::new(self.random, self.pin);
         let now = self.clock.now();
         let mut issued = self.lock();
-        issued.retain(|other| other.fate != Claim::Open || now < other.expires);
-        let spent = issued.iter().filter(|i| i.fate == Claim::Spent).count();
-        if spent > SPENT_MAX
-            && let Some(oldest) = issued.iter().position(|i| i.fate == Claim::Spent)
+        let is_dead = |other: &Issued| match other.fate {
+            Claim::Open => now >= other.expires,
+            Claim::By(_) => false,
+            Claim::Spent => true,
+        };
+        if issued.iter().filter(|other| is_dead(other)).count() > SPENT_MAX
+            && let Some(oldest) = issued.iter().position(is_dead)
         {
             issued.remove(oldest);
         }
@@ -201,12 +229,17 @@ impl Tickets {
     ///
     /// # Cancellation
     /// Loses nothing: a claim is remembered until it was waited for.
-    pub async fn used_up(&self) {
-        let expires = self.lock().last().map(|issued| issued.expires);
-        let Some(expires) = expires else { return };
-        tokio::select! {
-            () = self.claimed.notified() => {}
-            () = tokio::time::sleep_until(self.clock.deadline(expires)) => {}
+    pub async fn used_up(&self) -> UsedUp {
+        loop {
+            let expires = match self.lock().last() {
+                Some(last) if last.fate != Claim::Open => return UsedUp::Claimed,
+                Some(last) if self.clock.now() < last.expires => last.expires,
+                Some(_) | None => return UsedUp::Expired,
+            };
+            tokio::select! {
+                () = self.claimed.notified() => {}
+                () = tokio::time::sleep_until(self.clock.deadline(expires)) => {}
+            }
         }
     }
 
@@ -217,29 +250,31 @@ impl Tickets {
     /// The ticket of that id, if it may still open a session or resume its own.
     fn find(&self, id: &[u8]) -> Result<Ticket, String> {
         if id.is_empty() {
-            return Err(
-                "a ticket is needed: copy the line that `farpipe listen` printed".to_owned(),
-            );
+            return Err(format!("a ticket is needed; {COPY}"));
         }
         let now = self.clock.now();
         let issued = self.lock();
         let Some(found) = issued.iter().find(|issued| issued.ticket.id == id) else {
-            return Err(
-                "this ticket is not known here: it expired unused, or is another listener's"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "this ticket is not known here: it is another listener's; {COPY}"
+            ));
         };
         match found.fate {
             Claim::Open if now >= found.expires => {
-                Err("this ticket has expired; the listener has printed a new one".to_owned())
+                Err(format!("this ticket has expired unused; {COPY}"))
             }
-            Claim::Spent => Err(SPENT.to_owned()),
+            Claim::Spent => Err(spent()),
             Claim::Open | Claim::By(_) => Ok(found.ticket.clone()),
         }
     }
 }
 
-const SPENT: &str = "this ticket was used already: each is good for one session";
+/// What to do about a ticket that is no good.
+const COPY: &str = "copy the newest one that `farpipe listen` made";
+
+fn spent() -> String {
+    format!("this ticket was used already, each is good for one session; {COPY}")
+}
 
 impl Keys for Tickets {
     fn prove_for(
@@ -267,11 +302,11 @@ impl Keys for Tickets {
     fn claim(&self, ticket: &[u8], session: &SessionKey) -> Result<(), String> {
         let mut issued = self.lock();
         let Some(found) = issued.iter_mut().find(|issued| issued.ticket.id == ticket) else {
-            return Err(SPENT.to_owned());
+            return Err(spent());
         };
         match &found.fate {
             Claim::By(owner) if owner == session => Ok(()),
-            Claim::By(_) | Claim::Spent => Err(SPENT.to_owned()),
+            Claim::By(_) | Claim::Spent => Err(spent()),
             Claim::Open => {
                 found.fate = Claim::By(*session);
                 self.claimed.notify_one();
@@ -301,7 +336,7 @@ mod tests {
 
     fn tickets() -> Tickets {
         let clock = Clock::Tokio(tokio::time::Instant::now());
-        Tickets::new([9; 32], Duration::from_secs(60), clock, counting)
+        Tickets::new(Pin::new([9; 32]), Duration::from_secs(60), clock, counting)
     }
 
     fn proves(tickets: &Tickets, ticket: &Ticket) -> bool {
@@ -317,14 +352,14 @@ mod tests {
     async fn a_ticket_survives_copying_and_a_slip_is_noticed() {
         let ticket = tickets().issue();
         let text = ticket.reveal();
-        let read: Ticket = format!(" {text}\n").parse().expect("the same");
-        assert_eq!((read.id, read.pin()), (ticket.id, [9; 32]));
+        let read: Ticket = format!(" {}\n", *text).parse().expect("the same");
+        assert_eq!((read.id, read.pin()), (ticket.id, Pin::new([9; 32])));
         assert_eq!(
             read.prove("l", &[1; 32], &[2; 32]),
             ticket.prove("l", &[1; 32], &[2; 32])
         );
         for at in PREFIX.len()..text.len() {
-            let mut slip = text.clone().into_bytes();
+            let mut slip = text.as_bytes().to_vec();
             slip[at] = if slip[at] == b'A' { b'B' } else { b'A' };
             let slip = String::from_utf8(slip).expect("ASCII");
             assert_eq!(
@@ -359,16 +394,10 @@ mod tests {
         tickets
             .claim(ticket.ticket(), &session(1))
             .expect("its own again");
-        assert_eq!(
-            tickets.claim(ticket.ticket(), &session(2)),
-            Err(SPENT.to_owned())
-        );
+        assert_eq!(tickets.claim(ticket.ticket(), &session(2)), Err(spent()));
         tickets.release(&session(1));
         assert!(!proves(&tickets, &ticket));
-        assert_eq!(
-            tickets.claim(ticket.ticket(), &session(1)),
-            Err(SPENT.to_owned())
-        );
+        assert_eq!(tickets.claim(ticket.ticket(), &session(1)), Err(spent()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -378,6 +407,9 @@ mod tests {
         assert!(!proves(&others, &ticket));
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(!proves(&ours, &ticket));
+        drop(ours.issue());
+        let why = ours.find(ticket.ticket()).expect_err("expired");
+        assert!(why.contains("has expired unused"), "{why}");
         assert!(
             ours.find(&[])
                 .expect_err("none")
@@ -390,10 +422,10 @@ mod tests {
         let tickets = tickets();
         let ticket = tickets.issue();
         tickets.claim(ticket.ticket(), &session(1)).expect("open");
-        tickets.used_up().await;
+        assert_eq!(tickets.used_up().await, UsedUp::Claimed);
         let begin = tokio::time::Instant::now();
         drop(tickets.issue());
-        tickets.used_up().await;
+        assert_eq!(tickets.used_up().await, UsedUp::Expired);
         assert_eq!(begin.elapsed().as_secs(), 60);
     }
 }

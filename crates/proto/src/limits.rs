@@ -81,6 +81,9 @@ pub const HEARTBEAT_SILENT_MAX: u32 = 3;
 /// Window of the minimum round-trip time.
 pub const RTT_WINDOW: Duration = Duration::from_secs(10);
 
+/// How long a ticket is good if nobody comes with it, unless told otherwise.
+pub const TICKET_FOR: Duration = Duration::from_secs(600);
+
 /// Default of `--resume-for`.
 pub const RESUME_FOR: Duration = Duration::from_secs(600);
 /// Largest `--resume-for` an acceptor grants.

@@ -72,6 +72,7 @@ fn values() -> Vec<(&'static str, String)> {
         HEARTBEAT_MAX_PERCENT,
         HEARTBEAT_SILENT_MAX,
         RTT_WINDOW,
+        TICKET_FOR,
         RESUME_FOR,
         RESUME_FOR_MAX,
         PARK_EXTRA_MAX,

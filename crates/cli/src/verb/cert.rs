@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use farpipe_net::tls::{self, FileError, Identity, Pin};
+use farpipe_net::tls::{self, FileError, Identity, Pin, SelfSigned};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -171,6 +171,20 @@ fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
     line("\nDial a listener of the same authority:");
     line(&format!("  farpipe connect wss://HOST:7000 {files}"));
     Ok(0)
+}
+
+/// A certificate in memory for a listener whose clients know it by its pin: it needs no name.
+pub(crate) fn self_signed() -> anyhow::Result<SelfSigned> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name("farpipe listen");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    valid_for(&mut params, DAYS_MAX)?;
+    let certificate = params.self_signed(&key)?;
+    let own = SelfSigned::new(certificate.der().to_vec(), key.serialize_der());
+    own.context("a certificate has a key")
 }
 
 fn authority_name(domain: &str) -> anyhow::Result<Identity> {

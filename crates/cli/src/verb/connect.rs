@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::secure::ConnectTls;
 use super::session::{
-    Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, span, url,
+    Early, EndpointArgs, SessionArgs, conclude, dialling, listen, report, settle, span, url,
 };
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
@@ -20,6 +20,9 @@ use crate::status::Status;
 ///
 /// With tcp-listen: or unix-listen: each connection gets a stream of the one session, joined to an
 /// endpoint of its own at the listener, until a signal comes.
+///
+/// A listener that has no certificates prints the line to run here: $FARPIPE_TICKET (or
+/// --ticket-file) says by which key it is known, and lets in, once.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where the listener is: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
@@ -62,13 +65,14 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
-    let admission = Admission::shown(url.scheme);
-    let dial = args.tls.dial(url)?;
+    let ticket = args.tls.ticket(&url)?;
+    let admission = Admission::shown(url.scheme, ticket.as_deref());
+    let dial = args.tls.dial(url, ticket.as_deref())?;
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(greeting(admission)?);
+    let mut config = OpenerConfig::new(dialling(admission, ticket)?);
     config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =

@@ -12,9 +12,9 @@ use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener
 use farpipe_proto::limits::PARK_MAX;
 use tokio::task::{JoinError, JoinSet};
 
-use super::secure::ListenTls;
+use super::secure::{Guarded, ListenTls};
 use super::session::{
-    EndpointArgs, SessionArgs, conclude, greeting, not_opened, report, settle, span, url,
+    EndpointArgs, SessionArgs, conclude, listening, not_opened, report, settle, span, url,
 };
 use crate::exit::WithStatus;
 use crate::output;
@@ -25,10 +25,15 @@ use crate::status::Status;
 /// Wait for a `farpipe connect` and join it to an endpoint here
 ///
 /// Serves one session and ends with it; a failed handshake or a port probe does not use it up.
+///
+/// wss:// and fps:// without --cert, --key and --ca make a certificate that lives as long as this
+/// process, and print the line to run on the other host: it has a ticket, which is good for one
+/// session, within 10 minutes, and as secret as a password. With --keep there is a new ticket when
+/// one is used.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on
-    /// loopback only; port 0 picks a free one
+    /// Where to listen: wss://HOST:PORT or fps://HOST:PORT, with certificates or a ticket; ws:// or
+    /// fp:// on loopback only; port 0 picks a free one
     url: String,
     #[command(flatten)]
     endpoint: EndpointArgs,
@@ -66,14 +71,18 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             ),
         ));
     }
-    let tls = args.tls.server(&url)?;
+    let (tls, outlet) = match args.tls.server(&url, quiet)? {
+        Some(Guarded { tls, outlet }) => (Some(tls), outlet),
+        None => (None, None),
+    };
     let admission = Admission::wanted(url.scheme, tls.as_ref())
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = AcceptorConfig::new(greeting(admission)?);
+    let tickets = outlet.as_ref().map(|outlet| Arc::clone(&outlet.tickets));
+    let mut config = AcceptorConfig::new(listening(admission, tickets)?);
     config.one_shot = !args.keep;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
@@ -99,6 +108,12 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     }
     status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
     let mut accepting = JoinSet::new();
+    if let Some(outlet) = outlet {
+        match outlet.open(listener.url()).await {
+            Ok(opened) => accepting.spawn(opened.serve(args.keep)),
+            Err(error) => return conclude(Err(error), None, &status),
+        };
+    }
     accepting.spawn(listener.serve(Arc::new(acceptor)));
     let listening = Listening {
         spec,

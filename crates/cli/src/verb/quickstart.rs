@@ -111,6 +111,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     line("\nor run a command at the other end:\n");
     line("  farpipe listen --keep ws://127.0.0.1:7000 'sh:sort | uniq -c'");
     line("  printf 'b\\na\\nb\\n' | farpipe connect ws://127.0.0.1:7000");
+    line("\nBetween two hosts: this prints the line to run on the other one:\n");
+    line("  farpipe listen wss://0.0.0.0:7000 > copy");
     Ok(0)
 }
 

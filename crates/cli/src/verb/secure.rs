@@ -4,14 +4,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use farpipe_net::tls::{
     ClientAuth, ClientTlsOptions, KeyFiles, Pin, ServerTlsOptions, TlsClient, TlsConfigError,
     TlsServer,
 };
-use farpipe_net::{TcpDial, Url};
+use farpipe_net::{Clock, TcpDial, Ticket, Tickets, Url};
+use farpipe_proto::limits::TICKET_FOR;
 
+use super::cert::self_signed;
+use super::ticket::{self, Outlet, valid_for};
 use crate::exit::WithStatus;
 
 /// What the listening side shows and believes.
@@ -26,6 +30,23 @@ pub(crate) struct ListenTls {
     /// wss, fps: the authority of clients, PEM; a client without its certificate is refused
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// wss, fps without certificates: write the ticket to this new file, mode 0600, instead of
+    /// printing it; the file goes when the ticket is used, or with the listener
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca"])]
+    ticket_file: Option<PathBuf>,
+    /// wss, fps without certificates: how long a ticket is good if nobody comes, 1s to 1d; then
+    /// there is another [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = valid_for,
+        conflicts_with_all = ["cert", "key", "ca"])]
+    ticket_for: Option<Duration>,
+}
+
+/// What keeps strangers out of a listener with TLS.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    pub(crate) tls: TlsServer,
+    /// Where the tickets go, if they are what lets in.
+    pub(crate) outlet: Option<Outlet>,
 }
 
 /// What the dialling side shows and believes.
@@ -44,20 +65,31 @@ pub(crate) struct ConnectTls {
     /// repeatable
     #[arg(long, value_name = "sha256:HEX")]
     pin: Vec<Pin>,
+    /// wss, fps: the ticket that the listener made, in a file of mode 0600; $FARPIPE_TICKET holds
+    /// the ticket itself
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "pin"])]
+    ticket_file: Option<PathBuf>,
 }
 
 impl ListenTls {
-    /// The TLS that `url` needs.
-    pub(crate) fn server(&self, url: &Url) -> anyhow::Result<Option<TlsServer>> {
+    /// The TLS that `url` needs. Without certificates of the user's it makes its own, and tickets.
+    pub(crate) fn server(&self, url: &Url, quiet: bool) -> anyhow::Result<Option<Guarded>> {
         let scheme = url.scheme;
         if !scheme.is_tls() {
             let given = self.cert.is_some() || self.ca.is_some();
-            return refuse_if(given, url).map(|()| None);
+            refuse_if(given, url, "certificates mean")?;
+            let given = self.ticket_file.is_some() || self.ticket_for.is_some();
+            refuse_if(given, url, "tickets mean")?;
+            return Ok(None);
+        }
+        if self.cert.is_none() && self.ca.is_none() {
+            return self.ticketed(url, quiet).map(Some);
         }
         let Some(identity) = key_files(self.cert.as_ref(), self.key.as_ref()) else {
             return Err(WithStatus::usage(
                 format!("{}:// needs a certificate", scheme.name()),
-                "give --cert, --key and --ca; `farpipe cert` makes all three",
+                "give --cert, --key and --ca, `farpipe cert` makes all three; or none of them: then \
+                 a ticket lets in",
             ));
         };
         let options = ServerTlsOptions {
@@ -65,22 +97,64 @@ impl ListenTls {
             ca: self.ca.clone(),
             client_auth: ClientAuth::Required,
         };
-        let server = TlsServer::new(options, scheme.alpn()).map_err(|error| failed(&error))?;
-        Ok(Some(server))
+        let tls = TlsServer::new(options, scheme.alpn()).map_err(|error| failed(&error))?;
+        Ok(Some(Guarded { tls, outlet: None }))
+    }
+
+    fn ticketed(&self, url: &Url, quiet: bool) -> anyhow::Result<Guarded> {
+        if quiet && self.ticket_file.is_none() {
+            return Err(WithStatus::usage(
+                "-q would hide the ticket, without which nobody gets in",
+                "write it to a file with --ticket-file, or give --cert, --key and --ca",
+            ));
+        }
+        let own = self_signed()?;
+        let valid_for = self.ticket_for.unwrap_or(TICKET_FOR);
+        let random = farpipe_net::system_random;
+        let tickets = Tickets::new(own.pin(), valid_for, Clock::Boot, random);
+        let tls = TlsServer::self_signed(own, url.scheme.alpn()).map_err(|error| failed(&error))?;
+        let outlet = Outlet {
+            tickets: Arc::new(tickets),
+            valid_for,
+            file: self.ticket_file.clone(),
+        };
+        Ok(Guarded {
+            tls,
+            outlet: Some(outlet),
+        })
     }
 }
 
 impl ConnectTls {
+    /// The ticket to show to `url`.
+    pub(crate) fn ticket(&self, url: &Url) -> anyhow::Result<Option<Arc<Ticket>>> {
+        let ticket = ticket::given(self.ticket_file.as_deref())?;
+        if ticket.is_some() {
+            refuse_if(!url.scheme.is_tls(), url, "tickets mean")?;
+        }
+        if ticket.is_some() && self.has_certificates() {
+            return Err(WithStatus::usage(
+                "a ticket in FARPIPE_TICKET beside certificates: only one of them can let in",
+                "unset FARPIPE_TICKET, or leave out --cert, --key, --ca and --pin",
+            ));
+        }
+        Ok(ticket.map(Arc::new))
+    }
+
+    fn has_certificates(&self) -> bool {
+        self.cert.is_some() || self.ca.is_some() || !self.pin.is_empty()
+    }
+
     /// What dials `url`.
-    pub(crate) fn dial(&self, url: Url) -> anyhow::Result<TcpDial> {
+    pub(crate) fn dial(&self, url: Url, ticket: Option<&Ticket>) -> anyhow::Result<TcpDial> {
         if !url.scheme.is_tls() {
-            let given = self.cert.is_some() || self.ca.is_some() || !self.pin.is_empty();
-            return refuse_if(given, &url).map(|()| TcpDial::new(url));
+            refuse_if(self.has_certificates(), &url, "certificates mean")?;
+            return Ok(TcpDial::new(url));
         }
         let options = ClientTlsOptions {
             identity: key_files(self.cert.as_ref(), self.key.as_ref()),
             ca: self.ca.clone(),
-            pins: self.pin.clone(),
+            pins: ticket.map_or_else(|| self.pin.clone(), |ticket| vec![ticket.pin()]),
         };
         let client = TlsClient::new(options, url.scheme.alpn()).map_err(|error| failed(&error))?;
         Ok(TcpDial::tls(url, Arc::new(client)))
@@ -93,11 +167,11 @@ fn key_files(cert: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<KeyFiles> 
 }
 
 /// Flags that would silently mean nothing.
-fn refuse_if(given: bool, url: &Url) -> anyhow::Result<()> {
+fn refuse_if(given: bool, url: &Url, what: &str) -> anyhow::Result<()> {
     if given {
         let name = url.scheme.name();
         return Err(WithStatus::usage(
-            format!("{name}:// has no TLS: certificates mean nothing there"),
+            format!("{name}:// has no TLS: {what} nothing there"),
             format!("write {name}s://"),
         ));
     }

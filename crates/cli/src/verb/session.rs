@@ -12,7 +12,8 @@ use farpipe_agent::fan::Report;
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{
-    Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Url, UrlError,
+    Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Ticket, Tickets, Url,
+    UrlError,
 };
 use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
@@ -243,6 +244,7 @@ async fn alarm(command: &str, failures: u32, why: &str) {
         .args(["-c", command])
         .env("FARPIPE_FAILURES", failures.to_string())
         .env("FARPIPE_WHY", why)
+        .env_remove("FARPIPE_TICKET")
         .stdin(std::process::Stdio::null())
         // stdout carries data only.
         .stdout(std::process::Stdio::null())
@@ -256,19 +258,42 @@ async fn alarm(command: &str, failures: u32, why: &str) {
     }
 }
 
-/// What this side says of itself, with what it has to prove.
-pub(crate) fn greeting(admission: Admission) -> anyhow::Result<Greeting> {
-    let secret = match admission {
+/// What a dialling side says of itself, with what it has to prove.
+pub(crate) fn dialling(
+    admission: Admission,
+    ticket: Option<Arc<Ticket>>,
+) -> anyhow::Result<Greeting> {
+    let mut greeting = nothing_to_prove();
+    greeting.prover = match admission {
         Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
         // TLS has proven already who is there.
         Admission::ClientCertificate => None,
+        Admission::Ticket => ticket.map(|ticket| ticket as _),
     };
-    Ok(Greeting {
+    Ok(greeting)
+}
+
+/// What a listening side says of itself, with what it wants to be proven.
+pub(crate) fn listening(
+    admission: Admission,
+    tickets: Option<Arc<Tickets>>,
+) -> anyhow::Result<Greeting> {
+    let mut greeting = nothing_to_prove();
+    greeting.keys = match admission {
+        Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
+        Admission::ClientCertificate => None,
+        Admission::Ticket => tickets.map(|tickets| tickets as _),
+    };
+    Ok(greeting)
+}
+
+fn nothing_to_prove() -> Greeting {
+    Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
-        prover: secret.clone().map(|secret| secret as _),
-        keys: secret.map(|secret| secret as _),
+        prover: None,
+        keys: None,
         random: farpipe_net::system_random,
-    })
+    }
 }
 
 /// Says how a pipe ended and returns the exit status; or passes on why there was no pipe.

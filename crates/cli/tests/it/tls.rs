@@ -235,18 +235,20 @@ fn a1_files_that_cannot_be_used_are_explained_before_anything_is_opened() {
 fn a_listener_that_would_let_in_everybody_does_not_listen() {
     let host = Host::new();
     host.usual_certificates();
-    host.farpipe(["listen", "wss://127.0.0.1:0"])
+    host.farpipe(["listen", "wss://127.0.0.1:0", "--ca", "ca.pem"])
         .run()
         .exits(2)
         .says(
             "farpipe: wss:// needs a certificate
-             hint: give --cert, --key and --ca; `farpipe cert` makes all three",
+             hint: give --cert, --key and --ca, `farpipe cert` makes all three; or none of them: \
+             then a ticket lets in",
         );
     let flags = ["--cert", "server.pem", "--key", "server-key.pem"];
     let listen = host.farpipe(["listen", "fps://0.0.0.0:0"]).args(flags);
     listen.run().exits(2).says(
         "farpipe: fps:// needs a way to know who may come in
-         hint: give --cert, --key and --ca: only clients with a certificate of that authority get in",
+         hint: give --cert, --key and --ca: only clients with a certificate of that authority get in; \
+         or none of them: only who has the ticket gets in",
     );
     let listen = host.farpipe(["listen", "ws://127.0.0.1:0"]).args(flags);
     listen.run().exits(2).says(
@@ -290,7 +292,8 @@ fn a_pin_believes_one_server_whoever_issued_its_certificate() {
     let other = format!("sha256:{}", "0".repeat(64));
     let connect = host.connect(listener.url()).args(client).arg(other);
     connect.run().exits(125).says(&format!(
-        "farpipe: wss://127.0.0.1:PORT: the server was refused: its key is not the pinned one (it is {pin})"
+        "farpipe: wss://127.0.0.1:PORT: the server was refused: another server answers there, or \
+         it was started anew: its key is not the one of the ticket or pin (it is {pin})"
     ));
     let connect = host.connect(listener.url()).args(client).arg(&pin);
     connect.run().exits(0).printed("hello");

@@ -14,14 +14,16 @@ use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::ServerName;
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use rustls::server::{ServerSessionMemoryCache, WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, ConfigBuilder, HandshakeKind, RootCertStore, ServerConfig, WantsVerifier,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffers;
 use super::error::{Peer, TlsError};
-use super::files::{FileError, KeyFiles, authorities};
+use super::files::{FileError, KeyFiles, SelfSigned, authorities};
 use super::identity::{PeerIdentity, check_dates};
 use super::machine::Machine;
 use super::reload::Reloading;
@@ -98,6 +100,10 @@ pub struct Alpn(pub &'static str);
 pub struct Handshaken {
     /// Who it is, if it showed a certificate.
     pub peer: Option<PeerIdentity>,
+    /// Its certificate, DER, if it showed one: [`CertificateFacts`] reads it.
+    ///
+    /// [`CertificateFacts`]: super::CertificateFacts
+    pub certificate: Option<Vec<u8>>,
     /// Whether an earlier session was taken up again.
     pub resumed: bool,
 }
@@ -105,10 +111,32 @@ pub struct Handshaken {
 /// The accepting side of TLS.
 #[derive(Debug)]
 pub struct TlsServer {
-    options: ServerTlsOptions,
+    shows: Shows,
     alpn: Alpn,
     config: Reloading<ServerConfig>,
     buffers: Buffers,
+}
+
+/// What an accepting side shows, and whom it asks for what.
+#[derive(Debug)]
+enum Shows {
+    Files(ServerTlsOptions),
+    /// To clients that have its pin; they are asked for no certificate.
+    SelfSigned(SelfSigned),
+}
+
+impl Shows {
+    fn config(&self, alpn: Alpn) -> Result<ServerConfig, TlsConfigError> {
+        match self {
+            Self::Files(options) => server_config(options, alpn),
+            Self::SelfSigned(own) => {
+                let provider = provider();
+                let own = own.certified(&provider)?;
+                let builder = server_builder(&provider)?.with_no_client_auth();
+                Ok(finish_server(builder, own, alpn))
+            }
+        }
+    }
 }
 
 impl TlsServer {
@@ -119,9 +147,21 @@ impl TlsServer {
     pub fn new(options: ServerTlsOptions, alpn: Alpn) -> Result<Self, TlsConfigError> {
         let KeyFiles { cert, key } = options.identity.clone();
         let paths = [cert, key].into_iter().chain(options.ca.clone()).collect();
-        let config = Reloading::new(paths, || server_config(&options, alpn))?;
+        Self::showing(Shows::Files(options), paths, alpn)
+    }
+
+    /// Shows a certificate of its own making. It knows no client: each has to prove a ticket.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`], if the certificate and the key do not belong together.
+    pub fn self_signed(own: SelfSigned, alpn: Alpn) -> Result<Self, TlsConfigError> {
+        Self::showing(Shows::SelfSigned(own), Vec::new(), alpn)
+    }
+
+    fn showing(shows: Shows, paths: Vec<PathBuf>, alpn: Alpn) -> Result<Self, TlsConfigError> {
+        let config = Reloading::new(paths, || shows.config(alpn))?;
         Ok(Self {
-            options,
+            shows,
             alpn,
             config,
             buffers: Buffers::default(),
@@ -131,7 +171,18 @@ impl TlsServer {
     /// Whether every client that gets in has a certificate that was verified.
     #[must_use]
     pub fn knows_clients(&self) -> bool {
-        self.options.ca.is_some() && self.options.client_auth == ClientAuth::Required
+        match &self.shows {
+            Shows::Files(options) => {
+                options.ca.is_some() && options.client_auth == ClientAuth::Required
+            }
+            Shows::SelfSigned(_) => false,
+        }
+    }
+
+    /// Whether it shows a certificate of its own making, which only those believe who have a ticket.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        matches!(self.shows, Shows::SelfSigned(_))
     }
 
     /// Shakes hands on a connection that was accepted. A client that is refused is told why, within
@@ -146,9 +197,7 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let config = self
-            .config
-            .current(|| server_config(&self.options, self.alpn));
+        let config = self.config.current(|| self.shows.config(self.alpn));
         let machine = Machine::server(config).map_err(io::Error::other)?;
         let stream = shake(TlsStream::new(io, machine, self.buffers.clone())).await?;
         let told = told(&stream);
@@ -238,6 +287,7 @@ fn told<S: AsyncRead + AsyncWrite + Unpin>(stream: &TlsStream<S>) -> Handshaken 
     let leaf = state.peer_certificates().and_then(|chain| chain.first());
     Handshaken {
         peer: leaf.and_then(PeerIdentity::of),
+        certificate: leaf.map(|leaf| leaf.to_vec()),
         resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }
@@ -270,8 +320,7 @@ pub(super) fn server_config(
 ) -> Result<ServerConfig, TlsConfigError> {
     let provider = provider();
     let identity = options.identity.load(&provider)?;
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = server_builder(&provider)?;
     let builder = match &options.ca {
         Some(ca) => {
             let roots = Arc::new(authorities(ca)?);
@@ -284,10 +333,25 @@ pub(super) fn server_config(
         }
         None => builder.with_no_client_auth(),
     };
+    Ok(finish_server(builder, identity, alpn))
+}
+
+fn server_builder(
+    provider: &Arc<CryptoProvider>,
+) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+    ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+}
+
+fn finish_server(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    identity: Arc<CertifiedKey>,
+    alpn: Alpn,
+) -> ServerConfig {
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = vec![alpn.0.into()];
     config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
-    Ok(config)
+    config
 }
 
 pub(super) fn client_config(

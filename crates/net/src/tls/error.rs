@@ -32,7 +32,7 @@ enum Cause {
     /// The transport ended without close_notify.
     Truncated,
     /// We refuse the peer's certificate.
-    Certificate(String),
+    Certificate(String, Option<&'static str>),
     /// The peer sent an alert.
     Alert(AlertDescription),
     /// What came is not TLS.
@@ -45,9 +45,11 @@ impl TlsError {
     pub(super) fn new(peer: Peer, error: rustls::Error) -> Self {
         let cause = match error {
             rustls::Error::AlertReceived(alert) => Cause::Alert(alert),
-            rustls::Error::InvalidCertificate(error) => Cause::Certificate(certificate(&error)),
+            rustls::Error::InvalidCertificate(error) => {
+                Cause::Certificate(certificate(&error), certificate_advice(&error))
+            }
             rustls::Error::NoCertificatesPresented => {
-                Cause::Certificate("it has no certificate".to_owned())
+                Cause::Certificate("it has no certificate".to_owned(), None)
             }
             rustls::Error::InvalidMessage(
                 InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
@@ -74,7 +76,7 @@ impl TlsError {
 
     /// We refuse the peer's certificate.
     pub(super) fn certificate(peer: Peer, error: &CertificateError) -> Self {
-        let cause = Cause::Certificate(certificate(error));
+        let cause = Cause::Certificate(certificate(error), certificate_advice(error));
         Self { peer, cause }
     }
 
@@ -82,7 +84,7 @@ impl TlsError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match &self.cause {
-            Cause::Certificate(_) => true,
+            Cause::Certificate(..) => true,
             Cause::Alert(alert) => is_about_certificate(*alert),
             Cause::Truncated | Cause::NotTls | Cause::Failed(_) => false,
         }
@@ -92,6 +94,26 @@ impl TlsError {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         matches!(self.cause, Cause::Truncated)
+    }
+
+    /// What the dialling side can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match &self.cause {
+            Cause::Certificate(_, advice) => *advice,
+            Cause::Alert(AlertDescription::CertificateRequired) => Some(
+                "show a certificate of the authority that the listener names with --ca: give --cert \
+                 and --key",
+            ),
+            Cause::Alert(alert) if is_about_certificate(*alert) => Some(
+                "show one that is valid now, and of the authority that the listener names with --ca",
+            ),
+            Cause::NotTls => {
+                Some("see which program listens there; a farpipe without TLS is on loopback only")
+            }
+            Cause::Truncated => Some("something between may cut TLS: a firewall, or a proxy"),
+            Cause::Alert(_) | Cause::Failed(_) => None,
+        }
     }
 
     /// The error of TLS inside an error of I/O.
@@ -111,7 +133,7 @@ impl From<TlsError> for io::Error {
     fn from(error: TlsError) -> Self {
         let kind = match &error.cause {
             Cause::Truncated => io::ErrorKind::UnexpectedEof,
-            Cause::Certificate(_) => io::ErrorKind::PermissionDenied,
+            Cause::Certificate(..) => io::ErrorKind::PermissionDenied,
             Cause::Alert(_) => io::ErrorKind::ConnectionAborted,
             Cause::NotTls | Cause::Failed(_) => io::ErrorKind::InvalidData,
         };
@@ -131,7 +153,7 @@ impl fmt::Display for Peer {
 fn words(peer: Peer, cause: &Cause) -> String {
     match cause {
         Cause::Truncated => "the connection was cut: it ended without TLS's closing alert".into(),
-        Cause::Certificate(why) => format!("the {peer} was refused: {why}"),
+        Cause::Certificate(why, _) => format!("the {peer} was refused: {why}"),
         Cause::Alert(AlertDescription::CertificateRequired) if peer == Peer::Server => {
             "the server wants a client certificate: give --cert and --key".into()
         }
@@ -228,6 +250,32 @@ fn certificate(error: &CertificateError) -> String {
         },
         error => format!("certificate not acceptable: {error}"),
     }
+}
+
+/// What the dialling side can do about a certificate that it refuses.
+fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
+    Some(match error {
+        CertificateError::ExpiredContext { .. } | CertificateError::Expired => {
+            "issue the listener a new certificate; or this host's clock is wrong: see `date`"
+        }
+        CertificateError::NotValidYetContext { .. } | CertificateError::NotValidYet => {
+            "one of the two hosts' clocks is wrong: see `date`"
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "name the authority of the listener's certificate with --ca; if the listener printed a \
+             ticket, give that; if neither helps, something between may open TLS: a proxy"
+        }
+        CertificateError::NotValidForNameContext { .. } | CertificateError::NotValidForName => {
+            "dial a name that the certificate has, or issue one with `--san HOST`"
+        }
+        CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
+            "issue one that is for servers: `farpipe cert issue` does"
+        }
+        CertificateError::Other(_) => {
+            "see that host and port are right, and copy the listener's newest ticket or pin"
+        }
+        _ => return None,
+    })
 }
 
 /// More names do not help anybody and fill the screen.

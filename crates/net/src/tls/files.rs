@@ -1,5 +1,6 @@
 //! Certificates and keys as files: read, checked, and explained when they are wrong.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,10 +12,12 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
+use zeroize::Zeroizing;
 
 use super::identity::is_authority;
+use super::verify::Pin;
 
 /// Longest file that is read: a system's whole bundle has a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
@@ -58,6 +61,45 @@ impl FileError {
     }
 }
 
+/// A certificate that vouches for itself, and its key, in memory only: whoever is to believe it is
+/// given its pin.
+pub struct SelfSigned {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    pin: Pin,
+}
+
+impl SelfSigned {
+    /// Takes both as DER, the key as PKCS #8; `None` if the certificate is none.
+    #[must_use]
+    pub fn new(cert: Vec<u8>, key: Vec<u8>) -> Option<Self> {
+        let key = Zeroizing::new(key);
+        let pin = Pin::of(&cert)?;
+        Some(Self { cert, key, pin })
+    }
+
+    /// What shows that it is the one.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        self.pin
+    }
+
+    pub(super) fn certified(
+        &self,
+        provider: &CryptoProvider,
+    ) -> Result<Arc<CertifiedKey>, rustls::Error> {
+        let key = PrivatePkcs8KeyDer::from(self.key.to_vec());
+        let chain = vec![self.cert.clone().into()];
+        CertifiedKey::from_der(chain, key.into(), provider).map(Arc::new)
+    }
+}
+
+impl fmt::Debug for SelfSigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SelfSigned").field(&self.pin).finish()
+    }
+}
+
 impl KeyFiles {
     /// Reads both and checks that they belong together.
     pub(super) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, FileError> {
@@ -90,6 +132,23 @@ pub fn read_certificate(path: &Path) -> Result<Vec<u8>, FileError> {
 /// [`FileError`].
 pub fn read_private_key(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(private_key(path)?.secret_der().to_vec())
+}
+
+/// What is in a file that holds a secret, which `what` names; never of one that others can read.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    let mode = meta.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(FileError::new(
+            path,
+            format!("this {what} is open to others (mode {mode:04o})"),
+        )
+        .hinted(format!("chmod 600 {}", path.display())));
+    }
+    read(path).map(Zeroizing::new)
 }
 
 /// DER as PEM (RFC 7468).
@@ -139,16 +198,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> 
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    let mode = meta.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(FileError::new(
-            path,
-            format!("this key is open to others (mode {mode:04o})"),
-        )
-        .hinted(format!("chmod 600 {}", path.display())));
-    }
-    let text = read(path)?;
+    let text = read_private(path, "key")?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => FileError::new(
             path,

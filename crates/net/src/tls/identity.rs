@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::X509Certificate;
+use x509_parser::x509::X509Name;
 
 /// Longest name in an identity.
 const NAME_MAX: usize = 64;
@@ -32,6 +33,34 @@ pub struct PeerIdentity {
     pub subject: String,
     /// SHA-256 of the certificate.
     pub fingerprint: [u8; 32],
+}
+
+/// What a certificate says, for people. Whether it is true is not asked here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Whom it is about, escaped.
+    pub subject: String,
+    /// Who issued it, escaped.
+    pub issuer: String,
+    /// The last whole day on which it is good, counted from today; negative if that has passed.
+    pub days_left: i64,
+}
+
+impl CertificateFacts {
+    /// Reads a certificate; `None` if it is none.
+    #[must_use]
+    pub fn read(der: &[u8]) -> Option<Self> {
+        const DAY_SECS: i64 = 86_400;
+        let (_, certificate) = parse_x509_certificate(der).ok()?;
+        let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
+        let left = certificate.validity().not_after.timestamp() - now;
+        let escaped = |name: &X509Name<'_>| name.to_string().escape_debug().to_string();
+        Some(Self {
+            subject: escaped(certificate.subject()),
+            issuer: escaped(certificate.issuer()),
+            days_left: left.div_euclid(DAY_SECS),
+        })
+    }
 }
 
 /// Why a text is no part of an identity.

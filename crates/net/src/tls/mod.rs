@@ -22,7 +22,9 @@ pub use self::config::{
     TlsServer,
 };
 pub use self::error::TlsError;
-pub use self::files::{FileError, KeyFiles, read_certificate, read_private_key, to_pem};
-pub use self::identity::{Identity, NameError, PeerIdentity};
+pub use self::files::{
+    FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
+};
+pub use self::identity::{CertificateFacts, Identity, NameError, PeerIdentity};
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};

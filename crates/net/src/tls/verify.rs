@@ -26,6 +26,16 @@ impl Pin {
     pub fn of(der: &[u8]) -> Option<Self> {
         key_digest(&CertificateDer::from(der)).map(Self)
     }
+
+    /// The pin with this digest.
+    pub(crate) const fn new(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// The digest.
+    pub(crate) const fn digest(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl FromStr for Pin {
@@ -70,7 +80,9 @@ pub(super) struct PinVerifier {
 
 /// The server's key is another one.
 #[derive(Debug, thiserror::Error)]
-#[error("its key is not the pinned one (it is {0})")]
+#[error(
+    "another server answers there, or it was started anew: its key is not the one of the ticket or pin (it is {0})"
+)]
 struct NotPinned(Pin);
 
 impl ServerCertVerifier for PinVerifier {
