@@ -28,3 +28,4 @@ mod storm;
 mod support;
 mod tls;
 mod usage;
+mod websockets;
