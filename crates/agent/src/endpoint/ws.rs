@@ -1,10 +1,12 @@
-//! `ws:URL`: a connection to a WebSocket server that need not be a farpipe.
+//! `ws:URL`: a connection to a WebSocket server that need not be a farpipe, with TLS 1.3 if the URL
+//! says `wss://`. The server is verified by the system's authorities.
 
 use std::fmt;
 use std::io;
 
 use farpipe_net::HostPort;
-use farpipe_net::carrier::ws::raw::{self, Messages};
+use farpipe_net::carrier::ws::raw::{self, Messages, RawWebSocket, To};
+use farpipe_net::tls::{Alpn, ClientTlsOptions, TlsClient};
 use farpipe_proto::limits::HANDSHAKE_TOTAL;
 
 use super::{Endpoint, OpenError, Use, messages};
@@ -12,27 +14,45 @@ use super::{Endpoint, OpenError, Use, messages};
 /// Which server, and what messages are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WsSpec {
-    to: HostPort,
-    /// The `Host` header: without the port that goes without saying.
-    host: String,
-    /// Path and query; begins with `/`.
-    path: String,
+    scheme: Scheme,
+    server: HostPort,
+    to: To,
     messages: Messages,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Ws,
+    Wss,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// The port that goes without saying.
+    fn port(self) -> u16 {
+        match self {
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
 }
 
 impl WsSpec {
     /// Reads what stands behind `ws:`. A parameter `lines` without a value is ours, wherever it
     /// stands in the query; the server gets the others.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let rest = match text.split_once("://") {
-            Some(("ws", rest)) => rest,
-            Some(("wss", _)) => {
-                return Err(
-                    "wss:// is not supported yet for ends that are no farpipe; put a program that \
-                     speaks TLS in between",
-                );
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("ws", rest)) => (Scheme::Ws, rest),
+            Some(("wss", rest)) => (Scheme::Wss, rest),
+            Some(_) | None => {
+                return Err("no URL; write ws:ws://HOST:PORT/PATH or ws:wss://HOST/PATH");
             }
-            Some(_) | None => return Err("no URL; write ws:ws://HOST:PORT/PATH"),
         };
         if !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a URL has no spaces and no letters beyond ASCII; write them as %XX");
@@ -49,20 +69,18 @@ impl WsSpec {
             .rsplit(']')
             .next()
             .is_some_and(|end| end.contains(':'));
-        let to: HostPort = if has_port {
+        let server: HostPort = if has_port {
             authority.parse()
         } else {
-            format!("{authority}:{PORT}").parse()
+            format!("{authority}:{}", scheme.port()).parse()
         }
         .map_err(|error: farpipe_net::HostPortError| error.why())?;
-        if to.port == 0 {
+        if server.port == 0 {
             return Err("nobody listens on port 0");
         }
-        let full = to.to_string();
-        let host = match full.strip_suffix(":80") {
-            Some(host) => host.to_owned(),
-            None => full,
-        };
+        let full = server.to_string();
+        let usual = format!(":{}", scheme.port());
+        let host = full.strip_suffix(&usual).unwrap_or(&full).to_owned();
         let (path, query) = match path.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (path, None),
@@ -85,48 +103,70 @@ impl WsSpec {
             path.push_str(param);
         }
         Ok(Self {
-            to,
-            host,
-            path,
+            scheme,
+            server,
+            to: To { host, path },
             messages,
         })
     }
 }
 
+impl WsSpec {
+    /// What stands in front of `lines`.
+    fn url(&self) -> String {
+        let (scheme, path) = (self.scheme.name(), &self.to.path);
+        format!("{scheme}://{}{path}", self.server)
+    }
+}
+
 impl fmt::Display for WsSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws:ws://{}{}", self.to, self.path)?;
+        write!(f, "ws:{}", self.url())?;
         if self.messages == Messages::Lines {
-            let mark = if self.path.contains('?') { '&' } else { '?' };
-            write!(f, "{mark}{LINES}")?;
+            let has_query = self.to.path.contains('?');
+            write!(f, "{}{LINES}", if has_query { '&' } else { '?' })?;
         }
         Ok(())
     }
 }
 
 pub(super) async fn open(spec: &WsSpec, wanted: Use) -> Result<Endpoint, OpenError> {
-    let failed = |source| OpenError::Connect {
-        to: format!("ws://{}{}", spec.to, spec.path),
-        source,
-    };
-    let connecting = async {
-        let stream = farpipe_net::connect(&spec.to).await?;
-        raw::connect(stream, &spec.host, &spec.path, spec.messages)
-            .await
-            .map_err(io::Error::other)
-    };
-    let socket = tokio::time::timeout(HANDSHAKE_TOTAL, connecting)
+    let socket = tokio::time::timeout(HANDSHAKE_TOTAL, connect(spec))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(failed)?;
+        .map_err(|source| OpenError::Connect {
+            to: spec.url(),
+            source,
+        })?;
     Ok(messages::endpoint(socket, wanted, &spec.to_string()))
+}
+
+async fn connect(spec: &WsSpec) -> io::Result<RawWebSocket> {
+    let WsSpec {
+        scheme,
+        server,
+        to,
+        messages,
+    } = spec;
+    let tls = match scheme {
+        Scheme::Ws => None,
+        // Read again for each connection: that is rare, and what the system trusts may change.
+        Scheme::Wss => Some(TlsClient::new(ClientTlsOptions::default(), ALPN)),
+    };
+    let tls = tls.transpose().map_err(io::Error::other)?;
+    let stream = farpipe_net::connect(server).await?;
+    let upgraded = match &tls {
+        None => raw::connect(stream, to, *messages).await,
+        Some(tls) => raw::connect_tls(stream, tls, &server.host, to, *messages).await,
+    };
+    upgraded.map_err(io::Error::other)
 }
 
 /// The parameter that makes messages of lines.
 pub(super) const LINES: &str = "lines";
 
-/// The port of `ws://` that goes without saying.
-const PORT: u16 = 80;
+/// WebSocket's upgrade is HTTP/1.1's.
+const ALPN: Alpn = Alpn("http/1.1");
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +183,14 @@ mod tests {
                 "/a/b?c=d",
                 Messages::Bytes,
                 "ws:ws://[::1]:80/a/b?c=d",
+            ),
+            ("wss://h/a", "h", "/a", Messages::Bytes, "ws:wss://h:443/a"),
+            (
+                "wss://h:80?b",
+                "h:80",
+                "/?b",
+                Messages::Bytes,
+                "ws:wss://h:80/?b",
             ),
             (
                 "ws://h:9?lines",
@@ -161,7 +209,7 @@ mod tests {
         ] {
             let spec = WsSpec::parse(text).expect("a URL");
             assert_eq!(
-                (&spec.host[..], &spec.path[..], spec.messages),
+                (&spec.to.host[..], &spec.to.path[..], spec.messages),
                 (host, path, messages)
             );
             assert_eq!(spec.to_string(), written);
@@ -175,7 +223,7 @@ mod tests {
             ("", "no URL"),
             ("h:9", "no URL"),
             ("http://h:9", "no URL"),
-            ("wss://h:9", "wss:// is not supported yet"),
+            ("wss:h:9", "no URL"),
             ("ws://", "no host"),
             ("ws://:9", "no host"),
             ("ws://h:0/", "port 0"),

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use farpipe_net::tls::{Alpn, ClientAuth, KeyFiles, ServerTlsOptions, TlsServer};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
@@ -344,13 +345,12 @@ fn a_request_that_trickles_is_cut_off() {
             thread::sleep(std::time::Duration::from_millis(200)); // sleep: that is what trickling is
         }
     });
-    let cut = slow.read(&mut [0]);
-    assert!(!cut.is_ok_and(|len| len > 0), "it got an answer");
-    assert!(
-        begin.elapsed().as_secs() >= 9,
-        "too early: {:?}",
-        begin.elapsed()
-    );
+    match slow.read(&mut [0]) {
+        Ok(len) => assert_eq!(len, 0, "it got an answer"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
+    let took = begin.elapsed().as_secs();
+    assert!((9..60).contains(&took), "{took} s");
     trickling.join().expect("no panic");
     listener.signal(Signal::TERM);
     listener.end().exits(143);
@@ -491,13 +491,10 @@ fn a_reader_that_stops_holds_the_command_back() {
     let host = Host::new();
     let listener = pipe(&host, "exec:cat /dev/zero", "ws-listen:0");
     let mut ws = dial(&listener, "");
-    for _ in 0..400 {
+    let before = listener.memory_peak();
+    for _ in 0..1000 {
         assert_eq!(ws.next().0, 0x82);
     }
-    let before = listener.memory_peak();
-    // It answers a ping only behind what is under way, so a hundred MB more cannot hide.
-    ws.send(0x89, b"?");
-    while ws.next().0 != 0x8A {}
     thread::sleep(std::time::Duration::from_secs(1)); // sleep: time for what would go wrong
     let after = listener.memory_peak();
     assert!(after < before + (8 << 20), "{before} grew to {after}");
@@ -580,6 +577,72 @@ fn a_server_that_is_none_is_named() {
         "{}",
         ended.stderr
     );
+}
+
+/// TLS in front of `server`, with the host's usual certificate.
+fn with_tls(host: &Host, server: String) -> u16 {
+    let identity = KeyFiles {
+        cert: host.path("server.pem"),
+        key: host.path("server-key.pem"),
+    };
+    let options = ServerTlsOptions {
+        identity,
+        ca: None,
+        client_auth: ClientAuth::Optional,
+    };
+    let tls = TlsServer::new(options, Alpn("http/1.1")).expect("good files");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let listening = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
+    let listener = listening.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        runtime.block_on(async {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok((mut outer, _)) = tls.accept(stream).await else {
+                    continue;
+                };
+                let inner = tokio::net::TcpStream::connect(&server).await;
+                let mut inner = inner.expect("it listens");
+                let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+            }
+        });
+    });
+    port
+}
+
+#[test]
+fn a_server_with_tls_is_verified_by_the_systems_authorities() {
+    let host = Host::new();
+    host.usual_certificates();
+    let data = random(1_000_000, 3);
+    let expected = data.clone();
+    let url = server(move |_, mut ws| {
+        assert_eq!(ws.next(), (0x82, b"request".to_vec()));
+        for part in expected.chunks(300_000) {
+            ws.send(0x82, part);
+        }
+        assert_eq!(ws.rest(), (Vec::new(), vec![3, 232]));
+    });
+    let port = with_tls(&host, url);
+    let ask = |name: &str, authorities: &str| {
+        let spec = format!("ws:wss://{name}:{port}/");
+        host.farpipe(["pipe", "-", &spec])
+            .env("SSL_CERT_FILE", host.path(authorities))
+            .input("request")
+            .run()
+    };
+    let stranger = ask("localhost", "client.pem").exits(125);
+    let what = format!("farpipe: cannot connect to wss://localhost:{port}/: ");
+    assert!(stranger.stderr.starts_with(&what), "{}", stranger.stderr);
+    assert!(
+        stranger.stderr.contains("certificate"),
+        "{}",
+        stranger.stderr
+    );
+    assert_same(&ask("localhost", "ca.pem").exits(0).stdout, &data);
 }
 
 #[test]

@@ -31,8 +31,9 @@ use super::super::framed::{CLOSE_WITHOUT_CODE, Violation};
 use super::frame::{Header, Opcode};
 use super::keys::{MaskKeys, RandomKeys};
 use crate::segment::apply_mask;
+use crate::tls::TlsStream;
 
-pub use self::upgrade::{Admitted, accept, connect};
+pub use self::upgrade::{Admitted, To, accept, connect, connect_tls};
 
 /// Longest message that has to be whole in memory: text, or compressed; for the latter both before
 /// and after it is unfolded. Also the longest line that is sent.
@@ -98,6 +99,12 @@ impl Transport for TcpStream {
     fn set_reset_at_close(&self, on: bool) {
         let at_once = on.then_some(Duration::ZERO);
         let _ = rustix::net::sockopt::set_socket_linger(self, at_once);
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn set_reset_at_close(&self, on: bool) {
+        self.transport().set_reset_at_close(on);
     }
 }
 

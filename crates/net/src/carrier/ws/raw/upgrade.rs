@@ -17,7 +17,8 @@ use super::super::upgrade::head::{self, Lines};
 use super::super::upgrade::server::{self, Refusal};
 use super::deflate::Agreed;
 use super::incoming::Incoming;
-use super::{Messages, RawWebSocket};
+use super::{Messages, RawWebSocket, Transport};
+use crate::tls::TlsClient;
 
 /// What a refused client is told to do.
 const ADVICE: &str =
@@ -104,21 +105,52 @@ fn check(head: &[u8], admitted: &Admitted) -> Result<(String, Option<Agreed>), R
     Ok((head::accept_for(key), Agreed::of(offers)))
 }
 
-/// Upgrades a fresh connection; no extension and no subprotocol is offered. `host` is the `Host`
-/// header, `path` begins with `/` and has the query with it. Bound the whole by a timer.
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct To {
+    /// The `Host` header: name, and port unless it is the scheme's own.
+    pub host: String,
+    /// Path and query; begins with `/`.
+    pub path: String,
+}
+
+/// Upgrades a fresh connection; no extension and no subprotocol is offered. Bound the whole by a
+/// timer.
 ///
 /// # Errors
 /// See [`UpgradeError`].
 pub async fn connect(
-    mut stream: TcpStream,
-    host: &str,
-    path: &str,
+    stream: TcpStream,
+    to: &To,
+    messages: Messages,
+) -> Result<RawWebSocket, UpgradeError> {
+    upgrade(stream, to, messages).await
+}
+
+/// As [`connect`], in TLS, which verifies that the server is `name`.
+///
+/// # Errors
+/// As there; [`TlsError`](crate::tls::TlsError) is inside [`UpgradeError::Io`].
+pub async fn connect_tls(
+    stream: TcpStream,
+    tls: &TlsClient,
+    name: &str,
+    to: &To,
+    messages: Messages,
+) -> Result<RawWebSocket, UpgradeError> {
+    let (stream, _) = tls.connect(stream, name).await?;
+    upgrade(stream, to, messages).await
+}
+
+async fn upgrade<S: Transport + 'static>(
+    mut stream: S,
+    to: &To,
     messages: Messages,
 ) -> Result<RawWebSocket, UpgradeError> {
     let mut keys = RandomKeys::default();
     let asked = Asked {
-        host,
-        path,
+        host: &to.host,
+        path: &to.path,
         headers: &[],
         subprotocol: None,
     };
