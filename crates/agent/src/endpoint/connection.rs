@@ -12,8 +12,14 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 
 use super::file::Named;
+use super::listening::Arrival;
 use super::socket::{self, SocketSink, SocketSource};
 use super::{Endpoint, Sink, Source, Use};
+
+/// A connection that others made.
+pub(super) fn arrival(fd: OwnedFd) -> Arrival {
+    Box::new(|wanted, name| endpoint(fd, wanted, name.to_owned()))
+}
 
 /// Takes a connected socket; `name` is for errors.
 pub(super) fn endpoint(fd: OwnedFd, wanted: Use, name: String) -> io::Result<Endpoint> {

@@ -2,16 +2,18 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Endpoint, Use, connection};
+use super::{Endpoint, Use};
+
+/// A connection that is to become an endpoint: with the halves that are wanted, and its name.
+pub(super) type Arrival = Box<dyn FnOnce(Use, &str) -> io::Result<Endpoint> + Send>;
 
 /// A socket that connections come out of.
 pub(super) trait Accept: Send + std::fmt::Debug {
     /// The next connection, and its name for errors.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, String)>>;
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>>;
 }
 
 /// An endpoint that listens. Dropping it closes the socket, and removes its file if it has one;
@@ -45,8 +47,8 @@ impl Listening {
         let mut is_reported = false;
         loop {
             let accepted = poll_fn(|cx| self.socket.poll_accept(cx)).await;
-            let opened = accepted.and_then(|(fd, name)| {
-                let endpoint = connection::endpoint(fd, wanted, name.clone())?;
+            let opened = accepted.and_then(|(arrival, name)| {
+                let endpoint = arrival(wanted, &name)?;
                 Ok(Connection { name, endpoint })
             });
             match opened {

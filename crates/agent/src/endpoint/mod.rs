@@ -16,6 +16,7 @@ mod fd;
 mod file;
 mod handoff;
 mod listening;
+mod messages;
 mod pace;
 mod pipe;
 mod socket;
@@ -26,6 +27,8 @@ mod tcp_listen;
 mod thread;
 mod unix;
 mod unix_listen;
+mod ws;
+mod ws_listen;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -38,6 +41,8 @@ pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
 pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
+pub use self::ws::WsSpec;
+pub use self::ws_listen::WsListenSpec;
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.
@@ -150,7 +155,8 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
         EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
         EndpointSpec::Unix(path) => unix::open(path, wanted).await,
-        EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) => {
+        EndpointSpec::Ws(spec) => ws::open(spec, wanted).await,
+        EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) | EndpointSpec::WsListen(_) => {
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }
     }
@@ -164,12 +170,14 @@ pub async fn listen(spec: &EndpointSpec) -> Result<Listening, OpenError> {
     match spec {
         EndpointSpec::TcpListen(on) => tcp_listen::listen(on).await,
         EndpointSpec::UnixListen(path) => unix_listen::listen(path).await,
+        EndpointSpec::WsListen(spec) => ws_listen::listen(spec).await,
         EndpointSpec::Stdio
         | EndpointSpec::Path(_)
         | EndpointSpec::Exec(_)
         | EndpointSpec::Shell(_)
         | EndpointSpec::Tcp(_)
-        | EndpointSpec::Unix(_) => Err(OpenError::DoesNotListen {
+        | EndpointSpec::Unix(_)
+        | EndpointSpec::Ws(_) => Err(OpenError::DoesNotListen {
             spec: spec.to_string(),
         }),
     }

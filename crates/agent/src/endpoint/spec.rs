@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use farpipe_net::HostPort;
+use farpipe_net::{HostPort, HostPortError};
 
-use super::Use;
+use super::{Use, WsListenSpec, WsSpec};
 
 /// Which endpoint to open. Made from text by [`EndpointSpec::parse`] or [`str::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub enum EndpointSpec {
     Unix(PathBuf),
     /// `unix-listen:PATH`: connections from others.
     UnixListen(PathBuf),
+    /// `ws:URL`: a WebSocket connection to a server that need not be a farpipe.
+    Ws(WsSpec),
+    /// `ws-listen:[HOST:]PORT[/PATH]`: WebSocket connections from others.
+    WsListen(WsListenSpec),
 }
 
 /// Which file, and how long a FIFO is read.
@@ -68,15 +72,22 @@ impl EndpointSpec {
     /// Whether others connect to it, so that it can be many: see [`super::listen`].
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        matches!(self, Self::TcpListen(_) | Self::UnixListen(_))
+        matches!(
+            self,
+            Self::TcpListen(_) | Self::UnixListen(_) | Self::WsListen(_)
+        )
     }
 
     /// Whether each who asks can have one for itself: a command is started, a connection made.
     #[must_use]
     pub fn is_had_anew(&self) -> bool {
         match self {
-            Self::Exec(_) | Self::Shell(_) | Self::Tcp(_) | Self::Unix(_) => true,
-            Self::Stdio | Self::Path(_) | Self::TcpListen(_) | Self::UnixListen(_) => false,
+            Self::Exec(_) | Self::Shell(_) | Self::Tcp(_) | Self::Unix(_) | Self::Ws(_) => true,
+            Self::Stdio
+            | Self::Path(_)
+            | Self::TcpListen(_)
+            | Self::UnixListen(_)
+            | Self::WsListen(_) => false,
         }
     }
 
@@ -97,12 +108,15 @@ impl EndpointSpec {
                 path,
                 writers: Writers::First,
             })),
-            Self::TcpListen(_) | Self::UnixListen(_) => Ok(self),
-            Self::Stdio | Self::Exec(_) | Self::Shell(_) | Self::Tcp(_) | Self::Unix(_) => {
-                Err(SpecError::NothingComesAgain {
-                    spec: self.to_string(),
-                })
-            }
+            Self::TcpListen(_) | Self::UnixListen(_) | Self::WsListen(_) => Ok(self),
+            Self::Stdio
+            | Self::Exec(_)
+            | Self::Shell(_)
+            | Self::Tcp(_)
+            | Self::Unix(_)
+            | Self::Ws(_) => Err(SpecError::NothingComesAgain {
+                spec: self.to_string(),
+            }),
         }
     }
 
@@ -115,7 +129,9 @@ impl EndpointSpec {
             | Self::Tcp(_)
             | Self::TcpListen(_)
             | Self::Unix(_)
-            | Self::UnixListen(_) => false,
+            | Self::UnixListen(_)
+            | Self::Ws(_)
+            | Self::WsListen(_) => false,
             Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
         }
     }
@@ -141,6 +157,8 @@ impl EndpointSpec {
             Some((b"tcp-listen", rest)) => parse_address("tcp-listen", rest).map(Self::TcpListen),
             Some((b"unix", rest)) => parse_path("unix", rest).map(Self::Unix),
             Some((b"unix-listen", rest)) => parse_path("unix-listen", rest).map(Self::UnixListen),
+            Some((b"ws", rest)) => parse_ws(rest),
+            Some((b"ws-listen", rest)) => parse_ws_listen(rest),
             Some((kind, _)) => {
                 let kind = String::from_utf8_lossy(kind).into_owned();
                 Err(if LATER_KINDS.contains(&kind.as_str()) {
@@ -184,6 +202,8 @@ impl fmt::Display for EndpointSpec {
             Self::TcpListen(on) => write!(f, "tcp-listen:{on}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::UnixListen(path) => write!(f, "unix-listen:{}", path.display()),
+            Self::Ws(spec) => spec.fmt(f),
+            Self::WsListen(spec) => spec.fmt(f),
         }
     }
 }
@@ -223,7 +243,9 @@ pub enum SpecError {
         command: String,
     },
     /// Only where others come one after the other is there a first.
-    #[error("'{spec}' ends by itself: --once is for a FIFO, tcp-listen: and unix-listen:")]
+    #[error(
+        "'{spec}' ends by itself: --once is for a FIFO, tcp-listen:, unix-listen: and ws-listen:"
+    )]
     NothingComesAgain {
         /// The endpoint.
         spec: String,
@@ -231,7 +253,7 @@ pub enum SpecError {
     /// No address where one must be.
     #[error("'{kind}:{text}': {why}")]
     BadAddress {
-        /// `tcp` or `tcp-listen`.
+        /// `tcp`, `tcp-listen`, `ws` or `ws-listen`.
         kind: &'static str,
         /// What stands for the address.
         text: String,
@@ -251,19 +273,11 @@ pub enum SpecError {
 
 /// Kinds of the design that have no file here yet. They are names now, so that nobody's file is
 /// taken for one later.
-const LATER_KINDS: &[&str] = &[
-    "ws",
-    "wss",
-    "ws-listen",
-    "wss-listen",
-    "topic",
-    "kafka",
-    "nats",
-];
+const LATER_KINDS: &[&str] = &["wss", "wss-listen", "topic", "kafka", "nats"];
 
 /// The kinds, as errors list them.
-const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH \
-                     and unix-listen:PATH";
+const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH, \
+                     unix-listen:PATH, ws:URL and ws-listen:[HOST:]PORT[/PATH]";
 /// Where a listening kind listens unless told otherwise: other hosts do not see it.
 const LISTEN_HOST: &str = "127.0.0.1";
 
@@ -299,18 +313,44 @@ fn parse_shell(command: &[u8]) -> Result<EndpointSpec, SpecError> {
 
 fn parse_address(kind: &'static str, text: &[u8]) -> Result<HostPort, SpecError> {
     let text = String::from_utf8_lossy(text).into_owned();
-    let may_be_port_only = kind == "tcp-listen" && !text.contains(':');
-    let parsed = if may_be_port_only {
-        format!("{LISTEN_HOST}:{text}").parse()
-    } else {
-        text.parse::<HostPort>()
+    let parsed = match kind {
+        "tcp" => text.parse().map_err(HostPortError::why),
+        _ => parse_listen_address(&text),
     };
     let why = match parsed {
         Ok(to) if to.port == 0 && kind == "tcp" => "nobody listens on port 0",
         Ok(address) => return Ok(address),
-        Err(error) => error.why(),
+        Err(why) => why,
     };
     Err(SpecError::BadAddress { kind, text, why })
+}
+
+/// `[HOST:]PORT`.
+fn parse_listen_address(text: &str) -> Result<HostPort, &'static str> {
+    let parsed = if text.contains(':') {
+        text.parse::<HostPort>()
+    } else {
+        format!("{LISTEN_HOST}:{text}").parse()
+    };
+    parsed.map_err(HostPortError::why)
+}
+
+fn parse_ws(text: &[u8]) -> Result<EndpointSpec, SpecError> {
+    let kind = "ws";
+    let text = String::from_utf8_lossy(text).into_owned();
+    match WsSpec::parse(&text) {
+        Ok(spec) => Ok(EndpointSpec::Ws(spec)),
+        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+    }
+}
+
+fn parse_ws_listen(text: &[u8]) -> Result<EndpointSpec, SpecError> {
+    let kind = "ws-listen";
+    let text = String::from_utf8_lossy(text).into_owned();
+    match WsListenSpec::parse(&text, parse_listen_address) {
+        Ok(spec) => Ok(EndpointSpec::WsListen(spec)),
+        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+    }
 }
 
 fn parse_path(kind: &'static str, path: &[u8]) -> Result<PathBuf, SpecError> {

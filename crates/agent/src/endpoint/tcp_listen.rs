@@ -2,23 +2,35 @@
 //! given. Port 0 is any free one.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
 
 use farpipe_net::HostPort;
 use tokio::net::TcpListener;
 
-use super::OpenError;
-use super::listening::{Accept, Listening};
+use super::listening::{Accept, Arrival, Listening};
+use super::{OpenError, connection};
 
 pub(super) async fn listen(on: &HostPort) -> Result<Listening, OpenError> {
+    let (listener, address) = bind(on, "tcp").await?;
+    Ok(Listening::new(
+        TcpAccept(listener),
+        format!("tcp {address}"),
+    ))
+}
+
+/// Listens on a TCP port, for `what`, and says on which.
+pub(super) async fn bind(
+    on: &HostPort,
+    what: &str,
+) -> Result<(TcpListener, SocketAddr), OpenError> {
     let bound = async {
         let listener = TcpListener::bind((on.host.as_str(), on.port)).await?;
-        let address = format!("tcp {}", listener.local_addr()?);
-        Ok(Listening::new(TcpAccept(listener), address))
+        let address = listener.local_addr()?;
+        Ok((listener, address))
     };
     bound.await.map_err(|source: io::Error| {
-        let address = format!("tcp {on}");
+        let address = format!("{what} {on}");
         match source.kind() {
             io::ErrorKind::AddrInUse => OpenError::AddressInUse {
                 address,
@@ -33,10 +45,13 @@ pub(super) async fn listen(on: &HostPort) -> Result<Listening, OpenError> {
 struct TcpAccept(TcpListener);
 
 impl Accept for TcpAccept {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, String)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>> {
         let (stream, from) = ready!(self.0.poll_accept(cx))?;
         farpipe_net::tune(&stream);
         let fd = stream.into_std()?.into();
-        Poll::Ready(Ok((fd, format!("the connection from {from}"))))
+        Poll::Ready(Ok((
+            connection::arrival(fd),
+            format!("the connection from {from}"),
+        )))
     }
 }

@@ -6,15 +6,14 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-use super::OpenError;
-use super::listening::{Accept, Listening};
+use super::listening::{Accept, Arrival, Listening};
+use super::{OpenError, connection};
 
 pub(super) async fn listen(path: &Path) -> Result<Listening, OpenError> {
     let address = || format!("unix {}", path.display());
@@ -66,11 +65,11 @@ struct UnixAccept {
 }
 
 impl Accept for UnixAccept {
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, String)>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>> {
         let (stream, _) = ready!(self.listener.poll_accept(cx))?;
         let fd = stream.into_std()?.into();
         let name = format!("a connection to {}", self.file.path.display());
-        Poll::Ready(Ok((fd, name)))
+        Poll::Ready(Ok((connection::arrival(fd), name)))
     }
 }
 

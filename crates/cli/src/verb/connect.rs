@@ -18,7 +18,7 @@ use crate::status::Status;
 
 /// Connect an endpoint here to the one of a `farpipe listen`
 ///
-/// With tcp-listen: or unix-listen: each connection gets a stream of the one session, joined to an
+/// With tcp-listen:, unix-listen: or ws-listen: each connection gets a stream of the one session, joined to an
 /// endpoint of its own at the listener, until a signal comes.
 ///
 /// A listener that has no certificates prints the line to run here: $FARPIPE_TICKET (or

@@ -18,12 +18,17 @@ use crate::status::Status;
 /// Both ways where both have two directions; a PATH as SRC is read, as DST written, and the other
 /// direction of its partner is then this process's own stdin or stdout.
 ///
-/// tcp-listen: and unix-listen: serve each connection until a signal comes, if the other one can be
-/// had anew for each (exec:, sh:, tcp:, unix:); else the first connection only.
+/// tcp-listen:, unix-listen: and ws-listen: serve each connection until a signal comes, if the other
+/// one can be had anew for each (exec:, sh:, tcp:, unix:, ws:); else the first connection only.
+///
+/// ws: and ws-listen: are WebSockets whose other end is no farpipe: bytes in binary messages, or
+/// with ?lines each line a text message. Web pages are refused unless ?origin=URL admits theirs:
+/// farpipe pipe 'sh:vmstat 1' 'ws-listen:8080?lines&origin=http://localhost:3000'
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
-    /// `tcp-listen:[HOST:]PORT`, `unix:PATH` or `unix-listen:PATH`
+    /// `tcp-listen:[HOST:]PORT`, `unix:PATH`, `unix-listen:PATH`, `ws:URL` or
+    /// `ws-listen:[HOST:]PORT[/PATH]`
     src: OsString,
     /// As SRC
     dst: OsString,

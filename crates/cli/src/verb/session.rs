@@ -55,7 +55,8 @@ pub(crate) struct SessionArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EndpointArgs {
     /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
-    /// `tcp-listen:[HOST:]PORT`, `unix:PATH` or `unix-listen:PATH`
+    /// `tcp-listen:[HOST:]PORT`, `unix:PATH`, `unix-listen:PATH`, `ws:URL` or
+    /// `ws-listen:[HOST:]PORT[/PATH]`
     #[arg(default_value = "-", value_name = "ENDPOINT")]
     pub(crate) endpoint: OsString,
     /// Only send: read the endpoint, take nothing from the other side

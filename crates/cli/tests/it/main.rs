@@ -31,3 +31,4 @@ mod support;
 mod tickets;
 mod tls;
 mod usage;
+mod websockets;

@@ -107,8 +107,8 @@ fn a_port_in_use() {
     listener.end().exits(0);
 }
 
-const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH \
-                     and unix-listen:PATH";
+const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH, \
+                     unix-listen:PATH, ws:URL and ws-listen:[HOST:]PORT[/PATH]";
 
 /// Every verb says the same about the same endpoint, before anything is dialled or bound.
 #[test]

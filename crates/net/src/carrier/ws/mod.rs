@@ -8,6 +8,7 @@
 
 mod frame;
 mod keys;
+pub mod raw;
 pub mod upgrade;
 
 #[cfg(test)]

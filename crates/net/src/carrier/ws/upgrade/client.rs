@@ -56,39 +56,80 @@ pub async fn connect_with<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
 {
-    let mut nonce = [0; 16];
-    for part in nonce.as_chunks_mut().0 {
-        *part = keys.next_key();
-    }
-    let key = head::encode_key(nonce);
-    stream.write_all(encode(request, &key)?.as_bytes()).await?;
-    stream.flush().await?;
-    let (mut buf, len) = head::read(&mut stream, is_like_answer).await?;
-    let head = buf.split_to(len);
-    if let Err(mut error) = check_answer(&head, &key) {
-        if let UpgradeError::Status(answer) = &mut error {
-            answer.text = read_text(&mut stream, buf, text_len(&head)).await;
-        }
-        return Err(error);
-    }
-    Ok(Framed::new(stream, WsFraming::new(Role::Client(keys)), buf))
-}
-
-fn encode(request: Request<'_>, key: &str) -> Result<String, UpgradeError> {
     let Request {
         host,
         path,
         headers,
     } = request;
+    let asked = Asked {
+        host,
+        path,
+        headers,
+        subprotocol: Some(SUBPROTOCOL),
+    };
+    match upgrade(&mut stream, asked, &mut *keys).await? {
+        (buf, Some(chosen)) if chosen == SUBPROTOCOL => {
+            Ok(Framed::new(stream, WsFraming::new(Role::Client(keys)), buf))
+        }
+        (_, chosen) => Err(UpgradeError::NotFarpipe { chosen }),
+    }
+}
+
+/// What is put into a request.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Asked<'a> {
+    pub(in super::super) host: &'a str,
+    pub(in super::super) path: &'a str,
+    pub(in super::super) headers: &'a [(&'a str, &'a str)],
+    pub(in super::super) subprotocol: Option<&'a str>,
+}
+
+/// Upgrades; gives what came behind the answer, and the subprotocol that was chosen, escaped.
+pub(in super::super) async fn upgrade<S>(
+    stream: &mut S,
+    asked: Asked<'_>,
+    keys: &mut dyn MaskKeys,
+) -> Result<(BytesMut, Option<String>), UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut nonce = [0; 16];
+    for part in nonce.as_chunks_mut().0 {
+        *part = keys.next_key();
+    }
+    let key = head::encode_key(nonce);
+    stream.write_all(encode(asked, &key)?.as_bytes()).await?;
+    stream.flush().await?;
+    let (mut buf, len) = head::read(stream, is_like_answer).await?;
+    let head = buf.split_to(len);
+    match check_answer(&head, &key) {
+        Ok(chosen) => Ok((buf, chosen)),
+        Err(UpgradeError::Status(mut answer)) => {
+            answer.text = read_text(stream, buf, text_len(&head)).await;
+            Err(UpgradeError::Status(answer))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn encode(asked: Asked<'_>, key: &str) -> Result<String, UpgradeError> {
+    let Asked {
+        host,
+        path,
+        headers,
+        subprotocol,
+    } = asked;
     let mut text = format!(
         "GET {path} HTTP/1.1\r\n\
          Host: {host}\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
          Sec-WebSocket-Key: {key}\r\n\
-         Sec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+         Sec-WebSocket-Version: 13\r\n"
     );
+    if let Some(subprotocol) = subprotocol {
+        text.extend(["Sec-WebSocket-Protocol: ", subprotocol, "\r\n"]);
+    }
     // Names of headers and the two words of the first line have no space; nothing has a line break.
     let words = headers.iter().map(|(name, _)| *name).chain([path, host]);
     let values = headers.iter().map(|(_, value)| *value);
@@ -115,7 +156,8 @@ fn is_like_answer(seen: &[u8]) -> bool {
     seen[..len] == begin[..len]
 }
 
-fn check_answer(head: &[u8], key: &str) -> Result<(), UpgradeError> {
+/// The subprotocol that was chosen.
+fn check_answer(head: &[u8], key: &str) -> Result<Option<String>, UpgradeError> {
     let mut lines = head::no_lines();
     let mut answer = httparse::Response::new(&mut lines);
     if answer.parse(head).map_err(head::malformed)?.is_partial() {
@@ -141,12 +183,7 @@ fn check_answer(head: &[u8], key: &str) -> Result<(), UpgradeError> {
     if head::members(lines, "Sec-WebSocket-Extensions").any(|extension| !extension.is_empty()) {
         return wrong("it uses an extension nobody offered");
     }
-    match head::only(lines, "Sec-WebSocket-Protocol") {
-        Some(chosen) if chosen == SUBPROTOCOL.as_bytes() => Ok(()),
-        chosen => Err(UpgradeError::NotFarpipe {
-            chosen: chosen.map(printable),
-        }),
-    }
+    Ok(head::only(lines, "Sec-WebSocket-Protocol").map(printable))
 }
 
 /// How long the text of an answer is, if it is worth reading.

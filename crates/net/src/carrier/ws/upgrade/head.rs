@@ -22,10 +22,10 @@ const SEEN_SHOWN: usize = 24;
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Header lines of a head.
-pub(super) type Lines<'a> = [Header<'a>];
+pub(in super::super) type Lines<'a> = [Header<'a>];
 
 /// Room for the header lines of a head.
-pub(super) fn no_lines<'a>() -> [Header<'a>; HEADERS_MAX] {
+pub(in super::super) fn no_lines<'a>() -> [Header<'a>; HEADERS_MAX] {
     [httparse::EMPTY_HEADER; HEADERS_MAX]
 }
 
@@ -35,7 +35,7 @@ pub(super) fn no_lines<'a>() -> [Header<'a>; HEADERS_MAX] {
 /// The head is searched for its end once, however slowly it comes, and parsed when it is there:
 /// a parser started again for each byte would take quadratic time. Waits for each part of it no
 /// longer than a step of the handshake may take; the whole is the caller's to bound.
-pub(super) async fn read<S: AsyncRead + Unpin>(
+pub(in super::super) async fn read<S: AsyncRead + Unpin>(
     stream: &mut S,
     plausible: fn(&[u8]) -> bool,
 ) -> Result<(BytesMut, usize), UpgradeError> {
@@ -94,7 +94,7 @@ fn not_http(buf: &[u8]) -> UpgradeError {
 }
 
 /// What is wrong with a head that does not parse.
-pub(super) fn malformed(error: httparse::Error) -> UpgradeError {
+pub(in super::super) fn malformed(error: httparse::Error) -> UpgradeError {
     UpgradeError::Malformed(match error {
         httparse::Error::TooManyHeaders => "too many header lines",
         httparse::Error::Version => "an unknown HTTP version",
@@ -106,7 +106,10 @@ pub(super) fn malformed(error: httparse::Error) -> UpgradeError {
 }
 
 /// Values of all lines called `name`.
-pub(super) fn values<'a>(lines: &'a Lines<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+pub(in super::super) fn values<'a>(
+    lines: &'a Lines<'a>,
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
     lines
         .iter()
         .filter(move |line| line.name.eq_ignore_ascii_case(name))
@@ -114,25 +117,28 @@ pub(super) fn values<'a>(lines: &'a Lines<'a>, name: &str) -> impl Iterator<Item
 }
 
 /// The value of the only line called `name`; `None` if there are none or several.
-pub(super) fn only<'a>(lines: &'a Lines<'a>, name: &str) -> Option<&'a [u8]> {
+pub(in super::super) fn only<'a>(lines: &'a Lines<'a>, name: &str) -> Option<&'a [u8]> {
     let mut values = values(lines, name);
     values.next().filter(|_| values.next().is_none())
 }
 
 /// Members of the comma-separated lists in all lines called `name`.
-pub(super) fn members<'a>(lines: &'a Lines<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+pub(in super::super) fn members<'a>(
+    lines: &'a Lines<'a>,
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
     values(lines, name)
         .flat_map(|value| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
 }
 
 /// Whether a list has `member`, in any case.
-pub(super) fn lists(lines: &Lines<'_>, name: &str, member: &str) -> bool {
+pub(in super::super) fn lists(lines: &Lines<'_>, name: &str, member: &str) -> bool {
     members(lines, name).any(|listed| listed.eq_ignore_ascii_case(member.as_bytes()))
 }
 
 /// The `Sec-WebSocket-Accept` that answers `key`.
-pub(super) fn accept_for(key: &[u8]) -> String {
+pub(in super::super) fn accept_for(key: &[u8]) -> String {
     let mut hash = Sha1::new();
     hash.update(key);
     hash.update(ACCEPT_GUID);
@@ -140,11 +146,11 @@ pub(super) fn accept_for(key: &[u8]) -> String {
 }
 
 /// `bytes` in base64.
-pub(super) fn encode_key(bytes: [u8; 16]) -> String {
+pub(in super::super) fn encode_key(bytes: [u8; 16]) -> String {
     STANDARD.encode(bytes)
 }
 
 /// Whether `key` is 16 bytes in base64.
-pub(super) fn is_key(key: &[u8]) -> bool {
+pub(in super::super) fn is_key(key: &[u8]) -> bool {
     STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }

@@ -5,10 +5,10 @@
 //! either; the time for the whole is the caller's: wrap [`connect`] and [`accept`] in
 //! `tokio::time::timeout`.
 
-mod client;
-mod error;
-mod head;
-mod server;
+pub(super) mod client;
+pub(super) mod error;
+pub(super) mod head;
+pub(super) mod server;
 
 #[cfg(test)]
 mod tests;

@@ -24,11 +24,14 @@ const REFUSAL_DRAIN_MAX: usize = 256 << 10;
 /// Longest method that can begin a request; the longest registered one has 17 letters.
 const METHOD_MAX: usize = 20;
 
+/// What a refused client is told to do.
+const ADVICE: &str = "From another host, connect with: farpipe connect URL";
+
 /// An answer other than 101.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Refusal {
-    status: u16,
-    why: &'static str,
+pub(in super::super) struct Refusal {
+    pub(in super::super) status: u16,
+    pub(in super::super) why: &'static str,
 }
 
 /// Upgrades an accepted connection to a WebSocket that speaks farpipe.
@@ -47,7 +50,7 @@ where
         Ok(read) => read,
         Err(error) => {
             if let Some(refusal) = refusal_of(&error) {
-                refuse(&mut stream, refusal).await;
+                refuse(&mut stream, refusal, ADVICE).await;
             }
             return Err(error);
         }
@@ -55,7 +58,7 @@ where
     let key_answer = match check_request(&buf[..len]) {
         Ok(key_answer) => key_answer,
         Err(refusal) => {
-            refuse(&mut stream, refusal).await;
+            refuse(&mut stream, refusal, ADVICE).await;
             let Refusal { status, why } = refusal;
             return Err(UpgradeError::Refused { status, why });
         }
@@ -78,7 +81,7 @@ where
 }
 
 /// What to answer to something that did not become a head.
-fn refusal_of(error: &UpgradeError) -> Option<Refusal> {
+pub(in super::super) fn refusal_of(error: &UpgradeError) -> Option<Refusal> {
     let (status, why) = match error {
         UpgradeError::NotHttp { .. } => (400, "this is not an HTTP/1.1 request"),
         UpgradeError::HeadTooLong => (431, "the header is longer than 16 KiB"),
@@ -95,7 +98,7 @@ fn refusal_of(error: &UpgradeError) -> Option<Refusal> {
 }
 
 /// Whether `seen` can begin a request: a method in capitals, a space, then anything.
-fn is_like_request(seen: &[u8]) -> bool {
+pub(in super::super) fn is_like_request(seen: &[u8]) -> bool {
     let method = seen.split(|byte| *byte == b' ').next().unwrap_or_default();
     let complete = method.len() < seen.len();
     method.len() <= METHOD_MAX
@@ -110,28 +113,49 @@ fn check_request(head: &[u8]) -> Result<String, Refusal> {
     let refuse = |status, why| Err(Refusal { status, why });
     let mut lines = head::no_lines();
     let mut request = httparse::Request::new(&mut lines);
-    match request.parse(head) {
-        Ok(status) if status.is_complete() => {}
-        Err(httparse::Error::TooManyHeaders) => {
-            return refuse(431, "the header has more than 100 lines");
-        }
-        Ok(_) | Err(_) => return refuse(400, "this is not an HTTP/1.1 request"),
-    }
+    parse(&mut request, head)?;
     let lines: &Lines<'_> = request.headers;
     // First of all: whatever a page asks for, it gets nothing here.
     if head::values(lines, "Origin").next().is_some() {
         return refuse(403, "web pages are not served here");
     }
-    if request.version != Some(1) || head::only(lines, "Host").is_none() {
+    check_http(request.version, lines)?;
+    let key = check_websocket(request.method.unwrap_or_default(), lines)?;
+    let ours = |offered| offered == SUBPROTOCOL.as_bytes();
+    if !head::members(lines, "Sec-WebSocket-Protocol").any(ours) {
+        return refuse(400, "the subprotocol farpipe.1 was not offered");
+    }
+    Ok(head::accept_for(key))
+}
+
+pub(in super::super) fn parse<'b>(
+    request: &mut httparse::Request<'_, 'b>,
+    head: &'b [u8],
+) -> Result<(), Refusal> {
+    let (status, why) = match request.parse(head) {
+        Ok(status) if status.is_complete() => return Ok(()),
+        Err(httparse::Error::TooManyHeaders) => (431, "the header has more than 100 lines"),
+        Ok(_) | Err(_) => (400, "this is not an HTTP/1.1 request"),
+    };
+    Err(Refusal { status, why })
+}
+
+pub(in super::super) fn check_http(version: Option<u8>, lines: &Lines<'_>) -> Result<(), Refusal> {
+    let refuse = |status, why| Err(Refusal { status, why });
+    if version != Some(1) || head::only(lines, "Host").is_none() {
         return refuse(400, "an HTTP/1.1 request with one Host header is needed");
     }
     if !head::lists(lines, "Upgrade", "websocket") {
         return refuse(426, "only WebSocket connections are served here");
     }
-    check_websocket(request.method.unwrap_or_default(), lines)
+    Ok(())
 }
 
-fn check_websocket(method: &str, lines: &Lines<'_>) -> Result<String, Refusal> {
+/// The key of a request for a WebSocket.
+pub(in super::super) fn check_websocket<'a>(
+    method: &str,
+    lines: &'a Lines<'a>,
+) -> Result<&'a [u8], Refusal> {
     let refuse = |status, why| Err(Refusal { status, why });
     if method != "GET" || !head::lists(lines, "Connection", "upgrade") {
         return refuse(400, "an upgrade is a GET with \"Connection: Upgrade\"");
@@ -151,20 +175,16 @@ fn check_websocket(method: &str, lines: &Lines<'_>) -> Result<String, Refusal> {
             "an upgrade has one Sec-WebSocket-Key of 16 bytes in base64",
         );
     };
-    let ours = |offered| offered == SUBPROTOCOL.as_bytes();
-    if !head::members(lines, "Sec-WebSocket-Protocol").any(ours) {
-        return refuse(400, "the subprotocol farpipe.1 was not offered");
-    }
-    Ok(head::accept_for(key))
+    Ok(key)
 }
 
 /// Answers, shuts down writing and reads on for a moment. Failing is no news: the client is gone.
-async fn refuse<S>(stream: &mut S, refusal: Refusal)
+pub(in super::super) async fn refuse<S>(stream: &mut S, refusal: Refusal, advice: &str)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let answered = async {
-        stream.write_all(refusal.encode().as_bytes()).await?;
+        stream.write_all(refusal.encode(advice).as_bytes()).await?;
         stream.shutdown().await?;
         let mut waste = [0; 4 << 10];
         let mut drained = 0;
@@ -180,10 +200,11 @@ where
 }
 
 impl Refusal {
-    fn encode(self) -> String {
+    fn encode(self, advice: &str) -> String {
         let Self { status, why } = self;
         let (phrase, more) = match status {
             403 => ("Forbidden", ""),
+            404 => ("Not Found", ""),
             426 => (
                 "Upgrade Required",
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
@@ -199,7 +220,7 @@ impl Refusal {
         };
         let text = format!(
             "This is a farpipe endpoint: {why}.\n\
-             From another host, connect with: farpipe connect URL\n"
+             {advice}\n"
         );
         format!(
             "HTTP/1.1 {status} {phrase}\r\n\

@@ -1,0 +1,225 @@
+//! `ws-listen:[HOST:]PORT[/PATH]`: WebSockets from browsers and programs, on 127.0.0.1 unless
+//! another address is given. Port 0 is any free one.
+//!
+//! A connection comes out when its upgrade is done, so what asks for something else, or is a web
+//! page that nobody admitted, never touches a pipe. Upgrades go on beside each other: one that takes
+//! its time holds nobody up. Bound: [`UPGRADES_MAX`] at once, and as many that are done and wait;
+//! further connections wait in the system's queue.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use farpipe_net::HostPort;
+use farpipe_net::carrier::ws::raw::{self, Admitted, Messages, RawWebSocket};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::listening::{Accept, Arrival, Listening};
+use super::ws::LINES;
+use super::{OpenError, messages, tcp_listen};
+
+/// Where to listen, who may connect, and what messages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WsListenSpec {
+    on: HostPort,
+    admitted: Admitted,
+    messages: Messages,
+}
+
+impl WsListenSpec {
+    /// What stands behind `ws-listen:`; `address` reads `[HOST:]PORT`.
+    pub(super) fn parse(
+        text: &str,
+        address: impl FnOnce(&str) -> Result<HostPort, &'static str>,
+    ) -> Result<Self, &'static str> {
+        let (place, options) = match text.split_once('?') {
+            Some((place, options)) => (place, Some(options)),
+            None => (text, None),
+        };
+        let at = place.find('/').unwrap_or(place.len());
+        let (on, path) = place.split_at(at);
+        let mut spec = Self {
+            on: address(on)?,
+            admitted: Admitted {
+                path: (!path.is_empty()).then(|| path.to_owned()),
+                origins: Vec::new(),
+            },
+            messages: Messages::Bytes,
+        };
+        for option in options.into_iter().flat_map(|options| options.split('&')) {
+            match option.split_once('=') {
+                None if option == LINES => spec.messages = Messages::Lines,
+                Some(("origin", origin)) => spec.admitted.origins.push(parse_origin(origin)?),
+                Some(_) | None => return Err("known options are ?lines and ?origin=URL"),
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// An origin as browsers write it.
+fn parse_origin(text: &str) -> Result<String, &'static str> {
+    const WHY: &str = "an origin is SCHEME://HOST or SCHEME://HOST:PORT, as http://localhost:3000";
+    let origin = text.strip_suffix('/').unwrap_or(text);
+    let (scheme, host) = origin.split_once("://").ok_or(WHY)?;
+    let is_origin = !scheme.is_empty()
+        && !host.is_empty()
+        && origin.bytes().all(|byte| byte.is_ascii_graphic())
+        && !host.contains(['/', '?', '#', '@', '*']);
+    if !is_origin {
+        return Err(WHY);
+    }
+    // Browsers leave out the port that goes without saying.
+    let usual = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return Ok(origin.to_owned()),
+    };
+    Ok(origin.strip_suffix(usual).unwrap_or(origin).to_owned())
+}
+
+impl fmt::Display for WsListenSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.admitted.path.as_deref().unwrap_or_default();
+        write!(f, "ws-listen:{}{path}", self.on)?;
+        let lines = (self.messages == Messages::Lines).then(|| LINES.to_owned());
+        let origins = self.admitted.origins.iter();
+        let options = lines
+            .into_iter()
+            .chain(origins.map(|origin| format!("origin={origin}")));
+        for (option, mark) in options.zip(std::iter::once('?').chain(std::iter::repeat('&'))) {
+            write!(f, "{mark}{option}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) async fn listen(spec: &WsListenSpec) -> Result<Listening, OpenError> {
+    let (listener, address) = tcp_listen::bind(&spec.on, "ws").await?;
+    let path = spec.admitted.path.as_deref().unwrap_or("/");
+    let accept = WsAccept {
+        listener,
+        spec: spec.clone(),
+        upgrades: JoinSet::new(),
+        refused_page: false,
+    };
+    Ok(Listening::new(accept, format!("ws://{address}{path}")))
+}
+
+#[derive(Debug)]
+struct WsAccept {
+    listener: TcpListener,
+    spec: WsListenSpec,
+    upgrades: JoinSet<(SocketAddr, Result<RawWebSocket, String>)>,
+    /// A page was refused, and the user was told what to do about it.
+    refused_page: bool,
+}
+
+impl Accept for WsAccept {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>> {
+        loop {
+            while let Poll::Ready(Some(upgraded)) = self.upgrades.poll_join_next(cx) {
+                let Ok((from, upgraded)) = upgraded else {
+                    tracing::error!("the task of an upgrade failed");
+                    continue;
+                };
+                let name = format!("the WebSocket connection from {from}");
+                match upgraded {
+                    Ok(socket) => {
+                        let arrival: Arrival =
+                            Box::new(|wanted, name| Ok(messages::endpoint(socket, wanted, name)));
+                        return Poll::Ready(Ok((arrival, name)));
+                    }
+                    Err(why) => self.tell(&name, &why),
+                }
+            }
+            if self.upgrades.len() >= UPGRADES_MAX {
+                return Poll::Pending;
+            }
+            let (stream, from) = ready!(self.listener.poll_accept(cx))?;
+            farpipe_net::tune(&stream);
+            let spec = self.spec.clone();
+            self.upgrades
+                .spawn(async move { (from, upgrade(stream, &spec).await) });
+        }
+    }
+}
+
+impl WsAccept {
+    /// The first page that is refused is worth a warning: its author waits for an answer.
+    fn tell(&mut self, name: &str, why: &str) {
+        if why.contains(FORBIDDEN) && !self.refused_page {
+            self.refused_page = true;
+            tracing::warn!("{name}: {why}; ?origin=URL admits the pages of one");
+        } else {
+            tracing::info!("{name}: {why}");
+        }
+    }
+}
+
+async fn upgrade(stream: TcpStream, spec: &WsListenSpec) -> Result<RawWebSocket, String> {
+    let upgraded = raw::accept(stream, &spec.admitted, spec.messages);
+    match tokio::time::timeout(UPGRADE_MAX, upgraded).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no upgrade within {} s", UPGRADE_MAX.as_secs())),
+    }
+}
+
+/// Upgrades at once.
+const UPGRADES_MAX: usize = 64;
+/// How long one may take, however steadily its bytes trickle.
+const UPGRADE_MAX: Duration = Duration::from_secs(10);
+/// What the words about a refused origin have in them.
+const FORBIDDEN: &str = "HTTP status 403";
+
+#[cfg(test)]
+mod tests {
+    use super::super::EndpointSpec;
+
+    fn parse(text: &str) -> Result<String, String> {
+        let parsed = text.parse::<EndpointSpec>();
+        parsed
+            .map(|spec| spec.to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn places_and_options_are_read_and_written() {
+        for (text, written) in [
+            ("ws-listen:8080", "ws-listen:127.0.0.1:8080"),
+            ("ws-listen:0.0.0.0:0/a/b", "ws-listen:0.0.0.0:0/a/b"),
+            ("ws-listen:[::]:1?lines", "ws-listen:[::]:1?lines"),
+            (
+                "ws-listen:1/p?origin=http://LOCALHOST:3000&lines&origin=https://a.b:443/",
+                "ws-listen:127.0.0.1:1/p?lines&origin=http://LOCALHOST:3000&origin=https://a.b",
+            ),
+        ] {
+            assert_eq!(parse(text), Ok(written.to_owned()));
+            assert_eq!(parse(written), Ok(written.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, why) in [
+            ("ws-listen:", "no number"),
+            ("ws-listen:/path", "no number"),
+            ("ws-listen:h:70000", "no number"),
+            ("ws-listen:1?", "known options"),
+            ("ws-listen:1?line", "known options"),
+            ("ws-listen:1?lines=1", "known options"),
+            ("ws-listen:1?origin=", "an origin is"),
+            ("ws-listen:1?origin=*", "an origin is"),
+            ("ws-listen:1?origin=null", "an origin is"),
+            ("ws-listen:1?origin=https://*.a.b", "an origin is"),
+            ("ws-listen:1?origin=https://a.b/page", "an origin is"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,648 @@
+//! A WebSocket whose other end is no farpipe: a browser, a script, any server
+//! (docs/decisions/0004-raw-websockets.md).
+//!
+//! It is a byte stream each way: bytes in binary messages, or lines in text messages. All progress
+//! is made by polling it; the halves of an endpoint share one under a lock, in one task.
+//!
+//! Always holds: only a closing handshake with a good code reads as an end. What is dropped before
+//! its closing handshake is done is reset.
+//!
+//! Bounds: [`INBOX_MAX`] received and a message on top of it, [`OUT_MAX`] and a frame on top of it
+//! to be sent. When full the socket is not read, or the caller waits.
+
+mod deflate;
+mod incoming;
+mod upgrade;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use self::deflate::Deflate;
+use self::incoming::{Event, Incoming};
+use super::super::framed::{CLOSE_WITHOUT_CODE, Violation};
+use super::frame::{Header, Opcode};
+use super::keys::{MaskKeys, RandomKeys};
+use crate::segment::apply_mask;
+use crate::tls::TlsStream;
+
+pub use self::upgrade::{Admitted, To, accept, connect, connect_tls};
+
+/// Longest message that has to be whole in memory: text, or compressed; for the latter both before
+/// and after it is unfolded. Also the longest line that is sent.
+pub const MESSAGE_MAX: usize = 1 << 20;
+
+/// Longest binary message that is sent.
+const SENT_MAX: usize = 64 << 10;
+
+/// Received bytes that wait to be read; beyond it the socket is not read.
+const INBOX_MAX: usize = 256 << 10;
+
+/// Bytes that wait to be sent; beyond it the writer waits.
+const OUT_MAX: usize = 128 << 10;
+
+/// Read at once from the socket.
+const READ_MAX: usize = 64 << 10;
+
+/// Reads in one poll before others get their turn.
+const TURNS_MAX: usize = 16;
+
+/// How often the other end is asked whether it is there; proxies cut what is silent for 60 s.
+pub const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// Unanswered pings, with silence otherwise, after which it is not.
+const PINGS_MAX: u32 = 3;
+
+/// How long the other end may be silent when it has been told of the end, before that counts as an
+/// end without a closing handshake.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(30);
+
+/// A client that has nothing more to say waits until the answer has paused for so long: many servers
+/// stop at a Close, whatever they were saying.
+pub const ANSWER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest that it waits for that.
+pub const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// The end, in order.
+const NORMAL: u16 = 1000;
+
+const TOO_LONG: Violation = Violation {
+    what: "a message longer than 1 MiB",
+    code: 1009,
+};
+
+/// What messages are, both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Messages {
+    /// Bytes out as binary messages; messages in one after the other.
+    Bytes,
+    /// Each line out as a text message without its end; each message in with a line's end behind
+    /// it, unless it has one.
+    Lines,
+}
+
+/// What a WebSocket runs on.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
+    /// Whether dropping it is to reset the connection. A hint: not every transport has it.
+    fn set_reset_at_close(&self, on: bool);
+}
+
+impl Transport for TcpStream {
+    fn set_reset_at_close(&self, on: bool) {
+        let at_once = on.then_some(Duration::ZERO);
+        let _ = rustix::net::sockopt::set_socket_linger(self, at_once);
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn set_reset_at_close(&self, on: bool) {
+        self.transport().set_reset_at_close(on);
+    }
+}
+
+/// Why a WebSocket is of no more use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RawError {
+    /// The transport failed.
+    #[error("{0}")]
+    Io(String),
+    /// It ended without a closing handshake.
+    #[error("the connection was cut without a WebSocket close")]
+    Cut,
+    /// The other end says that something went wrong.
+    #[error("the other end closed with code {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Closed {
+        /// What it said (RFC 6455 section 7.4).
+        code: u16,
+        /// Its words, escaped.
+        reason: String,
+    },
+    /// The other end broke the rules, and was told so.
+    #[error("the other end broke the WebSocket protocol: {0}")]
+    Violated(&'static str),
+    /// Nothing is heard from it.
+    #[error("no sign of life for {} s", (PING_EVERY * (PINGS_MAX + 1)).as_secs())]
+    Silent,
+    /// It was told of the end and does not answer.
+    #[error("the WebSocket close was not answered within {} s", CLOSE_WAIT.as_secs())]
+    CloseUnanswered,
+    /// A text message must be text.
+    #[error("a line that is not UTF-8 cannot be a text message")]
+    LineNotText,
+    /// A line without an end.
+    #[error("a line is longer than {} KiB", MESSAGE_MAX >> 10)]
+    LineTooLong,
+}
+
+impl RawError {
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(_) | Self::Cut | Self::Closed { .. } => io::ErrorKind::ConnectionAborted,
+            Self::Silent | Self::CloseUnanswered => io::ErrorKind::TimedOut,
+            Self::Violated(_) | Self::LineNotText | Self::LineTooLong => io::ErrorKind::InvalidData,
+        }
+    }
+}
+
+/// How far the closing handshake is.
+///
+/// ```text
+///              close()                    Close in
+///   Open ────────────────▶ Told ─────────────────────┐
+///     │   Close in, answered at once                 ▼
+///     └─────────────────────────────────────────▶ Closed
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Open,
+    /// Our Close is in the outbox or sent; theirs is to come.
+    Told,
+    /// Both are there.
+    Closed,
+}
+
+/// A WebSocket with a foreign other end. Poll it from one task only.
+#[derive(Debug)]
+pub struct RawWebSocket {
+    io: Box<dyn Transport>,
+    messages: Messages,
+    incoming: Incoming,
+    /// Received, not yet taken out of frames.
+    raw: BytesMut,
+    /// To be read by the caller.
+    inbox: BytesMut,
+    /// To be sent, framed.
+    out: BytesMut,
+    /// The line that is not complete yet.
+    line: Vec<u8>,
+    deflate: Option<Deflate>,
+    /// A client's.
+    keys: Option<RandomKeys>,
+    closing: Closing,
+    /// Writing was shut down, behind the closing handshake.
+    is_shut: bool,
+    /// The other end said its end while something was still on its way to it.
+    is_unheard: bool,
+    failed: Option<RawError>,
+    /// A write failed. What was received before may say why.
+    write_failed: Option<String>,
+    /// The payload of the last ping that is not answered yet.
+    pong: Option<Vec<u8>>,
+    /// Nobody reads any more.
+    is_discarding: bool,
+    /// The caller has read the end.
+    end_was_read: bool,
+    /// Waits for that.
+    gone_waker: Option<Waker>,
+    /// While a client that has nothing more to say waits for the answer's pause.
+    answer: Option<Answer>,
+    alarm: Pin<Box<Sleep>>,
+    /// Something was heard, or written, since the alarm was set.
+    is_alive: bool,
+    pings: u32,
+}
+
+/// What a client waits for before it says Close.
+#[derive(Debug)]
+struct Answer {
+    pause: Pin<Box<Sleep>>,
+    until: Instant,
+    has_come: bool,
+}
+
+impl RawWebSocket {
+    fn new(io: Box<dyn Transport>, incoming: Incoming, messages: Messages, raw: BytesMut) -> Self {
+        io.set_reset_at_close(true);
+        Self {
+            io,
+            messages,
+            incoming,
+            raw,
+            inbox: BytesMut::new(),
+            out: BytesMut::new(),
+            line: Vec::new(),
+            deflate: None,
+            keys: None,
+            closing: Closing::Open,
+            is_shut: false,
+            is_unheard: false,
+            failed: None,
+            write_failed: None,
+            pong: None,
+            is_discarding: false,
+            end_was_read: false,
+            gone_waker: None,
+            answer: None,
+            alarm: Box::pin(tokio::time::sleep(PING_EVERY)),
+            is_alive: false,
+            pings: 0,
+        }
+    }
+
+    /// Ready when a read would return something.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.drive(cx);
+        if self.inbox.is_empty() && self.failed.is_none() && self.closing != Closing::Closed {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Appends between 1 and `max` bytes to `buf`; `Ok(0)` is the end.
+    ///
+    /// # Errors
+    /// [`RawError`] inside.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ready(cx));
+        if !self.inbox.is_empty() {
+            let len = self.inbox.len().min(max);
+            buf.extend_from_slice(&self.inbox[..len]);
+            self.inbox.advance(len);
+            return Poll::Ready(Ok(len));
+        }
+        self.check()?;
+        self.read_end();
+        Poll::Ready(Ok(0))
+    }
+
+    /// Nobody reads any more: what comes is dropped.
+    pub fn discard(&mut self) {
+        self.is_discarding = true;
+        self.inbox = BytesMut::new();
+        self.read_end();
+    }
+
+    /// Takes some of `bufs` and says how much; never 0 for what is not empty. Each call makes a
+    /// message, if messages are bytes.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the other end has said its end; else [`RawError`] inside.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.drive(cx);
+        self.check()?;
+        if self.closing != Closing::Open {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.out.len() >= OUT_MAX || self.write_failed.is_some() {
+            // Woken by the socket: it takes what is there, or its end is read.
+            return Poll::Pending;
+        }
+        let mut bytes = Vec::new();
+        for buf in bufs {
+            let room = SENT_MAX - bytes.len();
+            bytes.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
+        match self.messages {
+            Messages::Bytes => self.put_message(Opcode::Binary, &bytes),
+            Messages::Lines => {
+                if let Err(error) = self.put_lines(&bytes) {
+                    self.failed = Some(error);
+                    self.check()?;
+                }
+            }
+        }
+        self.flush(cx);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Ready when nothing that is written arrives any more: with `BrokenPipe` when the other end
+    /// has said its end and that was read.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.drive(cx);
+        if let Err(error) = self.check() {
+            return Poll::Ready(error);
+        }
+        if self.closing == Closing::Closed && self.end_was_read {
+            return Poll::Ready(io::ErrorKind::BrokenPipe.into());
+        }
+        self.gone_waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Says the end, and waits for the other end's.
+    ///
+    /// # Errors
+    /// As [`RawWebSocket::poll_write`].
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.closing == Closing::Open {
+            if !self.line.is_empty() {
+                let rest = std::mem::take(&mut self.line);
+                if let Err(error) = self.put_line(rest) {
+                    self.failed = Some(error);
+                    self.check()?;
+                }
+            }
+            let awaits_answer = self.keys.is_some() && !self.is_discarding;
+            if awaits_answer {
+                ready!(self.poll_answer(cx));
+            }
+        }
+        if self.closing == Closing::Open && self.failed.is_none() {
+            self.put_close(NORMAL);
+            self.closing = Closing::Told;
+            self.set_alarm(CLOSE_WAIT);
+        }
+        self.drive(cx);
+        self.check()?;
+        if self.closing != Closing::Closed {
+            return Poll::Pending;
+        }
+        if self.is_unheard {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the answer pauses, or there will be none.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.answer.get_or_insert_with(|| Answer {
+            pause: Box::pin(tokio::time::sleep(ANSWER_PAUSE)),
+            until: Instant::now() + ANSWER_MAX,
+            has_come: false,
+        });
+        self.drive(cx);
+        let is_busy = !self.inbox.is_empty() || !self.out.is_empty();
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(());
+        };
+        if self.closing != Closing::Open || self.failed.is_some() {
+            return Poll::Ready(());
+        }
+        loop {
+            if std::mem::take(&mut answer.has_come) {
+                let pause = (Instant::now() + ANSWER_PAUSE).min(answer.until);
+                answer.pause.as_mut().reset(pause);
+            }
+            ready!(answer.pause.as_mut().poll(cx));
+            if !is_busy || Instant::now() >= answer.until {
+                return Poll::Ready(());
+            }
+            answer.has_come = true;
+        }
+    }
+
+    /// Makes what progress there is to make.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        self.flush(cx);
+        self.receive(cx);
+        self.flush(cx);
+        self.watch(cx);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some(error) => Err(io::Error::new(error.kind(), error.clone())),
+        }
+    }
+
+    fn read_end(&mut self) {
+        self.end_was_read = true;
+        if let Some(waker) = self.gone_waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn receive(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..TURNS_MAX {
+            if self.failed.is_some() || self.closing == Closing::Closed {
+                return;
+            }
+            loop {
+                let step = self
+                    .incoming
+                    .step(&mut self.raw, &mut self.inbox, INBOX_MAX);
+                if self.is_discarding {
+                    self.inbox.clear();
+                }
+                match step {
+                    Ok(Some(event)) => self.handle_event(event),
+                    Ok(None) => break,
+                    Err(violation) => return self.violated(violation),
+                }
+                if self.failed.is_some() || self.closing == Closing::Closed {
+                    return;
+                }
+            }
+            if self.inbox.len() >= INBOX_MAX {
+                return;
+            }
+            match self.poll_socket(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(0)) => {
+                    let cut = RawError::Cut;
+                    let written = self.write_failed.take().map(RawError::Io);
+                    self.failed = Some(written.unwrap_or(cut));
+                }
+                Poll::Ready(Ok(_)) => {
+                    self.is_alive = true;
+                    if let Some(answer) = &mut self.answer {
+                        answer.has_come = true;
+                    }
+                }
+                Poll::Ready(Err(error)) => self.failed = Some(RawError::Io(error.to_string())),
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let had = self.raw.len();
+        self.raw.resize(had + READ_MAX, 0);
+        let mut room = ReadBuf::new(&mut self.raw[had..]);
+        let read = Pin::new(&mut self.io).poll_read(cx, &mut room);
+        let len = room.filled().len();
+        self.raw.truncate(had + len);
+        read.map_ok(|()| len)
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Ping(payload) => self.pong = Some(payload),
+            Event::Pong => {}
+            Event::Close { code, reason } => self.handle_close(code, &reason),
+        }
+    }
+
+    fn handle_close(&mut self, code: u16, reason: &str) {
+        let was = self.closing;
+        self.closing = Closing::Closed;
+        if was == Closing::Open {
+            // What waits is sent in front of the answer, but nobody says that it is read.
+            self.is_unheard = !self.out.is_empty() || !self.line.is_empty();
+            self.put_close(code);
+        }
+        if !matches!(code, 1000 | 1001 | CLOSE_WITHOUT_CODE) {
+            let reason = reason.escape_debug().to_string();
+            self.failed = Some(RawError::Closed { code, reason });
+        }
+        self.set_alarm(CLOSE_WAIT);
+    }
+
+    /// Tells the other end what it did, if it still listens.
+    fn violated(&mut self, violation: Violation) {
+        if self.closing == Closing::Open {
+            self.put_close(violation.code);
+        }
+        self.closing = Closing::Closed;
+        self.failed = Some(RawError::Violated(violation.what));
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        if self.write_failed.is_some() || self.is_shut {
+            self.out.clear();
+            return;
+        }
+        if self.closing == Closing::Open
+            && self.out.len() < OUT_MAX
+            && let Some(pong) = self.pong.take()
+        {
+            self.put_frame(Opcode::Pong, false, &pong);
+        }
+        while !self.out.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.out) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(len)) => {
+                    self.out.advance(len);
+                    self.is_alive |= self.closing == Closing::Open;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.write_failed = Some(error.to_string());
+                    self.out.clear();
+                    return;
+                }
+            }
+        }
+        if Pin::new(&mut self.io).poll_flush(cx).is_pending() {
+            return;
+        }
+        if self.closing == Closing::Closed {
+            // What the other end gets is the closing handshake, not a reset.
+            self.io.set_reset_at_close(false);
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            self.is_shut = true;
+        }
+    }
+
+    /// Looks whether the other end is still there.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        if self.failed.is_some() || self.closing == Closing::Closed {
+            return;
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            // While we do not read, or it does not, silence says nothing; the system looks after
+            // connections on which something is under way.
+            let is_busy = self.inbox.len() >= INBOX_MAX || !self.out.is_empty();
+            if self.is_alive || is_busy {
+                self.pings = 0;
+            } else if self.closing == Closing::Told {
+                self.failed = Some(RawError::CloseUnanswered);
+                return;
+            }
+            if self.closing == Closing::Open && !is_busy {
+                if self.pings == PINGS_MAX {
+                    self.failed = Some(RawError::Silent);
+                    return;
+                }
+                self.pings += 1;
+                self.put_frame(Opcode::Ping, false, &[]);
+                self.flush(cx);
+            }
+            let next = match self.closing {
+                Closing::Open => PING_EVERY,
+                Closing::Told | Closing::Closed => CLOSE_WAIT,
+            };
+            self.set_alarm(next);
+        }
+    }
+
+    fn set_alarm(&mut self, after: Duration) {
+        self.is_alive = false;
+        self.alarm.as_mut().reset(Instant::now() + after);
+    }
+}
+
+/// Sending.
+impl RawWebSocket {
+    fn put_lines(&mut self, bytes: &[u8]) -> Result<(), RawError> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (part, is_whole) = match part.split_last() {
+                Some((b'\n', part)) => (part, true),
+                _ => (part, false),
+            };
+            if self.line.len() + part.len() > MESSAGE_MAX {
+                return Err(RawError::LineTooLong);
+            }
+            self.line.extend_from_slice(part);
+            if is_whole {
+                let line = std::mem::take(&mut self.line);
+                self.put_line(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_line(&mut self, line: Vec<u8>) -> Result<(), RawError> {
+        if std::str::from_utf8(&line).is_err() {
+            return Err(RawError::LineNotText);
+        }
+        self.put_message(Opcode::Text, &line);
+        Ok(())
+    }
+
+    fn put_message(&mut self, opcode: Opcode, message: &[u8]) {
+        match &mut self.deflate {
+            Some(deflate) if !message.is_empty() => {
+                let packed = deflate.compress(message);
+                self.put_frame(opcode, true, &packed);
+            }
+            _ => self.put_frame(opcode, false, message),
+        }
+    }
+
+    fn put_frame(&mut self, opcode: Opcode, compressed: bool, payload: &[u8]) {
+        let key = self.keys.as_mut().map(RandomKeys::next_key);
+        let header = Header::whole(opcode, payload.len(), key).encode();
+        let at = self.out.len();
+        self.out.extend_from_slice(header.as_slice());
+        if compressed {
+            self.out[at] |= 0x40;
+        }
+        let at = self.out.len();
+        self.out.extend_from_slice(payload);
+        if let Some(key) = key {
+            apply_mask(&mut self.out[at..], key);
+        }
+    }
+
+    fn put_close(&mut self, code: u16) {
+        let code = code.to_be_bytes();
+        let payload = if u16::from_be_bytes(code) == CLOSE_WITHOUT_CODE {
+            Vec::new()
+        } else {
+            code.to_vec()
+        };
+        self.put_frame(Opcode::Close, false, &payload);
+    }
+}
+
+#[cfg(test)]
+mod tests;
