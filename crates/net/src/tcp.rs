@@ -19,6 +19,7 @@ use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
+use crate::proxy::{Proxy, ProxyError};
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
@@ -315,6 +316,7 @@ pub fn tune(stream: &TcpStream) {
 pub struct TcpDial {
     url: Url,
     tls: Option<Arc<TlsClient>>,
+    proxy: Option<Proxy>,
 }
 
 impl TcpDial {
@@ -325,7 +327,11 @@ impl TcpDial {
     #[must_use]
     pub fn new(url: Url) -> Self {
         assert!(!url.scheme.is_tls(), "no TLS was given for {url}");
-        Self { url, tls: None }
+        Self {
+            url,
+            tls: None,
+            proxy: None,
+        }
     }
 
     /// Dials `url` with TLS. What TLS remembers is shared by all that dial with it.
@@ -338,7 +344,76 @@ impl TcpDial {
         Self {
             url,
             tls: Some(tls),
+            proxy: None,
         }
+    }
+
+    /// The same through `proxy`, if there is one. Without TLS both must be on this host.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// A connection to the listener itself.
+    async fn connect(&self) -> Result<TcpStream, DialError> {
+        let url = &self.url;
+        let fail = |blame, message: String| DialError {
+            blame,
+            message: format!("{url}: {message}"),
+            advice: None,
+        };
+        let addresses = url.addresses().await?;
+        Ok(
+            match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    return Err(DialError {
+                        advice: Some(format!("start `farpipe listen {url}` first")),
+                        ..fail(Blame::Refused, "nothing listens there".to_owned())
+                    });
+                }
+                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
+                }
+                Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
+                Err(_) => {
+                    return Err(fail(
+                        Blame::Cut,
+                        format!("no answer within {} s", DIAL_MAX.as_secs()),
+                    ));
+                }
+            },
+        )
+    }
+
+    /// A connection to the listener by way of `proxy`.
+    async fn connect_through(&self, proxy: &Proxy) -> Result<TcpStream, DialError> {
+        let url = &self.url;
+        let mut to = url.host_port();
+        if !url.scheme.is_tls() || proxy.wants_address() {
+            // Not empty, and on this host if it has to be.
+            to.host = url.addresses().await?[0].ip().to_string();
+        }
+        let asked = async {
+            let addresses = resolve(&proxy.at().host, proxy.at().port)
+                .await
+                .map_err(ProxyError::Unreachable)?;
+            if !url.scheme.is_tls() && addresses.iter().any(|a| !a.ip().is_loopback()) {
+                return Err(ProxyError::Elsewhere);
+            }
+            let connecting = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await;
+            let mut stream = connecting
+                .map_err(|_| ProxyError::Away)?
+                .map_err(ProxyError::Unreachable)?;
+            proxy.ask(&mut stream, &to).await?;
+            Ok(stream)
+        };
+        asked.await.map_err(|error: ProxyError| DialError {
+            blame: error.blame(),
+            message: format!("{url}: the proxy {proxy} {error}"),
+            advice: error.advice(proxy),
+        })
     }
 
     async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
@@ -348,25 +423,9 @@ impl TcpDial {
             message: format!("{url}: {message}"),
             advice: None,
         };
-        let addresses = url.addresses().await?;
-        let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(DialError {
-                    advice: Some(format!("start `farpipe listen {url}` first")),
-                    ..fail(Blame::Refused, "nothing listens there".to_owned())
-                });
-            }
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
-            }
-            Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
-            Err(_) => {
-                return Err(fail(
-                    Blame::Cut,
-                    format!("no answer within {} s", DIAL_MAX.as_secs()),
-                ));
-            }
+        let stream = match &self.proxy {
+            Some(proxy) => self.connect_through(proxy).await?,
+            None => self.connect().await?,
         };
         tune_carrier(&stream);
         let Some(tls) = &self.tls else {

@@ -8,6 +8,7 @@ use farpipe_agent::{PipeError, client, pipe};
 use farpipe_net::{Admission, Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
+use super::proxy::ProxyArgs;
 use super::secure::ConnectTls;
 use super::session::{
     Early, EndpointArgs, SessionArgs, conclude, greeting, listen, report, settle, span, url,
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     tls: ConnectTls,
     #[command(flatten)]
+    proxy: ProxyArgs,
+    #[command(flatten)]
     session: SessionArgs,
 }
 
@@ -41,7 +44,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let admission = Admission::shown(url.scheme);
-    let dial = args.tls.dial(url)?;
+    let proxy = args.proxy.resolve(&url)?;
+    let dial = args.tls.dial(url)?.through(proxy);
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());

@@ -8,6 +8,7 @@ pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
+pub(crate) mod proxy;
 pub(crate) mod quickstart;
 mod secure;
 mod session;

@@ -19,6 +19,7 @@ mod hostile_session;
 mod memory;
 mod peers;
 mod pipe;
+mod proxy;
 mod quickstart;
 mod signals;
 mod slow;

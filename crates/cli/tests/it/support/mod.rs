@@ -11,6 +11,7 @@ pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod terminal;
 
 use std::ffi::OsStr;
