@@ -4,6 +4,7 @@
 //! stands for begin its name (n4, x3…).
 
 mod bench;
+mod bench_link;
 mod config;
 mod cuts;
 mod data;

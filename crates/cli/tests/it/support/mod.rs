@@ -6,6 +6,7 @@
 //! killed by its number.
 
 pub(crate) mod bytes;
+pub(crate) mod figures;
 pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
