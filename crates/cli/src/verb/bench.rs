@@ -4,6 +4,7 @@
 //! ends it at once.
 
 mod link;
+mod push;
 mod spread;
 mod stream;
 
@@ -23,6 +24,7 @@ pub(crate) struct Args {
 enum What {
     Pipe(PipeArgs),
     Link(link::Args),
+    Push(push::Args),
 }
 
 /// Measure local pipes: batch sizes, pipe sizes, ways to read and write
@@ -65,6 +67,7 @@ pub(crate) async fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
     match &args.what {
         What::Pipe(args) => pipe(args, quiet),
         What::Link(args) => link::run(args).await,
+        What::Push(args) => push::run(args, quiet).await,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bench_link;
+mod bench_push;
 mod config;
 mod cuts;
 mod data;
