@@ -129,7 +129,7 @@ fn main() -> ExitCode {
             Verb::Cert(args) => verb::cert::run(&args),
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Config(args) => verb::config::run(&args),
-            Verb::Bench(args) => verb::bench::run(&args, quiet),
+            Verb::Bench(args) => verb::bench::run(&args, quiet).await,
             Verb::Completions(args) => verb::completions::run(&args),
             Verb::Man(args) => verb::man::run(&args),
         }

@@ -20,6 +20,7 @@ use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
 use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
+use crate::proxy::{Proxy, ProxyError};
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
@@ -323,6 +324,7 @@ pub struct TcpDial {
     url: Url,
     tls: Option<Arc<TlsClient>>,
     watch: Option<Watch>,
+    proxy: Option<Proxy>,
 }
 
 impl TcpDial {
@@ -337,6 +339,7 @@ impl TcpDial {
             url,
             tls: None,
             watch: None,
+            proxy: None,
         }
     }
 
@@ -351,6 +354,7 @@ impl TcpDial {
             url,
             tls: Some(tls),
             watch: None,
+            proxy: None,
         }
     }
 
@@ -367,7 +371,15 @@ impl TcpDial {
         }
     }
 
-    async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
+    /// The same through `proxy`, if there is one. Without TLS both must be on this host.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// A connection to the listener itself.
+    async fn connect(&self) -> Result<TcpStream, DialError> {
         let url = &self.url;
         let fail = |blame, message: String| DialError {
             blame,
@@ -376,24 +388,68 @@ impl TcpDial {
         };
         let addresses = url.addresses().await?;
         self.see(Seen::Resolved(&addresses));
-        let stream = match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                return Err(DialError {
-                    advice: Some(format!("start `farpipe listen {url}` first")),
-                    ..fail(Blame::Refused, "nothing listens there".to_owned())
-                });
+        Ok(
+            match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    return Err(DialError {
+                        advice: Some(format!("start `farpipe listen {url}` first")),
+                        ..fail(Blame::Refused, "nothing listens there".to_owned())
+                    });
+                }
+                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
+                }
+                Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
+                Err(_) => {
+                    return Err(fail(
+                        Blame::Cut,
+                        format!("no answer within {} s", DIAL_MAX.as_secs()),
+                    ));
+                }
+            },
+        )
+    }
+
+    /// A connection to the listener by way of `proxy`.
+    async fn connect_through(&self, proxy: &Proxy) -> Result<TcpStream, DialError> {
+        let url = &self.url;
+        let mut to = url.host_port();
+        if !url.scheme.is_tls() || proxy.wants_address() {
+            // Not empty, and on this host if it has to be.
+            to.host = url.addresses().await?[0].ip().to_string();
+        }
+        let asked = async {
+            let addresses = resolve(&proxy.at().host, proxy.at().port)
+                .await
+                .map_err(ProxyError::Unreachable)?;
+            if !url.scheme.is_tls() && addresses.iter().any(|a| !a.ip().is_loopback()) {
+                return Err(ProxyError::Elsewhere);
             }
-            Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
-            }
-            Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
-            Err(_) => {
-                return Err(fail(
-                    Blame::Cut,
-                    format!("no answer within {} s", DIAL_MAX.as_secs()),
-                ));
-            }
+            let connecting = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await;
+            let mut stream = connecting
+                .map_err(|_| ProxyError::Away)?
+                .map_err(ProxyError::Unreachable)?;
+            proxy.ask(&mut stream, &to).await?;
+            Ok(stream)
+        };
+        asked.await.map_err(|error: ProxyError| DialError {
+            blame: error.blame(),
+            message: format!("{url}: the proxy {proxy} {error}"),
+            advice: error.advice(proxy),
+        })
+    }
+
+    async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
+        let url = &self.url;
+        let fail = |blame, message: String| DialError {
+            blame,
+            message: format!("{url}: {message}"),
+            advice: None,
+        };
+        let stream = match &self.proxy {
+            Some(proxy) => self.connect_through(proxy).await?,
+            None => self.connect().await?,
         };
         tune_carrier(&stream);
         if let Ok(address) = stream.peer_addr() {

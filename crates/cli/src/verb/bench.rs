@@ -1,13 +1,18 @@
-//! `farpipe bench`: measures what farpipe stands on, on this machine.
+//! `farpipe bench`: measures what farpipe stands on: this machine, and the way to another.
 //!
 //! Signals keep their default action: nothing here has to be put in order at the end, so SIGINT
 //! ends it at once.
+
+mod link;
+mod push;
+mod spread;
+mod stream;
 
 use std::num::{NonZeroU32, NonZeroU64};
 
 use clap::{Subcommand, ValueEnum};
 
-/// Measure this machine
+/// Measure this machine and the way to another
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -18,6 +23,8 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Pipe(PipeArgs),
+    Link(link::Args),
+    Push(push::Args),
 }
 
 /// Measure local pipes: batch sizes, pipe sizes, ways to read and write
@@ -56,9 +63,11 @@ enum Cores {
 /// Shorter runs measure how two threads start.
 const SIZE_MIN: u64 = 1 << 20;
 
-pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
+pub(crate) async fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
     match &args.what {
         What::Pipe(args) => pipe(args, quiet),
+        What::Link(args) => link::run(args).await,
+        What::Push(args) => push::run(args, quiet).await,
     }
 }
 
@@ -127,4 +136,18 @@ fn size(text: &str) -> Result<NonZeroU64, String> {
     NonZeroU64::new(size)
         .filter(|size| size.get() >= SIZE_MIN)
         .ok_or_else(|| "at least 1MiB; the default is 128MiB".to_owned())
+}
+
+/// Bytes that no link makes smaller: from a fixed seed.
+fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::iter::repeat_with(|| {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[7]
+    })
+    .take(len)
+    .collect()
 }

@@ -8,6 +8,7 @@ use farpipe_agent::{Compression, PipeError, client, pipe};
 use farpipe_net::{Admission, Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
+use super::proxy::ProxyArgs;
 use super::secure::ConnectTls;
 use super::session::{
     Early, EndpointArgs, SessionArgs, conclude, dialling, listen, report, settle, span, url,
@@ -40,6 +41,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     tls: ConnectTls,
     #[command(flatten)]
+    proxy: ProxyArgs,
+    #[command(flatten)]
     session: SessionArgs,
 }
 
@@ -67,7 +70,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
     let ticket = args.tls.ticket(&url)?;
     let admission = Admission::shown(url.scheme, ticket.as_deref());
-    let dial = args.tls.dial(url, ticket.as_deref())?;
+    let proxy = args.proxy.resolve(&url)?;
+    let dial = args.tls.dial(url, ticket.as_deref())?.through(proxy);
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());

@@ -17,6 +17,7 @@ use farpipe_net::{
 };
 use farpipe_proto::link::LinkError;
 
+use super::proxy::ProxyArgs;
 use super::secure::ConnectTls;
 use super::session::{dialling, url};
 use crate::exit::{self, WithStatus};
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     url: String,
     #[command(flatten)]
     tls: ConnectTls,
+    #[command(flatten)]
+    proxy: ProxyArgs,
 }
 
 /// A step of the way; those that a URL has come in this order.
@@ -70,6 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let dial = args
         .tls
         .dial(url.clone(), ticket.as_deref())?
+        .through(args.proxy.resolve(&url)?)
         .watched(watch);
     let greeting = dialling(admission, ticket)?;
     match checkup(&dial, &greeting).await {

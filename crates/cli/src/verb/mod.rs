@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
+pub(crate) mod proxy;
 pub(crate) mod quickstart;
 mod secure;
 mod session;

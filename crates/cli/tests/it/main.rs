@@ -4,6 +4,8 @@
 //! stands for begin its name (n4, x3…).
 
 mod bench;
+mod bench_link;
+mod bench_push;
 mod compress;
 mod config;
 mod cuts;
@@ -21,6 +23,7 @@ mod hostile_session;
 mod memory;
 mod peers;
 mod pipe;
+mod proxy;
 mod quickstart;
 mod signals;
 mod slow;

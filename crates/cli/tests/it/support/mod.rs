@@ -6,11 +6,13 @@
 //! killed by its number.
 
 pub(crate) mod bytes;
+pub(crate) mod figures;
 pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod terminal;
 
 use std::ffi::OsStr;
