@@ -229,9 +229,10 @@ fn certificates_that_are_no_good_are_explained() {
     let cases = [
         (
             "unknown",
-            "unknown certificate authority",
-            "name the authority of the listener's certificate with --ca; if the listener printed a \
-             ticket, give that; if neither helps, something between may open TLS: a proxy",
+            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
+             known by that",
+            "give the authority of the listener's certificate, or its ticket; if that is not it, \
+             something between opens TLS: a proxy",
         ),
         (
             "expired",

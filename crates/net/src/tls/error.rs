@@ -46,7 +46,7 @@ impl TlsError {
         let cause = match error {
             rustls::Error::AlertReceived(alert) => Cause::Alert(alert),
             rustls::Error::InvalidCertificate(error) => {
-                Cause::Certificate(certificate(&error), certificate_advice(&error))
+                Cause::Certificate(certificate(peer, &error), certificate_advice(&error))
             }
             rustls::Error::NoCertificatesPresented => {
                 Cause::Certificate("it has no certificate".to_owned(), None)
@@ -76,7 +76,7 @@ impl TlsError {
 
     /// We refuse the peer's certificate.
     pub(super) fn certificate(peer: Peer, error: &CertificateError) -> Self {
-        let cause = Cause::Certificate(certificate(error), certificate_advice(error));
+        let cause = Cause::Certificate(certificate(peer, error), certificate_advice(error));
         Self { peer, cause }
     }
 
@@ -209,7 +209,7 @@ fn alert_words(alert: AlertDescription) -> String {
 }
 
 /// Why we refuse a certificate.
-fn certificate(error: &CertificateError) -> String {
+fn certificate(peer: Peer, error: &CertificateError) -> String {
     match error {
         CertificateError::ExpiredContext { time, not_after } => {
             format!("certificate expired {} ago", span(*not_after, *time))
@@ -220,6 +220,12 @@ fn certificate(error: &CertificateError) -> String {
             span(*time, *not_before)
         ),
         CertificateError::NotValidYet => "certificate is not yet valid".into(),
+        // Most often forgotten: a variable that sudo drops, too.
+        CertificateError::UnknownIssuer if peer == Peer::Server => {
+            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
+             known by that"
+                .into()
+        }
         CertificateError::UnknownIssuer => "unknown certificate authority".into(),
         CertificateError::NotValidForNameContext {
             expected,
@@ -262,8 +268,8 @@ fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
             "one of the two hosts' clocks is wrong: see `date`"
         }
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "name the authority of the listener's certificate with --ca; if the listener printed a \
-             ticket, give that; if neither helps, something between may open TLS: a proxy"
+            "give the authority of the listener's certificate, or its ticket; if that is not it, \
+             something between opens TLS: a proxy"
         }
         CertificateError::NotValidForNameContext { .. } | CertificateError::NotValidForName => {
             "dial a name that the certificate has, or issue one with `--san HOST`"

@@ -80,7 +80,8 @@ async fn a_refused_server_hears_why() {
     let (near, far) = shake(&other.client(), &pki.server()).await;
     assert_eq!(
         words(near),
-        "the server was refused: unknown certificate authority"
+        "the server was refused: unknown certificate authority; --ca names one, and a listener \
+         that printed a ticket is known by that"
     );
     assert_eq!(
         words(far),
