@@ -14,31 +14,31 @@ use super::{Endpoint, OpenError, Use, messages};
 /// Which server, and what messages are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WsSpec {
-    scheme: Scheme,
+    under: Under,
     server: HostPort,
     to: To,
     messages: Messages,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
-    Ws,
-    Wss,
+enum Under {
+    Tcp,
+    Tls,
 }
 
-impl Scheme {
+impl Under {
     fn name(self) -> &'static str {
         match self {
-            Self::Ws => "ws",
-            Self::Wss => "wss",
+            Self::Tcp => "ws",
+            Self::Tls => "wss",
         }
     }
 
     /// The port that goes without saying.
     fn port(self) -> u16 {
         match self {
-            Self::Ws => 80,
-            Self::Wss => 443,
+            Self::Tcp => 80,
+            Self::Tls => 443,
         }
     }
 }
@@ -47,9 +47,9 @@ impl WsSpec {
     /// Reads what stands behind `ws:`. A parameter `lines` without a value is ours, wherever it
     /// stands in the query; the server gets the others.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("ws", rest)) => (Scheme::Ws, rest),
-            Some(("wss", rest)) => (Scheme::Wss, rest),
+        let (under, rest) = match text.split_once("://") {
+            Some(("ws", rest)) => (Under::Tcp, rest),
+            Some(("wss", rest)) => (Under::Tls, rest),
             Some(_) | None => {
                 return Err("no URL; write ws:ws://HOST:PORT/PATH or ws:wss://HOST/PATH");
             }
@@ -72,14 +72,14 @@ impl WsSpec {
         let server: HostPort = if has_port {
             authority.parse()
         } else {
-            format!("{authority}:{}", scheme.port()).parse()
+            format!("{authority}:{}", under.port()).parse()
         }
         .map_err(|error: farpipe_net::HostPortError| error.why())?;
         if server.port == 0 {
             return Err("nobody listens on port 0");
         }
         let full = server.to_string();
-        let usual = format!(":{}", scheme.port());
+        let usual = format!(":{}", under.port());
         let host = full.strip_suffix(&usual).unwrap_or(&full).to_owned();
         let (path, query) = match path.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -103,7 +103,7 @@ impl WsSpec {
             path.push_str(param);
         }
         Ok(Self {
-            scheme,
+            under,
             server,
             to: To { host, path },
             messages,
@@ -114,8 +114,8 @@ impl WsSpec {
 impl WsSpec {
     /// What stands in front of `lines`.
     fn url(&self) -> String {
-        let (scheme, path) = (self.scheme.name(), &self.to.path);
-        format!("{scheme}://{}{path}", self.server)
+        let (under, path) = (self.under.name(), &self.to.path);
+        format!("{under}://{}{path}", self.server)
     }
 }
 
@@ -143,15 +143,15 @@ pub(super) async fn open(spec: &WsSpec, wanted: Use) -> Result<Endpoint, OpenErr
 
 async fn connect(spec: &WsSpec) -> io::Result<RawWebSocket> {
     let WsSpec {
-        scheme,
+        under,
         server,
         to,
         messages,
     } = spec;
-    let tls = match scheme {
-        Scheme::Ws => None,
+    let tls = match under {
+        Under::Tcp => None,
         // Read again for each connection: that is rare, and what the system trusts may change.
-        Scheme::Wss => Some(TlsClient::new(ClientTlsOptions::default(), ALPN)),
+        Under::Tls => Some(TlsClient::new(ClientTlsOptions::default(), ALPN)),
     };
     let tls = tls.transpose().map_err(io::Error::other)?;
     let stream = farpipe_net::connect(server).await?;

@@ -8,7 +8,7 @@ use crate::exit::WithStatus;
 /// What leads out of a network that lets nothing else out.
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
-    /// Connect through this proxy: http://[USER@]HOST:PORT (CONNECT), socks5h:// (names resolved
+    /// Connect through this proxy: http://HOST:PORT (CONNECT), socks5h:// (names resolved
     /// there) or socks5:// (here); else through that of $HTTPS_PROXY or $ALL_PROXY, which may have a
     /// password, but not to this host nor to those of $NO_PROXY
     #[arg(long, value_name = "URL")]

@@ -61,6 +61,10 @@ impl Invocation {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // A proxy of whoever runs the tests is none of theirs.
+        for name in ["https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
         Self {
             command,
             name: program.display().to_string(),
