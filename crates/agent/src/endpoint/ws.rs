@@ -14,22 +14,22 @@ use super::{Endpoint, OpenError, Use, messages};
 /// Which server, and what messages are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WsSpec {
-    under: Under,
+    scheme: Security,
     server: HostPort,
     to: To,
     messages: Messages,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Under {
-    Tcp,
+enum Security {
+    Plain,
     Tls,
 }
 
-impl Under {
+impl Security {
     fn name(self) -> &'static str {
         match self {
-            Self::Tcp => "ws",
+            Self::Plain => "ws",
             Self::Tls => "wss",
         }
     }
@@ -37,7 +37,7 @@ impl Under {
     /// The port that goes without saying.
     fn port(self) -> u16 {
         match self {
-            Self::Tcp => 80,
+            Self::Plain => 80,
             Self::Tls => 443,
         }
     }
@@ -47,9 +47,9 @@ impl WsSpec {
     /// Reads what stands behind `ws:`. A parameter `lines` without a value is ours, wherever it
     /// stands in the query; the server gets the others.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let (under, rest) = match text.split_once("://") {
-            Some(("ws", rest)) => (Under::Tcp, rest),
-            Some(("wss", rest)) => (Under::Tls, rest),
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("ws", rest)) => (Security::Plain, rest),
+            Some(("wss", rest)) => (Security::Tls, rest),
             Some(_) | None => {
                 return Err("no URL; write ws:ws://HOST:PORT/PATH or ws:wss://HOST/PATH");
             }
@@ -72,14 +72,14 @@ impl WsSpec {
         let server: HostPort = if has_port {
             authority.parse()
         } else {
-            format!("{authority}:{}", under.port()).parse()
+            format!("{authority}:{}", scheme.port()).parse()
         }
         .map_err(|error: farpipe_net::HostPortError| error.why())?;
         if server.port == 0 {
             return Err("nobody listens on port 0");
         }
         let full = server.to_string();
-        let usual = format!(":{}", under.port());
+        let usual = format!(":{}", scheme.port());
         let host = full.strip_suffix(&usual).unwrap_or(&full).to_owned();
         let (path, query) = match path.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -103,7 +103,7 @@ impl WsSpec {
             path.push_str(param);
         }
         Ok(Self {
-            under,
+            scheme,
             server,
             to: To { host, path },
             messages,
@@ -114,8 +114,8 @@ impl WsSpec {
 impl WsSpec {
     /// What stands in front of `lines`.
     fn url(&self) -> String {
-        let (under, path) = (self.under.name(), &self.to.path);
-        format!("{under}://{}{path}", self.server)
+        let (scheme, path) = (self.scheme.name(), &self.to.path);
+        format!("{scheme}://{}{path}", self.server)
     }
 }
 
@@ -143,15 +143,15 @@ pub(super) async fn open(spec: &WsSpec, wanted: Use) -> Result<Endpoint, OpenErr
 
 async fn connect(spec: &WsSpec) -> io::Result<RawWebSocket> {
     let WsSpec {
-        under,
+        scheme,
         server,
         to,
         messages,
     } = spec;
-    let tls = match under {
-        Under::Tcp => None,
+    let tls = match scheme {
+        Security::Plain => None,
         // Read again for each connection: that is rare, and what the system trusts may change.
-        Under::Tls => Some(TlsClient::new(ClientTlsOptions::default(), ALPN)),
+        Security::Tls => Some(TlsClient::new(ClientTlsOptions::default(), ALPN)),
     };
     let tls = tls.transpose().map_err(io::Error::other)?;
     let stream = farpipe_net::connect(server).await?;
