@@ -7,7 +7,7 @@
 //! Always holds: only a closing handshake with a good code reads as an end. What is dropped before
 //! its closing handshake is done is reset.
 //!
-//! Bounds: [`INBOX_MAX`] received and a message on top of it, [`OUT_MAX`] and a frame on top of it
+//! Bounds: `INBOX_MAX` received and a message on top of it, `OUT_MAX` and a frame on top of it
 //! to be sent. When full the socket is not read, or the caller waits.
 
 mod deflate;
