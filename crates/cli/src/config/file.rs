@@ -64,7 +64,10 @@ pub(crate) struct Section {
 /// A key and what stands behind it.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
+    /// The flag it stands for.
     pub(crate) key: String,
+    /// As it is written in the file, for messages.
+    pub(crate) written: String,
     pub(crate) place: Place,
     pub(crate) value: Value,
 }
@@ -159,6 +162,7 @@ fn section(file: &Place, mapping: &MarkedMappingNode) -> Result<Section, ConfigE
         };
         entries.push(Entry {
             key: key.as_str().to_owned(),
+            written: key.as_str().to_owned(),
             place: file.of(key.span().start()),
             value,
         });

@@ -265,7 +265,7 @@ fn unknown(entry: &Entry, known: impl Iterator<Item = String>) -> ConfigError {
     known.dedup();
     let near = known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(name, &entry.key), name))
+        .map(|name| (strsim::damerau_levenshtein(name, &entry.written), name))
         .min()
         .filter(|(distance, name)| *distance <= name.len().max(3) / 3);
     let hint = match near {
@@ -274,7 +274,7 @@ fn unknown(entry: &Entry, known: impl Iterator<Item = String>) -> ConfigError {
     };
     entry
         .place
-        .error(format!("unknown key '{}'", entry.key), hint)
+        .error(format!("unknown key '{}'", entry.written), hint)
 }
 
 /// Checks an entry's value as the command line would.
@@ -285,21 +285,21 @@ fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigEr
         Value::List(items) if takes_many => items.iter().map(|(t, p)| (t.clone(), p)).collect(),
         Value::List(_) => {
             return Err(entry.place.error(
-                format!("'{}' takes one value, not a list", entry.key),
-                format!("{}: VALUE", entry.key),
+                format!("'{}' takes one value, not a list", entry.written),
+                format!("{}: VALUE", entry.written),
             ));
         }
         Value::Section(_) => {
             return Err(entry.place.error(
-                format!("'{}' takes a value, not settings below it", entry.key),
-                format!("{}: VALUE", entry.key),
+                format!("'{}' takes a value, not settings below it", entry.written),
+                format!("{}: VALUE", entry.written),
             ));
         }
     };
     for (value, place) in &values {
         check(arg, value).map_err(|why| {
             place.error(
-                format!("'{}': {value:?} cannot be used: {}", entry.key, why.0),
+                format!("'{}': {value:?} cannot be used: {}", entry.written, why.0),
                 why.1,
             )
         })?;

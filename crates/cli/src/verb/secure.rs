@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use farpipe_net::tls::{
     ClientAuth, ClientTlsOptions, KeyFiles, Pin, ServerTlsOptions, TlsClient, TlsConfigError,
     TlsServer,
@@ -30,6 +30,11 @@ pub(crate) struct ListenTls {
     /// wss, fps: the authority of clients, PEM; a client without its certificate is refused
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// wss, fps: whether a client has to show a certificate; only `true` is possible, because
+    /// nothing else would keep strangers out
+    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = required,
+        action = ArgAction::Set, hide_default_value = true)]
+    client_auth_required: bool,
     /// wss, fps without certificates: write the ticket to this new file, mode 0600, instead of
     /// printing it; the file goes when the ticket is used, or with the listener
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca"])]
@@ -39,6 +44,19 @@ pub(crate) struct ListenTls {
     #[arg(long, value_name = "TIME", value_parser = valid_for,
         conflicts_with_all = ["cert", "key", "ca"])]
     ticket_for: Option<Duration>,
+}
+
+/// Settings that are copied from other programs have this key.
+fn required(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Err(
+            "without it anybody could connect; for hosts without certificates of their \
+                        own there are tickets"
+                .to_owned(),
+        ),
+        _ => Err("write true".to_owned()),
+    }
 }
 
 /// What keeps strangers out of a listener with TLS.
@@ -95,7 +113,11 @@ impl ListenTls {
         let options = ServerTlsOptions {
             identity,
             ca: self.ca.clone(),
-            client_auth: ClientAuth::Required,
+            client_auth: if self.client_auth_required {
+                ClientAuth::Required
+            } else {
+                ClientAuth::Optional
+            },
         };
         let tls = TlsServer::new(options, scheme.alpn()).map_err(|error| failed(&error))?;
         Ok(Some(Guarded { tls, outlet: None }))

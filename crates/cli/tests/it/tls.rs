@@ -493,3 +493,35 @@ fn nothing_is_overwritten_and_names_are_plain() {
     }
     assert!(!host.path("farpipe-certs/bob.pem").exists());
 }
+
+/// The keys that people bring along from other programs.
+#[test]
+fn the_tls_section_of_a_file_makes_both_ends() {
+    let host = Host::new();
+    host.usual_certificates();
+    let tls = |name: &str| {
+        format!("tls:\n  cert_file: {name}.pem\n  key_file: {name}-key.pem\n  ca_file: ca.pem\n")
+    };
+    let server = tls("server") + "  client_auth_required: true\n";
+    host.file("server.yaml", &server);
+    host.file("client.yaml", tls("client"));
+    host.file("open.yaml", server.replace("true", "false"));
+    let line = ["--config", "server.yaml", "listen", "wss://127.0.0.1:0"];
+    let listener = host.farpipe(line).start_listening();
+    let line = ["--config", "client.yaml", "connect", listener.url()];
+    host.farpipe(line).input("data").run().exits(0);
+    listener.end().exits(0).printed("data");
+
+    let checked = host
+        .farpipe(["config", "check", "open.yaml"])
+        .run()
+        .exits(2);
+    assert!(
+        checked
+            .stderr
+            .contains("open.yaml:5:3: 'client_auth_required'")
+            && checked.stderr.contains("without it anybody could connect"),
+        "{}",
+        checked.stderr
+    );
+}
