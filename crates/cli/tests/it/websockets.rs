@@ -469,7 +469,8 @@ fn a_reader_that_leaves_ends_a_command_like_a_pipe_does() {
     let mut ws = dial(&listener, "");
     assert_eq!(ws.next().0, 0x82);
     ws.send(0x88, &[3, 233]);
-    while ws.next().0 != 0x88 {}
+    // Its own Close may be lost: what it still had to say is taken back by a reset.
+    while ws.try_next().is_ok_and(|(head, _)| head != 0x88) {}
     listener.end().exits(141);
 }
 
