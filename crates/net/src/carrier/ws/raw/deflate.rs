@@ -17,6 +17,9 @@ const NAME: &str = "permessage-deflate";
 /// What a sync flush ends with; not sent (section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
+/// A stored block of nothing, from a byte's beginning (RFC 1951 section 3.2.4).
+const EMPTY_BLOCK: [u8; 5] = [0x00, 0x00, 0x00, 0xFF, 0xFF];
+
 /// Output is made in steps of this size.
 const STEP: usize = 16 << 10;
 
@@ -145,6 +148,7 @@ impl Inflate {
         let machine = self.machine.get_or_insert_with(|| Decompress::new(false));
         let mut out = Vec::with_capacity(STEP.min(2 * packed.len()));
         let mut rest = &packed[..];
+        let mut has_last_block = false;
         loop {
             if out.len() == out.capacity() {
                 // One more than allowed shows that there is more.
@@ -162,6 +166,7 @@ impl Inflate {
             if status == Status::StreamEnd {
                 // A last block is allowed inside a message; what follows begins anew.
                 machine.reset(false);
+                has_last_block = true;
                 if rest.len() <= TAIL.len() {
                     break;
                 }
@@ -174,6 +179,17 @@ impl Inflate {
         }
         if !rest.is_empty() && rest.len() > TAIL.len() {
             return Err(MALFORMED);
+        }
+        // Between blocks another empty one unfolds into nothing; within one, where a message was cut
+        // short, its bytes are taken for data.
+        if !has_last_block {
+            // As many as no block's head is long: it would take them for its tables.
+            let probe = EMPTY_BLOCK.repeat(100);
+            let mut more = Vec::with_capacity(STEP);
+            let probed = machine.decompress_vec(&probe, &mut more, FlushDecompress::Sync);
+            if probed.is_err() || !more.is_empty() {
+                return Err(broken("compressed data that is cut short"));
+            }
         }
         if self.alone {
             machine.reset(false);
@@ -200,6 +216,28 @@ mod tests {
 
     fn agreed(offers: &str) -> Option<Agreed> {
         Agreed::of(offers.split(',').map(|offer| offer.trim().as_bytes()))
+    }
+
+    #[test]
+    fn a_message_that_is_cut_short_is_not_taken_for_a_whole_one() {
+        let varied: Vec<u8> = (0..4000_u32).map(|n| (n * n >> 5) as u8).collect();
+        let even = b"hello".repeat(1000);
+        let mut missed = 0;
+        for message in [&varied[..], &even] {
+            let packed = Agreed::default().deflate().compress(message);
+            let mut whole = Agreed::default().inflate();
+            for _ in 0..2 {
+                // The probe leaves nothing behind in what follows.
+                let unfolded = whole.inflate(packed.clone()).expect("a whole message");
+                assert_eq!(unfolded, message);
+            }
+            for len in 1..packed.len() {
+                let cut = Agreed::default().inflate().inflate(packed[..len].to_vec());
+                missed += usize::from(cut.is_ok_and(|got| got != message));
+            }
+        }
+        // One each: cut between two blocks it is a whole message, of another content.
+        assert!(missed <= 2, "{missed}");
     }
 
     #[test]

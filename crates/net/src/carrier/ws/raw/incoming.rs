@@ -224,6 +224,10 @@ impl Incoming {
         debug_assert!(payload.len() <= CONTROL_MAX, "decode refuses longer ones");
         Ok(match opcode {
             Opcode::Ping => Event::Ping(payload),
+            // Allowed by RFC 6455, but what came of the message is not the message.
+            Opcode::Close if self.message.is_some() => {
+                return Err(broken("a close in the midst of a message"));
+            }
             Opcode::Close => {
                 let (code, reason) = decode_close(&payload)?;
                 Event::Close { code, reason }
@@ -254,6 +258,17 @@ mod tests {
         }
         frame.extend(payload);
         frame
+    }
+
+    #[test]
+    fn a_close_in_the_midst_of_a_message_is_no_end() {
+        for begun in [0x01, 0x02] {
+            let wire = [frame(begun, b"half"), frame(0x88, &[3, 232])].concat();
+            for messages in [Messages::Bytes, Messages::Lines] {
+                let error = read(messages, false, &wire, 99).expect_err("not whole");
+                assert_eq!(error.what, "a close in the midst of a message");
+            }
+        }
     }
 
     /// What comes out of `wire`, cut into pieces of `size` bytes.
