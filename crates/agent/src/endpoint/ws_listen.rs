@@ -3,9 +3,10 @@
 //!
 //! A connection comes out when its upgrade is done, so what asks for something else, or is a web
 //! page that nobody admitted, never touches a pipe. Upgrades go on beside each other: one that takes
-//! its time holds nobody up. Bound: [`UPGRADES_MAX`] at once, and as many that are done and wait;
-//! further connections wait in the system's queue.
+//! its time holds nobody up. Bound: [`UPGRADES_MAX`] at once. Policy when full: the oldest gives way,
+//! so that those who trickle their requests keep nobody out.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use farpipe_net::HostPort;
 use farpipe_net::carrier::ws::raw::{self, Admitted, Messages, RawWebSocket};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::listening::{Accept, Arrival, Listening};
 use super::ws::LINES;
@@ -104,6 +105,7 @@ pub(super) async fn listen(spec: &WsListenSpec) -> Result<Listening, OpenError> 
         listener,
         spec: spec.clone(),
         upgrades: JoinSet::new(),
+        begun: VecDeque::new(),
         refused_page: false,
     };
     Ok(Listening::new(accept, format!("ws://{address}{path}")))
@@ -114,6 +116,8 @@ struct WsAccept {
     listener: TcpListener,
     spec: WsListenSpec,
     upgrades: JoinSet<(SocketAddr, Result<RawWebSocket, String>)>,
+    /// Those of them that run, oldest first; also some that are done.
+    begun: VecDeque<AbortHandle>,
     /// A page was refused, and the user was told what to do about it.
     refused_page: bool,
 }
@@ -122,9 +126,13 @@ impl Accept for WsAccept {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>> {
         loop {
             while let Poll::Ready(Some(upgraded)) = self.upgrades.poll_join_next(cx) {
-                let Ok((from, upgraded)) = upgraded else {
-                    tracing::error!("the task of an upgrade failed");
-                    continue;
+                let (from, upgraded) = match upgraded {
+                    Ok(upgraded) => upgraded,
+                    Err(error) if error.is_cancelled() => continue,
+                    Err(error) => {
+                        tracing::error!("the task of an upgrade failed: {error}");
+                        continue;
+                    }
                 };
                 let name = format!("the WebSocket connection from {from}");
                 match upgraded {
@@ -136,14 +144,19 @@ impl Accept for WsAccept {
                     Err(why) => self.tell(&name, &why),
                 }
             }
-            if self.upgrades.len() >= UPGRADES_MAX {
-                return Poll::Pending;
-            }
             let (stream, from) = ready!(self.listener.poll_accept(cx))?;
+            self.begun.retain(|upgrade| !upgrade.is_finished());
+            if self.begun.len() >= UPGRADES_MAX
+                && let Some(oldest) = self.begun.pop_front()
+            {
+                oldest.abort();
+            }
             farpipe_net::tune(&stream);
             let spec = self.spec.clone();
-            self.upgrades
+            let upgrade = self
+                .upgrades
                 .spawn(async move { (from, upgrade(stream, &spec).await) });
+            self.begun.push_back(upgrade);
         }
     }
 }
@@ -170,7 +183,7 @@ async fn upgrade(stream: TcpStream, spec: &WsListenSpec) -> Result<RawWebSocket,
 }
 
 /// Upgrades at once.
-const UPGRADES_MAX: usize = 64;
+const UPGRADES_MAX: usize = 256;
 /// How long one may take, however steadily its bytes trickle.
 const UPGRADE_MAX: Duration = Duration::from_secs(10);
 /// What the words about a refused origin have in them.

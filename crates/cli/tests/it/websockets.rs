@@ -461,6 +461,27 @@ fn only_a_close_with_a_good_code_is_an_end() {
 }
 
 #[test]
+fn those_who_trickle_their_requests_keep_nobody_out() {
+    let host = Host::new();
+    let listener = pipe(&host, "exec:cat", "ws-listen:0");
+    let place = listener.url().trim_start_matches("ws://");
+    let place = place.trim_end_matches('/');
+    let crowd: Vec<_> = (0..400)
+        .map(|_| {
+            let mut stream = TcpStream::connect(place).expect("a listener");
+            std::io::Write::write_all(&mut stream, b"GET / HT").expect("room for it");
+            stream
+        })
+        .collect();
+    let mut ws = dial(&listener, "");
+    ws.send(0x82, b"x");
+    assert_eq!(ws.next(), (0x82, b"x".to_vec()));
+    drop(crowd);
+    listener.signal(Signal::TERM);
+    listener.end().exits(143);
+}
+
+#[test]
 fn a_reader_that_leaves_ends_a_command_like_a_pipe_does() {
     let host = Host::new();
     let listener = host

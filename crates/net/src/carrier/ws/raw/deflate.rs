@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_cut_short_is_not_taken_for_a_whole_one() {
-        let varied: Vec<u8> = (0..4000_u32).map(|n| (n * n >> 5) as u8).collect();
+        let varied: Vec<u8> = (0..4000_u32).map(|n| ((n * n) >> 5) as u8).collect();
         let even = b"hello".repeat(1000);
         let mut missed = 0;
         for message in [&varied[..], &even] {
