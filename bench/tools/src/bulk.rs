@@ -84,14 +84,22 @@ pub fn listen(
     }
 }
 
-/// Arguments with the address filled in.
+/// Arguments with the address and the certificates filled in.
 pub fn arguments(args: &[&str], address: &str) -> Vec<String> {
-    let certs = certs::folder().display().to_string();
-    let filled = |arg: &&str| match arg.strip_prefix("CERTS") {
-        Some(file) => format!("{certs}{file}"),
-        None => arg.replace("PORT", address).replace("URL", address),
+    let certs = certs::folder();
+    let file = |name: &str| certs.join(name).display().to_string();
+    let filled = |arg: &&str| match *arg {
+        "CERTS" => [
+            ("--cert", "both.pem"),
+            ("--key", "both-key.pem"),
+            ("--ca", "ca.pem"),
+        ]
+        .into_iter()
+        .flat_map(|(flag, name)| [flag.to_owned(), file(name)])
+        .collect(),
+        arg => vec![arg.replace("PORT", address).replace("URL", address)],
     };
-    args.iter().map(filled).collect()
+    args.iter().flat_map(filled).collect()
 }
 
 fn start_writer(writer: &Writer) -> Result<Process> {
