@@ -378,14 +378,18 @@ impl TcpDial {
         self
     }
 
+    fn failed(&self, blame: Blame, message: String) -> DialError {
+        DialError {
+            blame,
+            message: format!("{}: {message}", self.url),
+            advice: None,
+        }
+    }
+
     /// A connection to the listener itself.
     async fn connect(&self) -> Result<TcpStream, DialError> {
         let url = &self.url;
-        let fail = |blame, message: String| DialError {
-            blame,
-            message: format!("{url}: {message}"),
-            advice: None,
-        };
+        let fail = |blame, message| self.failed(blame, message);
         let addresses = url.addresses().await?;
         self.see(Seen::Resolved(&addresses));
         Ok(
@@ -434,19 +438,14 @@ impl TcpDial {
             Ok(stream)
         };
         asked.await.map_err(|error: ProxyError| DialError {
-            blame: error.blame(),
-            message: format!("{url}: the proxy {proxy} {error}"),
             advice: error.advice(proxy),
+            ..self.failed(error.blame(), format!("the proxy {proxy} {error}"))
         })
     }
 
     async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
         let url = &self.url;
-        let fail = |blame, message: String| DialError {
-            blame,
-            message: format!("{url}: {message}"),
-            advice: None,
-        };
+        let fail = |blame, message| self.failed(blame, message);
         let stream = match &self.proxy {
             Some(proxy) => self.connect_through(proxy).await?,
             None => self.connect().await?,
@@ -482,11 +481,7 @@ impl TcpDial {
         peer: Option<PeerIdentity>,
     ) -> Result<Box<dyn Carrier>, DialError> {
         let url = &self.url;
-        let fail = |blame, message: String| DialError {
-            blame,
-            message: format!("{url}: {message}"),
-            advice: None,
-        };
+        let fail = |blame, message| self.failed(blame, message);
         match url.scheme.frames() {
             Frames::Farpipe => Ok(Box::new(fp::start(stream).with_peer(peer))),
             Frames::WebSocket => {
