@@ -16,17 +16,16 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerSessionMemoryCache, WantsServerCert, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    ClientConfig, ConfigBuilder, HandshakeKind, RootCertStore, ServerConfig, WantsVerifier,
-};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffers;
 use super::error::{Peer, TlsError};
 use super::files::{FileError, KeyFiles, SelfSigned, authorities};
 use super::identity::{PeerIdentity, check_dates};
-use super::machine::Machine;
+use super::machine::{Agreed, Machine};
 use super::reload::Reloading;
+use super::shake::shake;
 use super::stream::TlsStream;
 use super::verify::{Pin, PinVerifier};
 
@@ -199,14 +198,13 @@ impl TlsServer {
     {
         let config = self.config.current(|| self.shows.config(self.alpn));
         let machine = Machine::server(config).map_err(io::Error::other)?;
-        let stream = shake(TlsStream::new(io, machine, self.buffers.clone())).await?;
-        let told = told(&stream);
-        if let Err(error) = still_valid(&stream, Peer::Client) {
+        let (stream, agreed) = shake(io, machine, self.buffers.clone()).await?;
+        if let Err(error) = still_valid(&agreed, Peer::Client) {
             // A full handshake would have refused it, and from now on there are only those.
             self.config.forget();
             return Err(error.into());
         }
-        Ok((stream, told))
+        Ok((stream, told(&agreed)))
     }
 }
 
@@ -258,46 +256,26 @@ impl TlsClient {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no valid host name"))?;
         let machine = Machine::client(config, name).map_err(io::Error::other)?;
-        let stream = shake(TlsStream::new(io, machine, self.buffers.clone())).await?;
-        let told = told(&stream);
+        let (stream, agreed) = shake(io, machine, self.buffers.clone()).await?;
         if self.options.pins.is_empty() {
-            still_valid(&stream, Peer::Server)?;
+            still_valid(&agreed, Peer::Server)?;
         }
-        Ok((stream, told))
+        Ok((stream, told(&agreed)))
     }
 }
 
-async fn shake<S>(mut stream: TlsStream<S>) -> io::Result<TlsStream<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    match stream.handshake().await {
-        Ok(()) => Ok(stream),
-        Err(error) => {
-            if TlsError::of(&error).is_some() {
-                stream.refuse().await;
-            }
-            Err(error)
-        }
-    }
-}
-
-fn told<S: AsyncRead + AsyncWrite + Unpin>(stream: &TlsStream<S>) -> Handshaken {
-    let state = stream.state();
-    let leaf = state.peer_certificates().and_then(|chain| chain.first());
+fn told(agreed: &Agreed) -> Handshaken {
+    let leaf = agreed.leaf.as_ref();
     Handshaken {
         peer: leaf.and_then(PeerIdentity::of),
         certificate: leaf.map(|leaf| leaf.to_vec()),
-        resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+        resumed: agreed.resumed,
     }
 }
 
 /// A resumed session relies on a certificate that was verified before, and may have expired since.
-fn still_valid<S>(stream: &TlsStream<S>, peer: Peer) -> Result<(), TlsError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let leaf = stream.state().peer_certificates().and_then(|c| c.first());
+fn still_valid(agreed: &Agreed, peer: Peer) -> Result<(), TlsError> {
+    let leaf = agreed.leaf.as_ref();
     leaf.map_or(Ok(()), check_dates)
         .map_err(|error| TlsError::certificate(peer, &error))
 }
@@ -350,6 +328,8 @@ fn finish_server(
 ) -> ServerConfig {
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.alpn_protocols = vec![alpn.0.into()];
+    // For the record layer of our own; no secret leaves the process.
+    config.enable_secret_extraction = true;
     config.session_storage = ServerSessionMemoryCache::new(TLS_SESSIONS_MAX);
     config
 }
@@ -385,6 +365,7 @@ pub(super) fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.0.into()];
+    config.enable_secret_extraction = true;
     config.resumption =
         Resumption::store(Arc::new(ClientSessionMemoryCache::new(TLS_SESSIONS_MAX)));
     Ok(config)
