@@ -174,7 +174,7 @@ impl Pipe {
         self.inbound_over = true;
         match result {
             Ok(false) => self.stream.recv.done(),
-            Ok(true) => self.stream.recv.stop(abort(AbortCode::ReaderGone, "")),
+            Ok(true) => self.stream.recv.stop(Abort::new(AbortCode::ReaderGone, "")),
             Err(error) => self.handle_received(Received::Broken(error)),
         }
     }
@@ -211,7 +211,7 @@ impl Pipe {
             }
             Received::ReaderGone => {
                 self.outcome.reader_gone = true;
-                self.stream.recv.stop(abort(AbortCode::ReaderGone, ""));
+                self.stream.recv.stop(Abort::new(AbortCode::ReaderGone, ""));
                 if !self.talks_on {
                     // A filter whose output is closed reads no further input.
                     self.end_source();
@@ -262,8 +262,8 @@ impl Pipe {
         self.outbound = None;
         self.inbound = None;
         self.inbound_over = true;
-        self.stream.send.reset(abort(code, message));
-        self.stream.recv.stop(abort(code, message));
+        self.stream.send.reset(Abort::new(code, message));
+        self.stream.recv.stop(Abort::new(code, message));
     }
 
     /// Waits for the command, or ends it if the pipe failed, and tells the peer its status.
@@ -345,15 +345,5 @@ fn refused(refuse: &Refuse) -> PipeError {
             .filter(|status| *status != 0)
             .unwrap_or(STATUS_FAILURE),
         message: printable(&refuse.message),
-    }
-}
-
-fn abort(code: AbortCode, message: &str) -> Abort {
-    Abort {
-        code: code as u32,
-        message: message
-            .chars()
-            .take(farpipe_proto::limits::MESSAGE_MAX / 4)
-            .collect(),
     }
 }
