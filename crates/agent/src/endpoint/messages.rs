@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use farpipe_net::carrier::ws::raw::RawWebSocket;
 
-use super::file::Named;
+use super::named::Named;
 use super::{Endpoint, Sink, Source, Use};
 
 /// Takes a connected WebSocket; `name` is for errors. Both halves are for one task.
@@ -28,13 +28,11 @@ pub(super) fn endpoint(mut socket: RawWebSocket, wanted: Use, name: &str) -> End
         ..Endpoint::default()
     };
     if wanted.wants_source() {
-        let inner: Box<dyn Source> = Box::new(MessageSource(shared.clone()));
-        let name = Arc::clone(&name);
-        endpoint.source = Some(Box::new(Named { inner, name }));
+        let source = Box::new(MessageSource(shared.clone()));
+        endpoint.source = Some(Named::source(source, Arc::clone(&name)));
     }
     if wanted.wants_sink() {
-        let inner: Box<dyn Sink> = Box::new(MessageSink(shared));
-        endpoint.sink = Some(Box::new(Named { inner, name }));
+        endpoint.sink = Some(Named::sink(Box::new(MessageSink(shared)), name));
     }
     endpoint
 }

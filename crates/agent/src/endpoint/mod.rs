@@ -17,6 +17,7 @@ mod file;
 mod handoff;
 mod listening;
 mod messages;
+mod named;
 mod pace;
 mod pipe;
 mod socket;
