@@ -139,7 +139,7 @@ impl Direction {
             };
             if source.poll_ready(cx)?.is_pending() {
                 // Reported as a write would: the reader's end ends the direction.
-                return Poll::Ready(Err(ready!(sink.poll_reader_gone(cx))));
+                return sink.poll_reader_gone(cx);
             }
             if !self.spare.try_reclaim(BUFFER) {
                 self.spare = BytesMut::with_capacity(BUFFER);

@@ -181,7 +181,7 @@ impl Pipe {
 
     fn handle_sent(&mut self, sent: Sent) {
         match sent {
-            Sent::Finished => {}
+            Sent::Finished | Sent::Ended => {}
             Sent::SourceFailed(error) => {
                 let message = describe(&error);
                 self.give_up(
@@ -209,13 +209,10 @@ impl Pipe {
                     self.end_source();
                 }
             }
+            Received::Ended => self.end_sink(AbortCode::Ended),
             Received::ReaderGone => {
                 self.outcome.reader_gone = true;
-                self.stream.recv.stop(Abort::new(AbortCode::ReaderGone, ""));
-                if !self.talks_on {
-                    // A filter whose output is closed reads no further input.
-                    self.end_source();
-                }
+                self.end_sink(AbortCode::ReaderGone);
             }
             Received::SinkFailed(error) => {
                 let message = describe(&error);
@@ -247,6 +244,15 @@ impl Pipe {
         self.outbound = None;
         self.inbound = None;
         self.inbound_over = true;
+    }
+
+    /// The sink takes no more, for a reason that is no failure.
+    fn end_sink(&mut self, why: AbortCode) {
+        self.stream.recv.stop(Abort::new(why, ""));
+        if !self.talks_on {
+            // A filter whose output is closed reads no further input.
+            self.end_source();
+        }
     }
 
     /// Ends the source early, in order: the peer gets FIN.
@@ -307,8 +313,8 @@ pub(crate) async fn end_child(
     }
 }
 
-/// Adds what the peer said until the session was settled: its command's status, and a sink that
-/// failed after the last byte had left here.
+/// Adds what the peer said until the session was settled: its command's status, a sink that failed
+/// after the last byte had left here, and bytes for a sink that had ended.
 pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
     let fate = watch.fate();
     outcome.remote_exit = fate.exited.map(from_wire);
@@ -317,10 +323,13 @@ pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
     }
     if let Some(abort) = fate.stopped {
         match AbortCode::from_wire(abort.code) {
+            AbortCode::Ended => {}
             AbortCode::ReaderGone => outcome.far_reader_gone = true,
             code => outcome.fail(remote(code, &abort.message)),
         }
     }
+    // The sink had ended in order, and the far writer had not.
+    outcome.reader_gone |= fate.missed;
     if let Some(end) = fate.end {
         outcome.fail(PipeError::Session(end));
     }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_net::{RecvError, RecvStream, SendError, SendStream};
+use farpipe_proto::wire::control::{Abort, AbortCode};
 
 use self::blocks::Blocks;
 use crate::blocks::{Decoded, Decoder, Encoder, Malformed};
@@ -47,6 +48,8 @@ pub(crate) enum Sent {
     Finished,
     /// The source failed; nothing is said to the peer yet.
     SourceFailed(io::Error),
+    /// The peer's sink has ended in order, with all that there was to send.
+    Ended,
     /// The peer takes no more.
     Refused(SendError),
 }
@@ -56,6 +59,8 @@ pub(crate) enum Sent {
 pub(crate) enum Received {
     /// The sink took everything and is closed; DONE is sent.
     Done,
+    /// The sink's other end has ended in order, with all that was written.
+    Ended,
     /// The sink's reader went away.
     ReaderGone,
     /// The sink failed.
@@ -108,11 +113,45 @@ impl Outbound {
                 Form::Blocks(blocks) => blocks.poll(cx, source, send, &self.meter),
             };
             if let ControlFlow::Break(sent) = ready!(turn) {
-                return Poll::Ready(sent);
+                return Poll::Ready(self.conclude(cx, sent));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Who has something more to say to a sink that has ended in order finds no reader.
+    fn conclude(&mut self, cx: &mut Context<'_>, sent: Sent) -> Sent {
+        match sent {
+            Sent::Refused(SendError::Stopped(abort))
+                if AbortCode::from_wire(abort.code) == AbortCode::Ended =>
+            {
+                match self.poll_more(cx) {
+                    Poll::Pending | Poll::Ready(Ok(0)) => Sent::Ended,
+                    Poll::Ready(Ok(_)) => {
+                        let gone = Abort::new(AbortCode::ReaderGone, "");
+                        Sent::Refused(SendError::Stopped(gone))
+                    }
+                    Poll::Ready(Err(error)) => Sent::SourceFailed(error),
+                }
+            }
+            sent => sent,
+        }
+    }
+
+    /// Ready with how much there is, at least, that was not sent.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = BytesMut::new();
+        let (into, max) = match &mut self.form {
+            Form::Plain(Some((buf, max))) => (buf, *max),
+            Form::Blocks(blocks) if blocks.unsent() > 0 => return Poll::Ready(Ok(blocks.unsent())),
+            Form::Plain(None) | Form::Blocks(_) => {
+                ready!(self.source.poll_ready(cx))?;
+                scratch.reserve(1);
+                (&mut scratch, 1)
+            }
+        };
+        self.source.poll_read(cx, into, max)
     }
 }
 
@@ -242,8 +281,8 @@ impl Inbound {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Received::Broken(error)),
                 Poll::Pending => {
-                    let error = ready!(self.sink.poll_reader_gone(cx));
-                    return Poll::Ready(failed(error));
+                    let gone = ready!(self.sink.poll_reader_gone(cx));
+                    return Poll::Ready(gone.map_or_else(failed, |()| Received::Ended));
                 }
             }
         }

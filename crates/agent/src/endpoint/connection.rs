@@ -64,7 +64,7 @@ impl Sink for Unheard {
         self.sink.poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _ = self.rest.poll_drop(cx);
         self.sink.poll_reader_gone(cx)
     }

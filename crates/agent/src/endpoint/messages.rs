@@ -2,8 +2,8 @@
 //!
 //! WebSocket has no half-close. When nothing more is to be sent, the other end is told Close 1000
 //! and may still finish what it is saying; then it answers and both directions are over. When it
-//! says Close first, that is the end of what is read, and a reader that is gone for what is still
-//! written. A half that was not asked for says nothing: what comes for nobody is dropped, and with
+//! says Close first, that is the end of what is read, and in order the end of the other direction;
+//! for what is written after it, a reader that is gone. A half that was not asked for says nothing: what comes for nobody is dropped, and with
 //! nothing to send the other end closes.
 
 use std::io::{self, IoSlice};
@@ -85,7 +85,7 @@ impl Sink for MessageSink {
         self.0.lock().poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_gone(cx)
     }
 

@@ -71,9 +71,10 @@ pub trait Sink: Send + std::fmt::Debug {
     -> Poll<io::Result<usize>>;
 
     /// Ready when nothing that is written can arrive any more, even though nothing is being
-    /// written: with `BrokenPipe` when the reader has gone away, else with what failed. Pending
-    /// for ever for sinks that cannot know (a regular file).
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+    /// written: with `Ok` when the other end has ended in order, with all that was written (then
+    /// only who writes more gets `BrokenPipe`); with `BrokenPipe` when the reader has gone away;
+    /// else with what failed. Pending for ever for sinks that cannot know (a regular file).
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Finishes: ready with `Ok` only when the last write and the close have returned.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;

@@ -84,9 +84,9 @@ impl Sink for Named<dyn Sink> {
         self.inner.poll_write(cx, bufs).map_err(named)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
-        self.inner.poll_reader_gone(cx).map(named)
+        self.inner.poll_reader_gone(cx).map_err(named)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

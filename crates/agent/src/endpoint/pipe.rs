@@ -186,7 +186,7 @@ impl Sink for PipeSink {
         }
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.sender.get() {
             Ok(sender) => fd::poll_gone(&mut self.gone, sender, cx),
             Err(_) => Poll::Pending,

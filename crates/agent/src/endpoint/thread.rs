@@ -258,7 +258,7 @@ impl Sink for ThreadSink {
         Poll::Ready(Ok(len))
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.reader {
             Reader::None => Poll::Pending,
             Reader::Watched(fd, watch) => fd::poll_gone(watch, fd, cx),

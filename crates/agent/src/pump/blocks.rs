@@ -104,6 +104,11 @@ impl Blocks {
         )
     }
 
+    /// Bytes that were encoded and not sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.coded.len()
+    }
+
     fn encode(&mut self, (sent, acked): (u64, u64)) {
         let mut flow = std::mem::take(&mut self.flow);
         (flow.sent, flow.acked) = (sent, acked);

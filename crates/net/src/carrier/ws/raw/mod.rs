@@ -322,15 +322,16 @@ impl RawWebSocket {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Ready when nothing that is written arrives any more: with `BrokenPipe` when the other end
-    /// has said its end and that was read.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready when nothing that is written arrives any more, because the other end has said its
+    /// end and that was read: with `Ok` when all that was written was on its way to it before.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when it was not; else [`RawError`] inside.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.drive(cx);
-        if let Err(error) = self.check() {
-            return Poll::Ready(error);
-        }
+        self.check()?;
         if self.closing == Closing::Closed && self.end_was_read {
-            return Poll::Ready(io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(self.check_heard());
         }
         self.gone_waker = Some(cx.waker().clone());
         Poll::Pending
@@ -365,10 +366,14 @@ impl RawWebSocket {
         if self.closing != Closing::Closed {
             return Poll::Pending;
         }
+        Poll::Ready(self.check_heard())
+    }
+
+    fn check_heard(&self) -> io::Result<()> {
         if self.is_unheard {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     /// Ready when the answer pauses, or there will be none.
