@@ -11,7 +11,7 @@ use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
 use crate::blocks::{Compression, Decoder, Encoder};
-use crate::endpoint::{Child, Endpoint, Exit, TERMINATE_GRACE};
+use crate::endpoint::{Child, Endpoint, Exit, Leaving, Parting, TERMINATE_GRACE};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
 use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
 
@@ -38,6 +38,7 @@ pub async fn run(
         child,
         source_is_terminal,
         talks_on,
+        parting,
         ..
     } = endpoint;
     let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
@@ -68,7 +69,8 @@ pub async fn run(
     if !ended {
         pipe.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
     }
-    pipe.end_child(child, cancel).await;
+    let parting = part(parting, leaving(&pipe.outcome));
+    tokio::join!(parting, pipe.end_child(child, cancel));
     let Pipe {
         mut outcome,
         stream,
@@ -121,6 +123,21 @@ pub(crate) async fn unless_over<T>(
         }
     };
     unless_cancelled(cancel, work).await?
+}
+
+/// Why an endpoint's connection is left whose pipe has ended so.
+pub(crate) fn leaving(outcome: &Outcome) -> Leaving {
+    match outcome.error {
+        None | Some(PipeError::Cancelled | PipeError::RemoteCancelled(_)) => Leaving::GoingAway,
+        Some(_) => Leaving::Failed,
+    }
+}
+
+/// Lets an endpoint that has last words say them.
+pub(crate) async fn part(parting: Option<Box<dyn Parting>>, why: Leaving) {
+    if let Some(mut parting) = parting {
+        poll_fn(|cx| parting.poll_part(cx, why)).await;
+    }
 }
 
 struct Pipe {

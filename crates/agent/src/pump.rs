@@ -279,7 +279,13 @@ impl Inbound {
                     }
                     self.closing = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Received::Broken(error)),
+                Poll::Ready(Err(error)) => {
+                    // Behind what came before it.
+                    return Poll::Ready(match ready!(self.sink.poll_flush(cx)) {
+                        Ok(()) => Received::Broken(error),
+                        Err(error) => failed(error),
+                    });
+                }
                 Poll::Pending => {
                     let gone = ready!(self.sink.poll_reader_gone(cx));
                     return Poll::Ready(gone.map_or_else(failed, |()| Received::Ended));

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use farpipe_net::carrier::ws::raw::RawWebSocket;
+use farpipe_net::carrier::ws::raw::{self, RawWebSocket};
 
 use super::named::Named;
-use super::{Endpoint, Sink, Source, Use};
+use super::{Endpoint, Leaving, Parting, Sink, Source, Use};
 
 /// Takes a connected WebSocket; `name` is for errors. Both halves are for one task.
 pub(super) fn endpoint(mut socket: RawWebSocket, wanted: Use, name: &str) -> Endpoint {
@@ -25,6 +25,7 @@ pub(super) fn endpoint(mut socket: RawWebSocket, wanted: Use, name: &str) -> End
     let name: Arc<str> = name.into();
     let mut endpoint = Endpoint {
         talks_on: true,
+        parting: Some(Box::new(Goodbye(shared.clone()))),
         ..Endpoint::default()
     };
     if wanted.wants_source() {
@@ -91,5 +92,19 @@ impl Sink for MessageSink {
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_close(cx)
+    }
+}
+
+/// Tells it why it is closed before the end.
+#[derive(Debug)]
+struct Goodbye(Shared);
+
+impl Parting for Goodbye {
+    fn poll_part(&mut self, cx: &mut Context<'_>, why: Leaving) -> Poll<()> {
+        let code = match why {
+            Leaving::GoingAway => raw::GOING_AWAY,
+            Leaving::Failed => raw::INTERNAL_ERROR,
+        };
+        self.0.lock().poll_leave(cx, code)
     }
 }

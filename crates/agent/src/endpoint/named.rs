@@ -89,6 +89,11 @@ impl Sink for Named<dyn Sink> {
         self.inner.poll_reader_gone(cx).map_err(named)
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
+        self.inner.poll_flush(cx).map_err(named)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = ready!(self.inner.poll_close(cx));
         self.held = None;

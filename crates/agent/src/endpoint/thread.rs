@@ -265,6 +265,11 @@ impl Sink for ThreadSink {
         }
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What the thread failed at is told by the next write or close.
+        self.handoff.poll_flushed(cx).map(Ok)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.is_closed {
             return Poll::Ready(Ok(()));
@@ -298,7 +303,7 @@ fn write_all(fd: &OwnedFd, handoff: &Handoff) -> io::Result<()> {
                 Err(error) => return Err(error.into()),
             }
         }
-        handoff.put_spare(chunk);
+        handoff.put_done(chunk);
     }
     Ok(())
 }

@@ -314,19 +314,6 @@ fn a_reader_that_leaves_ends_a_command_like_a_pipe_does() {
 }
 
 #[test]
-fn a_signal_resets_what_is_not_at_its_end() {
-    let host = Host::new();
-    let listener = pipe(&host, "exec:cat", "ws-listen:0");
-    let mut ws = dial(&listener, "");
-    ws.send(0x82, b"x");
-    assert_eq!(ws.next(), (0x82, b"x".to_vec()));
-    listener.signal(Signal::TERM);
-    listener.end().exits(143);
-    let end = ws.try_next().expect_err("no close, which would be an end");
-    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
-}
-
-#[test]
 fn a_reader_that_stops_holds_the_command_back() {
     let host = Host::new();
     let listener = pipe(&host, "exec:cat /dev/zero", "ws-listen:0");
