@@ -67,7 +67,7 @@ pub async fn run(
         () = cancelled(cancel.clone()) => false,
     };
     if !ended {
-        pipe.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
+        pipe.interrupt();
     }
     let parting = part(parting, leaving(&pipe.outcome));
     tokio::join!(parting, pipe.end_child(child, cancel));
@@ -276,6 +276,23 @@ impl Pipe {
     fn end_source(&mut self) {
         if self.outbound.take().is_some() {
             self.stream.send.finish();
+        }
+    }
+
+    /// Ends both directions because this process was told to end. A source that never ends by
+    /// itself, and has come to an end of its own, ends in order: the peer has all of it.
+    fn interrupt(&mut self) {
+        let is_at_rest =
+            self.inbound.is_none() && self.outbound.as_mut().is_some_and(Outbound::is_at_rest);
+        if !is_at_rest {
+            self.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
+            return;
+        }
+        self.outcome.fail(PipeError::Cancelled);
+        self.end_source();
+        if !self.inbound_over {
+            self.inbound_over = true;
+            self.stream.recv.stop(Abort::new(AbortCode::Ended, ""));
         }
     }
 

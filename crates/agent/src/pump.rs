@@ -120,6 +120,15 @@ impl Outbound {
         Poll::Pending
     }
 
+    /// Whether all that the source has given is sent, and a whole of its kind.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let has_unsent = match &self.form {
+            Form::Plain(_) => false,
+            Form::Blocks(blocks) => blocks.unsent() > 0,
+        };
+        !has_unsent && self.source.is_at_rest()
+    }
+
     /// Who has something more to say to a sink that has ended in order finds no reader.
     fn conclude(&mut self, cx: &mut Context<'_>, sent: Sent) -> Sent {
         match sent {

@@ -139,6 +139,7 @@ fn source(fd: OwnedFd, PathSpec { path, writers }: &PathSpec) -> io::Result<Box<
             Writers::InTurn => Box::new(FifoSource {
                 inner: PipeSource::new(fd)?,
                 path: path.clone(),
+                had_writer: false,
             }),
             Writers::First => Box::new(PipeSource::new(fd)?),
         },
@@ -194,6 +195,8 @@ fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
 struct FifoSource {
     inner: PipeSource,
     path: PathBuf,
+    /// One has been there.
+    had_writer: bool,
 }
 
 impl Source for FifoSource {
@@ -208,11 +211,17 @@ impl Source for FifoSource {
         max: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match ready!(self.inner.poll_read(cx, buf, max))? {
+            let len = ready!(self.inner.poll_read(cx, buf, max))?;
+            self.had_writer = true;
+            match len {
                 0 => self.inner.reopen(|| open_to_read(&self.path))?,
                 len => return Poll::Ready(Ok(len)),
             }
         }
+    }
+
+    fn is_at_rest(&mut self) -> bool {
+        self.had_writer && self.inner.has_no_writer()
     }
 }
 

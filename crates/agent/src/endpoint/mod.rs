@@ -62,6 +62,12 @@ pub trait Source: Send + std::fmt::Debug {
         buf: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>>;
+
+    /// Whether what was read is whole, though a source that only a signal ends has more to come:
+    /// between the writers of a FIFO. Then it ends in order.
+    fn is_at_rest(&mut self) -> bool {
+        false
+    }
 }
 
 /// Where bytes go to. Cancel safety: as for [`Source`].

@@ -72,6 +72,10 @@ impl Source for Named<dyn Source> {
         let named = |error| IoContext::wrap(Half::Source, &self.name, error);
         self.inner.poll_read(cx, buf, max).map_err(named)
     }
+
+    fn is_at_rest(&mut self) -> bool {
+        self.inner.is_at_rest()
+    }
 }
 
 impl Sink for Named<dyn Sink> {
