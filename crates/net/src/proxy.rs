@@ -16,10 +16,10 @@ use std::time::Duration;
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use crate::carrier::ws::upgrade::HEAD_MAX;
 use crate::host_port::{HostPort, HostPortError};
 use crate::opener::Blame;
 use crate::tcp::Url;
+use farpipe_proto::limits::HTTP_HEAD_MAX;
 
 /// The port of a proxy whose URL has none, as curl has it.
 const PORT: u16 = 1080;
@@ -312,7 +312,7 @@ pub(crate) enum ProxyError {
         /// Its first bytes, escaped.
         seen: String,
     },
-    #[error("answers with an HTTP header longer than {} KiB", HEAD_MAX >> 10)]
+    #[error("answers with an HTTP header longer than {} KiB", HTTP_HEAD_MAX >> 10)]
     HeadTooLong,
     #[error("answers with a malformed HTTP header: {0}")]
     Malformed(httparse::Error),

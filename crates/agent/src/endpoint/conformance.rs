@@ -328,7 +328,8 @@ fn check_reader_gone(make: MakeSink) {
         drop(reader);
         // And it stays so.
         for _ in 0..2 {
-            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let error = gone.expect_err("no end in order");
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
         }
     });
@@ -343,7 +344,8 @@ fn check_reset(make: MakeSink) {
             .expect("room for a few bytes");
         drop(reader);
         for _ in 0..2 {
-            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let error = gone.expect_err("no end in order");
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
         }
         let error = write(&mut *sink, b"x").await.expect_err("no write");

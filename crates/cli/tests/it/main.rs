@@ -34,4 +34,5 @@ mod support;
 mod tickets;
 mod tls;
 mod usage;
+mod websocket_ends;
 mod websockets;

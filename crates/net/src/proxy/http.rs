@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use farpipe_proto::limits::{HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use httparse::{EMPTY_HEADER, Header, Response};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::{Login, ProxyError, cut, printable, stranger};
-use crate::carrier::ws::upgrade::{HEAD_MAX, HEADERS_MAX};
 use crate::host_port::HostPort;
 
 /// Its name for people.
@@ -26,7 +26,7 @@ where
     stream.write_all(request(to, login).as_bytes()).await?;
     stream.flush().await?;
     // All heads together have one limit: news before the answer could go on for ever.
-    let mut room = HEAD_MAX;
+    let mut room = HTTP_HEAD_MAX;
     loop {
         let head = read_head(stream, room).await?;
         room -= head.len();
@@ -74,7 +74,7 @@ async fn read_head<S: AsyncRead + Unpin>(
 
 /// Whether the answer is a yes; not yet if it is only news of one.
 fn judge(head: &[u8], login: Option<&Login>) -> Result<bool, ProxyError> {
-    let mut lines = [EMPTY_HEADER; HEADERS_MAX];
+    let mut lines = [EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut answer = Response::new(&mut lines);
     answer.parse(head).map_err(ProxyError::Malformed)?;
     let code = answer.code.unwrap_or(0);

@@ -449,8 +449,8 @@ async fn a_slow_proxy_is_given_up_after_one_step() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_answer_is_cut_at_the_limit() {
-    let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_MAX));
-    let news = "HTTP/1.1 102 Wait\r\n\r\n".repeat(HEAD_MAX / 21 + 1);
+    let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HTTP_HEAD_MAX));
+    let news = "HTTP/1.1 102 Wait\r\n\r\n".repeat(HTTP_HEAD_MAX / 21 + 1);
     for answer in [endless, news] {
         let (refused, _) = answered("http://p:1", answer.as_bytes()).await;
         let error = refused.expect_err("too long");

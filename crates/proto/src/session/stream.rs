@@ -20,6 +20,8 @@ pub(super) struct Stream {
     send_limit: u64,
     recv: RecvState,
     window: Window,
+    /// The sink has ended in order and takes no more.
+    has_ended: bool,
     /// The peer was told REFUSE: its last word is still awaited, ours is said.
     refused: bool,
     /// The answer to OPEN was said, or heard.
@@ -37,6 +39,7 @@ impl Stream {
             send_limit: WINDOW_INITIAL,
             recv: RecvState::Open,
             window: Window::new(now),
+            has_ended: false,
             refused: false,
             answered: false,
             awaits_exit: false,
@@ -62,6 +65,17 @@ impl Stream {
 
     pub(super) fn received(&self) -> u64 {
         self.window.received()
+    }
+
+    /// The sink has ended in order; bytes that it took.
+    pub(super) fn end(&mut self) -> u64 {
+        self.has_ended = true;
+        self.window.consumed()
+    }
+
+    /// Whether bytes that arrive are those of a sender who should hear that they are lost.
+    pub(super) fn misses_bytes(&self) -> bool {
+        self.has_ended && self.is_discarding()
     }
 
     pub(super) fn is_used_up(&self) -> bool {
@@ -160,6 +174,14 @@ impl Stream {
         } else {
             Err(SessionError::Protocol("a STOP that makes no sense"))
         }
+    }
+
+    /// Whether the `taken` bytes that the peer's sink took are all that were sent.
+    pub(super) fn has_sent_just(&self, taken: u64) -> Result<bool, SessionError> {
+        if taken > self.send_offset {
+            return Err(SessionError::Protocol("STOP after more than was sent"));
+        }
+        Ok(taken == self.send_offset)
     }
 
     /// The peer's sink has taken all.

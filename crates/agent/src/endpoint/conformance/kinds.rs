@@ -369,7 +369,7 @@ impl Sink for Late {
         ready!(self.poll_sink(cx)).poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sink(cx)).poll_reader_gone(cx)
     }
 

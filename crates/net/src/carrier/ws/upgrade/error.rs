@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io;
 
-use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{HANDSHAKE_STEP, HTTP_HEAD_MAX};
 
-use super::{HEAD_MAX, SUBPROTOCOL};
+use super::SUBPROTOCOL;
 
 /// Why there is no WebSocket connection. Each prints as one line; what the other side said is
 /// escaped and cut, so it cannot play tricks on a terminal.
@@ -33,7 +33,7 @@ pub enum UpgradeError {
         looks_like: Option<&'static str>,
     },
     /// It is HTTP, with a head over the limit.
-    #[error("the other side's HTTP header is longer than {} KiB", HEAD_MAX >> 10)]
+    #[error("the other side's HTTP header is longer than {} KiB", HTTP_HEAD_MAX >> 10)]
     HeadTooLong,
     /// It is HTTP, with a head that breaks its rules.
     #[error("the other side's HTTP header is malformed: {0}")]
