@@ -11,6 +11,7 @@ mod config;
 mod cuts;
 mod data;
 mod doctor;
+mod doctor_proxy;
 mod events;
 mod exec;
 mod fifo;

@@ -21,7 +21,7 @@ async fn asked<F: Future<Output = ()>>(
     url: &str,
     to: &str,
     peer: impl FnOnce(DuplexStream) -> F,
-) -> (Result<(), ProxyError>, Vec<u8>) {
+) -> (Result<Granted, ProxyError>, Vec<u8>) {
     let (mut near, far) = tokio::io::duplex(1 << 16);
     let (proxy, to) = (proxy(url), target(to));
     let asking = async {
@@ -58,7 +58,7 @@ async fn hear_head(far: &mut DuplexStream) -> String {
 }
 
 /// What is made of an HTTP proxy's whole answer.
-async fn answered(url: &str, answer: &[u8]) -> (Result<(), ProxyError>, Vec<u8>) {
+async fn answered(url: &str, answer: &[u8]) -> (Result<Granted, ProxyError>, Vec<u8>) {
     asked(url, "listener.example:7000", async |mut far| {
         hear_head(&mut far).await;
         let _ = far.write_all(answer).await;
