@@ -7,6 +7,7 @@
 mod http;
 mod socks;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -163,24 +164,34 @@ impl Proxy {
     /// None without TLS, which stays on this host, and none for this host.
     ///
     /// # Errors
-    /// [`ProxyUrlError`], with the name of the variable.
+    /// [`ProxyUrlError`], with the name of the variable; one that counts and is not UTF-8, too.
     pub fn from_environment(
         url: &Url,
-        variable: impl Fn(&str) -> Option<String>,
+        variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<Self>, ProxyUrlError> {
         let first = |names: &[&'static str]| {
             let mut set = names
                 .iter()
                 .filter_map(|name| Some((*name, variable(name)?)));
-            set.find(|(_, value)| !value.is_empty())
+            let Some((name, value)) = set.find(|(_, value)| !value.is_empty()) else {
+                return Ok(None);
+            };
+            let error = |_| ProxyUrlError {
+                variable: Some(name),
+                what: "it is not UTF-8; write other bytes as %XX",
+            };
+            value
+                .into_string()
+                .map(|value| Some((name, value)))
+                .map_err(error)
         };
         if !url.scheme.is_tls() || is_here(&url.host) {
             return Ok(None);
         }
-        let Some((name, value)) = first(&VARIABLES) else {
+        let Some((name, value)) = first(&VARIABLES)? else {
             return Ok(None);
         };
-        if first(&EXCEPTIONS).is_some_and(|(_, hosts)| excepts(&hosts, &url.host)) {
+        if first(&EXCEPTIONS)?.is_some_and(|(_, hosts)| excepts(&hosts, &url.host)) {
             return Ok(None);
         }
         let proxy = value.parse().map_err(|error| ProxyUrlError {

@@ -21,6 +21,7 @@ use crate::link::HandshakeError;
 use crate::opener::{Blame, Dial, DialError, Dialled};
 use crate::proxy::{Granted, Proxy, ProxyError};
 use crate::reach::{self, happy_eyeballs, resolve};
+use crate::redact::redacted_url;
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
@@ -131,7 +132,7 @@ impl std::str::FromStr for Url {
 
     fn from_str(url: &str) -> Result<Self, UrlError> {
         let error = |what| UrlError {
-            url: url.to_owned(),
+            url: redacted_url(url),
             what,
         };
         let Some((scheme, rest)) = url.split_once("://") else {
@@ -167,15 +168,10 @@ impl std::str::FromStr for Url {
     }
 }
 
+/// For people: without what its query has of secrets. [`Url::revealed`] has all.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.scheme.name();
-        write!(f, "{scheme}://{}", self.host_port())?;
-        if self.path == "/" {
-            Ok(())
-        } else {
-            f.write_str(&self.path)
-        }
+        f.write_str(&redacted_url(&self.revealed()))
     }
 }
 
@@ -185,6 +181,14 @@ impl Url {
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    /// As it was typed: what dials it, in a command for another host.
+    #[must_use]
+    pub fn revealed(&self) -> String {
+        let scheme = self.scheme.name();
+        let path = if self.path == "/" { "" } else { &self.path };
+        format!("{scheme}://{}{path}", self.host_port())
     }
 
     fn host_port(&self) -> HostPort {

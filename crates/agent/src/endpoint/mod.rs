@@ -155,7 +155,8 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
         EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
         EndpointSpec::Unix(path) => unix::open(path, wanted).await,
-        EndpointSpec::Ws(spec) => ws::open(spec, wanted).await,
+        // A TLS handshake is large, and every future around it would have room for one on the stack.
+        EndpointSpec::Ws(spec) => Box::pin(ws::open(spec, wanted)).await,
         EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) | EndpointSpec::WsListen(_) => {
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use farpipe_net::{HostPort, HostPortError};
+use farpipe_net::{HostPort, HostPortError, redacted_url};
 
 use super::{Use, WsListenSpec, WsSpec};
 
@@ -255,7 +255,7 @@ pub enum SpecError {
     BadAddress {
         /// `tcp`, `tcp-listen`, `ws` or `ws-listen`.
         kind: &'static str,
-        /// What stands for the address.
+        /// What stands for the address, without what is secret in it.
         text: String,
         /// What is wrong with it.
         why: &'static str,
@@ -322,7 +322,12 @@ fn parse_address(kind: &'static str, text: &[u8]) -> Result<HostPort, SpecError>
         Ok(address) => return Ok(address),
         Err(why) => why,
     };
-    Err(SpecError::BadAddress { kind, text, why })
+    Err(bad_address(kind, &text, why))
+}
+
+fn bad_address(kind: &'static str, text: &str, why: &'static str) -> SpecError {
+    let text = redacted_url(text);
+    SpecError::BadAddress { kind, text, why }
 }
 
 /// `[HOST:]PORT`.
@@ -340,7 +345,7 @@ fn parse_ws(text: &[u8]) -> Result<EndpointSpec, SpecError> {
     let text = String::from_utf8_lossy(text).into_owned();
     match WsSpec::parse(&text) {
         Ok(spec) => Ok(EndpointSpec::Ws(spec)),
-        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+        Err(why) => Err(bad_address(kind, &text, why)),
     }
 }
 
@@ -349,7 +354,7 @@ fn parse_ws_listen(text: &[u8]) -> Result<EndpointSpec, SpecError> {
     let text = String::from_utf8_lossy(text).into_owned();
     match WsListenSpec::parse(&text, parse_listen_address) {
         Ok(spec) => Ok(EndpointSpec::WsListen(spec)),
-        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+        Err(why) => Err(bad_address(kind, &text, why)),
     }
 }
 

@@ -98,7 +98,7 @@ impl Outlet {
         };
         let mut opened = Opened {
             outlet: self,
-            connect: format!("farpipe connect {}", quoted(&url.to_string())),
+            connect: format!("farpipe connect {}", quoted(&url.revealed())),
             written: None,
         };
         opened.give_out()?;
@@ -127,14 +127,15 @@ impl Opened {
         let within = minutes(self.outlet.valid_for);
         let connect = &self.connect;
         match (&self.outlet.file, &mut self.written) {
-            (None, _) => output::line(&format!(
+            (None, _) => output::line_with_secret(&format!(
                 "on the other host, once, within {within}:\n  {VARIABLE}={} {connect}",
                 *ticket
             )),
             (Some(path), written @ None) => {
                 *written = Some(Written::create(path, &ticket)?);
                 let file = path.display();
-                output::line(&format!(
+                // The URL is to be dialled.
+                output::line_with_secret(&format!(
                     "a ticket for the other host, good once, within {within}, is in {file}:\n  \
                      {connect} --ticket-file {file}"
                 ));

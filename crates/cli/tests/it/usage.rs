@@ -41,7 +41,7 @@ fn urls_that_are_none() {
         ),
         ("ws://[::1]", "no port; write [ADDRESS]:PORT"),
         ("ws://[x]:1", "no IPv6 address between the brackets"),
-        ("ws://user@127.0.0.1:1", "no user or password in a URL"),
+        ("ws://***@127.0.0.1:1", "no user or password in a URL"),
         (
             "ws://127.0.0.1:1/a b",
             "the path has characters that must be %-escaped",
