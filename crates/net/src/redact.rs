@@ -9,6 +9,8 @@ use crate::ticket;
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
+/// What advice writes where they go.
+const PLACEHOLDER: &str = "USER:PASSWORD";
 /// A parameter of a query with one of these in its name is a secret.
 const SECRET_NAMES: &[&str] = &[
     "token", "ticket", "secret", "pass", "pwd", "key", "auth", "sig", "cred", "session", "jwt",
@@ -57,7 +59,7 @@ fn word(word: &str) -> String {
             // A password may have a slash in it that should be %-escaped.
             authority.rfind('@').or_else(|| rest.rfind('@'))
         };
-        if let Some(at) = user {
+        if let Some(at) = user.filter(|at| rest[..*at] != *PLACEHOLDER) {
             out.push_str(HIDDEN);
             rest = &rest[at..];
         }
@@ -161,6 +163,7 @@ mod tests {
             ),
             ("ws://h/?API-Key=a=b lines", "ws://h/?API-Key=*** lines"),
             ("ws://h/?x=1&lines", "ws://h/?x=1&lines"),
+            ("http://USER:PASSWORD@h:1", "http://USER:PASSWORD@h:1"),
             ("did you mean 'u'?", "did you mean 'u'?"),
             (
                 "is it a farpipe? see it@home",
