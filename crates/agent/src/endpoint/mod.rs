@@ -41,7 +41,7 @@ pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
-pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
+pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, kinds};
 pub use self::ws::WsSpec;
 pub use self::ws_listen::WsListenSpec;
 
@@ -187,7 +187,8 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
         EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
         EndpointSpec::Unix(path) => unix::open(path, wanted).await,
-        EndpointSpec::Ws(spec) => ws::open(spec, wanted).await,
+        // A TLS handshake is large, and every future around it would have room for one on the stack.
+        EndpointSpec::Ws(spec) => Box::pin(ws::open(spec, wanted)).await,
         EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) | EndpointSpec::WsListen(_) => {
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }

@@ -149,13 +149,12 @@ async fn each_answer_that_is_no_upgrade_is_told_in_one_line() {
         (
             "HTTP/1.1 301 Moved Permanently\r\nLocation: https://relay.example/\r\n\r\n",
             "the server answered HTTP 301 Moved Permanently and says to go to \
-             https://relay.example/; give that URL instead",
+             https://relay.example/; if farpipe is there, give that URL",
             false,
         ),
         (
             "HTTP/1.1 308\r\nLocation: wss://\u{9b}2J\r\n\r\n",
-            "the server answered HTTP 308 and says to go to wss://\\xc2\\x9b2J; give that URL \
-             instead",
+            "the server answered HTTP 308 and says to go to wss://\\xc2\\x9b2J; if farpipe is there, give that URL",
             false,
         ),
         (
