@@ -69,6 +69,9 @@ fn ask_unix(stream: UnixStream, question: &[u8]) -> Vec<u8> {
     })
 }
 
+/// Asks one connection.
+type Ask = Box<dyn FnOnce(&[u8]) -> Vec<u8> + Send>;
+
 /// A listener that passes streams to `target`, and a connect that makes them of connections.
 fn forward(host: &Host, scheme: &str, target: &str) -> (Listener, Listener) {
     let listener = host.listen(scheme).arg(target).start_listening();
@@ -133,7 +136,7 @@ fn sockets_of_every_kind_pass_every_carrier() {
             let listener = listener.start_listening();
             let connect = host.connect(listener.url()).arg(near);
             let connect = connect.args(flags("client")).start_listening();
-            let ask = || -> Box<dyn FnOnce(&[u8]) -> Vec<u8> + Send> {
+            let ask = || -> Ask {
                 if near == "tcp-listen:0" {
                     let stream = dial(&connect);
                     return Box::new(move |question| ask_tcp(stream, question));
