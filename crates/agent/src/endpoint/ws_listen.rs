@@ -1,5 +1,5 @@
 //! `ws-listen:[HOST:]PORT[/PATH]`: WebSockets from browsers and programs, on 127.0.0.1 unless
-//! another address is given. Port 0 is any free one.
+//! another loopback address is given: it has no TLS and asks nobody who he is. Port 0 is any free one.
 //!
 //! A connection comes out when its upgrade is done, so what asks for something else, or is a web
 //! page that nobody admitted, never touches a pipe. Upgrades go on beside each other: one that takes
@@ -100,6 +100,10 @@ impl fmt::Display for WsListenSpec {
 
 pub(super) async fn listen(spec: &WsListenSpec) -> Result<Listening, OpenError> {
     let (listener, address) = tcp_listen::bind(&spec.on, "ws").await?;
+    if !address.ip().is_loopback() {
+        let address = format!("ws {}", spec.on);
+        return Err(OpenError::NotLoopback { address });
+    }
     let path = spec.admitted.path.as_deref().unwrap_or("/");
     let accept = WsAccept {
         listener,

@@ -110,6 +110,24 @@ fn only_pages_of_listed_origins_are_admitted() {
 }
 
 #[test]
+fn beyond_loopback_nothing_listens_and_the_way_around_is_named() {
+    let host = Host::new();
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let spec = format!("ws-listen:{address}");
+        host.farpipe(["pipe", "exec:cat", &spec])
+            .run()
+            .exits(125)
+            .says(&format!(
+                "farpipe: cannot listen on ws {address}: without TLS and authentication only \
+                 loopback addresses are allowed\n\
+                 hint: listen on 127.0.0.1, behind a proxy on this host that speaks TLS and knows \
+                 who may connect; or run it where its clients are: farpipe connect wss://… \
+                 ws-listen:PORT"
+            ));
+    }
+}
+
+#[test]
 fn what_is_no_websocket_never_reaches_the_pipe() {
     let host = Host::new();
     let listener = host.farpipe(["pipe", "--once", "ws-listen:0/feed", "-"]);

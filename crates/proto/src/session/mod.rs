@@ -643,10 +643,7 @@ impl Session {
                 }
             }
             InnerFrame::Stop(mut abort) => {
-                if abort.code == AbortCode::Ended as u32 && !stream.has_sent_just(abort.taken)? {
-                    abort.code = AbortCode::ReaderGone as u32;
-                }
-                let owes_reset = stream.handle_stop()?;
+                let owes_reset = stream.handle_stop(&mut abort)?;
                 self.events.push_back(Event::Stopped(id, abort));
                 self.confirm_stop(id, owes_reset);
             }

@@ -7,7 +7,7 @@ use super::half::{RecvInput, RecvState, SendInput, SendState};
 use super::window::Window;
 use crate::limits::{OFFSET_MAX, WINDOW_INITIAL};
 use crate::time::Instant;
-use crate::wire::control::Accept;
+use crate::wire::control::{Abort, AbortCode, Accept};
 
 /// One stream of a session.
 #[derive(Debug)]
@@ -166,22 +166,23 @@ impl Stream {
         Ok(owes)
     }
 
-    /// The peer wants no more; whether we owe it a last word.
-    pub(super) fn handle_stop(&mut self) -> Result<bool, SessionError> {
+    /// The peer wants no more; whether we owe it a last word. A sink that ended in order without
+    /// some of what was sent is a reader gone.
+    pub(super) fn handle_stop(&mut self, abort: &mut Abort) -> Result<bool, SessionError> {
+        if abort.code == AbortCode::Ended as u32 {
+            if abort.taken > self.send_offset {
+                return Err(SessionError::Protocol("STOP after more than was sent"));
+            }
+            if abort.taken < self.send_offset {
+                abort.code = AbortCode::ReaderGone as u32;
+            }
+        }
         let owes = self.send == SendState::Open;
         if self.send(SendInput::StopReceived) {
             Ok(owes)
         } else {
             Err(SessionError::Protocol("a STOP that makes no sense"))
         }
-    }
-
-    /// Whether the `taken` bytes that the peer's sink took are all that were sent.
-    pub(super) fn has_sent_just(&self, taken: u64) -> Result<bool, SessionError> {
-        if taken > self.send_offset {
-            return Err(SessionError::Protocol("STOP after more than was sent"));
-        }
-        Ok(taken == self.send_offset)
     }
 
     /// The peer's sink has taken all.
