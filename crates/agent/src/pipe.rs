@@ -32,52 +32,16 @@ pub async fn run(
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> (Outcome, StreamWatch) {
-    let Endpoint {
-        source,
-        sink,
-        child,
-        source_is_terminal,
-        talks_on,
-        parting,
-        ..
-    } = endpoint;
-    let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
-    let (encoder, decoder) = match coders {
-        None => (None, None),
-        Some((Ok(encoder), Ok(decoder))) => (Some(encoder), Some(decoder)),
-        Some((Err(error), _) | (_, Err(error))) => {
-            let message = format!("cannot compress: {error}");
-            let Stream { send, recv, watch } = stream;
-            drop((send, recv));
-            return (PipeError::Local(message).into(), watch);
-        }
+    let mut endpoint = endpoint;
+    let (child, parting) = (endpoint.child.take(), endpoint.parting.take());
+    let mut pipe = match Pipe::new(endpoint, stream, blocks, meter) {
+        Ok(pipe) => pipe,
+        Err(failed) => return *failed,
     };
-    let mut pipe = Pipe {
-        outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
-        inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
-        stream,
-        outcome: Outcome::default(),
-        source_is_terminal,
-        talks_on,
-        inbound_over: false,
-    };
-    pipe.begin();
-    let ended = tokio::select! {
-        () = poll_fn(|cx| pipe.poll(cx)) => true,
-        () = cancelled(cancel.clone()) => false,
-    };
-    if !ended {
-        pipe.interrupt();
-    }
+    pipe.drive(cancel.clone()).await;
     let parting = part(parting, leaving(&pipe.outcome));
     tokio::join!(parting, pipe.end_child(child, cancel));
-    let Pipe {
-        mut outcome,
-        stream,
-        ..
-    } = pipe;
-    outcome.count(&meter);
-    (outcome, stream.watch)
+    pipe.finish()
 }
 
 /// Ready when `cancel` fires; never if its sender is gone. Cancel safe.
@@ -140,7 +104,9 @@ pub(crate) async fn part(parting: Option<Box<dyn Parting>>, why: Leaving) {
     }
 }
 
-struct Pipe {
+/// The two directions of one pipe.
+pub(crate) struct Pipe {
+    meter: Arc<Meter>,
     /// `None` once over.
     outbound: Option<Outbound>,
     inbound: Option<Inbound>,
@@ -153,6 +119,83 @@ struct Pipe {
 }
 
 impl Pipe {
+    /// Joins the halves of an endpoint to a stream.
+    ///
+    /// # Errors
+    /// How it ended before it began: the coder of blocks could not be had.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        stream: Stream,
+        blocks: Option<Compression>,
+        meter: Arc<Meter>,
+    ) -> Result<Self, Box<(Outcome, StreamWatch)>> {
+        let Endpoint {
+            source,
+            sink,
+            source_is_terminal,
+            talks_on,
+            ..
+        } = endpoint;
+        let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
+        let (encoder, decoder) = match coders {
+            None => (None, None),
+            Some((Ok(encoder), Ok(decoder))) => (Some(encoder), Some(decoder)),
+            Some((Err(error), _) | (_, Err(error))) => {
+                let message = format!("cannot compress: {error}");
+                let Stream { send, recv, watch } = stream;
+                drop((send, recv));
+                return Err(Box::new((PipeError::Local(message).into(), watch)));
+            }
+        };
+        let mut pipe = Self {
+            outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
+            inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
+            meter,
+            stream,
+            outcome: Outcome::default(),
+            source_is_terminal,
+            talks_on,
+            inbound_over: false,
+        };
+        pipe.begin();
+        Ok(pipe)
+    }
+
+    /// Moves bytes until both directions are over, one has failed, or `cancel` has fired.
+    pub(crate) async fn drive(&mut self, cancel: Cancel) {
+        let ended = tokio::select! {
+            () = poll_fn(|cx| self.poll(cx)) => true,
+            () = cancelled(cancel) => false,
+        };
+        if !ended {
+            self.interrupt();
+        }
+    }
+
+    /// Whether the pipe, as far as it has come, is a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.outcome.error.is_some()
+    }
+
+    /// Tells the peer how the command at the endpoint has ended. A status that is lost is told as
+    /// well: the peer waits for it.
+    pub(crate) fn exit(&mut self, exit: Option<Exit>) {
+        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
+        self.outcome.local_exit = exit;
+    }
+
+    /// How it ended so far, and what will tell the rest: see [`settle`].
+    pub(crate) fn finish(self) -> (Outcome, StreamWatch) {
+        let Self {
+            mut outcome,
+            stream,
+            meter,
+            ..
+        } = self;
+        outcome.count(&meter);
+        (outcome, stream.watch)
+    }
+
     /// A half the endpoint does not have is over before it began.
     fn begin(&mut self) {
         if self.outbound.is_none() {
@@ -312,9 +355,7 @@ impl Pipe {
             return;
         };
         let exit = end_child(child, &mut self.outcome, cancel).await;
-        // A status that is lost is told as well: the peer waits for it.
-        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
-        self.outcome.local_exit = exit;
+        self.exit(exit);
     }
 }
 

@@ -46,7 +46,8 @@ pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use shared::SessionEnd;
 pub use stream::{
-    Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
+    Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
+    StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
 pub use ticket::{Ticket, TicketError, Tickets, UsedUp};

@@ -15,6 +15,7 @@ mod doctor;
 mod doctor_proxy;
 mod events;
 mod exec;
+mod exec_verb;
 mod fifo;
 mod fifo_writers;
 mod generated;
