@@ -39,6 +39,7 @@ pub async fn run(
         Err(failed) => return *failed,
     };
     pipe.drive(cancel.clone()).await;
+    pipe.rest = None;
     let parting = part(parting, leaving(&pipe.outcome));
     tokio::join!(parting, pipe.end_child(child, cancel));
     pipe.finish()
@@ -109,6 +110,8 @@ pub(crate) struct Pipe {
     meter: Arc<Meter>,
     /// `None` once over.
     outbound: Option<Outbound>,
+    /// What was not read to its end because the pipe failed.
+    rest: Option<Outbound>,
     inbound: Option<Inbound>,
     stream: Stream,
     outcome: Outcome,
@@ -150,6 +153,7 @@ impl Pipe {
         let mut pipe = Self {
             outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
             inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
+            rest: None,
             meter,
             stream,
             outcome: Outcome::default(),
@@ -170,6 +174,15 @@ impl Pipe {
         if !ended {
             self.interrupt();
         }
+    }
+
+    /// Reads what nobody is to hear any more, until its source ends. Whoever writes it may do so to its
+    /// end, where a closed pipe would kill it. Cancel safe.
+    pub(crate) async fn drain(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            poll_fn(|cx| rest.poll_discard(cx)).await;
+        }
+        self.rest = None;
     }
 
     /// Whether the pipe, as far as it has come, is a failure.
@@ -207,8 +220,11 @@ impl Pipe {
         if let Some(outbound) = &mut self.outbound
             && let Poll::Ready(sent) = outbound.poll(cx, &mut self.stream.send)
         {
-            self.outbound = None;
+            let over = self.outbound.take();
             self.handle_sent(sent);
+            if self.has_failed() {
+                self.rest = over;
+            }
         }
         if let Some(inbound) = &mut self.inbound {
             if let Poll::Ready(received) = inbound.poll(cx, &mut self.stream.recv) {
@@ -290,7 +306,8 @@ impl Pipe {
             Received::Broken(RecvError::Reset(abort)) => {
                 let code = AbortCode::from_wire(abort.code);
                 self.outcome.fail(remote(code, &abort.message));
-                self.end_source();
+                self.leave_source();
+                self.stream.send.finish();
             }
             Received::Broken(RecvError::Refused(refuse)) => self.end_with(refused(&refuse)),
             Received::Broken(RecvError::Session(end)) => self.end_with(end.into()),
@@ -301,7 +318,7 @@ impl Pipe {
     /// Ends both directions because the other side did.
     fn end_with(&mut self, error: PipeError) {
         self.outcome.fail(error);
-        self.outbound = None;
+        self.leave_source();
         self.inbound = None;
         self.inbound_over = true;
     }
@@ -312,6 +329,13 @@ impl Pipe {
         if !self.talks_on {
             // A filter whose output is closed reads no further input.
             self.end_source();
+        }
+    }
+
+    /// Reads no more of the source because the pipe has failed.
+    fn leave_source(&mut self) {
+        if let Some(outbound) = self.outbound.take() {
+            self.rest = Some(outbound);
         }
     }
 
@@ -342,7 +366,7 @@ impl Pipe {
     /// Ends both directions because this side failed; the peer hears why.
     fn give_up(&mut self, error: PipeError, code: AbortCode, message: &str) {
         self.outcome.fail(error);
-        self.outbound = None;
+        self.leave_source();
         self.inbound = None;
         self.inbound_over = true;
         self.stream.send.reset(Abort::new(code, message));

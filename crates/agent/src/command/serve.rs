@@ -260,11 +260,13 @@ impl Serving {
         let moving = async {
             main.drive(uncancelled.clone()).await;
             fails(main.has_failed());
+            main.drain().await;
         };
         let moving_aside = async {
             if let Some(aside) = &mut aside {
                 aside.drive(uncancelled.clone()).await;
                 fails(aside.has_failed());
+                aside.drain().await;
             }
         };
         let ending = async {

@@ -272,8 +272,9 @@ fn signals_reach_the_whole_group_and_the_command_says_what_they_mean() {
         // In the background of a shell without job control, SIGINT and SIGQUIT are ignored.
         let is_heard = matches!(name, "TERM" | "HUP");
         let wait = if is_heard { "wait; " } else { "" };
-        let script =
-            format!("trap '{wait}echo heard; exit 9' {name}; sleep 1000 >&- & echo $!; wait");
+        let script = format!(
+            "trap '{wait}echo heard; exit 9' {name}; sh -c 'echo $$; exec sleep 1000 >&-' & wait"
+        );
         let exec = host.exec(agent.url()).open_input();
         let exec = exec.args(["--", "sh", "-c", &script]).start();
         let sleeper = String::from_utf8(exec.stdout_until(2)).expect("a number");

@@ -15,6 +15,8 @@ mod doctor;
 mod doctor_proxy;
 mod events;
 mod exec;
+mod exec_ends;
+mod exec_terminal;
 mod exec_verb;
 mod fifo;
 mod fifo_writers;

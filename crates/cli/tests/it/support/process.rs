@@ -279,6 +279,11 @@ impl Running {
             })
     }
 
+    /// What came out of its stdout so far.
+    pub(crate) fn printed_so_far(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn is_running(&mut self) -> bool {
         self.is_dead |= self.ended.try_recv().is_ok();
@@ -449,7 +454,7 @@ pub(crate) fn await_death(pid: Pid, name: &str) {
 
 /// Looks again and again whether something that nobody tells about has come true.
 #[track_caller]
-pub(crate) fn until(otherwise: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn until(otherwise: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !is_so() {
         assert!(Instant::now() < until, "{otherwise}");
