@@ -43,6 +43,8 @@ fn keys_reach_the_command_and_sizes_follow() {
     let host = Host::new();
     let agent = host.agent("ws").start_listening();
     let mut terminal = Terminal::new();
+    // Open all the time, or the screen would end.
+    let _kept = terminal.open();
     let (screen, before) = (terminal.screen(), modes(&terminal));
     let size = Winsize {
         ws_row: 31,
@@ -50,7 +52,6 @@ fn keys_reach_the_command_and_sizes_follow() {
         ws_xpixel: 0,
         ws_ypixel: 0,
     };
-    let _kept = terminal.open();
     tcsetwinsize(terminal.open(), size).expect("a terminal");
     let script = "stty size; echo $TERM; trap 'stty size' WINCH; tty; \
                   while read x; do test \"$x\" = end && exit 4; echo \"<$x>\"; done";
@@ -79,7 +80,7 @@ fn interrupting_is_a_key_and_not_a_signal_here() {
     let host = Host::new();
     let agent = host.agent("fp").start_listening();
     let mut terminal = Terminal::new();
-    let (screen, _kept) = (terminal.screen(), terminal.open());
+    let (_kept, screen) = (terminal.open(), terminal.screen());
     let script = "trap 'echo caught; exit 8' INT; echo up; while :; do sleep 0.01; done";
     let exec = host
         .exec(agent.url())
@@ -96,7 +97,7 @@ fn without_a_command_there_is_a_login_shell() {
     let host = Host::new();
     let agent = host.agent("ws").start_listening();
     let mut terminal = Terminal::new();
-    let (screen, _kept) = (terminal.screen(), terminal.open());
+    let (_kept, screen) = (terminal.open(), terminal.screen());
     let exec = host.exec(agent.url()).arg("-t");
     let exec = exec.on_terminal(&terminal).start();
     terminal.write("echo \"name=$0 at=$PWD home=$HOME\"; exit 6\r");
@@ -113,8 +114,8 @@ fn the_terminal_here_is_as_before_however_exec_ends() {
     for how in ["given up", "ended there", "lost"] {
         let agent = host.agent("ws").start_listening();
         let terminal = Terminal::new();
-        let (screen, before) = (terminal.screen(), modes(&terminal));
         let _kept = terminal.open();
+        let (screen, before) = (terminal.screen(), modes(&terminal));
         let script = "trap '' TERM INT; echo $$; while :; do sleep 0.01; done";
         let exec = host.exec(agent.url()).args(["--resume-for", "500ms", "-t"]);
         let exec = exec.args(["--", "sh", "-c", script]);
@@ -147,7 +148,7 @@ fn x7_a_storm_of_sizes_ends_with_the_last_one() {
     let host = Host::new();
     let agent = host.agent("ws").start_listening();
     let mut terminal = Terminal::new();
-    let (screen, _kept) = (terminal.screen(), terminal.open());
+    let (_kept, screen) = (terminal.open(), terminal.screen());
     let script = "echo up; while :; do stty size; sleep 0.01; done";
     let exec = host
         .exec(agent.url())

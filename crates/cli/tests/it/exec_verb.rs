@@ -375,7 +375,7 @@ fn n1_a_connection_that_is_cut_again_and_again_loses_nothing_and_runs_nothing_tw
         let ran = host.path("ran");
         let script = format!("echo ran >>{}; cat; echo done >&2; exit 6", ran.display());
         let line = format!(
-            "seq 1 2000000 | {{ \"$FARPIPE\" exec {} --heartbeat 300ms -- sh -c '{script}'; \
+            "seq 1 2000000 | {{ \"$FARPIPE\" -q exec {} --heartbeat 300ms -- sh -c '{script}'; \
              echo $? >status; }} | sha256sum",
             faults.url()
         );
