@@ -16,6 +16,7 @@ mod link;
 mod opener;
 mod pool;
 mod proxy;
+mod refusals;
 mod retention;
 mod secret;
 mod segment;

@@ -322,6 +322,7 @@ fn handshake_advice(error: &HandshakeError) -> &'static str {
              --ca"
         }
         HandshakeError::Tls(_)
+        | HandshakeError::TlsCut(_)
         | HandshakeError::Endless
         | HandshakeError::TimedOut
         | HandshakeError::Upgrade(_) => {
