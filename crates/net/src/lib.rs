@@ -30,7 +30,7 @@ pub use acceptor::{AcceptedSession, Acceptor, AcceptorConfig, Sessions};
 pub use admission::{Admission, AdmissionError};
 pub use budget::WindowBudget;
 pub use checkup::{CheckupError, Seen, Watch, Welcomed, checkup};
-pub use clock::Clock;
+pub use clock::{Clock, WallClock};
 pub use event::{Events, LinkEvent};
 pub use host_port::{HostPort, HostPortError};
 pub use link::{Greeting, HandshakeError, system_random};

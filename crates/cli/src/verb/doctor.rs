@@ -13,7 +13,7 @@ use farpipe_net::carrier::CarrierError;
 use farpipe_net::carrier::ws::upgrade::{StatusAnswer, UpgradeError};
 use farpipe_net::tls::{CertificateFacts, Handshaken, Pin, TlsError};
 use farpipe_net::{
-    Admission, Blame, CheckupError, HandshakeError, Seen, Url, Watch, Welcomed, checkup,
+    Admission, Blame, CheckupError, HandshakeError, Seen, Url, WallClock, Watch, Welcomed, checkup,
 };
 use farpipe_proto::link::LinkError;
 
@@ -251,7 +251,10 @@ fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
 
 fn secured(told: &Handshaken) -> String {
     let der = told.certificate.as_deref().unwrap_or_default();
-    let (Some(facts), Some(pin)) = (CertificateFacts::read(der), Pin::of(der)) else {
+    let (Some(facts), Some(pin)) = (
+        CertificateFacts::read(der, &WallClock::System),
+        Pin::of(der),
+    ) else {
         return "TLS 1.3".to_owned();
     };
     let CertificateFacts {

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use farpipe_net::WallClock;
 use farpipe_net::tls::{Alpn, ClientAuth, KeyFiles, ServerTlsOptions, TlsServer};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
@@ -610,6 +611,8 @@ fn with_tls(host: &Host, server: String) -> u16 {
     let options = ServerTlsOptions {
         identity,
         ca: None,
+        crl: None,
+        clock: WallClock::System,
         client_auth: ClientAuth::Optional,
     };
     let tls = TlsServer::new(options, Alpn("http/1.1")).expect("good files");
