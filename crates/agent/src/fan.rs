@@ -108,7 +108,7 @@ pub async fn join_each(
 }
 
 async fn join_one(
-    connection: Endpoint,
+    mut connection: Endpoint,
     side: Side,
     partner: Arc<EndpointSpec>,
     meter: Arc<Meter>,
@@ -117,8 +117,18 @@ async fn join_one(
     let opening = endpoint::open(&partner, Use::Both);
     let partner = match pipe::unless_cancelled(cancel.clone(), opening).await {
         Ok(Ok(partner)) => partner,
-        Ok(Err(error)) => return PipeError::from(&error).into(),
-        Err(error) => return error.into(),
+        failed => {
+            let error = failed.map_or_else(
+                |error| error,
+                |opened| match opened {
+                    Ok(_) => PipeError::Cancelled,
+                    Err(error) => PipeError::from(&error),
+                },
+            );
+            let outcome = error.into();
+            pipe::part(connection.parting.take(), pipe::leaving(&outcome)).await;
+            return outcome;
+        }
     };
     let (left, right) = match side {
         Side::Left => (connection, partner),

@@ -11,7 +11,7 @@ use bytes::{Buf as _, BytesMut};
 
 use crate::endpoint::{Endpoint, Sink, Source};
 use crate::outcome::{Outcome, PipeError, describe};
-use crate::pipe::{Cancel, cancelled, end_child};
+use crate::pipe::{Cancel, cancelled, end_child, leaving, part};
 use crate::pump::Meter;
 
 /// Bytes read at once: large enough that system calls do not matter, small enough for the cache.
@@ -34,6 +34,7 @@ pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Can
         }
     }
     let (left_child, right_child) = (left.child, right.child);
+    let (left_parting, right_parting) = (left.parting, right.parting);
     // A terminal does not hold the pipe open once its partner has ended; only where it answers.
     let ends_with_answer = left.source_is_terminal && right.source.is_some() && left.sink.is_some();
     let mut there = Direction::new(left.source, right.sink);
@@ -58,12 +59,16 @@ pub async fn run(left: Endpoint, right: Endpoint, meter: Arc<Meter>, cancel: Can
     }
     there.end();
     back.end();
-    if let Some(child) = left_child {
-        outcome.local_exit = end_child(child, &mut outcome, cancel.clone()).await;
-    }
-    if let Some(child) = right_child {
-        outcome.remote_exit = end_child(child, &mut outcome, cancel).await;
-    }
+    let why = leaving(&outcome);
+    let commands = async {
+        if let Some(child) = left_child {
+            outcome.local_exit = end_child(child, &mut outcome, cancel.clone()).await;
+        }
+        if let Some(child) = right_child {
+            outcome.remote_exit = end_child(child, &mut outcome, cancel).await;
+        }
+    };
+    tokio::join!(part(left_parting, why), part(right_parting, why), commands);
     // The right end plays the far one: a command there that stops reading early is excused.
     outcome.far_reader_gone = there.reader_gone;
     outcome.reader_gone = back.reader_gone;
@@ -80,6 +85,8 @@ struct Direction {
     /// The buffer to read into.
     spare: BytesMut,
     reader_gone: bool,
+    /// The source has failed: told when the sink has what came before.
+    failed: Option<io::Error>,
 }
 
 impl Direction {
@@ -91,6 +98,7 @@ impl Direction {
             filled: VecDeque::new(),
             spare: BytesMut::new(),
             reader_gone: false,
+            failed: None,
         }
     }
 
@@ -134,19 +142,28 @@ impl Direction {
                 }
                 continue;
             }
+            if self.failed.is_some() {
+                ready!(sink.poll_flush(cx))?;
+                return Poll::Ready(self.failed.take().map_or(Ok(()), Err));
+            }
             let Some(source) = &mut self.source else {
                 return sink.poll_close(cx);
             };
-            if source.poll_ready(cx)?.is_pending() {
+            let read = match source.poll_ready(cx) {
                 // Reported as a write would: the reader's end ends the direction.
-                return Poll::Ready(Err(ready!(sink.poll_reader_gone(cx))));
-            }
-            if !self.spare.try_reclaim(BUFFER) {
-                self.spare = BytesMut::with_capacity(BUFFER);
-            }
-            match ready!(source.poll_read(cx, &mut self.spare, BUFFER))? {
-                0 => self.source = None,
-                _ => self.filled.push_back(self.spare.split()),
+                Poll::Pending => return sink.poll_reader_gone(cx),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Ready(Ok(())) => {
+                    if !self.spare.try_reclaim(BUFFER) {
+                        self.spare = BytesMut::with_capacity(BUFFER);
+                    }
+                    ready!(source.poll_read(cx, &mut self.spare, BUFFER))
+                }
+            };
+            match read {
+                Ok(0) => self.source = None,
+                Ok(_) => self.filled.push_back(self.spare.split()),
+                Err(error) => self.failed = Some(error),
             }
         }
         cx.waker().wake_by_ref();

@@ -11,7 +11,7 @@ use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
 use crate::blocks::{Compression, Decoder, Encoder};
-use crate::endpoint::{Child, Endpoint, Exit, TERMINATE_GRACE};
+use crate::endpoint::{Child, Endpoint, Exit, Leaving, Parting, TERMINATE_GRACE};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, from_wire, to_wire};
 use crate::pump::{Inbound, Meter, Outbound, Received, Sent};
 
@@ -38,6 +38,7 @@ pub async fn run(
         child,
         source_is_terminal,
         talks_on,
+        parting,
         ..
     } = endpoint;
     let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
@@ -66,9 +67,10 @@ pub async fn run(
         () = cancelled(cancel.clone()) => false,
     };
     if !ended {
-        pipe.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
+        pipe.interrupt();
     }
-    pipe.end_child(child, cancel).await;
+    let parting = part(parting, leaving(&pipe.outcome));
+    tokio::join!(parting, pipe.end_child(child, cancel));
     let Pipe {
         mut outcome,
         stream,
@@ -123,6 +125,21 @@ pub(crate) async fn unless_over<T>(
     unless_cancelled(cancel, work).await?
 }
 
+/// Why an endpoint's connection is left whose pipe has ended so.
+pub(crate) fn leaving(outcome: &Outcome) -> Leaving {
+    match outcome.error {
+        None | Some(PipeError::Cancelled | PipeError::RemoteCancelled(_)) => Leaving::GoingAway,
+        Some(_) => Leaving::Failed,
+    }
+}
+
+/// Lets an endpoint that has last words say them.
+pub(crate) async fn part(parting: Option<Box<dyn Parting>>, why: Leaving) {
+    if let Some(mut parting) = parting {
+        poll_fn(|cx| parting.poll_part(cx, why)).await;
+    }
+}
+
 struct Pipe {
     /// `None` once over.
     outbound: Option<Outbound>,
@@ -174,14 +191,14 @@ impl Pipe {
         self.inbound_over = true;
         match result {
             Ok(false) => self.stream.recv.done(),
-            Ok(true) => self.stream.recv.stop(abort(AbortCode::ReaderGone, "")),
+            Ok(true) => self.stream.recv.stop(Abort::new(AbortCode::ReaderGone, "")),
             Err(error) => self.handle_received(Received::Broken(error)),
         }
     }
 
     fn handle_sent(&mut self, sent: Sent) {
         match sent {
-            Sent::Finished => {}
+            Sent::Finished | Sent::Ended => {}
             Sent::SourceFailed(error) => {
                 let message = describe(&error);
                 self.give_up(
@@ -209,13 +226,10 @@ impl Pipe {
                     self.end_source();
                 }
             }
+            Received::Ended => self.end_sink(AbortCode::Ended),
             Received::ReaderGone => {
                 self.outcome.reader_gone = true;
-                self.stream.recv.stop(abort(AbortCode::ReaderGone, ""));
-                if !self.talks_on {
-                    // A filter whose output is closed reads no further input.
-                    self.end_source();
-                }
+                self.end_sink(AbortCode::ReaderGone);
             }
             Received::SinkFailed(error) => {
                 let message = describe(&error);
@@ -249,10 +263,36 @@ impl Pipe {
         self.inbound_over = true;
     }
 
+    /// The sink takes no more, for a reason that is no failure.
+    fn end_sink(&mut self, why: AbortCode) {
+        self.stream.recv.stop(Abort::new(why, ""));
+        if !self.talks_on {
+            // A filter whose output is closed reads no further input.
+            self.end_source();
+        }
+    }
+
     /// Ends the source early, in order: the peer gets FIN.
     fn end_source(&mut self) {
         if self.outbound.take().is_some() {
             self.stream.send.finish();
+        }
+    }
+
+    /// Ends both directions because this process was told to end. A source that never ends by
+    /// itself, and has come to an end of its own, ends in order: the peer has all of it.
+    fn interrupt(&mut self) {
+        let is_at_rest =
+            self.inbound.is_none() && self.outbound.as_mut().is_some_and(Outbound::is_at_rest);
+        if !is_at_rest {
+            self.give_up(PipeError::Cancelled, AbortCode::Cancelled, "interrupted");
+            return;
+        }
+        self.outcome.fail(PipeError::Cancelled);
+        self.end_source();
+        if !self.inbound_over {
+            self.inbound_over = true;
+            self.stream.recv.stop(Abort::new(AbortCode::Ended, ""));
         }
     }
 
@@ -262,8 +302,8 @@ impl Pipe {
         self.outbound = None;
         self.inbound = None;
         self.inbound_over = true;
-        self.stream.send.reset(abort(code, message));
-        self.stream.recv.stop(abort(code, message));
+        self.stream.send.reset(Abort::new(code, message));
+        self.stream.recv.stop(Abort::new(code, message));
     }
 
     /// Waits for the command, or ends it if the pipe failed, and tells the peer its status.
@@ -307,8 +347,8 @@ pub(crate) async fn end_child(
     }
 }
 
-/// Adds what the peer said until the session was settled: its command's status, and a sink that
-/// failed after the last byte had left here.
+/// Adds what the peer said until the session was settled: its command's status, a sink that failed
+/// after the last byte had left here, and bytes for a sink that had ended.
 pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
     let fate = watch.fate();
     outcome.remote_exit = fate.exited.map(from_wire);
@@ -317,10 +357,13 @@ pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
     }
     if let Some(abort) = fate.stopped {
         match AbortCode::from_wire(abort.code) {
+            AbortCode::Ended => {}
             AbortCode::ReaderGone => outcome.far_reader_gone = true,
             code => outcome.fail(remote(code, &abort.message)),
         }
     }
+    // The sink had ended in order, and the far writer had not.
+    outcome.reader_gone |= fate.missed;
     if let Some(end) = fate.end {
         outcome.fail(PipeError::Session(end));
     }
@@ -345,15 +388,5 @@ fn refused(refuse: &Refuse) -> PipeError {
             .filter(|status| *status != 0)
             .unwrap_or(STATUS_FAILURE),
         message: printable(&refuse.message),
-    }
-}
-
-fn abort(code: AbortCode, message: &str) -> Abort {
-    Abort {
-        code: code as u32,
-        message: message
-            .chars()
-            .take(farpipe_proto::limits::MESSAGE_MAX / 4)
-            .collect(),
     }
 }

@@ -3,16 +3,21 @@
 //! Each is a small state machine polled by the pipe; progress is kept in it, so a dropped poll
 //! loses nothing. Dropping one closes its endpoint half at once.
 
+mod blocks;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_net::{RecvError, RecvStream, SendError, SendStream};
+use farpipe_proto::wire::control::{Abort, AbortCode};
 
-use crate::blocks::{BLOCK_MAX, Decoded, Decoder, Encoder, Flow, HEADER_LEN, Malformed};
+use self::blocks::Blocks;
+use crate::blocks::{Decoded, Decoder, Encoder, Malformed};
 use crate::endpoint::{Sink, Source};
 
 /// Buffers given to one gathering write.
@@ -43,6 +48,8 @@ pub(crate) enum Sent {
     Finished,
     /// The source failed; nothing is said to the peer yet.
     SourceFailed(io::Error),
+    /// The peer's sink has ended in order, with all that there was to send.
+    Ended,
     /// The peer takes no more.
     Refused(SendError),
 }
@@ -52,6 +59,8 @@ pub(crate) enum Sent {
 pub(crate) enum Received {
     /// The sink took everything and is closed; DONE is sent.
     Done,
+    /// The sink's other end has ended in order, with all that was written.
+    Ended,
     /// The sink's reader went away.
     ReaderGone,
     /// The sink failed.
@@ -66,155 +75,141 @@ pub(crate) enum Received {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     source: Box<dyn Source>,
-    buf: Option<(BytesMut, usize)>,
-    blocks: Option<Blocks>,
+    form: Form,
     meter: Arc<Meter>,
 }
 
-/// A stream that is made of blocks.
+/// What a stream is made of.
 #[derive(Debug)]
-struct Blocks {
-    encoder: Encoder,
-    /// Empty but for the moment between reading and encoding.
-    read: BytesMut,
-    /// Encoded, not yet sent.
-    coded: BytesMut,
-    ended: bool,
-    flow: Flow,
-}
-
-impl Blocks {
-    fn encode(&mut self, (sent, acked): (u64, u64)) {
-        let mut flow = std::mem::take(&mut self.flow);
-        (flow.sent, flow.acked) = (sent, acked);
-        if !self.coded.try_reclaim(BLOCK_MAX + HEADER_LEN) {
-            self.coded = BytesMut::with_capacity(BLOCK_MAX + HEADER_LEN);
-        }
-        self.encoder.encode(&self.read, flow, &mut self.coded);
-        self.read.clear();
-    }
+enum Form {
+    /// The source's bytes; the buffer that they are read into, and how many it may take.
+    Plain(Option<(BytesMut, usize)>),
+    Blocks(Box<Blocks>),
 }
 
 impl Outbound {
+    /// With an encoder the stream is made of blocks.
     pub(crate) fn new(
         source: Box<dyn Source>,
         encoder: Option<Encoder>,
         meter: Arc<Meter>,
     ) -> Self {
+        let form = match encoder {
+            None => Form::Plain(None),
+            Some(encoder) => Form::Blocks(Box::new(Blocks::new(encoder))),
+        };
         Self {
             source,
-            buf: None,
-            blocks: encoder.map(|encoder| Blocks {
-                encoder,
-                read: BytesMut::new(),
-                coded: BytesMut::new(),
-                ended: false,
-                flow: Flow::default(),
-            }),
+            form,
             meter,
         }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, send: &mut SendStream) -> Poll<Sent> {
-        if self.blocks.is_some() {
-            return self.poll_blocks(cx, send);
-        }
         for _ in 0..TURNS_MAX {
-            let grant = match ready!(send.poll_grant(cx)) {
-                Ok(grant) => grant,
-                Err(error) => return Poll::Ready(Sent::Refused(error)),
+            let source = &mut *self.source;
+            let turn = match &mut self.form {
+                Form::Plain(buf) => poll_plain(buf, cx, source, send, &self.meter),
+                Form::Blocks(blocks) => blocks.poll(cx, source, send, &self.meter),
             };
-            let (buf, max) = match &mut self.buf {
-                Some((buf, max)) => (buf, *max),
-                None => {
-                    if let Err(error) = ready!(self.source.poll_ready(cx)) {
-                        return Poll::Ready(Sent::SourceFailed(error));
-                    }
-                    let buf = ready!(send.poll_buffer(cx, grant));
-                    let max = grant.min(buf.capacity() - buf.len());
-                    (&mut self.buf.insert((buf, max)).0, max)
-                }
-            };
-            let read = ready!(self.source.poll_read(cx, buf, max));
-            let Some((buf, _)) = self.buf.take() else {
-                continue;
-            };
-            match read {
-                Ok(0) => {
-                    send.put_back(buf);
-                    send.finish();
-                    return Poll::Ready(Sent::Finished);
-                }
-                Ok(n) => {
-                    self.meter.sent.fetch_add(n as u64, Ordering::Relaxed);
-                    send.commit(buf);
-                }
-                Err(error) => {
-                    send.put_back(buf);
-                    return Poll::Ready(Sent::SourceFailed(error));
-                }
+            if let ControlFlow::Break(sent) = ready!(turn) {
+                return Poll::Ready(self.conclude(cx, sent));
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether all that the source has given is sent, and a whole of its kind.
+    pub(crate) fn is_at_rest(&mut self) -> bool {
+        let has_unsent = match &self.form {
+            Form::Plain(_) => false,
+            Form::Blocks(blocks) => blocks.unsent() > 0,
+        };
+        !has_unsent && self.source.is_at_rest()
+    }
+
+    /// Who has something more to say to a sink that has ended in order finds no reader.
+    fn conclude(&mut self, cx: &mut Context<'_>, sent: Sent) -> Sent {
+        match sent {
+            Sent::Refused(SendError::Stopped(abort))
+                if AbortCode::from_wire(abort.code) == AbortCode::Ended =>
+            {
+                match self.poll_more(cx) {
+                    Poll::Pending | Poll::Ready(Ok(0)) => Sent::Ended,
+                    Poll::Ready(Ok(_)) => {
+                        let gone = Abort::new(AbortCode::ReaderGone, "");
+                        Sent::Refused(SendError::Stopped(gone))
+                    }
+                    Poll::Ready(Err(error)) => Sent::SourceFailed(error),
+                }
+            }
+            sent => sent,
+        }
+    }
+
+    /// Ready with how much there is, at least, that was not sent.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut scratch = BytesMut::new();
+        let (into, max) = match &mut self.form {
+            Form::Plain(Some((buf, max))) => (buf, *max),
+            Form::Blocks(blocks) if blocks.unsent() > 0 => return Poll::Ready(Ok(blocks.unsent())),
+            Form::Plain(None) | Form::Blocks(_) => {
+                ready!(self.source.poll_ready(cx))?;
+                scratch.reserve(1);
+                (&mut scratch, 1)
+            }
+        };
+        self.source.poll_read(cx, into, max)
     }
 }
 
-impl Outbound {
-    fn poll_blocks(&mut self, cx: &mut Context<'_>, send: &mut SendStream) -> Poll<Sent> {
-        let Some(blocks) = &mut self.blocks else {
-            return Poll::Pending;
-        };
-        for _ in 0..TURNS_MAX {
-            // Also while there is nothing to send: it tells when the peer wants no more.
-            let Poll::Ready(grant) = send.poll_grant(cx) else {
-                blocks.flow.waited_for_link |= !blocks.coded.is_empty();
-                return Poll::Pending;
-            };
-            let grant = match grant {
-                Ok(grant) => grant,
-                Err(error) => return Poll::Ready(Sent::Refused(error)),
-            };
-            if blocks.coded.is_empty() {
-                if blocks.ended {
-                    send.finish();
-                    return Poll::Ready(Sent::Finished);
-                }
-                match self.source.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Sent::SourceFailed(error)),
-                    Poll::Pending => {
-                        blocks.flow.waited_for_source = true;
-                        return Poll::Pending;
-                    }
-                }
-                if !blocks.read.try_reclaim(BLOCK_MAX) {
-                    blocks.read = BytesMut::with_capacity(BLOCK_MAX);
-                }
-                match ready!(self.source.poll_read(cx, &mut blocks.read, BLOCK_MAX)) {
-                    Ok(0) => blocks.ended = true,
-                    Ok(n) => {
-                        self.meter.sent.fetch_add(n as u64, Ordering::Relaxed);
-                        blocks.encode(send.progress());
-                    }
-                    Err(error) => return Poll::Ready(Sent::SourceFailed(error)),
-                }
-                continue;
+/// One turn of a pump: whether it goes on.
+type Turn = ControlFlow<Sent>;
+
+fn poll_plain(
+    buf: &mut Option<(BytesMut, usize)>,
+    cx: &mut Context<'_>,
+    source: &mut dyn Source,
+    send: &mut SendStream,
+    meter: &Meter,
+) -> Poll<Turn> {
+    // Also while there is nothing to send: it tells when the peer wants no more.
+    let grant = match ready!(send.poll_grant(cx)) {
+        Ok(grant) => grant,
+        Err(error) => return Poll::Ready(Turn::Break(Sent::Refused(error))),
+    };
+    let (into, max) = match buf {
+        Some((into, max)) => (into, *max),
+        None => {
+            if let Err(error) = ready!(source.poll_ready(cx)) {
+                return Poll::Ready(Turn::Break(Sent::SourceFailed(error)));
             }
-            let Poll::Ready(mut buf) = send.poll_buffer(cx, grant) else {
-                blocks.flow.waited_for_link = true;
-                return Poll::Pending;
-            };
-            // As much as the link takes at once, which may be less than a block.
-            let room = grant.min(buf.capacity() - buf.len());
-            let part = blocks.coded.len().min(room);
-            buf.extend_from_slice(&blocks.coded[..part]);
-            blocks.coded.advance(part);
-            send.commit(buf);
+            let fresh = ready!(send.poll_buffer(cx, grant));
+            let max = grant.min(fresh.capacity() - fresh.len());
+            (&mut buf.insert((fresh, max)).0, max)
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
+    };
+    let read = ready!(source.poll_read(cx, into, max));
+    let Some((filled, _)) = buf.take() else {
+        return Poll::Ready(Turn::Continue(()));
+    };
+    Poll::Ready(match read {
+        Ok(0) => {
+            send.put_back(filled);
+            send.finish();
+            Turn::Break(Sent::Finished)
+        }
+        Ok(n) => {
+            meter.sent.fetch_add(n as u64, Ordering::Relaxed);
+            send.commit(filled);
+            Turn::Continue(())
+        }
+        Err(error) => {
+            send.put_back(filled);
+            Turn::Break(Sent::SourceFailed(error))
+        }
+    })
 }
 
 /// Stream to sink.
@@ -293,10 +288,16 @@ impl Inbound {
                     }
                     self.closing = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Received::Broken(error)),
+                Poll::Ready(Err(error)) => {
+                    // Behind what came before it.
+                    return Poll::Ready(match ready!(self.sink.poll_flush(cx)) {
+                        Ok(()) => Received::Broken(error),
+                        Err(error) => failed(error),
+                    });
+                }
                 Poll::Pending => {
-                    let error = ready!(self.sink.poll_reader_gone(cx));
-                    return Poll::Ready(failed(error));
+                    let gone = ready!(self.sink.poll_reader_gone(cx));
+                    return Poll::Ready(gone.map_or_else(failed, |()| Received::Ended));
                 }
             }
         }

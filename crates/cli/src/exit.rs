@@ -1,10 +1,13 @@
 //! Exit codes and the one place where errors become lines on stderr.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use farpipe_agent::outcome::{STATUS_FAILURE, STATUS_SIGPIPE};
+
+use farpipe_net::redacted;
 
 use crate::output;
 
@@ -70,7 +73,15 @@ pub(crate) fn printed(result: io::Result<()>) -> anyhow::Result<u8> {
 
 /// Prints help to stdout, or what is wrong with the command line to stderr.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    if error.print().is_err() {
+    let told = error.render().to_string();
+    // With its colours, unless there is something to hide.
+    let printed = match redacted(&told) {
+        Cow::Owned(hidden) if error.use_stderr() && hidden != told => {
+            io::stderr().write_all(hidden.as_bytes())
+        }
+        Cow::Owned(_) | Cow::Borrowed(_) => error.print(),
+    };
+    if printed.is_err() {
         return ExitCode::from(STATUS_FAILURE);
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use farpipe_agent::endpoint::End;
 use output::Verbosity;
 
 /// The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails.
@@ -33,7 +34,18 @@ struct Cli {
 
 /// The whole command line as clap knows it, for what is made from it.
 fn command() -> clap::Command {
-    Cli::command()
+    use verb::session::endpoint_help;
+
+    // What an endpoint can be depends on the end it stands at.
+    Cli::command().mut_subcommands(|verb| {
+        let (arg, end) = match verb.get_name() {
+            "listen" => ("endpoint", End::Listener),
+            "connect" => ("endpoint", End::Other),
+            "pipe" => ("src", End::Other),
+            _ => return verb,
+        };
+        verb.mut_arg(arg, |arg| arg.help(endpoint_help(end)))
+    })
 }
 
 const EXIT_HELP: &str = "\

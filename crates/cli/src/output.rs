@@ -2,12 +2,14 @@
 //! was asked for: the tables of a benchmark, a manual page.
 //!
 //! A thread of its own writes to stderr, see [`crate::lines`]: a terminal that is stopped, or a pipe
-//! that nobody reads, does not stop the data. A progress bar that is shown makes room for each line.
+//! that nobody reads, does not stop the data. What was typed as a secret into a URL is not shown
+//! again, whoever quotes it: all lines go through [`redacted`]. A progress bar that is shown makes room for each line.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::Args;
+use farpipe_net::redacted;
 use indicatif::ProgressBar;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -57,17 +59,22 @@ pub(crate) fn data(bytes: &[u8]) -> std::io::Result<()> {
 
 /// One line for people.
 pub(crate) fn line(text: &str) {
+    push(Room::Usual, &redacted(text));
+}
+
+/// The same for what must be whole: a secret that is to be passed on.
+pub(crate) fn line_with_secret(text: &str) {
     push(Room::Usual, text);
 }
 
 /// An error, one line.
 pub(crate) fn error(text: &str) {
-    push(Room::LastWords, &format!("farpipe: {text}"));
+    push(Room::LastWords, &format!("farpipe: {}", redacted(text)));
 }
 
 /// What to do about the error before, one line.
 pub(crate) fn hint(text: &str) {
-    push(Room::LastWords, &format!("hint: {text}"));
+    push(Room::LastWords, &format!("hint: {}", redacted(text)));
 }
 
 /// Waits, not for ever, until what was said is written.

@@ -3,13 +3,14 @@
 //! A thread of its own writes, see [`crate::lines`]: a reader that does not keep up misses events
 //! and learns how many by `missed_events` in the next one; the data does not wait for it.
 
+use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
 
 use farpipe_agent::Outcome;
-use farpipe_net::LinkEvent;
+use farpipe_net::{LinkEvent, redacted};
 use serde_json::{Value, json};
 
 use crate::exit::WithStatus;
@@ -52,6 +53,7 @@ impl Status {
 
     fn push(&self, room: Room, mut event: Value) {
         if let Some(lines) = &self.0 {
+            hide_secrets(&mut event);
             lines.push(room, |missed| {
                 if missed > 0 {
                     event["missed_events"] = missed.into();
@@ -108,6 +110,20 @@ impl Status {
             event["session"] = session.into();
         }
         self.push(Room::LastWords, event);
+    }
+}
+
+/// No text of an event shows what is secret in a URL: programs write such lines to their logs.
+fn hide_secrets(event: &mut Value) {
+    match event {
+        Value::String(text) => {
+            if let Cow::Owned(hidden) = redacted(text) {
+                *text = hidden;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_secrets),
+        Value::Object(fields) => fields.values_mut().for_each(hide_secrets),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

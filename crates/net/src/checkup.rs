@@ -11,6 +11,7 @@ use crate::carrier::Close;
 use crate::carrier::ws::upgrade::UpgradeError;
 use crate::link::{self, Greeting, HandshakeError, Wire};
 use crate::opener::{Dial, DialError};
+use crate::proxy::{Granted, ProxyError};
 use crate::tls::Handshaken;
 
 /// What a dial has met. A step that failed is told with its cause before the dial says so in words.
@@ -20,6 +21,19 @@ pub enum Seen<'a> {
     Resolved(&'a [SocketAddr]),
     /// One of them answered.
     Connected(SocketAddr),
+    /// The name of the proxy has these addresses.
+    ProxyResolved {
+        /// The proxy's host.
+        host: &'a str,
+        /// In the order in which they are tried.
+        addresses: &'a [SocketAddr],
+    },
+    /// The proxy answered on TCP: once for each address of the listener that it is asked for.
+    ProxyConnected(SocketAddr),
+    /// The proxy says that it leads to the listener.
+    ProxyGranted(&'a Granted),
+    /// The proxy leads nowhere.
+    NoProxy(&'a ProxyError),
     /// TLS is up.
     Secured(&'a Handshaken),
     /// The server speaks WebSocket, and farpipe in it.

@@ -7,19 +7,21 @@
 mod http;
 mod socks;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-use crate::carrier::ws::upgrade::HEAD_MAX;
 use crate::host_port::{HostPort, HostPortError};
 use crate::opener::Blame;
+use crate::reach::Unreached;
 use crate::tcp::Url;
+use farpipe_proto::limits::HTTP_HEAD_MAX;
 
 /// The port of a proxy whose URL has none, as curl has it.
 const PORT: u16 = 1080;
@@ -162,24 +164,34 @@ impl Proxy {
     /// None without TLS, which stays on this host, and none for this host.
     ///
     /// # Errors
-    /// [`ProxyUrlError`], with the name of the variable.
+    /// [`ProxyUrlError`], with the name of the variable; one that counts and is not UTF-8, too.
     pub fn from_environment(
         url: &Url,
-        variable: impl Fn(&str) -> Option<String>,
+        variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<Self>, ProxyUrlError> {
         let first = |names: &[&'static str]| {
             let mut set = names
                 .iter()
                 .filter_map(|name| Some((*name, variable(name)?)));
-            set.find(|(_, value)| !value.is_empty())
+            let Some((name, value)) = set.find(|(_, value)| !value.is_empty()) else {
+                return Ok(None);
+            };
+            let error = |_| ProxyUrlError {
+                variable: Some(name),
+                what: "it is not UTF-8; write other bytes as %XX",
+            };
+            value
+                .into_string()
+                .map(|value| Some((name, value)))
+                .map_err(error)
         };
         if !url.scheme.is_tls() || is_here(&url.host) {
             return Ok(None);
         }
-        let Some((name, value)) = first(&VARIABLES) else {
+        let Some((name, value)) = first(&VARIABLES)? else {
             return Ok(None);
         };
-        if first(&EXCEPTIONS).is_some_and(|(_, hosts)| excepts(&hosts, &url.host)) {
+        if first(&EXCEPTIONS)?.is_some_and(|(_, hosts)| excepts(&hosts, &url.host)) {
             return Ok(None);
         }
         let proxy = value.parse().map_err(|error| ProxyUrlError {
@@ -200,14 +212,16 @@ impl Proxy {
         &self.at
     }
 
-    /// Whether it wants addresses, not names.
-    pub(crate) fn wants_address(&self) -> bool {
-        self.kind == Kind::Socks5
+    /// Whether it looks up the host of `url`, which is then not done here. Without TLS it is: what
+    /// is dialled must be known to be on this host.
+    #[must_use]
+    pub fn resolves(&self, url: &Url) -> bool {
+        url.scheme.is_tls() && self.kind != Kind::Socks5
     }
 
     /// Asks it, on a fresh connection to it, for one to `to`. Gives up after 10 s. Whatever comes
     /// behind its answer is still to be read.
-    pub(crate) async fn ask<S>(&self, stream: &mut S, to: &HostPort) -> Result<(), ProxyError>
+    pub(crate) async fn ask<S>(&self, stream: &mut S, to: &HostPort) -> Result<Granted, ProxyError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -285,42 +299,73 @@ fn is_in(address: IpAddr, entry: &str) -> bool {
     }
 }
 
+/// A proxy's yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// What it said, escaped: `HTTP 200 Connected`, `SOCKS 5: connected`.
+    pub answer: String,
+    /// Where it says that it leads.
+    pub to: HostPort,
+    /// Whether it calls what follows a web page: most likely it is one, and leads nowhere.
+    pub is_page: bool,
+}
+
 /// Why a proxy gave no connection. Words go behind "the proxy URL ".
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProxyError {
+#[non_exhaustive]
+pub enum ProxyError {
+    /// Its name has no address.
+    #[error("cannot be reached: its name cannot be resolved: {0}")]
+    Unknown(io::Error),
     /// There was no asking it.
     #[error("cannot be reached: {0}")]
-    Unreachable(io::Error),
-    /// The same, and no answer at all.
-    #[error("cannot be reached: no answer within {} s", HANDSHAKE_STEP.as_secs())]
-    Away,
+    Unreachable(Unreached),
     /// It would carry unencrypted data off this host.
     #[error("is not on this host; without TLS only loopback is allowed")]
     Elsewhere,
+    /// The connection to it broke.
     #[error("broke the connection before it answered: {0}")]
     Io(#[from] io::Error),
+    /// It ended the connection.
     #[error("ended the connection before it answered")]
     Cut,
+    /// There was no answer in time.
     #[error("did not answer within {} s", HANDSHAKE_STEP.as_secs())]
     Silent,
+    /// It is another kind of proxy, or none.
     #[error(
         "does not speak {wanted}: it began with \"{seen}\"{}",
         looks_like(wanted, seen)
     )]
     Stranger {
+        /// What it was asked in.
         wanted: &'static str,
         /// Its first bytes, escaped.
         seen: String,
     },
-    #[error("answers with an HTTP header longer than {} KiB", HEAD_MAX >> 10)]
+    /// Its answer has no end.
+    #[error("answers with an HTTP header longer than {} KiB", HTTP_HEAD_MAX >> 10)]
     HeadTooLong,
+    /// Its answer is no HTTP.
     #[error("answers with a malformed HTTP header: {0}")]
     Malformed(httparse::Error),
     /// Its status and reason, escaped.
-    #[error("answers HTTP {code}{reason}{}", status_words(*code))]
-    Status { code: u16, reason: String },
+    #[error("answers HTTP {code}{reason}{}", status_words(*code, location.as_deref()))]
+    Status {
+        /// The status.
+        code: u16,
+        /// A space and its words, if there are any.
+        reason: String,
+        /// Where it says to go instead, escaped.
+        location: Option<String>,
+    },
+    /// It said yes, and sent a page in the place of the listener's bytes.
+    #[error("answers with a web page instead of a connection")]
+    Page,
+    /// It does not work for everybody.
     #[error("wants a user and a password")]
     LoginWanted,
+    /// It does not work for us.
     #[error("does not take this user and password")]
     LoginRefused,
     /// Ways to log in that it offers, escaped.
@@ -329,8 +374,18 @@ pub(crate) enum ProxyError {
     /// The reply code of SOCKS 5.
     #[error("answers: {}", socks::words(*.0))]
     Reply(u8),
+    /// The last of several failures, one for each address of the listener.
+    #[error("{last} (asked for {asked})")]
+    ForEach {
+        /// The addresses.
+        asked: String,
+        /// What came of the last.
+        last: Box<ProxyError>,
+    },
+    /// The listener's name cannot be put into a request.
     #[error("cannot be asked: the name {0}")]
     Name(&'static str),
+    /// Nor can user and password.
     #[error("cannot be asked: user and password have 1 to 255 bytes each for SOCKS")]
     LoginTooLong,
 }
@@ -347,19 +402,40 @@ fn looks_like(wanted: &str, seen: &str) -> &'static str {
     }
 }
 
-fn status_words(code: u16) -> &'static str {
-    match code {
-        403 => ": it does not allow this host or port",
-        405 | 501 => ": it is no proxy for CONNECT",
-        300..400 => ": a login page or another server may stand in its place",
-        502..=504 => ": what is behind it does not answer",
+fn status_words(code: u16, location: Option<&str>) -> String {
+    let words = match (code, location) {
+        (_, Some(location)) => return format!(" and says to go to {location}"),
+        (403, _) => ": it does not allow this host or port",
+        (405 | 501, _) => ": it is no proxy for CONNECT",
+        (300..400, _) => ": a login page or another server may stand in its place",
+        (502..=504, _) => ": what is behind it does not answer",
         _ => "",
-    }
+    };
+    words.to_owned()
 }
 
+/// What helps against a page in the place of an answer.
+pub const PORTAL: &str = "a network that wants a login first answers so (a captive portal): open \
+                                 http://example.com/ in a browser, log in, and try again";
+
 impl ProxyError {
+    /// What became of all addresses of a listener that a proxy was asked for.
+    pub(crate) fn for_each(mut failed: Vec<(SocketAddr, Option<Self>)>) -> Self {
+        let asked: Vec<_> = failed.iter().map(|(a, _)| a.ip().to_string()).collect();
+        let last = failed.pop().and_then(|(_, error)| error);
+        let last = last.unwrap_or(Self::Silent);
+        if asked.len() <= 1 {
+            return last;
+        }
+        Self::ForEach {
+            asked: asked.join(", "),
+            last: Box::new(last),
+        }
+    }
+
     /// How it counts: only a proxy that says that nobody is there says anything about the listener;
-    /// all else is the proxy's own trouble, final before the first link.
+    /// all else is the proxy's own trouble. What was answered is final before the first link; what
+    /// was cut or not answered at all is tried again, as it is without a proxy.
     pub(crate) fn blame(&self) -> Blame {
         match self {
             Self::Status { code, .. } => match code {
@@ -369,11 +445,16 @@ impl ProxyError {
                 _ => Blame::Stranger,
             },
             Self::Reply(reply) => socks::blame(*reply),
-            Self::Away | Self::Io(_) | Self::Cut | Self::Silent => Blame::Cut,
-            Self::Unreachable(_)
+            Self::ForEach { last, .. } => last.blame(),
+            Self::Unreachable(unreached) if unreached.is_silent() => Blame::Cut,
+            Self::Io(_) | Self::Cut | Self::Silent => Blame::Cut,
+            Self::Unknown(error) if error.kind() == io::ErrorKind::TimedOut => Blame::Cut,
+            Self::Unknown(_)
+            | Self::Unreachable(_)
             | Self::Stranger { .. }
             | Self::HeadTooLong
             | Self::Malformed(_)
+            | Self::Page
             | Self::LoginWanted
             | Self::LoginRefused
             | Self::LoginUnknown(_) => Blame::Stranger,
@@ -381,7 +462,17 @@ impl ProxyError {
         }
     }
 
-    /// What to do about it.
+    /// Whether another address of the same listener may do better.
+    pub(crate) fn is_about_target(&self) -> bool {
+        match self {
+            Self::Status { code, .. } => matches!(code, 500 | 502..=504),
+            Self::Reply(reply) => matches!(reply, 1 | 3..=6 | 8),
+            Self::Cut | Self::Silent | Self::Io(_) => true,
+            _ => false,
+        }
+    }
+
+    /// What to do about it that its words do not say already.
     pub(crate) fn advice(&self, proxy: &Proxy) -> Option<String> {
         match self {
             Self::LoginWanted => {
@@ -390,10 +481,74 @@ impl ProxyError {
                     "put them into the environment: HTTPS_PROXY={scheme}://USER:PASSWORD@{at}"
                 ))
             }
+            Self::Page => Some(PORTAL.to_owned()),
+            Self::ForEach { last, .. } => last.advice(proxy),
             _ => None,
         }
     }
+
+    /// What most often helps, for somebody who looks for the cause.
+    #[must_use]
+    pub fn usual_advice(&self) -> Option<String> {
+        let advice = match self {
+            Self::Unknown(_) => {
+                "see that the proxy's host is spelled as it is known: `getent hosts HOST`; and that \
+                 --http-proxy, or the variable of the environment, is for this network"
+            }
+            Self::Unreachable(unreached) if unreached.is_refused() => {
+                "nothing listens on the proxy's port: see that host and port are right; 1080 is taken \
+                 if none is given, and many have 3128 or 8080"
+            }
+            Self::Unreachable(_) | Self::Silent => {
+                "see that the proxy is up, and its port right; a firewall that drops what it does not \
+                 know looks like this, too"
+            }
+            Self::Io(_) | Self::Cut => {
+                "it may refuse this host or port without a word, or not be that kind of proxy: ask \
+                 whoever runs it; most allow port 443"
+            }
+            Self::Elsewhere => {
+                "write wss:// or fps://: through a proxy of another host only TLS goes"
+            }
+            Self::Stranger { .. } | Self::HeadTooLong | Self::Malformed(_) => {
+                "another program listens on that port: give the one of a proxy, with the scheme that \
+                 it speaks: http://, socks5:// or socks5h://"
+            }
+            Self::Status {
+                location: Some(location),
+                ..
+            } => return Some(format!("{PORTAL}; the page is {location}")),
+            Self::Status { code, .. } => match code {
+                300..400 | 511 => PORTAL,
+                403 => {
+                    "ask whoever runs the proxy to allow it, or listen on port 443, which most allow"
+                }
+                405 | 501 => "give the URL of a proxy that knows CONNECT",
+                500 | 502..=504 => LISTENER,
+                _ => "ask whoever runs the proxy: its log says more",
+            },
+            Self::Page => PORTAL,
+            Self::LoginRefused => {
+                "see user and password in the variable that names the proxy; what is not a letter or \
+                 digit there is written as %XX"
+            }
+            Self::LoginUnknown(_) => {
+                "only user and password (Basic) are known here: ask for such an account, or start a \
+                 proxy of your own that logs in to that one"
+            }
+            Self::Reply(2) => "ask whoever runs the proxy to allow this host and port",
+            Self::Reply(1 | 3..=6) => LISTENER,
+            Self::Reply(8) => "write socks5h://: then the proxy resolves the name",
+            Self::ForEach { last, .. } => return last.usual_advice(),
+            Self::Reply(_) | Self::LoginWanted | Self::Name(_) | Self::LoginTooLong => return None,
+        };
+        Some(advice.to_owned())
+    }
 }
+
+/// What helps when a proxy says that nobody is there.
+const LISTENER: &str = "the proxy works and does not reach the listener: start `farpipe listen` there, and \
+                        see that its host and port are right, as the proxy sees them";
 
 /// Bytes from a proxy made fit for a line on a terminal.
 fn printable(bytes: &[u8]) -> String {

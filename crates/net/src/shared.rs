@@ -59,6 +59,8 @@ pub(crate) struct StreamIo {
     crumbs: bool,
     pub(crate) recv_end: Option<RecvEnd>,
     pub(crate) stopped: Option<Abort>,
+    /// Bytes came for this side's sink when it had ended in order.
+    pub(crate) missed: bool,
     pub(crate) done: bool,
     pub(crate) accepted: bool,
     pub(crate) refused: Option<Refuse>,
@@ -178,6 +180,7 @@ impl State {
                     io.refused = Some(refuse);
                     io.wake_all();
                 }),
+                Event::Missed(id) => self.with(id, |io| io.missed = true),
                 Event::Finished(id) => self.with(id, |io| {
                     io.recv_end = Some(RecvEnd::Finished);
                     wake(&mut io.reader);

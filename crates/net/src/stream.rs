@@ -117,10 +117,7 @@ impl Drop for Handle {
 }
 
 fn cancelled() -> Abort {
-    Abort {
-        code: AbortCode::Cancelled as u32,
-        message: String::new(),
-    }
+    Abort::new(AbortCode::Cancelled, "")
 }
 
 /// The half towards the peer.
@@ -317,9 +314,16 @@ impl RecvStream {
         state.number_control();
     }
 
-    /// The sink wants no more, or failed.
+    /// The sink wants no more, or failed. If it has ended in order ([`AbortCode::Ended`]), what it
+    /// did not take is the sender's loss: see [`Fate::missed`].
     pub fn stop(&mut self, abort: Abort) {
         let mut state = self.0.shared.lock();
+        let has_ended = AbortCode::from_wire(abort.code) == AbortCode::Ended;
+        if let Some(io) = state.streams.get_mut(&self.0.id)
+            && has_ended
+        {
+            io.missed = !io.chunks.is_empty();
+        }
         state.session.stop(self.0.id, abort);
         state.number_control();
     }
@@ -344,6 +348,8 @@ pub struct Fate {
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
     pub stopped: Option<Abort>,
+    /// Bytes came for this side's sink when it had ended in order.
+    pub missed: bool,
     /// The peer's source failed or was given up.
     pub reset: Option<Abort>,
     /// The peer's sink took all and is closed.
@@ -373,6 +379,7 @@ impl StreamWatch {
             if let Some(RecvEnd::Reset(abort)) = &io.recv_end {
                 fate.reset = Some(abort.clone());
             }
+            fate.missed = io.missed;
             fate.done = io.done;
             fate.exited = io.exited;
         }

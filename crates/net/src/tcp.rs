@@ -9,7 +9,6 @@ use std::time::Duration;
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, AdmissionError};
@@ -19,15 +18,18 @@ use crate::checkup::{Seen, Watch};
 use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
 use crate::link::HandshakeError;
-use crate::opener::{Blame, DIAL_MAX, Dial, DialError, Dialled};
-use crate::proxy::{Proxy, ProxyError};
+use crate::opener::{Blame, Dial, DialError, Dialled};
+use crate::proxy::{Granted, Proxy, ProxyError};
+use crate::reach::{self, happy_eyeballs, resolve};
+use crate::redact::redacted_url;
 use crate::refusals::Refusals;
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Wait before the next address family is tried as well (RFC 8305 section 5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The same where each attempt leads through a proxy, whose own way counts as well: the upper end of
+/// what RFC 8305 section 5 allows.
+const PROXIED_DELAY: Duration = Duration::from_secs(2);
 /// Wait after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -131,7 +133,7 @@ impl std::str::FromStr for Url {
 
     fn from_str(url: &str) -> Result<Self, UrlError> {
         let error = |what| UrlError {
-            url: url.to_owned(),
+            url: redacted_url(url),
             what,
         };
         let Some((scheme, rest)) = url.split_once("://") else {
@@ -167,15 +169,10 @@ impl std::str::FromStr for Url {
     }
 }
 
+/// For people: without what its query has of secrets. [`Url::revealed`] has all.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.scheme.name();
-        write!(f, "{scheme}://{}", self.host_port())?;
-        if self.path == "/" {
-            Ok(())
-        } else {
-            f.write_str(&self.path)
-        }
+        f.write_str(&redacted_url(&self.revealed()))
     }
 }
 
@@ -185,6 +182,14 @@ impl Url {
     pub fn with_port(mut self, port: u16) -> Self {
         self.port = port;
         self
+    }
+
+    /// As it was typed: what dials it, in a command for another host.
+    #[must_use]
+    pub fn revealed(&self) -> String {
+        let scheme = self.scheme.name();
+        let path = if self.path == "/" { "" } else { &self.path };
+        format!("{scheme}://{}{path}", self.host_port())
     }
 
     fn host_port(&self) -> HostPort {
@@ -216,66 +221,7 @@ impl Url {
                 advice: None,
             });
         }
-        if addresses.is_empty() {
-            return Err(DialError {
-                blame: Blame::Refused,
-                message: format!("{self}: the name {} has no address", self.host),
-                advice: None,
-            });
-        }
         Ok(addresses)
-    }
-}
-
-/// The addresses of a name, in the order in which they are tried; as long as a dial may take.
-async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let looking = tokio::net::lookup_host((host, port));
-    let Ok(found) = tokio::time::timeout(DIAL_MAX, looking).await else {
-        let why = "no answer from the resolver";
-        return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-    };
-    Ok(interleaved(found?.collect()))
-}
-
-/// Addresses in the order of RFC 8305 section 4: families in turn, the resolver's first first.
-fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut ours, mut others): (Vec<_>, Vec<_>) = addresses
-        .into_iter()
-        .partition(|a| a.is_ipv6() == first_is_v6);
-    ours.reverse();
-    others.reverse();
-    let mut out = Vec::with_capacity(ours.len() + others.len());
-    loop {
-        match (ours.pop(), others.pop()) {
-            (None, None) => return out,
-            (a, b) => out.extend(a.into_iter().chain(b)),
-        }
-    }
-}
-
-/// Connects to the first address that answers: the next one is tried when one fails, or after
-/// 250 ms beside it.
-async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut attempts = JoinSet::new();
-    let mut waiting = addresses.iter().copied();
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    loop {
-        match waiting.next() {
-            Some(address) => {
-                attempts.spawn(TcpStream::connect(address));
-            }
-            None if attempts.is_empty() => return Err(last),
-            None => {}
-        }
-        tokio::select! {
-            Some(attempt) = attempts.join_next() => match attempt {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = error,
-                Err(join) => return Err(io::Error::other(join)),
-            },
-            () = tokio::time::sleep(ATTEMPT_DELAY), if waiting.len() > 0 => {}
-        }
     }
 }
 
@@ -286,10 +232,10 @@ async fn happy_eyeballs(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 /// Dropping it closes what was begun.
 ///
 /// # Errors
-/// The name's, or the last address's.
+/// The name's, or each address's.
 pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
     let addresses = resolve(&to.host, to.port).await?;
-    let stream = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await??;
+    let stream = happy_eyeballs(&addresses).await?;
     tune(&stream);
     Ok(stream)
 }
@@ -393,68 +339,95 @@ impl TcpDial {
         let fail = |blame, message| self.failed(blame, message);
         let addresses = url.addresses().await?;
         self.see(Seen::Resolved(&addresses));
-        Ok(
-            match tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    return Err(DialError {
-                        advice: Some(format!("start `farpipe listen {url}` first")),
-                        ..fail(Blame::Refused, "nothing listens there".to_owned())
-                    });
-                }
-                Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionReset => {
-                    return Err(fail(Blame::Reset, format!("cannot connect: {e}")));
-                }
-                Ok(Err(e)) => return Err(fail(Blame::Refused, format!("cannot connect: {e}"))),
-                Err(_) => {
-                    return Err(fail(
-                        Blame::Cut,
-                        format!("no answer within {} s", DIAL_MAX.as_secs()),
-                    ));
-                }
-            },
-        )
+        let unreached = match happy_eyeballs(&addresses).await {
+            Ok(stream) => return Ok(stream),
+            Err(unreached) => unreached,
+        };
+        let tried = unreached.tried(&url.host);
+        if unreached.is_refused() {
+            return Err(DialError {
+                advice: Some(format!("start `farpipe listen {url}` first")),
+                ..fail(Blame::Refused, format!("nothing listens there{tried}"))
+            });
+        }
+        // What did not answer, or was cut, may be back in a moment.
+        let blame = match (unreached.is_silent(), unreached.is_reset()) {
+            (true, _) => Blame::Cut,
+            (false, true) => Blame::Reset,
+            (false, false) => Blame::Refused,
+        };
+        // Several addresses are in there already.
+        let tried = if addresses.len() == 1 { &tried } else { "" };
+        Err(fail(blame, format!("cannot connect: {unreached}{tried}")))
+    }
+
+    fn proxy_failed(&self, proxy: &Proxy, error: &ProxyError) -> DialError {
+        self.see(Seen::NoProxy(error));
+        DialError {
+            advice: error.advice(proxy),
+            ..self.failed(error.blame(), format!("the proxy {proxy} {error}"))
+        }
     }
 
     /// A connection to the listener by way of `proxy`.
-    async fn connect_through(&self, proxy: &Proxy) -> Result<TcpStream, DialError> {
+    async fn connect_through(&self, proxy: &Proxy) -> Result<(TcpStream, Granted), DialError> {
         let url = &self.url;
-        let mut to = url.host_port();
-        if !url.scheme.is_tls() || proxy.wants_address() {
-            // Not empty, and on this host if it has to be.
-            to.host = url.addresses().await?[0].ip().to_string();
-        }
-        let asked = async {
-            let addresses = resolve(&proxy.at().host, proxy.at().port)
-                .await
-                .map_err(ProxyError::Unreachable)?;
-            if !url.scheme.is_tls() && addresses.iter().any(|a| !a.ip().is_loopback()) {
-                return Err(ProxyError::Elsewhere);
-            }
-            let connecting = tokio::time::timeout(DIAL_MAX, happy_eyeballs(&addresses)).await;
-            let mut stream = connecting
-                .map_err(|_| ProxyError::Away)?
-                .map_err(ProxyError::Unreachable)?;
-            proxy.ask(&mut stream, &to).await?;
-            Ok(stream)
+        let failed = |error| self.proxy_failed(proxy, &error);
+        let targets = if proxy.resolves(url) {
+            None
+        } else {
+            let addresses = url.addresses().await?;
+            self.see(Seen::Resolved(&addresses));
+            Some(addresses)
         };
-        asked.await.map_err(|error: ProxyError| DialError {
-            advice: error.advice(proxy),
-            ..self.failed(error.blame(), format!("the proxy {proxy} {error}"))
-        })
+        let at = proxy.at();
+        let addresses = resolve(&at.host, at.port).await;
+        let addresses = addresses.map_err(|error| failed(ProxyError::Unknown(error)))?;
+        if !url.scheme.is_tls() && addresses.iter().any(|a| !a.ip().is_loopback()) {
+            return Err(failed(ProxyError::Elsewhere));
+        }
+        self.see(Seen::ProxyResolved {
+            host: &at.host,
+            addresses: &addresses,
+        });
+        let asking = Asking {
+            proxy: proxy.clone(),
+            addresses,
+            watch: self.watch.clone(),
+        };
+        let asked = match targets {
+            None => asking.ask(&url.host_port()).await,
+            Some(targets) => asking.ask_for_each(&targets).await,
+        };
+        let (stream, granted) = asked.map_err(failed)?;
+        self.see(Seen::ProxyGranted(&granted));
+        Ok((stream, granted))
     }
 
     async fn dial_now(&self) -> Result<Box<dyn Carrier>, DialError> {
+        let Some(proxy) = &self.proxy else {
+            let stream = self.connect().await?;
+            tune_carrier(&stream);
+            if let Ok(address) = stream.peer_addr() {
+                self.see(Seen::Connected(address));
+            }
+            return self.carrier_on(stream).await;
+        };
+        let (stream, granted) = self.connect_through(proxy).await?;
+        let dialled = self.carrier_on(stream).await;
+        dialled.map_err(|error| match error.blame {
+            // A yes whose page was sent instead of what the listener says.
+            Blame::Refused | Blame::Stranger if granted.is_page => {
+                self.proxy_failed(proxy, &ProxyError::Page)
+            }
+            _ => error,
+        })
+    }
+
+    /// The carrier on a connection that leads to the listener.
+    async fn carrier_on(&self, stream: TcpStream) -> Result<Box<dyn Carrier>, DialError> {
         let url = &self.url;
         let fail = |blame, message| self.failed(blame, message);
-        let stream = match &self.proxy {
-            Some(proxy) => self.connect_through(proxy).await?,
-            None => self.connect().await?,
-        };
-        tune_carrier(&stream);
-        if let Ok(address) = stream.peer_addr() {
-            self.see(Seen::Connected(address));
-        }
         let Some(tls) = &self.tls else {
             return self.carrier(stream, None).await;
         };
@@ -516,6 +489,57 @@ impl TcpDial {
                     )),
                 }
             }
+        }
+    }
+}
+
+/// What it takes to ask a proxy, as often as the listener has addresses.
+#[derive(Debug, Clone)]
+struct Asking {
+    proxy: Proxy,
+    /// The proxy's own.
+    addresses: Vec<SocketAddr>,
+    watch: Option<Watch>,
+}
+
+impl Asking {
+    /// A connection to `to`.
+    async fn ask(&self, to: &HostPort) -> Result<(TcpStream, Granted), ProxyError> {
+        let connected = happy_eyeballs(&self.addresses).await;
+        let mut stream = connected.map_err(ProxyError::Unreachable)?;
+        tune_carrier(&stream);
+        if let (Some(watch), Ok(address)) = (&self.watch, stream.peer_addr()) {
+            watch.see(Seen::ProxyConnected(address));
+        }
+        let granted = self.proxy.ask(&mut stream, to).await?;
+        Ok((stream, granted))
+    }
+
+    /// A connection to the first of `targets` that the proxy reaches.
+    async fn ask_for_each(
+        &self,
+        targets: &[SocketAddr],
+    ) -> Result<(TcpStream, Granted), ProxyError> {
+        let attempt = |target: SocketAddr| {
+            let asking = self.clone();
+            let to = HostPort {
+                host: target.ip().to_string(),
+                port: target.port(),
+            };
+            async move {
+                match asking.ask(&to).await {
+                    // Another address changes nothing about it.
+                    Err(error) if !error.is_about_target() => Ok(Err(error)),
+                    Err(error) => Err(error),
+                    Ok(had) => Ok(Ok(had)),
+                }
+            }
+        };
+        // Connecting and asking have a limit each.
+        let time = 2 * HANDSHAKE_STEP;
+        match reach::first(targets, PROXIED_DELAY, time, attempt).await {
+            Ok(asked) => asked,
+            Err(failed) => Err(ProxyError::for_each(failed)),
         }
     }
 }

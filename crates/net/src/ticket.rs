@@ -23,7 +23,7 @@ use crate::secret::{LoopbackSecret, SECRET_LEN};
 use crate::tls::Pin;
 
 /// What a ticket's text begins with.
-const PREFIX: &str = "fpt1-";
+pub(crate) const PREFIX: &str = "fpt1-";
 const ID_LEN: usize = 8;
 const PIN_LEN: usize = 32;
 const SUM_LEN: usize = 4;

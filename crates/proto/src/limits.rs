@@ -68,6 +68,43 @@ pub const REFUSALS_BURST: u32 = 10;
 /// After [`REFUSALS_BURST`] one more warning of a refused peer in this time; the others are counted.
 pub const REFUSALS_EVERY: Duration = Duration::from_secs(6);
 
+/// Head of an HTTP request or answer in a WebSocket's upgrade, whoever is at the other end.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+/// Header lines in it.
+pub const HTTP_HEADERS_MAX: usize = 100;
+
+/// WebSocket with a foreign end: longest message that has to be whole in memory, which is text or
+/// compressed, the latter both before and after it is unfolded; also the longest line that is sent.
+/// Binary messages that are not compressed have no limit.
+pub const RAW_MESSAGE_MAX: usize = 1024 * 1024;
+/// Longest binary message that is sent to one.
+pub const RAW_SENT_MAX: usize = 64 * 1024;
+/// Bytes received from one that wait to be read, and a message on top of it; then the socket is not
+/// read.
+pub const RAW_INBOX_MAX: usize = 256 * 1024;
+/// Bytes that wait to be sent to one, and a frame on top of it; then the writer waits.
+pub const RAW_OUTBOX_MAX: usize = 128 * 1024;
+/// Upgrades of one `ws-listen:` at once; for one more the oldest gives way. Of what is upgraded, as
+/// many as [`STREAMS_MAX`] are served; further ones wait.
+pub const RAW_UPGRADES_MAX: usize = 256;
+/// How long one may take, however steadily its bytes trickle.
+pub const RAW_UPGRADE: Duration = Duration::from_secs(10);
+/// How often a foreign end is asked whether it is there; proxies cut what is silent for 60 s.
+pub const RAW_PING: Duration = Duration::from_secs(30);
+/// Unanswered pings, with silence otherwise, after which it is not.
+pub const RAW_PINGS_MAX: u32 = 3;
+/// How long it may be silent when it was told of the end, before that is an end without a closing
+/// handshake.
+pub const RAW_CLOSE_WAIT: Duration = Duration::from_secs(30);
+/// A client that has nothing more to say waits until the answer has paused for so long: many
+/// servers stop at a Close, whatever they were saying.
+pub const RAW_ANSWER_PAUSE: Duration = Duration::from_secs(1);
+/// Longest that it waits for that.
+pub const RAW_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How long a side that leaves before the end drains so that its Close arrives: less than
+/// [`DRAIN`], in which its session has to be settled too.
+pub const RAW_DRAIN: Duration = Duration::from_millis(500);
+
 /// A buffer of ciphertext, two for each TLS connection that has something in them: what one system
 /// call reads or writes.
 pub const TLS_BUFFER: usize = 512 * 1024;

@@ -5,7 +5,7 @@ use farpipe_proto::limits::MESSAGE_MAX;
 use farpipe_proto::session::{Event, Session, SessionConfig, Settled, Side};
 use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse};
 use farpipe_proto::wire::id::StreamId;
-use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem};
+use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
 
 const NOW: Instant = Instant::from_origin(std::time::Duration::ZERO);
 
@@ -202,10 +202,7 @@ fn an_opener_that_is_not_confirmed_cannot_do_without_the_peer() {
 #[test]
 fn messages_for_people_are_cut_at_a_characters_end() {
     let long = "ü".repeat(MESSAGE_MAX);
-    let abort = Abort {
-        code: AbortCode::Failed as u32,
-        message: format!("x{long}"),
-    };
+    let abort = Abort::new(AbortCode::Failed, format!("x{long}"));
     let refuse = Refuse {
         status: 125,
         message: long,
@@ -226,4 +223,60 @@ fn messages_for_people_are_cut_at_a_characters_end() {
         })
         .collect();
     assert_eq!(lens, [MESSAGE_MAX - 1, MESSAGE_MAX - 1, MESSAGE_MAX]);
+}
+
+/// A sink that has ended in order says how much it took; less than was sent is a reader gone.
+#[test]
+fn an_end_in_order_that_left_bytes_behind_is_a_reader_gone() {
+    for (taken, expected) in [
+        (5, Some(AbortCode::Ended)),
+        (4, Some(AbortCode::ReaderGone)),
+        (6, None),
+    ] {
+        let mut side = End::new(Side::Opener);
+        let id = side.session.open(NOW, Open::default()).expect("a stream");
+        side.say();
+        side.session.write(id, 5);
+        let stop = Abort {
+            taken,
+            ..Abort::new(AbortCode::Ended, "")
+        };
+        let frame = InnerFrame::Stop(stop.clone()).encode(id);
+        let heard = side.session.handle_data(NOW, 0, &frame);
+        match expected {
+            None => assert!(heard.is_err(), "more than was sent"),
+            Some(code) => {
+                let code = code as u32;
+                let told = Event::Stopped(id, Abort { code, ..stop });
+                assert_eq!(side.session.poll_event(), Some(told));
+                let answer = Abort::new(AbortCode::Stopped, "");
+                assert_eq!(side.say(), [InnerFrame::Reset(answer)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sink_that_ends_in_order_tells_what_it_took_and_hears_of_what_it_did_not() {
+    let id = StreamId(1);
+    let mut side = End::new(Side::Acceptor);
+    side.hear(id, &InnerFrame::Open(Open::default()));
+    let hear_byte = |side: &mut End| {
+        let mut frame = bytes_header(id, 1).to_vec();
+        frame.push(b'x');
+        let heard = side.session.handle_data(NOW, side.heard, &frame);
+        heard.expect("within the rules");
+        side.heard += frame.len() as u64;
+    };
+    hear_byte(&mut side);
+    side.session.consumed(NOW, id, 1);
+    side.session.stop(id, Abort::new(AbortCode::Ended, ""));
+    let stop = Abort {
+        taken: 1,
+        ..Abort::new(AbortCode::Ended, "")
+    };
+    assert_eq!(side.say(), [InnerFrame::Stop(stop)]);
+    while side.session.poll_event().is_some() {}
+    hear_byte(&mut side);
+    assert_eq!(side.session.poll_event(), Some(Event::Missed(id)));
 }

@@ -132,6 +132,7 @@ fn codes_have_the_documented_numbers() {
         AbortCode::Failed,
         AbortCode::Cancelled,
         AbortCode::Stopped,
+        AbortCode::Ended,
     ];
     let abort: Vec<(String, String)> = abort
         .into_iter()
@@ -229,6 +230,7 @@ fn control_payloads_have_the_documented_fields() {
     let abort = Abort {
         code: 1,
         message: text(),
+        taken: 1,
     };
     let exit = Exit {
         code: Some(1),
@@ -255,7 +257,7 @@ fn control_payloads_have_the_documented_fields() {
         message(&open, &["string", "bool", "bool"]),
         message(&accept, &["bool"]),
         message(&refuse, &["uint32", "string"]),
-        message(&abort, &["uint32", "string"]),
+        message(&abort, &["uint32", "string", "uint64"]),
         message(&exit, &["optional uint32", "optional uint32", "bool"]),
     ];
     let shown: Vec<String> = section("3.")

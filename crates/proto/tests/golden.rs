@@ -107,9 +107,9 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         status: 127,
         message: "no such command".to_owned(),
     };
-    let abort = |code: AbortCode, message: &str| Abort {
-        code: code as u32,
-        message: message.to_owned(),
+    let ended = Abort {
+        taken: 5,
+        ..Abort::new(AbortCode::Ended, "")
     };
     let exited = Exit {
         code: Some(0),
@@ -143,17 +143,18 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         (
             "RESET in answer to STOP",
             stream,
-            InnerFrame::Reset(abort(AbortCode::Stopped, "")),
+            InnerFrame::Reset(Abort::new(AbortCode::Stopped, "")),
         ),
         (
             "STOP, reader gone",
             stream,
-            InnerFrame::Stop(abort(AbortCode::ReaderGone, "")),
+            InnerFrame::Stop(Abort::new(AbortCode::ReaderGone, "")),
         ),
+        ("STOP, ended after 5 bytes", stream, InnerFrame::Stop(ended)),
         (
             "STOP, disk full",
             stream,
-            InnerFrame::Stop(abort(AbortCode::Failed, "no space left on device")),
+            InnerFrame::Stop(Abort::new(AbortCode::Failed, "no space left on device")),
         ),
         ("EXIT, status 0", stream, InnerFrame::Exit(exited)),
         ("EXIT, signal 9", stream, InnerFrame::Exit(killed)),

@@ -65,6 +65,20 @@ fn values() -> Vec<(&'static str, String)> {
         HANDSHAKE_TOTAL,
         HANDSHAKES_MAX,
         HANDSHAKE_GRACE,
+        HTTP_HEAD_MAX,
+        HTTP_HEADERS_MAX,
+        RAW_MESSAGE_MAX,
+        RAW_SENT_MAX,
+        RAW_INBOX_MAX,
+        RAW_OUTBOX_MAX,
+        RAW_UPGRADES_MAX,
+        RAW_UPGRADE,
+        RAW_PING,
+        RAW_PINGS_MAX,
+        RAW_CLOSE_WAIT,
+        RAW_ANSWER_PAUSE,
+        RAW_ANSWER_MAX,
+        RAW_DRAIN,
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
         HEARTBEAT,
@@ -96,7 +110,10 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 9] = [
+        const COUNTS: [&str; 12] = [
+            "HTTP_HEADERS_MAX",
+            "RAW_UPGRADES_MAX",
+            "RAW_PINGS_MAX",
             "HANDSHAKES_MAX",
             "SESSIONS_MAX",
             "STREAMS_MAX",

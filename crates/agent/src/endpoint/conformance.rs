@@ -1,6 +1,7 @@
 //! What every source and every sink must do, whatever its kind. `kinds.rs` has one line for each.
 
 mod kinds;
+mod websocket;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read};
@@ -167,7 +168,23 @@ macro_rules! endpoint_conformance {
 
         #[test]
         fn a_reset_is_noticed_by_an_idle_sink() {
-            check_reset($make);
+            check_gone($make, io::ErrorKind::ConnectionReset);
+        }
+    };
+    (@websocket, $make:expr) => {
+        #[test]
+        fn a_stalled_reader_holds_the_writer_back() {
+            check_backpressure($make);
+        }
+
+        #[test]
+        fn a_cut_is_noticed_by_an_idle_sink() {
+            check_gone($make, io::ErrorKind::ConnectionAborted);
+        }
+
+        #[test]
+        fn a_reader_that_ends_in_order_is_gone_for_further_writes_only() {
+            check_ended($make);
         }
     };
     (@none, $make:expr) => {
@@ -273,7 +290,8 @@ fn check_sink(make: MakeSink, content: Vec<u8>, chunk: usize) {
 
 fn check_closed(make: MakeSink) {
     run(async move {
-        let (mut sink, _reader) = make();
+        let (mut sink, reader) = make();
+        let _collected = reader.collect();
         poll_fn(|cx| sink.poll_close(cx)).await.expect("the close");
         let late = poll_fn(|cx| sink.poll_write(cx, &[IoSlice::new(b"x")])).await;
         assert!(late.is_err(), "a write after the close went through");
@@ -328,14 +346,15 @@ fn check_reader_gone(make: MakeSink) {
         drop(reader);
         // And it stays so.
         for _ in 0..2 {
-            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let error = gone.expect_err("no end in order");
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
         }
     });
 }
 
-/// A peer that leaves bytes unread has reset the connection: they did not arrive.
-fn check_reset(make: MakeSink) {
+/// A peer that leaves bytes unread has broken the connection: they did not arrive.
+fn check_gone(make: MakeSink, kind: io::ErrorKind) {
     run(async move {
         let (mut sink, reader) = make();
         write(&mut *sink, b"read by nobody")
@@ -343,11 +362,37 @@ fn check_reset(make: MakeSink) {
             .expect("room for a few bytes");
         drop(reader);
         for _ in 0..2 {
-            let error = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+            let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            let error = gone.expect_err("no end in order");
+            assert_eq!(error.kind(), kind, "{error}");
         }
         let error = write(&mut *sink, b"x").await.expect_err("no write");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        assert_eq!(error.kind(), kind, "{error}");
+    });
+}
+
+/// A peer that says its end, once it has read something.
+fn check_ended(make: MakeSink) {
+    run(async move {
+        let (mut sink, reader) = make();
+        let Reader::Stream(mut stream, _keep) = reader else {
+            panic!("a connection is a stream");
+        };
+        write(&mut *sink, b"x").await.expect("room for a byte");
+        let peer = std::thread::spawn(move || {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("what was written");
+            // It says its end when it is asked for nothing.
+            assert_eq!(stream.read(&mut []).expect("its end"), 0);
+            stream
+        });
+        for _ in 0..2 {
+            let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+            gone.expect("an end in order");
+        }
+        let error = write(&mut *sink, b"y").await.expect_err("no write");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{error}");
+        drop(peer.join().expect("the peer"));
     });
 }
 

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 
-use super::file::Named;
 use super::listening::Arrival;
+use super::named::Named;
 use super::socket::{self, SocketSink, SocketSource};
 use super::{Endpoint, Sink, Source, Use};
 
@@ -37,19 +37,13 @@ pub(super) fn endpoint(fd: OwnedFd, wanted: Use, name: String) -> io::Result<End
         }
         Use::Sink => {
             let rest = Rest::new(source);
-            endpoint.sink = Some(named(Box::new(Unheard { sink, rest }), &name));
+            endpoint.sink = Some(Named::sink(Box::new(Unheard { sink, rest }), name));
             return Ok(endpoint);
         }
     };
-    endpoint.sink = sink.map(|sink| named(sink, &name));
-    let inner: Box<dyn Source> = Box::new(source);
-    endpoint.source = Some(Box::new(Named { inner, name }));
+    endpoint.sink = sink.map(|sink| Named::sink(sink, Arc::clone(&name)));
+    endpoint.source = Some(Named::source(Box::new(source), name));
     Ok(endpoint)
-}
-
-fn named(inner: Box<dyn Sink>, name: &Arc<str>) -> Box<dyn Sink> {
-    let name = Arc::clone(name);
-    Box::new(Named { inner, name })
 }
 
 /// Sends to a far program whose answer nobody wants. Closed when the far program has ended, too.
@@ -70,7 +64,7 @@ impl Sink for Unheard {
         self.sink.poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _ = self.rest.poll_drop(cx);
         self.sink.poll_reader_gone(cx)
     }

@@ -105,6 +105,15 @@ pub enum OpenError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// Whoever reaches the address could connect, and read and change what passes.
+    #[error(
+        "cannot listen on {address}: without TLS and authentication only loopback addresses are \
+         allowed"
+    )]
+    NotLoopback {
+        /// The address.
+        address: String,
+    },
     /// Listening failed for another reason.
     #[error("cannot listen on {address}")]
     Listen {
@@ -162,6 +171,10 @@ impl OpenError {
             Self::IsDirectory { .. } => Some("pack it: sh:'tar c DIR'"),
             Self::IsSocket { .. } => Some("connect to it: unix:PATH"),
             Self::AddressInUse { hint, .. } => Some(hint),
+            Self::NotLoopback { .. } => Some(
+                "listen on 127.0.0.1, behind a proxy on this host that speaks TLS and knows who may \
+                 connect; or run it where its clients are: farpipe connect wss://… ws-listen:PORT",
+            ),
             Self::InUse { half, .. } => Some(match half {
                 Half::Source => "wait until that is done; lslocks tells which process it is",
                 Half::Sink => {

@@ -30,9 +30,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Sleep, sleep};
 
 use super::fd;
-use super::file::Named;
+use super::named::Named;
 use super::pipe::{PipeSink, PipeSource};
-use super::{Endpoint, OpenError, Sink, Source, Use};
+use super::{Endpoint, OpenError, Source, Use};
 
 pub(super) fn open_words(words: &[OsString], wanted: Use) -> Result<Endpoint, OpenError> {
     // The parser lets no empty command through; a spec made by hand might be one.
@@ -58,16 +58,14 @@ fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, 
     if wanted.wants_sink() {
         let (theirs, ours) = io::pipe().map_err(failed)?;
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
-        let inner: Box<dyn Sink> = Box::new(PipeSink::new(ours.into()).map_err(failed)?);
-        let name = format!("the stdin of '{}'", program.display()).into();
-        endpoint.sink = Some(Box::new(Named { inner, name }));
+        let sink = PipeSink::new(ours.into()).map_err(failed)?;
+        let name = format!("the stdin of '{}'", program.display());
+        endpoint.sink = Some(Named::sink(Box::new(sink), name));
     }
     if wanted.wants_source() {
         let (ours, theirs) = io::pipe().map_err(failed)?;
         command.stdout(Stdio::from(OwnedFd::from(theirs)));
-        let inner: Box<dyn Source> = Box::new(PipeSource::new(ours.into()).map_err(failed)?);
-        let name = format!("the stdout of '{}'", program.display()).into();
-        stdout = Some(Named { inner, name });
+        stdout = Some(PipeSource::new(ours.into()).map_err(failed)?);
     }
     let leads_group = !has_terminal();
     if leads_group {
@@ -79,7 +77,9 @@ fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, 
     let child = Child::new(process, leads_group).map_err(failed)?;
     if let Some(stdout) = stdout {
         let exited = child.exited.try_clone().map_err(failed)?;
-        endpoint.source = Some(Box::new(OutputSource::new(stdout, exited)));
+        let source = OutputSource::new(stdout, exited);
+        let name = format!("the stdout of '{}'", program.display());
+        endpoint.source = Some(Named::source(Box::new(source), name));
     }
     endpoint.talks_on = true;
     endpoint.child = Some(child);

@@ -245,7 +245,7 @@ pub(super) fn poll_gone(
     watch: &mut Option<ReaderGone>,
     fd: impl AsFd,
     cx: &mut Context<'_>,
-) -> Poll<io::Error> {
+) -> Poll<io::Result<()>> {
     if watch.is_none() {
         match ReaderGone::watch(fd.as_fd()) {
             Ok(made) => *watch = Some(made),
@@ -257,7 +257,7 @@ pub(super) fn poll_gone(
         }
     }
     let gone = watch.as_ref().map_or(Poll::Pending, |watch| watch.poll(cx));
-    gone.map(|()| io::ErrorKind::BrokenPipe.into())
+    gone.map(|()| Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 /// What pipes are grown to: the most an unprivileged user gets for one by default.

@@ -8,10 +8,9 @@
 //! runtime. Opening one to read does not wait: the source is pending until the first writer has
 //! come. When the last one has left it is opened anew, for the next, unless the first was enough.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +18,9 @@ use bytes::BytesMut;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::error::{Half, IoContext};
+use super::error::Half;
 use super::fd::{self, Kind};
+use super::named::Named;
 use super::pipe::{PipeSink, PipeSource};
 use super::thread::{ThreadSink, ThreadSource};
 use super::{Endpoint, OpenError, PathSpec, Sink, Source, Use, Writers};
@@ -39,18 +39,18 @@ pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenE
             endpoint.source_file = fd::regular_file(fd.as_fd());
             endpoint.size_hint = size_hint(&fd);
             endpoint.source_is_terminal = rustix::termios::isatty(&fd);
-            let name: Arc<str> = path.display().to_string().into();
             let inner = source(fd, spec).map_err(failed)?;
-            endpoint.source = Some(Box::new(Named { inner, name }));
+            let name = path.display().to_string();
+            endpoint.source = Some(Named::source(inner, name));
         }
         Use::Sink => {
             let failed = |error| explain(path, Half::Sink, error);
             let fd = open_to_write(path).await.map_err(failed)?;
             lock(&fd, Half::Sink).map_err(failed)?;
             endpoint.sink_file = fd::regular_file(fd.as_fd());
-            let name: Arc<str> = path.display().to_string().into();
             let inner = sink(fd).map_err(failed)?;
-            endpoint.sink = Some(Box::new(Named { inner, name }));
+            let name = path.display().to_string();
+            endpoint.sink = Some(Named::sink(inner, name));
         }
     }
     Ok(endpoint)
@@ -139,6 +139,7 @@ fn source(fd: OwnedFd, PathSpec { path, writers }: &PathSpec) -> io::Result<Box<
             Writers::InTurn => Box::new(FifoSource {
                 inner: PipeSource::new(fd)?,
                 path: path.clone(),
+                had_writer: false,
             }),
             Writers::First => Box::new(PipeSource::new(fd)?),
         },
@@ -155,10 +156,7 @@ fn sink(fd: OwnedFd) -> io::Result<Box<dyn Sink>> {
     Ok(match kind {
         Kind::Pipe => Box::new(PipeSink::new(fd)?),
         Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
-        Kind::Regular => Box::new(FileSink {
-            stale: Some(fd::dup(fd.as_fd())?),
-            inner: ThreadSink::new(fd, kind)?,
-        }),
+        Kind::Regular => Box::new(ThreadSink::emptying(fd)),
         Kind::Device | Kind::Socket => {
             set_blocking(&fd)?;
             Box::new(ThreadSink::new(fd, kind)?)
@@ -197,6 +195,8 @@ fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
 struct FifoSource {
     inner: PipeSource,
     path: PathBuf,
+    /// One has been there.
+    had_writer: bool,
 }
 
 impl Source for FifoSource {
@@ -211,94 +211,17 @@ impl Source for FifoSource {
         max: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match ready!(self.inner.poll_read(cx, buf, max))? {
+            let len = ready!(self.inner.poll_read(cx, buf, max))?;
+            self.had_writer = true;
+            match len {
                 0 => self.inner.reopen(|| open_to_read(&self.path))?,
                 len => return Poll::Ready(Ok(len)),
             }
         }
     }
-}
 
-/// A regular file, which is emptied with the first byte, or with the end if there is none: a pipe
-/// that comes to nothing before keeps what was there.
-#[derive(Debug)]
-struct FileSink {
-    inner: ThreadSink,
-    /// As long as it has its old content.
-    stale: Option<OwnedFd>,
-}
-
-impl FileSink {
-    fn begin(&mut self) -> io::Result<()> {
-        match self.stale.take() {
-            Some(fd) => Ok(rustix::fs::ftruncate(&fd, 0)?),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Sink for FileSink {
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.begin()?;
-        self.inner.poll_write(cx, bufs)
-    }
-
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.inner.poll_reader_gone(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.begin()?;
-        self.inner.poll_close(cx)
-    }
-}
-
-/// Adds the endpoint's name to its errors.
-#[derive(Debug)]
-pub(super) struct Named<T> {
-    pub(super) inner: T,
-    pub(super) name: Arc<str>,
-}
-
-impl Source for Named<Box<dyn Source>> {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
-        self.inner.poll_ready(cx).map_err(named)
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        let named = |error| IoContext::wrap(Half::Source, &self.name, error);
-        self.inner.poll_read(cx, buf, max).map_err(named)
-    }
-}
-
-impl Sink for Named<Box<dyn Sink>> {
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
-        self.inner.poll_write(cx, bufs).map_err(named)
-    }
-
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
-        self.inner.poll_reader_gone(cx).map(named)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let named = |error| IoContext::wrap(Half::Sink, &self.name, error);
-        self.inner.poll_close(cx).map_err(named)
+    fn is_at_rest(&mut self) -> bool {
+        self.had_writer && self.inner.has_no_writer()
     }
 }
 

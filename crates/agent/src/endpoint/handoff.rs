@@ -25,8 +25,12 @@ struct State {
     is_abandoned: bool,
     /// How the thread ended.
     outcome: Option<io::Result<()>>,
+    /// The thread is not done with what it was given.
+    is_busy: bool,
     /// The task, when it waits.
     waker: Option<Waker>,
+    /// The task, when it waits until the thread is not busy.
+    flush_waker: Option<Waker>,
 }
 
 /// The task's calls.
@@ -57,8 +61,21 @@ impl Handoff {
 
     /// Gives a chunk after [`Handoff::poll_room`] was ready.
     pub(super) fn give(&self, chunk: Vec<u8>) {
-        self.lock().chunk = Some(chunk);
+        let mut state = self.lock();
+        state.chunk = Some(chunk);
+        state.is_busy = true;
+        drop(state);
         self.changed.notify_one();
+    }
+
+    /// Ready when the thread is done with every chunk, or has ended.
+    pub(super) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if !state.is_busy || state.outcome.is_some() {
+            return Poll::Ready(());
+        }
+        state.flush_waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// No more chunks will be given.
@@ -107,11 +124,24 @@ impl Handoff {
         chunk
     }
 
+    /// Is done with a chunk that was taken, which is the next used buffer.
+    pub(super) fn put_done(&self, mut chunk: Vec<u8>) {
+        chunk.clear();
+        let mut state = self.lock();
+        state.spare = Some(chunk);
+        // One more may be waiting already.
+        state.is_busy = state.chunk.is_some();
+        if !state.is_busy {
+            state.wake_flusher();
+        }
+    }
+
     /// The thread ends.
     pub(super) fn end(&self, outcome: io::Result<()>) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         state.wake_task();
+        state.wake_flusher();
     }
 
     fn wait_while(&self, waits: impl FnMut(&mut State) -> bool) -> MutexGuard<'_, State> {
@@ -151,6 +181,12 @@ impl State {
             None => self.waker = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    fn wake_flusher(&mut self) {
+        if let Some(waker) = self.flush_waker.take() {
+            waker.wake();
+        }
     }
 
     fn wake_task(&mut self) {

@@ -2,8 +2,8 @@
 //!
 //! WebSocket has no half-close. When nothing more is to be sent, the other end is told Close 1000
 //! and may still finish what it is saying; then it answers and both directions are over. When it
-//! says Close first, that is the end of what is read, and a reader that is gone for what is still
-//! written. A half that was not asked for says nothing: what comes for nobody is dropped, and with
+//! says Close first, that is the end of what is read, and in order the end of the other direction;
+//! for what is written after it, a reader that is gone. A half that was not asked for says nothing: what comes for nobody is dropped, and with
 //! nothing to send the other end closes.
 
 use std::io::{self, IoSlice};
@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
-use farpipe_net::carrier::ws::raw::RawWebSocket;
+use farpipe_net::carrier::ws::raw::{self, RawWebSocket};
 
-use super::file::Named;
-use super::{Endpoint, Sink, Source, Use};
+use super::named::Named;
+use super::{Endpoint, Leaving, Parting, Sink, Source, Use};
 
 /// Takes a connected WebSocket; `name` is for errors. Both halves are for one task.
 pub(super) fn endpoint(mut socket: RawWebSocket, wanted: Use, name: &str) -> Endpoint {
@@ -25,16 +25,15 @@ pub(super) fn endpoint(mut socket: RawWebSocket, wanted: Use, name: &str) -> End
     let name: Arc<str> = name.into();
     let mut endpoint = Endpoint {
         talks_on: true,
+        parting: Some(Box::new(Goodbye(shared.clone()))),
         ..Endpoint::default()
     };
     if wanted.wants_source() {
-        let inner: Box<dyn Source> = Box::new(MessageSource(shared.clone()));
-        let name = Arc::clone(&name);
-        endpoint.source = Some(Box::new(Named { inner, name }));
+        let source = Box::new(MessageSource(shared.clone()));
+        endpoint.source = Some(Named::source(source, Arc::clone(&name)));
     }
     if wanted.wants_sink() {
-        let inner: Box<dyn Sink> = Box::new(MessageSink(shared));
-        endpoint.sink = Some(Box::new(Named { inner, name }));
+        endpoint.sink = Some(Named::sink(Box::new(MessageSink(shared)), name));
     }
     endpoint
 }
@@ -87,11 +86,25 @@ impl Sink for MessageSink {
         self.0.lock().poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_gone(cx)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_close(cx)
+    }
+}
+
+/// Tells it why it is closed before the end.
+#[derive(Debug)]
+struct Goodbye(Shared);
+
+impl Parting for Goodbye {
+    fn poll_part(&mut self, cx: &mut Context<'_>, why: Leaving) -> Poll<()> {
+        let code = match why {
+            Leaving::GoingAway => raw::GOING_AWAY,
+            Leaving::Failed => raw::INTERNAL_ERROR,
+        };
+        self.0.lock().poll_leave(cx, code)
     }
 }

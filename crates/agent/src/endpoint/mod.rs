@@ -17,6 +17,7 @@ mod file;
 mod handoff;
 mod listening;
 mod messages;
+mod named;
 mod pace;
 mod pipe;
 mod socket;
@@ -40,7 +41,7 @@ pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
-pub use self::spec::{EndpointSpec, PathSpec, SpecError, Writers};
+pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, kinds};
 pub use self::ws::WsSpec;
 pub use self::ws_listen::WsListenSpec;
 
@@ -61,6 +62,12 @@ pub trait Source: Send + std::fmt::Debug {
         buf: &mut BytesMut,
         max: usize,
     ) -> Poll<io::Result<usize>>;
+
+    /// Whether what was read is whole, though a source that only a signal ends has more to come:
+    /// between the writers of a FIFO. Then it ends in order.
+    fn is_at_rest(&mut self) -> bool {
+        false
+    }
 }
 
 /// Where bytes go to. Cancel safety: as for [`Source`].
@@ -70,12 +77,35 @@ pub trait Sink: Send + std::fmt::Debug {
     -> Poll<io::Result<usize>>;
 
     /// Ready when nothing that is written can arrive any more, even though nothing is being
-    /// written: with `BrokenPipe` when the reader has gone away, else with what failed. Pending
-    /// for ever for sinks that cannot know (a regular file).
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+    /// written: with `Ok` when the other end has ended in order, with all that was written (then
+    /// only who writes more gets `BrokenPipe`); with `BrokenPipe` when the reader has gone away;
+    /// else with what failed. Pending for ever for sinks that cannot know (a regular file).
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when the system has what was written: for a sink that is dropped without a close,
+    /// because what it is fed from has failed.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 
     /// Finishes: ready with `Ok` only when the last write and the close have returned.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// The last words of a connection that has words for its end: both of its halves are over by then,
+/// but perhaps not in order.
+pub(crate) trait Parting: Send + std::fmt::Debug {
+    /// Ready when the other end has been told, or after a bound of its own, of less than a second.
+    fn poll_part(&mut self, cx: &mut Context<'_>, why: Leaving) -> Poll<()>;
+}
+
+/// Why a pipe is over whose connection is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It was told to end, or has no more use for it.
+    GoingAway,
+    /// It has failed.
+    Failed,
 }
 
 /// Which halves of an endpoint the caller wants.
@@ -125,6 +155,8 @@ pub struct Endpoint {
     /// Keeps the file that is read from being overwritten until the pipe is over, not only until
     /// all is read: what is on its way may still be lost.
     source_lock: Option<OwnedFd>,
+    /// What is to be said when the pipe is over, however it ended.
+    pub(crate) parting: Option<Box<dyn Parting>>,
     /// Whether the source is a terminal, where a person may never type the end.
     pub source_is_terminal: bool,
     /// Whether the source goes on when the sink's reader is gone, as a command's or a connection's
@@ -155,7 +187,8 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
         EndpointSpec::Shell(command) => exec::open_shell(command, wanted),
         EndpointSpec::Tcp(to) => tcp::open(to, wanted).await,
         EndpointSpec::Unix(path) => unix::open(path, wanted).await,
-        EndpointSpec::Ws(spec) => ws::open(spec, wanted).await,
+        // A TLS handshake is large, and every future around it would have room for one on the stack.
+        EndpointSpec::Ws(spec) => Box::pin(ws::open(spec, wanted)).await,
         EndpointSpec::TcpListen(_) | EndpointSpec::UnixListen(_) | EndpointSpec::WsListen(_) => {
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }

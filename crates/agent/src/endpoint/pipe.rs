@@ -50,6 +50,17 @@ impl PipeSource {
         self.is_drained = false;
         Ok(())
     }
+
+    /// Whether the pipe is empty and nobody has it open to write. What it holds is lost by asking:
+    /// for the end of a source only.
+    pub(super) fn has_no_writer(&mut self) -> bool {
+        let fd = match self.receiver.get() {
+            Ok(receiver) => receiver.as_fd(),
+            Err(_) => return false,
+        };
+        // An empty pipe with a writer would have to be waited for.
+        matches!(rustix::io::read(fd, &mut [0; 1]), Ok(0))
+    }
 }
 
 impl Source for PipeSource {
@@ -186,7 +197,7 @@ impl Sink for PipeSink {
         }
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.sender.get() {
             Ok(sender) => fd::poll_gone(&mut self.gone, sender, cx),
             Err(_) => Poll::Pending,

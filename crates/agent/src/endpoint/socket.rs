@@ -223,11 +223,11 @@ impl Sink for SocketSink {
         }
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.socket {
             Some(socket) => {
-                let error = ready!(fd::poll_gone(&mut self.gone, socket, cx));
-                Poll::Ready(self.explain(error))
+                let gone = ready!(fd::poll_gone(&mut self.gone, socket, cx));
+                Poll::Ready(gone.map_err(|error| self.explain(error)))
             }
             None => Poll::Pending,
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use farpipe_net::{HostPort, HostPortError};
+use farpipe_net::{HostPort, HostPortError, redacted_url};
 
 use super::{Use, WsListenSpec, WsSpec};
 
@@ -69,7 +69,8 @@ impl EndpointSpec {
         matches!(self, Self::Stdio)
     }
 
-    /// Whether others connect to it, so that it can be many: see [`super::listen`].
+    /// Whether others connect to it, so that it can be many: see [`super::listen`]. It cannot stand at
+    /// a session's listener.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         matches!(
@@ -213,19 +214,19 @@ impl fmt::Display for EndpointSpec {
 #[non_exhaustive]
 pub enum SpecError {
     /// Nothing at all.
-    #[error("empty endpoint: use {KNOWN}")]
+    #[error("empty endpoint: use {}", known())]
     Empty,
     /// A first word that is no kind.
     #[error(
-        "unknown kind '{kind}:': known are {KNOWN}; \
-         for a file of that name write ./{kind}:…"
+        "unknown kind '{kind}:': known are {}; for a file of that name write ./{kind}:…",
+        known()
     )]
     UnknownKind {
         /// What stood before the `:`.
         kind: String,
     },
     /// A kind that this version does not have.
-    #[error("'{kind}:' is not supported yet; known are {KNOWN}")]
+    #[error("'{kind}:' is not supported yet; known are {}", known())]
     NotSupportedYet {
         /// What stood before the `:`.
         kind: String,
@@ -255,7 +256,7 @@ pub enum SpecError {
     BadAddress {
         /// `tcp`, `tcp-listen`, `ws` or `ws-listen`.
         kind: &'static str,
-        /// What stands for the address.
+        /// What stands for the address, without what is secret in it.
         text: String,
         /// What is wrong with it.
         why: &'static str,
@@ -275,9 +276,55 @@ pub enum SpecError {
 /// taken for one later.
 const LATER_KINDS: &[&str] = &["wss", "wss-listen", "topic", "kafka", "nats"];
 
-/// The kinds, as errors list them.
-const KNOWN: &str = "-, PATH, exec:CMD, sh:CMD, tcp:HOST:PORT, tcp-listen:[HOST:]PORT, unix:PATH, \
-                     unix-listen:PATH, ws:URL and ws-listen:[HOST:]PORT[/PATH]";
+/// The kinds as they are written, in the order in which errors and helps list them.
+const KINDS: &[(&str, Stands)] = &[
+    ("-", Stands::Anywhere),
+    ("PATH", Stands::Anywhere),
+    ("exec:CMD", Stands::Anywhere),
+    ("sh:CMD", Stands::Anywhere),
+    ("tcp:HOST:PORT", Stands::Anywhere),
+    ("tcp-listen:[HOST:]PORT", Stands::NotAtListener),
+    ("unix:PATH", Stands::Anywhere),
+    ("unix-listen:PATH", Stands::NotAtListener),
+    ("ws:URL", Stands::Anywhere),
+    ("ws-listen:[HOST:]PORT[/PATH]", Stands::NotAtListener),
+];
+
+/// Where an endpoint of a kind can stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// At either end of a session, and of a local pipe.
+    Anywhere,
+    /// Not where a session is accepted: only the side that connects can open streams, and each
+    /// connection wants one.
+    NotAtListener,
+}
+
+/// The end that an endpoint is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Where a session is accepted.
+    Listener,
+    /// Where it is opened, or a pipe without one.
+    Other,
+}
+
+/// The kinds that can stand at an end, as they are written, one sentence's list.
+#[must_use]
+pub fn kinds(end: End) -> String {
+    let fits = |stands| end == End::Other || stands == Stands::Anywhere;
+    let kinds = KINDS.iter().filter(|(_, stands)| fits(*stands));
+    let kinds: Vec<_> = kinds.map(|(kind, _)| *kind).collect();
+    match kinds.split_last() {
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn known() -> String {
+    kinds(End::Other)
+}
+
 /// Where a listening kind listens unless told otherwise: other hosts do not see it.
 const LISTEN_HOST: &str = "127.0.0.1";
 
@@ -322,7 +369,12 @@ fn parse_address(kind: &'static str, text: &[u8]) -> Result<HostPort, SpecError>
         Ok(address) => return Ok(address),
         Err(why) => why,
     };
-    Err(SpecError::BadAddress { kind, text, why })
+    Err(bad_address(kind, &text, why))
+}
+
+fn bad_address(kind: &'static str, text: &str, why: &'static str) -> SpecError {
+    let text = redacted_url(text);
+    SpecError::BadAddress { kind, text, why }
 }
 
 /// `[HOST:]PORT`.
@@ -340,7 +392,7 @@ fn parse_ws(text: &[u8]) -> Result<EndpointSpec, SpecError> {
     let text = String::from_utf8_lossy(text).into_owned();
     match WsSpec::parse(&text) {
         Ok(spec) => Ok(EndpointSpec::Ws(spec)),
-        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+        Err(why) => Err(bad_address(kind, &text, why)),
     }
 }
 
@@ -349,7 +401,7 @@ fn parse_ws_listen(text: &[u8]) -> Result<EndpointSpec, SpecError> {
     let text = String::from_utf8_lossy(text).into_owned();
     match WsListenSpec::parse(&text, parse_listen_address) {
         Ok(spec) => Ok(EndpointSpec::WsListen(spec)),
-        Err(why) => Err(SpecError::BadAddress { kind, text, why }),
+        Err(why) => Err(bad_address(kind, &text, why)),
     }
 }
 
@@ -373,6 +425,25 @@ mod tests {
 
     fn error(text: &str) -> SpecError {
         text.parse::<EndpointSpec>().expect_err(text)
+    }
+
+    #[test]
+    fn the_list_of_kinds_says_where_each_can_stand() {
+        for (written, stands) in KINDS {
+            let text = match *written {
+                "ws:URL" => "ws:ws://h".to_owned(),
+                _ => written
+                    .replace("[HOST:]PORT[/PATH]", "1")
+                    .replace("[HOST:]PORT", "1"),
+            };
+            let spec = parse(&text.replace("HOST:PORT", "h:1"));
+            assert_eq!(
+                spec.is_listening(),
+                *stands == Stands::NotAtListener,
+                "{written}"
+            );
+        }
+        assert!(!kinds(End::Listener).contains("-listen:"));
     }
 
     #[test]

@@ -9,15 +9,13 @@
 //! opens it before `main`, so that no other file gets its number. The command makes that one of
 //! stdout unwritable, so that nothing is lost in it (`farpipe-cli`, `stdout.rs`).
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
-
-use bytes::BytesMut;
 
 use super::error::Half;
 use super::fd::{self, Kind};
-use super::file::{self, Named};
+use super::file;
+use super::named::Named;
 use super::pipe::{PipeSink, PipeSource};
 use super::socket::{AtEnd, SocketSink, SocketSource};
 use super::thread::{ThreadSink, ThreadSource};
@@ -32,7 +30,8 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
             source,
         };
         let source = open_source(stdin, at_end(wanted)).map_err(failed)?;
-        endpoint.source = Some(Box::new(StdioSource::new(source)));
+        let held = Box::new(Released(Half::Source));
+        endpoint.source = Some(Named::source_with(held, source, "stdin"));
         endpoint.source_lock = lock(stdin)?;
         endpoint.size_hint = fd::size_left(stdin);
         endpoint.source_file = fd::regular_file(stdin);
@@ -46,7 +45,8 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
         let stdout = rustix::stdio::stdout();
         let sink = open_sink(stdout, at_end(wanted)).map_err(failed)?;
         endpoint.sink_file = fd::regular_file(stdout);
-        endpoint.sink = Some(Box::new(StdioSink::new(sink)));
+        let held = Box::new(Released(Half::Sink));
+        endpoint.sink = Some(Named::sink_with(held, sink, "stdout"));
     }
     Ok(endpoint)
 }
@@ -114,76 +114,6 @@ fn open_sink(fd: BorrowedFd<'_>, at_end: AtEnd) -> io::Result<Box<dyn Sink>> {
         Kind::Directory => return Err(io::ErrorKind::IsADirectory.into()),
         Kind::Regular | Kind::Device => Box::new(ThreadSink::new(fd::dup(fd)?, kind)?),
     })
-}
-
-/// Reads stdin, and gives fd 0 up when dropped.
-#[derive(Debug)]
-struct StdioSource {
-    inner: Named<Box<dyn Source>>,
-    /// Behind `inner`, so that it is dropped last.
-    _fd: Released,
-}
-
-impl StdioSource {
-    fn new(inner: Box<dyn Source>) -> Self {
-        let name = "stdin".into();
-        Self {
-            inner: Named { inner, name },
-            _fd: Released(Half::Source),
-        }
-    }
-}
-
-impl Source for StdioSource {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        self.inner.poll_read(cx, buf, max)
-    }
-}
-
-/// Writes stdout, and gives fd 1 up when closed or dropped.
-#[derive(Debug)]
-struct StdioSink {
-    inner: Named<Box<dyn Sink>>,
-    fd: Option<Released>,
-}
-
-impl StdioSink {
-    fn new(inner: Box<dyn Sink>) -> Self {
-        let name = "stdout".into();
-        Self {
-            inner: Named { inner, name },
-            fd: Some(Released(Half::Sink)),
-        }
-    }
-}
-
-impl Sink for StdioSink {
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.inner.poll_write(cx, bufs)
-    }
-
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.inner.poll_reader_gone(cx)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let closed = ready!(self.inner.poll_close(cx));
-        self.fd = None;
-        Poll::Ready(closed)
-    }
 }
 
 /// Puts `/dev/null` in the place of fd 0 or fd 1 when dropped.

@@ -159,9 +159,17 @@ pub(super) struct ThreadSink {
     /// Given to the thread with the first write or close.
     fd: Option<OwnedFd>,
     handoff: Arc<Handoff>,
+    before: Before,
     reader: Reader,
     is_closed: bool,
     _grown: Option<Grown>,
+}
+
+/// What happens to what is there before the first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Kept,
+    Emptied,
 }
 
 /// Whether a sink can know that its reader has gone away.
@@ -183,9 +191,23 @@ impl ThreadSink {
             _grown: (kind == Kind::Pipe).then(|| Grown::new(fd.as_fd())),
             fd: Some(fd),
             handoff: Arc::default(),
+            before: Before::Kept,
             reader,
             is_closed: false,
         })
+    }
+
+    /// Writes a regular file, which is emptied with the first byte, or with the end if there is
+    /// none: a pipe that comes to nothing before keeps what was there.
+    pub(super) fn emptying(fd: OwnedFd) -> Self {
+        Self {
+            _grown: None,
+            fd: Some(fd),
+            handoff: Arc::default(),
+            before: Before::Emptied,
+            reader: Reader::None,
+            is_closed: false,
+        }
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -193,6 +215,9 @@ impl ThreadSink {
             return Ok(());
         };
         let handoff = Arc::clone(&self.handoff);
+        if self.before == Before::Emptied {
+            rustix::fs::ftruncate(&fd, 0)?;
+        }
         thread::Builder::new()
             .name("farpipe-write".to_owned())
             .spawn(move || {
@@ -233,11 +258,16 @@ impl Sink for ThreadSink {
         Poll::Ready(Ok(len))
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.reader {
             Reader::None => Poll::Pending,
             Reader::Watched(fd, watch) => fd::poll_gone(watch, fd, cx),
         }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What the thread failed at is told by the next write or close.
+        self.handoff.poll_flushed(cx).map(Ok)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -273,7 +303,7 @@ fn write_all(fd: &OwnedFd, handoff: &Handoff) -> io::Result<()> {
                 Err(error) => return Err(error.into()),
             }
         }
-        handoff.put_spare(chunk);
+        handoff.put_done(chunk);
     }
     Ok(())
 }

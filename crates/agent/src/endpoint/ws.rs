@@ -4,9 +4,9 @@
 use std::fmt;
 use std::io;
 
-use farpipe_net::HostPort;
 use farpipe_net::carrier::ws::raw::{self, Messages, RawWebSocket, To};
 use farpipe_net::tls::{Alpn, ClientTlsOptions, TlsClient};
+use farpipe_net::{HostPort, redacted_url};
 use farpipe_proto::limits::HANDSHAKE_TOTAL;
 
 use super::{Endpoint, OpenError, Use, messages};
@@ -112,10 +112,11 @@ impl WsSpec {
 }
 
 impl WsSpec {
-    /// What stands in front of `lines`.
+    /// What stands in front of `lines`, without what is secret in it: all that is shown goes to the
+    /// other host as well.
     fn url(&self) -> String {
         let (scheme, path) = (self.scheme.name(), &self.to.path);
-        format!("{scheme}://{}{path}", self.server)
+        redacted_url(&format!("{scheme}://{}{path}", self.server))
     }
 }
 

@@ -1,9 +1,9 @@
 //! `ws-listen:[HOST:]PORT[/PATH]`: WebSockets from browsers and programs, on 127.0.0.1 unless
-//! another address is given. Port 0 is any free one.
+//! another loopback address is given: it has no TLS and asks nobody who he is. Port 0 is any free one.
 //!
 //! A connection comes out when its upgrade is done, so what asks for something else, or is a web
 //! page that nobody admitted, never touches a pipe. Upgrades go on beside each other: one that takes
-//! its time holds nobody up. Bound: [`UPGRADES_MAX`] at once. Policy when full: the oldest gives way,
+//! its time holds nobody up. Bound: [`RAW_UPGRADES_MAX`] at once. Policy when full: the oldest gives way,
 //! so that those who trickle their requests keep nobody out.
 
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use farpipe_net::HostPort;
 use farpipe_net::carrier::ws::raw::{self, Admitted, Messages, RawWebSocket};
+use farpipe_proto::limits::{RAW_UPGRADE, RAW_UPGRADES_MAX};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -100,6 +100,10 @@ impl fmt::Display for WsListenSpec {
 
 pub(super) async fn listen(spec: &WsListenSpec) -> Result<Listening, OpenError> {
     let (listener, address) = tcp_listen::bind(&spec.on, "ws").await?;
+    if !address.ip().is_loopback() {
+        let address = format!("ws {}", spec.on);
+        return Err(OpenError::NotLoopback { address });
+    }
     let path = spec.admitted.path.as_deref().unwrap_or("/");
     let accept = WsAccept {
         listener,
@@ -146,7 +150,7 @@ impl Accept for WsAccept {
             }
             let (stream, from) = ready!(self.listener.poll_accept(cx))?;
             self.begun.retain(|upgrade| !upgrade.is_finished());
-            if self.begun.len() >= UPGRADES_MAX
+            if self.begun.len() >= RAW_UPGRADES_MAX
                 && let Some(oldest) = self.begun.pop_front()
             {
                 oldest.abort();
@@ -175,17 +179,13 @@ impl WsAccept {
 
 async fn upgrade(stream: TcpStream, spec: &WsListenSpec) -> Result<RawWebSocket, String> {
     let upgraded = raw::accept(stream, &spec.admitted, spec.messages);
-    match tokio::time::timeout(UPGRADE_MAX, upgraded).await {
+    match tokio::time::timeout(RAW_UPGRADE, upgraded).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no upgrade within {} s", UPGRADE_MAX.as_secs())),
+        Err(_) => Err(format!("no upgrade within {} s", RAW_UPGRADE.as_secs())),
     }
 }
 
-/// Upgrades at once.
-const UPGRADES_MAX: usize = 256;
-/// How long one may take, however steadily its bytes trickle.
-const UPGRADE_MAX: Duration = Duration::from_secs(10);
 /// What the words about a refused origin have in them.
 const FORBIDDEN: &str = "HTTP status 403";
 

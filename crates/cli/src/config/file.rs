@@ -39,6 +39,12 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// Line and column alone.
+    pub(crate) fn in_file(&self) -> String {
+        let (line, column) = self.at.unwrap_or((1, 1));
+        format!("{line}:{column}")
+    }
+
     pub(crate) fn error(&self, what: impl Into<String>, hint: impl Into<String>) -> ConfigError {
         ConfigError {
             place: self.clone(),
@@ -93,13 +99,16 @@ pub(crate) fn read(path: &Path) -> Result<Section, ConfigError> {
         )
     };
     let opened = std::fs::File::open(path).map_err(cannot)?;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // A device or a FIFO does not say how much it has.
     let mut start = opened.take(FILE_MAX + 1);
-    start.read_to_string(&mut text).map_err(cannot)?;
+    start.read_to_end(&mut bytes).map_err(cannot)?;
     if start.limit() == 0 {
         return Err(file.error("longer than 1 MiB", "this is no configuration file"));
     }
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&file, &error))?;
+    // What some editors begin a file with. Between lines the parser takes CRLF as well.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     if text.lines().all(|line| {
         let line = line.trim();
         line.is_empty() || line.starts_with('#') || line == "---"
@@ -109,7 +118,7 @@ pub(crate) fn read(path: &Path) -> Result<Section, ConfigError> {
         });
     }
     let options = LoaderOptions::default().error_on_duplicate_keys(true);
-    let node = marked_yaml::parse_yaml_with_options(0, &text, options)
+    let node = marked_yaml::parse_yaml_with_options(0, text, options)
         .map_err(|error| malformed(&file, &error))?;
     match node {
         Node::Mapping(mapping) => section(&file, &mapping),
@@ -118,6 +127,20 @@ pub(crate) fn read(path: &Path) -> Result<Section, ConfigError> {
             "write KEY: VALUE lines, for example `resume_for: 10m`",
         )),
     }
+}
+
+fn not_utf8(file: &Place, error: &std::string::FromUtf8Error) -> ConfigError {
+    let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let good = String::from_utf8_lossy(good);
+    let (line, rest) = good.split('\n').enumerate().last().unwrap_or_default();
+    let place = Place {
+        at: Some((line + 1, rest.chars().count() + 1)),
+        ..file.clone()
+    };
+    place.error(
+        "not UTF-8",
+        "save the file as UTF-8, not as UTF-16 or Latin-1",
+    )
 }
 
 fn malformed(file: &Place, error: &marked_yaml::LoadError) -> ConfigError {

@@ -6,6 +6,7 @@
 //! its precedence here without a line of code, and unknown ones cannot slip through.
 
 mod file;
+mod rules;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ pub(crate) fn apply(
     typed: &Typed,
 ) -> Result<(Command, usize), ConfigError> {
     let root = read(path)?;
-    let settings = Settings::sort(&command, root)?;
+    let settings = Settings::sort(&command, root, typed)?;
+    rules::private_files(settings.of(typed))?;
     let count = settings.count;
     Ok((settings.give_to(command, typed), count))
 }
@@ -58,7 +60,9 @@ pub(crate) fn apply(
 pub(crate) struct Typed {
     /// The file they name.
     pub(crate) file: Option<PathBuf>,
-    /// The arguments they give to their verb.
+    /// Their verb; none where the file alone is looked at.
+    verb: Option<String>,
+    /// The arguments they give to it.
     given: Vec<String>,
 }
 
@@ -79,7 +83,8 @@ impl Typed {
         });
         let file = matches.try_get_one::<PathBuf>("config");
         let file = file.ok().flatten().cloned();
-        Self { file, given }
+        let verb = matches.subcommand_name().map(str::to_owned);
+        Self { file, verb, given }
     }
 }
 
@@ -87,6 +92,8 @@ impl Typed {
 #[derive(Debug, Clone)]
 struct Setting {
     flag: String,
+    /// As the file calls it.
+    written: String,
     values: Vec<String>,
     /// Flags that it cannot stand beside.
     conflicts: Vec<String>,
@@ -109,8 +116,9 @@ struct Settings {
 }
 
 impl Settings {
-    fn sort(command: &Command, root: Section) -> Result<Self, ConfigError> {
+    fn sort(command: &Command, root: Section, typed: &Typed) -> Result<Self, ConfigError> {
         let mut settings = Self::default();
+        rules::no_key_twice(&root.entries)?;
         let (sections, common): (Vec<_>, Vec<_>) = root
             .entries
             .into_iter()
@@ -165,9 +173,24 @@ impl Settings {
                     ));
                 }
             }
+            let is_typed = typed.verb.as_deref() == Some(verb.get_name());
+            let given = if is_typed {
+                typed.given.as_slice()
+            } else {
+                &[]
+            };
+            rules::no_half(verb, &own, given)?;
             settings.by_verb.push((verb.get_name().to_owned(), own));
         }
         Ok(settings)
+    }
+
+    /// What counts now: of the verb that is typed, what is not typed itself; without one, all.
+    fn of(&self, typed: &Typed) -> impl Iterator<Item = &Setting> {
+        let verbs = self.by_verb.iter();
+        let verbs = verbs.filter(|(verb, _)| typed.verb.as_ref().is_none_or(|typed| typed == verb));
+        let settings = verbs.flat_map(|(_, settings)| settings);
+        settings.filter(|setting| !typed.given.contains(&setting.flag))
     }
 
     fn give_to(self, mut command: Command, typed: &Typed) -> Command {
@@ -257,6 +280,7 @@ fn flatten(entries: Vec<Entry>) -> Result<Vec<Entry>, ConfigError> {
             (_, value) => flat.push(Entry { value, ..entry }),
         }
     }
+    rules::no_key_twice(&flat)?;
     Ok(flat)
 }
 
@@ -298,6 +322,7 @@ fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigEr
         }
     };
     for (value, place) in &values {
+        rules::no_secret(&entry.written, value, place)?;
         check(arg, value).map_err(|why| {
             place.error(
                 format!("'{}': {value:?} cannot be used: {}", entry.written, why.0),
@@ -307,6 +332,7 @@ fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigEr
     }
     Ok(Setting {
         flag: arg.get_id().to_string(),
+        written: entry.written.clone(),
         values: values.into_iter().map(|(value, _)| value).collect(),
         conflicts: conflicts(verb, arg),
         place: entry.place.clone(),

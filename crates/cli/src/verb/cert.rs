@@ -286,7 +286,10 @@ fn host(name: &str) -> anyhow::Result<SanType> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if name.len() > 253 || !name.split('.').all(is_label) {
+    // A mistyped address: no name's last label is a number (RFC 1123 section 2.1).
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_number = last.bytes().all(|b| b.is_ascii_digit());
+    if name.len() > 253 || is_number || !name.split('.').all(is_label) {
         return Err(WithStatus::usage(
             format!(
                 "--san '{}' is no host name and no address",

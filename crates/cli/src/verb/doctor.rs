@@ -13,7 +13,8 @@ use farpipe_net::carrier::CarrierError;
 use farpipe_net::carrier::ws::upgrade::{StatusAnswer, UpgradeError};
 use farpipe_net::tls::{CertificateFacts, Handshaken, Pin, TlsError};
 use farpipe_net::{
-    Admission, Blame, CheckupError, HandshakeError, Seen, Url, WallClock, Watch, Welcomed, checkup,
+    Admission, Blame, CheckupError, Granted, HandshakeError, HostPort, PORTAL, Proxy, ProxyError,
+    Seen, Url, WallClock, Watch, Welcomed, checkup,
 };
 use farpipe_proto::link::LinkError;
 
@@ -25,7 +26,8 @@ use crate::output;
 
 /// Explain step by step whether a `farpipe connect` to a URL would work, and what to do if not
 ///
-/// Looks the name up, connects, shakes hands: TLS, WebSocket, farpipe. It stops before it asks for a
+/// Looks the name up, connects, shakes hands: TLS, WebSocket, farpipe; with a proxy, whose name and
+/// port come first, the connection is what it answers to CONNECT or in SOCKS 5. It stops before it asks for a
 /// session, so nothing is used up at the listener; that a one-shot listener serves another session
 /// already shows only to `connect`. Exit status 0 only if all steps work.
 #[derive(Debug, clap::Args)]
@@ -42,6 +44,10 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Name,
+    ProxyName,
+    ProxyTcp,
+    /// The proxy has been asked for a connection to the listener.
+    Proxy,
     Tcp,
     Tls,
     /// The server has judged this side's certificate, which in TLS 1.3 shows afterwards.
@@ -54,6 +60,9 @@ impl Step {
     fn name(self) -> &'static str {
         match self {
             Self::Name => "name",
+            Self::ProxyName => "proxy-name",
+            Self::ProxyTcp => "proxy-tcp",
+            Self::Proxy => "proxy",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Certificate => "certificate",
@@ -67,13 +76,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
     let ticket = args.tls.ticket(&url)?;
     let admission = Admission::shown(url.scheme, ticket.as_deref());
-    let report = Report::new(&url);
+    let proxy = args.proxy.resolve(&url)?;
+    let report = Report::new(&url, proxy.as_ref());
     let told = report.clone();
     let watch = Watch::new(move |seen| told.see(seen));
     let dial = args
         .tls
         .dial(url.clone(), ticket.as_deref())?
-        .through(args.proxy.resolve(&url)?)
+        .through(proxy)
         .watched(watch);
     let greeting = dialling(admission, ticket)?;
     match checkup(&dial, &greeting).await {
@@ -118,9 +128,11 @@ struct Report(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     host: String,
+    port: u16,
     /// The step that is being taken.
     step: Step,
     since: Instant,
+    has_proxy: bool,
     has_tls: bool,
     has_upgrade: bool,
     /// What helps, told by the step that failed.
@@ -130,10 +142,17 @@ struct State {
 }
 
 impl Report {
-    fn new(url: &Url) -> Self {
+    fn new(url: &Url, proxy: Option<&Proxy>) -> Self {
+        let resolves = proxy.is_some_and(|proxy| proxy.resolves(url));
         Self(Arc::new(Mutex::new(State {
             host: url.host.clone(),
-            step: Step::Name,
+            port: url.port,
+            step: if resolves {
+                Step::ProxyName
+            } else {
+                Step::Name
+            },
+            has_proxy: proxy.is_some(),
             since: Instant::now(),
             has_tls: url.scheme.is_tls(),
             has_upgrade: url.scheme.is_web_socket(),
@@ -152,13 +171,23 @@ impl Report {
                 let found = resolved(&self.lock().host, addresses);
                 self.passed(Step::Name, &found);
             }
+            Seen::ProxyResolved { host, addresses } => {
+                self.passed(Step::ProxyName, &resolved(host, addresses));
+            }
+            Seen::ProxyConnected(address) => {
+                // One address of the listener after the other; the first time tells it.
+                let is_news = self.lock().step == Step::ProxyTcp;
+                if is_news {
+                    self.passed(Step::ProxyTcp, &format!("connected to {address}"));
+                }
+            }
+            Seen::ProxyGranted(granted) => self.passed(Step::Proxy, &granted_words(granted)),
+            Seen::NoProxy(error) => self.lock().no_proxy(error),
             Seen::Connected(address) => self.passed(Step::Tcp, &format!("connected to {address}")),
             Seen::Secured(told) => self.passed(Step::Tls, &secured(told)),
             Seen::Upgraded => self.passed(Step::Upgrade, "a WebSocket server that speaks farpipe"),
             Seen::NoTls(error) => self.lock().no_tls(error),
-            Seen::NoUpgrade(error) => {
-                self.lock().advice = Some(upgrade_advice(error));
-            }
+            Seen::NoUpgrade(error) => self.lock().no_upgrade(error),
         }
     }
 
@@ -193,12 +222,20 @@ impl Report {
 impl State {
     fn after(&self, step: Step) -> Step {
         match step {
+            Step::Name if self.has_proxy => Step::ProxyName,
             Step::Name => Step::Tcp,
-            Step::Tcp if self.has_tls => Step::Tls,
-            Step::Tcp | Step::Tls | Step::Certificate if self.has_upgrade => Step::Upgrade,
-            Step::Tcp | Step::Tls | Step::Certificate | Step::Upgrade | Step::Farpipe => {
-                Step::Farpipe
+            Step::ProxyName => Step::ProxyTcp,
+            Step::ProxyTcp => Step::Proxy,
+            Step::Proxy | Step::Tcp if self.has_tls => Step::Tls,
+            Step::Proxy | Step::Tcp | Step::Tls | Step::Certificate if self.has_upgrade => {
+                Step::Upgrade
             }
+            Step::Proxy
+            | Step::Tcp
+            | Step::Tls
+            | Step::Certificate
+            | Step::Upgrade
+            | Step::Farpipe => Step::Farpipe,
         }
     }
 
@@ -208,6 +245,72 @@ impl State {
         }
         let advice = TlsError::of(error).and_then(TlsError::advice);
         self.advice = advice.map(str::to_owned);
+    }
+
+    fn no_proxy(&mut self, error: &ProxyError) {
+        self.advice = error.usual_advice();
+    }
+
+    fn no_upgrade(&mut self, error: &UpgradeError) {
+        self.advice = Some(match error {
+            UpgradeError::Status(answer) => self.status_advice(answer),
+            UpgradeError::Io(_) | UpgradeError::Cut | UpgradeError::Silent => BETWEEN.to_owned(),
+            UpgradeError::NotHttp { .. } => ANOTHER.to_owned(),
+            UpgradeError::NotFarpipe { .. } => ELSEWHERE.to_owned(),
+            UpgradeError::NotWebSocket(_) => format!("{STRIPPED}; or {ELSEWHERE}"),
+            _ => SAME.to_owned(),
+        });
+    }
+
+    fn status_advice(&self, answer: &StatusAnswer) -> String {
+        let from_farpipe = |text: &String| text.starts_with("This is a farpipe endpoint");
+        let advice = match (answer.code, &answer.location) {
+            // What stands for a while says "found" or "temporary"; a server that has moved says so.
+            (302 | 303 | 307, Some(location)) => {
+                return format!("{PORTAL}; if {location} is where farpipe is, give that");
+            }
+            // Some login pages say that they are for good.
+            (_, Some(location)) if !self.is_here(location) => {
+                return format!(
+                    "if farpipe has moved to {location}, give that, with wss:// in the place of \
+                     https://; if it is a login page: {PORTAL}"
+                );
+            }
+            (_, Some(_)) => "give the URL that it names, with wss:// in the place of https://",
+            (511, _) => PORTAL,
+            (407, _) => "the proxy on the way wants a login",
+            (401 | 403, _) => "it wants a login, or refuses the path: ask whoever runs it",
+            (404, _) => "see that the path is right, and that the proxy there knows it",
+            // The request said Upgrade when it left.
+            (426, _) => STRIPPED,
+            (400, _) if answer.text.as_ref().is_some_and(from_farpipe) => STRIPPED,
+            (500.., _) if answer.from_proxy => {
+                "the proxy is there and what is behind it is not: start `farpipe listen` there, and \
+                 see where the proxy sends this path"
+            }
+            (500.., _) => "the server is in trouble: see its log",
+            (200..300, _) if answer.is_page => {
+                return format!("{PORTAL}; if it is a web server of your own, {WEB}");
+            }
+            _ => return format!("a web server answers, not farpipe: {WEB}"),
+        };
+        advice.to_owned()
+    }
+
+    /// Whether a URL leads to the host and port that were dialled.
+    fn is_here(&self, location: &str) -> bool {
+        let Some((scheme, rest)) = location.split_once("://") else {
+            return true;
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let usual = match scheme {
+            "https" | "wss" => 443,
+            _ => 80,
+        };
+        let there = authority
+            .parse()
+            .or_else(|_| format!("{authority}:{usual}").parse::<HostPort>());
+        there.is_ok_and(|there| there.host == self.host && there.port == self.port)
     }
 
     fn line(&mut self, verdict: &str, facts: &str) {
@@ -223,8 +326,10 @@ impl State {
     fn usual_advice(&self, blame: Blame) -> Option<String> {
         let advice = match self.step {
             Step::Name if blame == Blame::Final => "write wss:// or fps://",
-            Step::Name => "see that the host is spelled as it is known: `getent hosts HOST`",
-            Step::Tcp => {
+            Step::Name | Step::ProxyName => {
+                "see that the host is spelled as it is known: `getent hosts HOST`"
+            }
+            Step::Proxy | Step::ProxyTcp | Step::Tcp => {
                 "see that the host is up and the port right; a firewall that drops what it does not \
                  know looks like this, too"
             }
@@ -240,6 +345,24 @@ impl State {
 const BETWEEN: &str = "something between may not let WebSocket pass: a proxy, or a firewall; wss:// on \
                        port 443 passes most";
 const SAME: &str = "is it a farpipe, and the same one? `farpipe --version` tells at both ends";
+
+const ANOTHER: &str = "another program listens on that port: give the one of `farpipe listen`; one on \
+                       fp:// or fps:// is dialled so";
+const ELSEWHERE: &str = "another server answers there: see that host, port and path are right";
+const STRIPPED: &str = "a proxy on the way strips the upgrade: let it pass the headers Upgrade and \
+                        Connection on, in HTTP/1.1";
+const WEB: &str = "see that host, port and path are right, and that a proxy there passes the upgrade \
+                   on (headers Upgrade and Connection)";
+
+fn granted_words(granted: &Granted) -> String {
+    let Granted {
+        answer,
+        to,
+        is_page,
+    } = granted;
+    let page = if *is_page { ", and a web page" } else { "" };
+    format!("answers {answer} for {to}{page}")
+}
 
 fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
     let found: Vec<_> = addresses.iter().map(|a| a.ip().to_string()).collect();
@@ -263,53 +386,6 @@ fn secured(told: &Handshaken) -> String {
         days_left,
     } = facts;
     format!("TLS 1.3 with {subject}, issued by {issuer}, good for {days_left} d; its key is {pin}")
-}
-
-fn upgrade_advice(error: &UpgradeError) -> String {
-    let advice = match error {
-        UpgradeError::Status(answer) => return status_advice(answer),
-        UpgradeError::Io(_) | UpgradeError::Cut | UpgradeError::Silent => BETWEEN,
-        UpgradeError::NotHttp { .. } => {
-            "another program listens on that port: give the one of `farpipe listen`; one on fp:// or \
-             fps:// is dialled so"
-        }
-        UpgradeError::NotFarpipe { .. } | UpgradeError::NotWebSocket(_) => {
-            "another server answers there: see that host, port and path are right"
-        }
-        _ => SAME,
-    };
-    advice.to_owned()
-}
-
-fn status_advice(answer: &StatusAnswer) -> String {
-    let advice = match (answer.code, &answer.location) {
-        // What stands for a while says "found" or "temporary"; a server that has moved says so.
-        (302 | 303 | 307, Some(location)) => {
-            return format!(
-                "a network that wants a login first answers so (a captive portal): open \
-                 http://example.com/ in a browser, log in, and try again; if {location} is where \
-                 farpipe is, give that"
-            );
-        }
-        (511, _) => {
-            "the network wants a login first (a captive portal): open http://example.com/ in a \
-             browser, log in, and try again"
-        }
-        (_, Some(_)) => "give the URL that it names, with wss:// in the place of https://",
-        (407, _) => "the proxy on the way wants a login",
-        (401 | 403, _) => "it wants a login, or refuses the path: ask whoever runs it",
-        (404, _) => "see that the path is right, and that the proxy there knows it",
-        (500.., _) if answer.from_proxy => {
-            "the proxy is there and what is behind it is not: start `farpipe listen` there, and see \
-             where the proxy sends this path"
-        }
-        (500.., _) => "the server is in trouble: see its log",
-        _ => {
-            "a web server answers, not farpipe: see that host, port and path are right, and that a \
-             proxy there passes the upgrade on (headers Upgrade and Connection)"
-        }
-    };
-    advice.to_owned()
 }
 
 fn handshake_advice(error: &HandshakeError) -> &'static str {

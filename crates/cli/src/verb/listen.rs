@@ -103,16 +103,21 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Ok(ready) => ready,
         Err(error) => return conclude(Err(error), None, &status),
     };
+    // A listener that nobody could get into is none.
+    let tickets = match outlet {
+        Some(outlet) => match outlet.open(listener.url()).await {
+            Ok(opened) => Some(opened),
+            Err(error) => return conclude(Err(error), None, &status),
+        },
+        None => None,
+    };
     if !quiet {
         output::line(&format!("listening on {}", listener.url()));
     }
     status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
     let mut accepting = JoinSet::new();
-    if let Some(outlet) = outlet {
-        match outlet.open(listener.url()).await {
-            Ok(opened) => accepting.spawn(opened.serve(args.keep)),
-            Err(error) => return conclude(Err(error), None, &status),
-        };
+    if let Some(tickets) = tickets {
+        accepting.spawn(tickets.serve(args.keep));
     }
     accepting.spawn(listener.serve(Arc::new(acceptor)));
     let listening = Listening {

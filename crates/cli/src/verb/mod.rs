@@ -12,5 +12,5 @@ pub(crate) mod pipe;
 pub(crate) mod proxy;
 pub(crate) mod quickstart;
 mod secure;
-mod session;
+pub(crate) mod session;
 mod ticket;

@@ -26,9 +26,7 @@ use crate::status::Status;
 /// farpipe pipe 'sh:vmstat 1' 'ws-listen:8080?lines&origin=http://localhost:3000'
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
-    /// `tcp-listen:[HOST:]PORT`, `unix:PATH`, `unix-listen:PATH`, `ws:URL` or
-    /// `ws-listen:[HOST:]PORT[/PATH]`
+    // Its help is `endpoint_help`'s.
     src: OsString,
     /// As SRC
     dst: OsString,

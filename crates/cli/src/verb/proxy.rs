@@ -20,7 +20,7 @@ impl ProxyArgs {
     pub(crate) fn resolve(&self, url: &Url) -> anyhow::Result<Option<Proxy>> {
         const HINT: &str = "for example http://proxy.example:3128 or socks5h://127.0.0.1:1080";
         let Some(typed) = &self.http_proxy else {
-            let variable = |name: &str| std::env::var(name).ok();
+            let variable = |name: &str| std::env::var_os(name);
             return Proxy::from_environment(url, variable)
                 .map_err(|error| WithStatus::usage(error.to_string(), HINT));
         };

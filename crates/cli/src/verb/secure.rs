@@ -72,9 +72,9 @@ pub(crate) struct Guarded {
     pub(crate) outlet: Option<Outlet>,
 }
 
-/// What the dialling side shows and believes.
+/// The certificates that the dialling side shows and believes.
 #[derive(Debug, Args)]
-pub(crate) struct ConnectTls {
+pub(crate) struct ConnectCertificates {
     /// wss, fps: the certificate to show, PEM, with what leads to its authority
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
@@ -92,6 +92,13 @@ pub(crate) struct ConnectTls {
     /// repeatable
     #[arg(long, value_name = "sha256:HEX")]
     pin: Vec<Pin>,
+}
+
+/// What the dialling side shows and believes.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectTls {
+    #[command(flatten)]
+    certificates: ConnectCertificates,
     /// wss, fps: the ticket that the listener made, in a file of mode 0600; $FARPIPE_TICKET holds
     /// the ticket itself
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl", "pin"])]
@@ -165,7 +172,7 @@ impl ConnectTls {
         if ticket.is_some() {
             refuse_if(!url.scheme.is_tls(), url, "tickets mean")?;
         }
-        if ticket.is_some() && self.has_certificates() {
+        if ticket.is_some() && self.certificates.are_given() {
             return Err(WithStatus::usage(
                 "a ticket in FARPIPE_TICKET beside certificates: only one of them can let in",
                 "unset FARPIPE_TICKET, or leave out --cert, --key, --ca and --pin",
@@ -174,14 +181,21 @@ impl ConnectTls {
         Ok(ticket.map(Arc::new))
     }
 
-    fn has_certificates(&self) -> bool {
+    /// What dials `url`.
+    pub(crate) fn dial(&self, url: Url, ticket: Option<&Ticket>) -> anyhow::Result<TcpDial> {
+        self.certificates.dial(url, ticket)
+    }
+}
+
+impl ConnectCertificates {
+    fn are_given(&self) -> bool {
         self.cert.is_some() || self.ca.is_some() || self.crl.is_some() || !self.pin.is_empty()
     }
 
     /// What dials `url`.
     pub(crate) fn dial(&self, url: Url, ticket: Option<&Ticket>) -> anyhow::Result<TcpDial> {
         if !url.scheme.is_tls() {
-            refuse_if(self.has_certificates(), &url, "certificates mean")?;
+            refuse_if(self.are_given(), &url, "certificates mean")?;
             return Ok(TcpDial::new(url));
         }
         let options = ClientTlsOptions {

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Listening, OpenError, Use};
+use farpipe_agent::endpoint::{
+    self, End, Endpoint, EndpointSpec, Listening, OpenError, Use, kinds,
+};
 use farpipe_agent::fan::Report;
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
@@ -54,9 +56,7 @@ pub(crate) struct SessionArgs {
 /// Which way the endpoint is used.
 #[derive(Debug, Args)]
 pub(crate) struct EndpointArgs {
-    /// `-` (stdin and stdout), `PATH` (file or FIFO), `exec:CMD`, `sh:CMD`, `tcp:HOST:PORT`,
-    /// `tcp-listen:[HOST:]PORT`, `unix:PATH`, `unix-listen:PATH`, `ws:URL` or
-    /// `ws-listen:[HOST:]PORT[/PATH]`
+    // Its help is that of the end it stands at: see `endpoint_help`.
     #[arg(default_value = "-", value_name = "ENDPOINT")]
     pub(crate) endpoint: OsString,
     /// Only send: read the endpoint, take nothing from the other side
@@ -93,6 +93,18 @@ impl EndpointArgs {
         }
         Ok((spec, wanted))
     }
+}
+
+/// What an endpoint can be at an end.
+pub(crate) fn endpoint_help(end: End) -> String {
+    let more = match end {
+        End::Listener => "",
+        End::Other => "; the -listen kinds not at the other end, `farpipe listen`",
+    };
+    format!(
+        "What can be joined: {} (- is stdin and stdout, PATH a file or FIFO{more})",
+        kinds(end)
+    )
 }
 
 /// What the verb does with an endpoint that listens.

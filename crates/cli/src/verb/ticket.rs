@@ -20,7 +20,7 @@ use crate::exit::WithStatus;
 use crate::output;
 
 /// Where the dialling side looks for a ticket.
-const VARIABLE: &str = "FARPIPE_TICKET";
+pub(crate) const VARIABLE: &str = "FARPIPE_TICKET";
 
 /// Values of `--ticket-for`.
 const VALID_FOR: std::ops::RangeInclusive<Duration> =
@@ -85,11 +85,13 @@ pub(crate) struct Opened {
     outlet: Outlet,
     /// What to type, behind the ticket.
     connect: String,
+    /// What is to be said of the first ticket.
+    news: Zeroizing<String>,
     written: Option<Written>,
 }
 
 impl Outlet {
-    /// Gives out the first ticket to `url`.
+    /// Makes the first ticket to `url`, and its file; [`Opened::serve`] says so.
     pub(crate) async fn open(self, url: &Url) -> anyhow::Result<Opened> {
         let host = dialled_host(&url.host).await;
         let url = Url {
@@ -98,56 +100,63 @@ impl Outlet {
         };
         let mut opened = Opened {
             outlet: self,
-            connect: format!("farpipe connect {}", quoted(&url.to_string())),
+            connect: format!("farpipe connect {}", quoted(&url.revealed())),
+            news: Zeroizing::default(),
             written: None,
         };
-        opened.give_out()?;
+        opened.news = opened.give_out()?;
         Ok(opened)
     }
 }
 
 impl Opened {
-    /// Gives out another ticket when one has expired; with `keep` also when one was used. Ends when
+    /// Says where the first ticket is, and gives out another when one has expired; with `keep` also when one was used. Ends when
     /// no other is due.
     pub(crate) async fn serve(mut self, keep: bool) {
+        // The URL in it is to be dialled, with all that it has.
+        output::line_with_secret(&self.news);
         loop {
             match self.outlet.tickets.used_up().await {
                 UsedUp::Claimed if !keep => return,
                 UsedUp::Claimed | UsedUp::Expired => {}
             }
-            if let Err(error) = self.give_out() {
-                output::error(&format!("no new ticket: {error:#}"));
-                return;
+            match self.give_out() {
+                Ok(news) => output::line_with_secret(&news),
+                Err(error) => {
+                    output::error(&format!("no new ticket: {error:#}"));
+                    return;
+                }
             }
         }
     }
 
-    fn give_out(&mut self) -> anyhow::Result<()> {
+    /// Makes another ticket; what is to be said of it.
+    fn give_out(&mut self) -> anyhow::Result<Zeroizing<String>> {
         let ticket = self.outlet.tickets.issue().reveal();
         let within = minutes(self.outlet.valid_for);
         let connect = &self.connect;
-        match (&self.outlet.file, &mut self.written) {
-            (None, _) => output::line(&format!(
+        let news = match (&self.outlet.file, &mut self.written) {
+            (None, _) => format!(
                 "on the other host, once, within {within}:\n  {VARIABLE}={} {connect}",
                 *ticket
-            )),
+            ),
             (Some(path), written @ None) => {
                 *written = Some(Written::create(path, &ticket)?);
                 let file = path.display();
-                output::line(&format!(
+                format!(
                     "a ticket for the other host, good once, within {within}, is in {file}:\n  \
                      {connect} --ticket-file {file}"
-                ));
+                )
             }
             (Some(path), Some(written)) => {
                 written.replace(&ticket)?;
-                output::line(&format!(
+                format!(
                     "a new ticket, good once, within {within}, is in {}",
                     path.display()
-                ));
+                )
             }
-        }
-        Ok(())
+        };
+        Ok(Zeroizing::new(news))
     }
 }
 

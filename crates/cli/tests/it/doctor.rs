@@ -15,15 +15,16 @@ const SERVERS: &str = r#"
     issue expired ca '30 days ago' '73 hours ago' $both "$(here x)"
     issue early ca '241 hours' '30 days' $both "$(here x)"
     issue elsewhere ca '1 hour ago' '30 days' $both subjectAltName=DNS:other.example,IP:192.0.2.1
+    ca selfsigned
     issue clientonly ca '1 hour ago' '30 days' extendedKeyUsage=clientAuth "$(here x)"
 "#;
 
-fn doctor(host: &Host, url: &str) -> Invocation {
+pub(crate) fn doctor(host: &Host, url: &str) -> Invocation {
     host.farpipe(["doctor", url])
 }
 
 /// The steps on stdout, without what differs between runs: times, ports, keys.
-fn steps(ended: &Ended) -> String {
+pub(crate) fn steps(ended: &Ended) -> String {
     let text = String::from_utf8(ended.stdout.clone()).expect("text");
     let mut out = String::new();
     for line in text.lines() {
@@ -46,7 +47,7 @@ fn steps(ended: &Ended) -> String {
 
 /// It failed after these steps, and says this.
 #[track_caller]
-fn fails(doctor: Invocation, expected: &str, says: &str) {
+pub(crate) fn fails(doctor: Invocation, expected: &str, says: &str) {
     let ended = doctor.run().exits(125);
     assert_text(&steps(&ended), expected);
     ended.says(says);
@@ -156,7 +157,7 @@ fn nothing_listens_or_the_name_is_not_known() {
 fn other_servers_are_named_and_what_to_do_about_them() {
     let web = "a web server answers, not farpipe: see that host, port and path are right, and that \
                a proxy there passes the upgrade on (headers Upgrade and Connection)";
-    let cases: [(&[u8], &str, &str); 7] = [
+    let cases: [(&[u8], &str, &str); 9] = [
         (
             b"SSH-2.0-OpenSSH_9.2\r\n",
             "the other side does not speak HTTP: it began with \"SSH-2.0-OpenSSH_9.2\\r\\n\" (it \
@@ -172,13 +173,29 @@ fn other_servers_are_named_and_what_to_do_about_them() {
         (
             b"HTTP/1.1 301 Moved Permanently\r\nLocation: https://new.example/\r\n\r\n",
             "the server answered HTTP 301 Moved Permanently and says to go to \
-             https://new.example/; give that URL instead",
-            "give the URL that it names, with wss:// in the place of https://",
+             https://new.example/; if farpipe is there, give that URL",
+            "if farpipe has moved to https://new.example/, give that, with wss:// in the place of \
+             https://; if it is a login page: a network that wants a login first answers so (a \
+             captive portal): open http://example.com/ in a browser, log in, and try again",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>",
+            "the server answered HTTP 200 OK with a web page instead of upgrading to WebSocket",
+            "a network that wants a login first answers so (a captive portal): open \
+             http://example.com/ in a browser, log in, and try again; if it is a web server of your \
+             own, see that host, port and path are right, and that a proxy there passes the upgrade \
+             on (headers Upgrade and Connection)",
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+            "the server's WebSocket handshake is wrong: it does not say \"Upgrade: websocket\"",
+            "a proxy on the way strips the upgrade: let it pass the headers Upgrade and Connection \
+             on, in HTTP/1.1; or another server answers there: see that host, port and path are right",
         ),
         (
             b"HTTP/1.1 302 Found\r\nLocation: https://login.hotel.example/?to=x\r\n\r\n",
             "the server answered HTTP 302 Found and says to go to \
-             https://login.hotel.example/?to=x; give that URL instead",
+             https://login.hotel.example/?to=x; if farpipe is there, give that URL",
             "a network that wants a login first answers so (a captive portal): open \
              http://example.com/ in a browser, log in, and try again; if \
              https://login.hotel.example/?to=x is where farpipe is, give that",
@@ -198,8 +215,8 @@ fn other_servers_are_named_and_what_to_do_about_them() {
             b"HTTP/1.1 511 Network Authentication Required\r\n\r\n",
             "the server answered HTTP 511 Network Authentication Required instead of upgrading to \
              WebSocket",
-            "the network wants a login first (a captive portal): open http://example.com/ in a \
-             browser, log in, and try again",
+            "a network that wants a login first answers so (a captive portal): open \
+             http://example.com/ in a browser, log in, and try again",
         ),
     ];
     let host = Host::new();
@@ -231,8 +248,9 @@ fn certificates_that_are_no_good_are_explained() {
             "unknown",
             "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
              known by that",
-            "give the authority of the listener's certificate, or its ticket; if that is not it, \
-             something between opens TLS: a proxy",
+            "give the authority of the listener's certificate with --ca, or its ticket; one that \
+             issued itself (self-signed) is believed by its key: --pin; if that is not it, something \
+             between opens TLS: a proxy",
         ),
         (
             "expired",
@@ -248,6 +266,14 @@ fn certificates_that_are_no_good_are_explained() {
             "elsewhere",
             "certificate is not for 127.0.0.1 (it names: other.example, 192.0.2.1)",
             "dial a name that the certificate has, or issue one with `--san HOST`",
+        ),
+        (
+            "selfsigned",
+            "an authority's certificate does not name a host",
+            "it issued itself (self-signed): issue the listener one of an authority, `farpipe cert` \
+             does; or believe its key with --pin sha256:HEX in the place of --ca, where HEX is what \
+             `openssl x509 -in CERT -pubkey -noout | openssl pkey -pubin -outform der | sha256sum` \
+             says there",
         ),
         (
             "clientonly",

@@ -46,9 +46,10 @@ fn writers_in_turn_all_arrive_between_hosts() {
         .args(["--send", "fifo"])
         .start();
     writers_in_turn(&host, &listener);
+    // Between two writers: all is there, and the far end knows it.
     connect.signal(Signal::TERM);
     connect.end().exits(143);
-    listener.end().exits(125);
+    listener.end().exits(0);
 
     let listener = host.listen("fp").args(["--send", "fifo"]).start_listening();
     let mut connect = host.connect(listener.url()).start();
@@ -56,7 +57,54 @@ fn writers_in_turn_all_arrive_between_hosts() {
     assert!(connect.is_running());
     listener.signal(Signal::TERM);
     listener.end().exits(143);
-    connect.end().exits(125);
+    connect.end().exits(0);
+}
+
+/// What a writer has not finished may be half of anything.
+#[test]
+fn a_signal_in_the_midst_of_a_writer_is_a_failure_at_the_far_end() {
+    let host = Host::new();
+    let fifo = host.fifo("fifo");
+    for is_before_any in [false, true] {
+        // With stdin open: the far end waits for nothing of its own.
+        let listener = host.listen("ws").open_input().start_listening();
+        let connect = host.connect(listener.url());
+        let connect = connect.args(["--send", "fifo", "--status-fd", "2"]).start();
+        connect.stderr_until(|text| text.contains("connected"));
+        let mut writer = None;
+        if !is_before_any {
+            write(&host, "whole.");
+            let mut options = std::fs::File::options();
+            let mut half = options.write(true).open(&fifo).expect("the FIFO");
+            std::io::Write::write_all(&mut half, b"half").expect("room");
+            assert_eq!(listener.stdout_until(10), b"whole.half");
+            writer = Some(half);
+        }
+        connect.signal(Signal::TERM);
+        connect.end().exits(143);
+        let listener = listener.end().exits(125);
+        let why = "farpipe: the far end failed: interrupted";
+        assert!(listener.stderr.contains(why), "{}", listener.stderr);
+        drop(writer);
+    }
+}
+
+#[test]
+fn a_signal_between_writers_needs_no_end_of_the_far_stdin() {
+    for compress in ["none", "zstd"] {
+        let host = Host::new();
+        host.fifo("fifo");
+        let listener = host.listen("ws").open_input().start_listening();
+        let connect = host.connect(listener.url());
+        let connect = connect
+            .args(["--send", "fifo", "--compress", compress])
+            .start();
+        write(&host, "whole.");
+        assert_eq!(listener.stdout_until(6), b"whole.");
+        connect.signal(Signal::TERM);
+        connect.end().exits(143);
+        listener.end().exits(0).printed("whole.");
+    }
 }
 
 #[test]

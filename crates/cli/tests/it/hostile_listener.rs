@@ -97,7 +97,7 @@ fn n18_an_http_server_that_does_not_upgrade_is_named_with_its_status() {
         &about("ws", &answers),
         "the server answered HTTP 200 OK instead of upgrading to WebSocket
          the server answered HTTP 301 Moved Permanently and says to go to \
-         https://elsewhere.example/; give that URL instead
+         https://elsewhere.example/; if farpipe is there, give that URL
          the server answered HTTP 404 Not Found instead of upgrading to WebSocket
          the server answered HTTP 407 Proxy Authentication Required instead of upgrading to \
          WebSocket

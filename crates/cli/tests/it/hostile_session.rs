@@ -229,10 +229,7 @@ fn a_peer_that_gives_up_is_a_failure_and_its_words_cannot_move_the_cursor() {
     let mut peer = Peer::attached(&host, listener.addr());
     peer.open();
     peer.bytes(STREAM, b"a part");
-    let abort = Abort {
-        code: AbortCode::Failed as u32,
-        message: "disk \x1b[2J on fire".to_owned(),
-    };
+    let abort = Abort::new(AbortCode::Failed, "disk \x1b[2J on fire");
     peer.inner(STREAM, &InnerFrame::Reset(abort.clone()));
     peer.inner(STREAM, &InnerFrame::Stop(abort));
     peer.inner(StreamId::SESSION, &InnerFrame::Done(0));

@@ -1,6 +1,8 @@
 //! Connections that lead through a proxy, a real one: CONNECT and SOCKS 5, by the flag and by the
 //! environment.
 
+use std::net::Ipv4Addr;
+
 use crate::support::net::{foreign_server, silent_port};
 use crate::support::pki::shows;
 use crate::support::proxy::Proxy;
@@ -161,6 +163,42 @@ fn n18_a_proxy_that_cuts_and_refuses_for_a_while_loses_nothing() {
     connect.close_input();
     connect.end().exits(0).printed("one moremoremoremore");
     listener.end().exits(0);
+}
+
+/// Row N17: another network, another address. What matters is who it is, not where from.
+#[test]
+fn n17_a_session_goes_on_from_another_source_address() {
+    at_once(["wss", "fps"], |scheme| {
+        let host = certified();
+        let proxy = Proxy::start();
+        let listen = host.farpipe(["-v", "listen", &format!("{scheme}://127.0.0.1:0")]);
+        let listener = listen
+            .args(shows("server"))
+            .arg("exec:cat")
+            .start_listening();
+        let connect = host.connect(&named(&listener)).args(shows("client"));
+        let connect = connect.arg(format!("--http-proxy=socks5h://{}", proxy.addr()));
+        let sent = random(2_000_000, 17);
+        let addresses = [[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 2]].map(Ipv4Addr::from);
+        proxy.connect_from(addresses[0]);
+        let mut connect = connect.open_input().start();
+        let mut echoed = 0;
+        for (part, next) in sent.chunks(sent.len() / 3 + 1).zip([1, 2, 2]) {
+            connect.write(part);
+            // In the middle of the part, and with what is on its way.
+            connect.stdout_until(echoed + 1);
+            proxy.connect_from(addresses[next]);
+            proxy.cut();
+            echoed += part.len();
+            connect.stdout_until(echoed);
+        }
+        connect.close_input();
+        assert_same(&connect.end().exits(0).stdout, &sent);
+        let log = listener.end().exits(0).stderr;
+        for address in &addresses[..2] {
+            assert!(log.contains(&format!("{address}:")), "{log}");
+        }
+    });
 }
 
 /// Row N18, before the first link: it is told and final.

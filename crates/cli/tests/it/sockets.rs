@@ -11,6 +11,7 @@ use farpipe_faultproxy::{Cut, Plan, When};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
+use crate::support::pki::shows;
 use crate::support::{DEADLINE, Faults, Host, Listener, SCHEMES, assert_same, at_once, random};
 
 /// A program that listens and treats each connection as `serve` does, for as long as the test runs.
@@ -68,6 +69,9 @@ fn ask_unix(stream: UnixStream, question: &[u8]) -> Vec<u8> {
     })
 }
 
+/// Asks one connection.
+type Ask = Box<dyn FnOnce(&[u8]) -> Vec<u8> + Send>;
+
 /// A listener that passes streams to `target`, and a connect that makes them of connections.
 fn forward(host: &Host, scheme: &str, target: &str) -> (Listener, Listener) {
     let listener = host.listen(scheme).arg(target).start_listening();
@@ -101,6 +105,52 @@ fn twenty_connections_at_once_are_byte_exact_both_ways() {
         let (connect, listener) = stop(connect, listener);
         assert!(!connect.contains("farpipe:"), "{connect}");
         assert!(!listener.contains("farpipe:"), "{listener}");
+    }
+}
+
+/// Half-close, both ways, and ends of every kind at both sides.
+#[test]
+fn sockets_of_every_kind_pass_every_carrier() {
+    let host = Host::new();
+    host.usual_certificates();
+    let tcp = format!("tcp:{}", server(echo));
+    let server = UnixListener::bind(host.path("server")).expect("a socket");
+    thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut writer = stream.expect("a connection");
+            let mut reader = writer.try_clone().expect("a duplicate");
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut reader, &mut writer);
+                let _ = writer.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    let data = random(300_000, 8);
+    for scheme in ["ws", "fp", "wss", "fps"] {
+        let flags = |name| match scheme {
+            "wss" | "fps" => shows(name).to_vec(),
+            _ => Vec::new(),
+        };
+        for (near, far) in [("tcp-listen:0", "unix:server"), ("unix-listen:near", &*tcp)] {
+            let listener = host.listen(scheme).arg(far).args(flags("server"));
+            let listener = listener.start_listening();
+            let connect = host.connect(listener.url()).arg(near);
+            let connect = connect.args(flags("client")).start_listening();
+            let ask = || -> Ask {
+                if near == "tcp-listen:0" {
+                    let stream = dial(&connect);
+                    return Box::new(move |question| ask_tcp(stream, question));
+                }
+                let stream = UnixStream::connect(host.path("near")).expect("it listens");
+                Box::new(move |question| ask_unix(stream, question))
+            };
+            let asks: Vec<_> = std::iter::repeat_with(ask).take(4).collect();
+            at_once(asks, |ask| assert_same(&ask(&data), &data));
+            let (connect, listener) = stop(connect, listener);
+            assert!(!connect.contains("farpipe:"), "{scheme}: {connect}");
+            assert!(!listener.contains("farpipe:"), "{scheme}: {listener}");
+            assert!(!host.path("near").exists(), "the socket's file is left");
+        }
     }
 }
 
@@ -511,34 +561,6 @@ fn a_unix_socket_serves_commands_is_private_and_goes_with_its_listener() {
     pipe.signal(Signal::TERM);
     pipe.end().exits(143);
     assert!(!host.path("socket").exists(), "the socket's file is left");
-}
-
-#[test]
-fn unix_sockets_between_hosts() {
-    let host = Host::new();
-    let server = UnixListener::bind(host.path("server")).expect("a socket");
-    thread::spawn(move || {
-        for stream in server.incoming() {
-            let mut writer = stream.expect("a connection");
-            let mut reader = writer.try_clone().expect("a duplicate");
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut reader, &mut writer);
-                let _ = writer.shutdown(Shutdown::Write);
-            });
-        }
-    });
-    let listener = host.listen("fp").arg("unix:server").start_listening();
-    let connect = host
-        .connect(listener.url())
-        .arg("unix-listen:client")
-        .start_listening();
-    at_once(0..8, |number| {
-        let data = random(200_000, number);
-        let stream = UnixStream::connect(host.path("client")).expect("it listens");
-        assert_same(&ask_unix(stream, &data), &data);
-    });
-    stop(connect, listener);
-    assert!(!host.path("client").exists(), "the socket's file is left");
 }
 
 #[test]

@@ -256,8 +256,7 @@ fn a_ticket_file_is_new_private_and_goes_with_the_ticket() {
     };
     host.file("ticket", "mine");
     listen().run().exits(125).says(
-        "listening on wss://127.0.0.1:PORT
-         farpipe: ticket exists and is not overwritten
+        "farpipe: ticket exists and is not overwritten
          hint: choose another name for --ticket-file, or move it away",
     );
     assert_eq!(host.content("ticket"), b"mine");

@@ -483,7 +483,17 @@ fn nothing_is_overwritten_and_names_are_plain() {
             "{name}"
         );
     }
-    for san in ["*.example.org", "a,b", "a b", "-x", "a..b", "a/b"] {
+    for san in [
+        "*.example.org",
+        "a,b",
+        "a b",
+        "-x",
+        "a..b",
+        "a/b",
+        "300.1.1.1",
+        "1.2.3",
+        "7",
+    ] {
         let san = format!("--san={san}");
         let refused = cert(&["issue", "bob", &san]).exits(2);
         assert!(refused.stderr.contains("is no host name"), "{san}");

@@ -13,6 +13,21 @@ fn fails(args: &[&str], status: i32, expected: &str) {
         .says(expected);
 }
 
+/// A help that lists what is refused sends people the wrong way.
+#[test]
+fn helps_list_the_endpoints_that_their_verb_takes() {
+    let host = Host::new();
+    for (verb, listens) in [("listen", false), ("connect", true), ("pipe", true)] {
+        let help = host.farpipe([verb, "--help"]).run().exits(0).stdout;
+        let help = String::from_utf8(help).expect("text");
+        assert!(help.contains("ws:URL"), "{help}");
+        assert_eq!(help.contains("tcp-listen:[HOST:]PORT"), listens, "{help}");
+    }
+    let help = host.farpipe(["bench", "link", "--help"]).run().exits(0);
+    let help = String::from_utf8(help.stdout).expect("text");
+    assert!(!help.contains("ticket"), "{help}");
+}
+
 #[test]
 fn urls_that_are_none() {
     const HINT: &str = "hint: for example ws://127.0.0.1:7000";
@@ -41,7 +56,7 @@ fn urls_that_are_none() {
         ),
         ("ws://[::1]", "no port; write [ADDRESS]:PORT"),
         ("ws://[x]:1", "no IPv6 address between the brackets"),
-        ("ws://user@127.0.0.1:1", "no user or password in a URL"),
+        ("ws://***@127.0.0.1:1", "no user or password in a URL"),
         (
             "ws://127.0.0.1:1/a b",
             "the path has characters that must be %-escaped",

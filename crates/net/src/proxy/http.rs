@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use farpipe_proto::limits::{HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use httparse::{EMPTY_HEADER, Header, Response};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Login, ProxyError, cut, printable, stranger};
-use crate::carrier::ws::upgrade::{HEAD_MAX, HEADERS_MAX};
+use super::{Granted, Login, ProxyError, cut, printable, stranger};
 use crate::host_port::HostPort;
 
 /// Its name for people.
@@ -19,19 +19,24 @@ pub(super) async fn ask<S>(
     stream: &mut S,
     to: &HostPort,
     login: Option<&Login>,
-) -> Result<(), ProxyError>
+) -> Result<Granted, ProxyError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.write_all(request(to, login).as_bytes()).await?;
     stream.flush().await?;
     // All heads together have one limit: news before the answer could go on for ever.
-    let mut room = HEAD_MAX;
+    let mut room = HTTP_HEAD_MAX;
     loop {
         let head = read_head(stream, room).await?;
         room -= head.len();
-        if judge(&head, login)? {
-            return Ok(());
+        if let Some((answer, is_page)) = judge(&head, login)? {
+            let to = to.clone();
+            return Ok(Granted {
+                answer,
+                to,
+                is_page,
+            });
         }
     }
 }
@@ -72,27 +77,38 @@ async fn read_head<S: AsyncRead + Unpin>(
     }
 }
 
-/// Whether the answer is a yes; not yet if it is only news of one.
-fn judge(head: &[u8], login: Option<&Login>) -> Result<bool, ProxyError> {
-    let mut lines = [EMPTY_HEADER; HEADERS_MAX];
+/// A yes, and whether it is said to have a page; none yet if the answer is only news of one.
+fn judge(head: &[u8], login: Option<&Login>) -> Result<Option<(String, bool)>, ProxyError> {
+    let mut lines = [EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut answer = Response::new(&mut lines);
     answer.parse(head).map_err(ProxyError::Malformed)?;
     let code = answer.code.unwrap_or(0);
+    let reason = answer.reason.unwrap_or_default();
+    let space = if reason.is_empty() { "" } else { " " };
+    let reason = format!("{space}{}", printable(reason.as_bytes()));
+    let values = |name: &'static str| {
+        let lines = answer.headers.iter();
+        let of_name = lines.filter(move |line| line.name.eq_ignore_ascii_case(name));
+        of_name.map(|line| line.value)
+    };
     match code {
-        200..300 => Ok(true),
+        200..300 => {
+            let html = |kind: &[u8]| kind.to_ascii_lowercase().starts_with(b"text/html");
+            Ok(Some((
+                format!("{NAME} {code}{reason}"),
+                values("Content-Type").any(html),
+            )))
+        }
         // Another protocol is not what was asked for; other news is followed by the answer.
-        100 | 102..200 => Ok(false),
+        100 | 102..200 => Ok(None),
         407 => Err(login_refused(answer.headers, login)),
         // What tinyproxy answers to a wrong password.
         401 if login.is_some() => Err(ProxyError::LoginRefused),
-        _ => {
-            let reason = answer.reason.unwrap_or_default();
-            let space = if reason.is_empty() { "" } else { " " };
-            Err(ProxyError::Status {
-                code,
-                reason: format!("{space}{}", printable(reason.as_bytes())),
-            })
-        }
+        _ => Err(ProxyError::Status {
+            code,
+            reason,
+            location: values("Location").next().map(printable),
+        }),
     }
 }
 

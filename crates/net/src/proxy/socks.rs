@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::{Login, ProxyError, cut, stranger};
+use super::{Granted, Login, ProxyError, cut, stranger};
 use crate::host_port::HostPort;
 use crate::opener::Blame;
 
@@ -28,7 +28,7 @@ pub(super) async fn ask<S>(
     stream: &mut S,
     to: &HostPort,
     login: Option<&Login>,
-) -> Result<(), ProxyError>
+) -> Result<Granted, ProxyError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -74,7 +74,11 @@ where
     };
     let mut rest = vec![0; address_len + 2];
     stream.read_exact(&mut rest).await.map_err(cut)?;
-    Ok(())
+    Ok(Granted {
+        answer: format!("{NAME}: connected"),
+        to: to.clone(),
+        is_page: false,
+    })
 }
 
 fn request(to: &HostPort) -> Result<Vec<u8>, ProxyError> {

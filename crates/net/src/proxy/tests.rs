@@ -1,5 +1,7 @@
 //! Proxies that follow a script: what they are asked, and what is made of their answers.
 
+use std::os::unix::ffi::OsStringExt as _;
+
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::time::{Instant, sleep};
 
@@ -21,7 +23,7 @@ async fn asked<F: Future<Output = ()>>(
     url: &str,
     to: &str,
     peer: impl FnOnce(DuplexStream) -> F,
-) -> (Result<(), ProxyError>, Vec<u8>) {
+) -> (Result<Granted, ProxyError>, Vec<u8>) {
     let (mut near, far) = tokio::io::duplex(1 << 16);
     let (proxy, to) = (proxy(url), target(to));
     let asking = async {
@@ -58,7 +60,7 @@ async fn hear_head(far: &mut DuplexStream) -> String {
 }
 
 /// What is made of an HTTP proxy's whole answer.
-async fn answered(url: &str, answer: &[u8]) -> (Result<(), ProxyError>, Vec<u8>) {
+async fn answered(url: &str, answer: &[u8]) -> (Result<Granted, ProxyError>, Vec<u8>) {
     asked(url, "listener.example:7000", async |mut far| {
         hear_head(&mut far).await;
         let _ = far.write_all(answer).await;
@@ -449,8 +451,8 @@ async fn a_slow_proxy_is_given_up_after_one_step() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_answer_is_cut_at_the_limit() {
-    let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HEAD_MAX));
-    let news = "HTTP/1.1 102 Wait\r\n\r\n".repeat(HEAD_MAX / 21 + 1);
+    let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(HTTP_HEAD_MAX));
+    let news = "HTTP/1.1 102 Wait\r\n\r\n".repeat(HTTP_HEAD_MAX / 21 + 1);
     for answer in [endless, news] {
         let (refused, _) = answered("http://p:1", answer.as_bytes()).await;
         let error = refused.expect_err("too long");
@@ -513,7 +515,7 @@ fn environment(url: &str, variables: &[(&str, &str)]) -> Option<String> {
     let url = url.parse().expect("a URL");
     let variable = |wanted: &str| {
         let found = variables.iter().find(|(name, _)| *name == wanted);
-        found.map(|(_, value)| (*value).to_owned())
+        found.map(|(_, value)| OsString::from(*value))
     };
     let proxy = Proxy::from_environment(&url, variable).expect("proxies that can be used");
     proxy.map(|proxy| proxy.at.host)
@@ -552,11 +554,31 @@ fn the_environment_is_read_as_curl_does() {
         assert_eq!(environment(url, &all), None, "{url}");
     }
     assert!(environment("wss://localhost.example:1", &all).is_some());
-    let variable = |name: &str| (name == "ALL_PROXY").then(|| "https://me:secret@p".to_owned());
+    let variable = |name: &str| (name == "ALL_PROXY").then(|| "https://me:secret@p".into());
     let url = "wss://h.example:1".parse().expect("a URL");
     let error = Proxy::from_environment(&url, variable).expect_err("TLS");
     let words = "ALL_PROXY: a proxy behind TLS (https://) cannot be used";
     assert_eq!(error.to_string(), words);
+}
+
+/// curl would use them or fail; going past the proxy without a word may be what nobody wanted.
+#[test]
+fn a_variable_that_is_not_utf8_is_named_and_not_passed_over() {
+    let odd = || OsString::from_vec(b"http://p\xff:1".to_vec());
+    let url = "wss://h.example:1".parse().expect("a URL");
+    for bad in ["https_proxy", "ALL_PROXY", "NO_PROXY"] {
+        let variable = |name: &str| match name {
+            _ if name == bad => Some(odd()),
+            "all_proxy" if bad == "NO_PROXY" => Some("p:1".into()),
+            _ => None,
+        };
+        let error = Proxy::from_environment(&url, variable).expect_err(bad);
+        let words = format!("{bad}: it is not UTF-8; write other bytes as %XX");
+        assert_eq!(error.to_string(), words);
+        // One that does not count is nobody's trouble.
+        let here = "wss://localhost:1".parse().expect("a URL");
+        assert_eq!(Proxy::from_environment(&here, variable), Ok(None));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffers;
@@ -28,9 +28,10 @@ use super::error::{Peer, TlsError};
 use super::files::{FileError, KeyFiles, SelfSigned, authorities};
 use super::identity::PeerIdentity;
 use super::judge::{ClientJudge, ServerJudge, Shown, expired_list};
-use super::machine::Machine;
+use super::machine::{Agreed, Machine};
 use super::reload::Reloading;
 use super::revocation::Lists;
+use super::shake::shake;
 use super::stream::TlsStream;
 use super::verify::{Pin, PinVerifier};
 use crate::clock::WallClock;
@@ -224,6 +225,8 @@ impl ServerSide {
         let own = Arc::clone(&self.own);
         let mut config = builder.with_cert_resolver(own);
         config.alpn_protocols = vec![self.alpn.0.into()];
+        // For the record layer of our own; no secret leaves the process.
+        config.enable_secret_extraction = true;
         config.session_storage = Arc::clone(&self.sessions);
         Ok(config)
     }
@@ -292,21 +295,20 @@ impl TlsServer {
         let shown = Shown::default();
         let config = side.config(shown.clone()).map_err(io::Error::other)?;
         let machine = Machine::server(Arc::new(config)).map_err(io::Error::other)?;
-        let stream = TlsStream::new(io, machine, self.buffers.clone());
-        let stream = shake(stream).await.map_err(|error| {
+        let shaken = shake(io, machine, self.buffers.clone()).await;
+        let (stream, agreed) = shaken.map_err(|error| {
             let known = TlsError::of(&error).zip(shown.name());
             match known {
                 Some((refused, name)) => refused.clone().naming(name).into(),
                 None => error,
             }
         })?;
-        let told = told(&stream);
-        if let Err(error) = still_good(&stream, Peer::Client, &side.clock, side.lists_until) {
+        if let Err(error) = still_good(&agreed, Peer::Client, &side.clock, side.lists_until) {
             // A full handshake would have refused it, and from now on there are only those.
             self.side.forget();
             return Err(error.into());
         }
-        Ok((stream, told))
+        Ok((stream, told(&agreed)))
     }
 }
 
@@ -366,57 +368,37 @@ impl TlsClient {
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no valid host name"))?;
         let config = Arc::clone(&side.config);
         let machine = Machine::client(config, name).map_err(io::Error::other)?;
-        let stream = shake(TlsStream::new(io, machine, self.buffers.clone())).await?;
-        let told = told(&stream);
+        let (stream, agreed) = shake(io, machine, self.buffers.clone()).await?;
         if self.options.pins.is_empty() {
             let clock = &self.options.clock;
-            still_good(&stream, Peer::Server, clock, side.lists_until).inspect_err(|_| {
+            still_good(&agreed, Peer::Server, clock, side.lists_until).inspect_err(|_| {
                 // The next attempt gets the full answer.
                 self.side.forget();
             })?;
         }
-        Ok((stream, told))
+        Ok((stream, told(&agreed)))
     }
 }
 
-async fn shake<S>(mut stream: TlsStream<S>) -> io::Result<TlsStream<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    match stream.handshake().await {
-        Ok(()) => Ok(stream),
-        Err(error) => {
-            if TlsError::of(&error).is_some() {
-                stream.refuse().await;
-            }
-            Err(error)
-        }
-    }
-}
-
-fn told<S: AsyncRead + AsyncWrite + Unpin>(stream: &TlsStream<S>) -> Handshaken {
-    let state = stream.state();
-    let leaf = state.peer_certificates().and_then(|chain| chain.first());
+fn told(agreed: &Agreed) -> Handshaken {
+    let leaf = agreed.leaf.as_ref();
     Handshaken {
         peer: leaf.and_then(PeerIdentity::of),
         certificate: leaf.map(|leaf| leaf.to_vec()),
-        resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+        resumed: agreed.resumed,
     }
 }
 
 /// A resumed session relies on a certificate that was verified before, and may have expired since;
 /// so may the lists that said it was not revoked. That it is in a newer list needs no look: another
 /// list is another configuration, which remembers no session.
-fn still_good<S>(
-    stream: &TlsStream<S>,
+fn still_good(
+    agreed: &Agreed,
     peer: Peer,
     clock: &WallClock,
     lists_until: Option<UnixTime>,
-) -> Result<(), TlsError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let Some(leaf) = stream.state().peer_certificates().and_then(|c| c.first()) else {
+) -> Result<(), TlsError> {
+    let Some(leaf) = agreed.leaf.as_ref() else {
         return Ok(());
     };
     let now = now(clock);
@@ -508,6 +490,7 @@ pub(super) fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![alpn.0.into()];
+    config.enable_secret_extraction = true;
     config.resumption =
         Resumption::store(Arc::new(ClientSessionMemoryCache::new(TLS_SESSIONS_MAX)));
     Ok(config)

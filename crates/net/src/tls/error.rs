@@ -282,10 +282,6 @@ fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
         CertificateError::NotValidYetContext { .. } | CertificateError::NotValidYet => {
             "one of the two hosts' clocks is wrong: see `date`"
         }
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "give the authority of the listener's certificate, or its ticket; if that is not it, \
-             something between opens TLS: a proxy"
-        }
         CertificateError::NotValidForNameContext { .. } | CertificateError::NotValidForName => {
             "dial a name that the certificate has, or issue one with `--san HOST`"
         }
@@ -296,6 +292,20 @@ fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
             "its authority has taken it back; issue the listener a new certificate"
         }
         CertificateError::Other(error) if error.0.is::<Objection>() => return None,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "give the authority of the listener's certificate with --ca, or its ticket; one that \
+             issued itself (self-signed) is believed by its key: --pin; if that is not it, something \
+             between opens TLS: a proxy"
+        }
+        CertificateError::Other(error) if error.to_string() == "CaUsedAsEndEntity" => {
+            "it issued itself (self-signed): issue the listener one of an authority, `farpipe cert` \
+             does; or believe its key with --pin sha256:HEX in the place of --ca, where HEX is what \
+             `openssl x509 -in CERT -pubkey -noout | openssl pkey -pubin -outform der | sha256sum` \
+             says there"
+        }
+        CertificateError::Other(error) if error.to_string() == "EndEntityUsedAsCa" => {
+            "issue the listener's certificate by an authority: `farpipe cert` does"
+        }
         CertificateError::Other(_) => {
             "see that host and port are right, and copy the listener's newest ticket or pin"
         }

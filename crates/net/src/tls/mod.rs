@@ -1,10 +1,10 @@
-//! TLS 1.3 under the carriers, on rustls' unbuffered API (docs/decisions/0003-tls.md).
+//! TLS 1.3 under the carriers: rustls shakes hands, the record layer is our own (docs/decisions/0003-tls.md).
 //!
 //! `config` is what the rest of the program uses: [`TlsServer::accept`] and [`TlsClient::connect`]
 //! turn a byte stream into a [`TlsStream`], which `carrier/framed` uses as it uses a socket. Below:
 //! `files`, `revocation` and `reload` (where keys and lists come from), `judge`, `verify`, `dates` and
-//! `identity` (who the peer is), `stream`, `machine` and `buffer` (how bytes move), `error` (what
-//! people read).
+//! `identity` (who the peer is), `machine` and `shake` (the handshake), `stream`, `records`, `wire` and
+//! `buffer` (how bytes move), `error` (what people read).
 
 mod buffer;
 mod config;
@@ -14,12 +14,15 @@ mod files;
 mod identity;
 mod judge;
 mod machine;
+mod records;
 mod reload;
 mod revocation;
+mod shake;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;
+mod wire;
 
 pub use self::config::{
     Alpn, ClientAuth, ClientTlsOptions, Handshaken, ServerTlsOptions, TlsClient, TlsConfigError,

@@ -6,22 +6,19 @@
 //! the transport without the peer's close_notify is an error, so that a cut never looks like an end;
 //! once reading has failed it fails in the same way for ever.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::{fmt, mem};
 
-use farpipe_proto::limits::DRAIN;
-use rustls::CommonState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffer::{Buffer, Buffers};
-use super::error::{Peer, TlsError};
-use super::machine::{Machine, RECORD_PLAIN_MAX, Step};
-
-/// What a side that refuses reads and throws away before it leaves.
-const REFUSAL_DRAIN_MAX: usize = 1 << 20;
+#[cfg(test)]
+use super::buffer::Buffer;
+use super::error::TlsError;
+use super::machine::Step;
+use super::records::{PLAIN_MAX, Records};
+use super::wire::{Room, Wire};
 
 /// A TLS connection on the transport `S`.
 ///
@@ -29,19 +26,14 @@ const REFUSAL_DRAIN_MAX: usize = 1 << 20;
 /// Every poll keeps its progress in `self`; dropping a future that polls loses nothing. Dropping the
 /// stream sends no close_notify: the peer sees a cut.
 pub struct TlsStream<S> {
-    io: S,
-    machine: Machine,
-    /// Ciphertext that was read and not decrypted.
-    incoming: Buffer,
-    /// Ciphertext that is to be written.
-    outgoing: Buffer,
+    wire: Wire<S>,
+    records: Records,
     /// What of a record did not fit where it was wanted.
     rest: Rest,
     /// Why nothing more will be read.
     end: Option<End>,
-    /// close_notify is in `outgoing`, or gone.
+    /// close_notify is in the outgoing buffer, or gone.
     closed: bool,
-    buffers: Buffers,
 }
 
 #[derive(Default)]
@@ -59,103 +51,30 @@ enum End {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    pub(super) fn new(io: S, machine: Machine, buffers: Buffers) -> Self {
+    /// After the handshake, with the data that came behind it, and perhaps the peer's end.
+    pub(super) fn open(wire: Wire<S>, records: Records, early: Vec<u8>, ended: bool) -> Self {
         Self {
-            io,
-            machine,
-            incoming: Buffer::default(),
-            outgoing: Buffer::default(),
-            rest: Rest::default(),
-            end: None,
+            wire,
+            records,
+            rest: Rest {
+                bytes: early,
+                at: 0,
+            },
+            end: ended.then_some(End::Closed),
             closed: false,
-            buffers,
         }
     }
 
     /// The transport underneath. Reading from it or writing to it would break the connection.
     pub fn transport(&self) -> &S {
-        &self.io
+        &self.wire.io
     }
 
-    /// What was negotiated.
-    pub(super) fn state(&self) -> &CommonState {
-        self.machine.state()
-    }
-
-    /// Shakes hands, up to the point where this side can send.
-    ///
-    /// # Errors
-    /// [`TlsError`] inside the [`io::Error`] when TLS says no; the alert that tells the peer is
-    /// then still to be sent: [`TlsStream::refuse`].
-    pub(super) async fn handshake(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_handshake(cx)).await
-    }
-
-    /// Sends what is left to be said, shuts down writing and reads on for a moment, so that the
-    /// reason arrives: a close with unread bytes would reset the connection. Failing is no news.
-    pub(super) async fn refuse(mut self) {
-        let mut left = REFUSAL_DRAIN_MAX;
-        let refused = poll_fn(|cx| {
-            ready!(self.poll_outgoing(cx))?;
-            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-            loop {
-                self.incoming.consume(self.incoming.len());
-                match ready!(self.poll_fill(cx))? {
-                    0 => return Poll::Ready(Ok::<(), io::Error>(())),
-                    len if len >= left => return Poll::Ready(Ok(())),
-                    len => left -= len,
-                }
-            }
-        });
-        let drained = tokio::time::timeout(DRAIN, refused).await;
-        tracing::trace!(?drained, "refused");
-    }
-
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            // Not a step further: what follows may be data.
-            if !self.state().is_handshaking() && !self.state().wants_write() {
-                return self.poll_handshaken(cx);
-            }
-            match self.step(&mut ReadBuf::new(&mut [])) {
-                // Data may lie right behind the peer's last message; it waits in the rest.
-                Ok(Step::Control | Step::Data) => {}
-                Ok(Step::PeerClosed) if self.state().is_handshaking() => {
-                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                }
-                Ok(Step::PeerClosed) => self.end = Some(End::Closed),
-                // The last step may have been the last of all.
-                Ok(Step::Idle) if !self.state().is_handshaking() => {
-                    return self.poll_handshaken(cx);
-                }
-                Ok(Step::Idle) => {
-                    // Both sides may be in the middle of saying something.
-                    if let Poll::Ready(Err(error)) = self.poll_outgoing(cx) {
-                        return Poll::Ready(Err(error));
-                    }
-                    if ready!(self.poll_fill(cx))? == 0 {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                    }
-                }
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
-    }
-
-    /// A client's last words are what the server waits for. A server's are session tickets, which
-    /// leave now or with the next read or write: nobody waits for them.
-    fn poll_handshaken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match (self.poll_outgoing(cx), self.machine.peer()) {
-            (Poll::Pending, Peer::Client) => Poll::Ready(Ok(())),
-            (written, _) => written,
-        }
-    }
-
-    /// One step of the machine; data goes to `into`, and to the rest if it does not fit.
+    /// One record; data goes to `into`, and to the rest if it does not fit.
     fn step(&mut self, into: &mut ReadBuf<'_>) -> Result<Step, TlsError> {
-        let rest = &mut self.rest;
-        self.machine
-            .step(&mut self.incoming, &mut self.outgoing, &mut |data| {
+        let (rest, wire) = (&mut self.rest, &mut self.wire);
+        self.records
+            .step(&mut wire.incoming, &mut wire.outgoing, &mut |data| {
                 let (fits, over) = data.split_at(data.len().min(into.remaining()));
                 into.put_slice(fits);
                 rest.bytes.extend_from_slice(over);
@@ -168,7 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         self.rest.take(into);
         while self.end.is_none() && into.remaining() > 0 {
             // A record that might not fit would be copied twice.
-            if into.filled().len() > before && into.remaining() < RECORD_PLAIN_MAX {
+            if into.filled().len() > before && into.remaining() < PLAIN_MAX {
                 return;
             }
             match self.step(into) {
@@ -178,41 +97,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 Err(error) => self.end = Some(End::Tls(error)),
             }
         }
-    }
-
-    /// Reads ciphertext once. Ready with 0: the transport ended.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.state().is_handshaking() {
-            self.incoming.reserve(1 << 10);
-        } else {
-            self.incoming.enlarge(&self.buffers);
-        }
-        let mut room = ReadBuf::new(self.incoming.room_mut());
-        match Pin::new(&mut self.io).poll_read(cx, &mut room) {
-            Poll::Ready(Ok(())) => {
-                let len = room.filled().len();
-                self.incoming.commit(len);
-                Poll::Ready(Ok(len))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.incoming.release(&self.buffers);
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Writes all ciphertext.
-    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, self.outgoing.filled()))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.outgoing.consume(written);
-        }
-        self.outgoing.release(&self.buffers);
-        Poll::Ready(Ok(()))
     }
 
     fn ended(&self) -> Option<io::Result<()>> {
@@ -231,13 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             return Poll::Ready(Err(error.clone().into()));
         }
         // One batch at a time: what waits here is bounded, and the one who waits is woken.
-        ready!(self.poll_outgoing(cx))?;
-        self.outgoing.enlarge(&self.buffers);
-        let sealed = self
-            .machine
-            .seal(&mut self.incoming, &mut self.outgoing, data);
+        let wire = &mut self.wire;
+        ready!(wire.poll_outgoing(cx))?;
+        wire.outgoing.enlarge(&wire.buffers);
+        let sealed = self.records.seal(&mut wire.outgoing, data);
         // The bytes are accepted whether they leave now or not.
-        match self.poll_outgoing(cx) {
+        match wire.poll_outgoing(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(sealed.map_err(io::Error::from)),
         }
@@ -246,14 +129,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Buffers as they are, for tests.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.incoming.memory() + self.outgoing.memory() + self.rest.bytes.capacity()
+        let wire = &self.wire;
+        wire.incoming.memory() + wire.outgoing.memory() + self.rest.bytes.capacity()
     }
 
-    /// Changes this side's keys; the next write says so.
+    /// The record layer and where its records go.
     #[cfg(test)]
-    pub(super) fn refresh_keys(&mut self) {
-        self.machine
-            .refresh_keys(&mut self.incoming, &mut self.outgoing);
+    pub(super) fn records(&mut self) -> (&mut Records, &mut Buffer) {
+        (&mut self.records, &mut self.wire.outgoing)
     }
 }
 
@@ -291,9 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
             if let Some(end) = this.ended() {
                 return Poll::Ready(end);
             }
-            match this.poll_fill(cx) {
+            match this.wire.poll_fill(cx, Room::Large) {
                 Poll::Ready(Ok(0)) => {
-                    this.end = Some(End::Tls(TlsError::truncated(this.machine.peer())));
+                    this.end = Some(End::Tls(TlsError::truncated(this.records.peer())));
                 }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
@@ -303,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 Poll::Pending => {
                     // What TLS itself has to say does not wait for data of ours; if it cannot leave
                     // now, the transport wakes us. A failure shows when there is data to write.
-                    let _ = this.poll_outgoing(cx);
+                    let _ = this.wire.poll_outgoing(cx);
                     return Poll::Pending;
                 }
             }
@@ -334,8 +217,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_outgoing(cx))?;
-        Pin::new(&mut this.io).poll_flush(cx)
+        ready!(this.wire.poll_outgoing(cx))?;
+        Pin::new(&mut this.wire.io).poll_flush(cx)
     }
 
     /// Sends close_notify and shuts down writing of the transport; reading goes on.
@@ -343,11 +226,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         let this = self.get_mut();
         // After an error the last word is the alert that says so.
         let failed = matches!(this.end, Some(End::Tls(_)));
-        if !mem::replace(&mut this.closed, true) && !failed && !this.state().is_handshaking() {
-            this.machine.close(&mut this.incoming, &mut this.outgoing)?;
+        if !mem::replace(&mut this.closed, true) && !failed {
+            this.records.close(&mut this.wire.outgoing)?;
         }
-        ready!(this.poll_outgoing(cx))?;
-        Pin::new(&mut this.io).poll_shutdown(cx)
+        ready!(this.wire.poll_outgoing(cx))?;
+        Pin::new(&mut this.wire.io).poll_shutdown(cx)
     }
 }
 
@@ -355,10 +238,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
 impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
-            .field("io", &self.io)
-            .field("machine", &self.machine)
-            .field("incoming", &self.incoming.len())
-            .field("outgoing", &self.outgoing.len())
+            .field("io", &self.wire.io)
+            .field("incoming", &self.wire.incoming.len())
+            .field("outgoing", &self.wire.outgoing.len())
             .field("end", &self.end)
             .field("closed", &self.closed)
             .finish_non_exhaustive()

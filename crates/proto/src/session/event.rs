@@ -20,6 +20,8 @@ pub enum Event {
     Refused(StreamId, Refuse),
     /// Bytes of a stream; account for them with [`Session::consumed`].
     Bytes(StreamId, Range<usize>),
+    /// Bytes of a stream whose sink had ended in order; they are dropped.
+    Missed(StreamId),
     /// The stream's sender has sent all.
     Finished(StreamId),
     /// The stream's sender gave up.

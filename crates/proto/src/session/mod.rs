@@ -285,6 +285,9 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.recv(RecvInput::Stop)
         {
+            if abort.code == AbortCode::Ended as u32 {
+                abort.taken = stream.end();
+            }
             self.control.push_back((id, InnerFrame::Stop(abort)));
             self.settle(id);
         }
@@ -553,11 +556,15 @@ impl Session {
     }
 
     fn handle_bytes(&mut self, id: StreamId, range: Range<usize>) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.is_discarding()
-            && !range.is_empty()
-        {
-            self.events.push_back(Event::Bytes(id, range));
+        if range.is_empty() {
+            return;
+        }
+        match self.streams.get(&id) {
+            Some(stream) if stream.misses_bytes() => self.events.push_back(Event::Missed(id)),
+            Some(stream) if !stream.is_discarding() => {
+                self.events.push_back(Event::Bytes(id, range));
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -635,8 +642,8 @@ impl Session {
                     self.floods.count_reset(now)?;
                 }
             }
-            InnerFrame::Stop(abort) => {
-                let owes_reset = stream.handle_stop()?;
+            InnerFrame::Stop(mut abort) => {
+                let owes_reset = stream.handle_stop(&mut abort)?;
                 self.events.push_back(Event::Stopped(id, abort));
                 self.confirm_stop(id, owes_reset);
             }
@@ -672,10 +679,7 @@ impl Session {
     /// Answers a STOP: nothing more is coming.
     fn confirm_stop(&mut self, id: StreamId, owes_reset: bool) {
         if owes_reset {
-            let abort = Abort {
-                code: AbortCode::Stopped as u32,
-                message: String::new(),
-            };
+            let abort = Abort::new(AbortCode::Stopped, "");
             self.control.push_back((id, InnerFrame::Reset(abort)));
         }
         self.settle(id);

@@ -7,7 +7,7 @@ use super::half::{RecvInput, RecvState, SendInput, SendState};
 use super::window::Window;
 use crate::limits::{OFFSET_MAX, WINDOW_INITIAL};
 use crate::time::Instant;
-use crate::wire::control::Accept;
+use crate::wire::control::{Abort, AbortCode, Accept};
 
 /// One stream of a session.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Stream {
     send_limit: u64,
     recv: RecvState,
     window: Window,
+    /// The sink has ended in order and takes no more.
+    has_ended: bool,
     /// The peer was told REFUSE: its last word is still awaited, ours is said.
     refused: bool,
     /// The answer to OPEN was said, or heard.
@@ -37,6 +39,7 @@ impl Stream {
             send_limit: WINDOW_INITIAL,
             recv: RecvState::Open,
             window: Window::new(now),
+            has_ended: false,
             refused: false,
             answered: false,
             awaits_exit: false,
@@ -62,6 +65,17 @@ impl Stream {
 
     pub(super) fn received(&self) -> u64 {
         self.window.received()
+    }
+
+    /// The sink has ended in order; bytes that it took.
+    pub(super) fn end(&mut self) -> u64 {
+        self.has_ended = true;
+        self.window.consumed()
+    }
+
+    /// Whether bytes that arrive are those of a sender who should hear that they are lost.
+    pub(super) fn misses_bytes(&self) -> bool {
+        self.has_ended && self.is_discarding()
     }
 
     pub(super) fn is_used_up(&self) -> bool {
@@ -152,8 +166,17 @@ impl Stream {
         Ok(owes)
     }
 
-    /// The peer wants no more; whether we owe it a last word.
-    pub(super) fn handle_stop(&mut self) -> Result<bool, SessionError> {
+    /// The peer wants no more; whether we owe it a last word. A sink that ended in order without
+    /// some of what was sent is a reader gone.
+    pub(super) fn handle_stop(&mut self, abort: &mut Abort) -> Result<bool, SessionError> {
+        if abort.code == AbortCode::Ended as u32 {
+            if abort.taken > self.send_offset {
+                return Err(SessionError::Protocol("STOP after more than was sent"));
+            }
+            if abort.taken < self.send_offset {
+                abort.code = AbortCode::ReaderGone as u32;
+            }
+        }
         let owes = self.send == SendState::Open;
         if self.send(SendInput::StopReceived) {
             Ok(owes)

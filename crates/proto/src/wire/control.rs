@@ -208,6 +208,21 @@ pub struct Abort {
     /// For people; empty for the ordinary `reader gone`.
     #[prost(string, tag = "2")]
     pub message: String,
+    /// STOP with [`AbortCode::Ended`]: bytes of the stream that the sink took.
+    #[prost(uint64, tag = "3")]
+    pub taken: u64,
+}
+
+impl Abort {
+    /// Says `code`, and why.
+    #[must_use]
+    pub fn new(code: AbortCode, message: impl Into<String>) -> Self {
+        Self {
+            code: code as u32,
+            message: message.into(),
+            taken: 0,
+        }
+    }
 }
 
 /// Why a direction ended before its time (docs/protocol.md section 6.4).
@@ -221,6 +236,9 @@ pub enum AbortCode {
     Cancelled = 3,
     /// RESET in answer to a STOP: nothing more is coming.
     Stopped = 4,
+    /// STOP: the sink's other end has ended in order, with all that came to it. With less than was
+    /// sent this is [`AbortCode::ReaderGone`].
+    Ended = 5,
 }
 
 impl AbortCode {
@@ -231,6 +249,7 @@ impl AbortCode {
             1 => Self::ReaderGone,
             3 => Self::Cancelled,
             4 => Self::Stopped,
+            5 => Self::Ended,
             _ => Self::Failed,
         }
     }

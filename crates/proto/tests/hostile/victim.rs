@@ -78,10 +78,7 @@ impl Victim {
 }
 
 pub(crate) fn abort(code: AbortCode) -> Abort {
-    Abort {
-        code: code as u32,
-        message: String::new(),
-    }
+    Abort::new(code, "")
 }
 
 pub(crate) fn is_protocol(result: &Result<Vec<Event>, SessionError>) -> bool {

@@ -183,10 +183,7 @@ async fn pause(count: u32, every: u32, delay: Duration) {
 }
 
 fn abort(message: &str) -> Abort {
-    Abort {
-        code: AbortCode::ReaderGone as u32,
-        message: message.to_owned(),
-    }
+    Abort::new(AbortCode::ReaderGone, message)
 }
 
 #[cfg(test)]

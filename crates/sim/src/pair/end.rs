@@ -58,8 +58,5 @@ pub struct End {
 /// An abort of this code, without words.
 #[must_use]
 pub fn abort(code: AbortCode) -> Abort {
-    Abort {
-        code: code as u32,
-        message: String::new(),
-    }
+    Abort::new(code, "")
 }

@@ -44,7 +44,11 @@ endpoint_conformance!(unix_is_a_sink, sink: unix_sink, reader: connection);
 endpoint_conformance!(unix_listen_is_a_sink, sink: unix_listen_sink, reader: connection);
 
 /// Feeds `writer` in a thread that ends, at the latest, when nobody reads any more.
-fn feed(mut writer: impl Write + Send + 'static, content: Vec<u8>, chunk: usize) -> Box<dyn Send> {
+pub(super) fn feed(
+    mut writer: impl Write + Send + 'static,
+    content: Vec<u8>,
+    chunk: usize,
+) -> Box<dyn Send> {
     Box::new(std::thread::spawn(move || {
         // One that is opened late is opened, also to write nothing.
         let _ = writer.flush();
@@ -205,14 +209,17 @@ fn exec_sink() -> (Box<dyn Sink>, Reader) {
 fn tcp_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
     let (spec, listener) = tcp_listener();
     let writer = LateStream::new(move || Ok(listener.accept()?.0));
-    (Box::new(Late::open(spec)), feed(writer, content, chunk))
+    (
+        Box::new(Late::open(spec, Use::Both)),
+        feed(writer, content, chunk),
+    )
 }
 
 fn tcp_sink() -> (Box<dyn Sink>, Reader) {
     let (spec, listener) = tcp_listener();
     let reader = LateStream::new(move || Ok(listener.accept()?.0));
     let reader = Reader::Stream(Box::new(reader), Box::new(()));
-    (Box::new(Late::open(spec)), reader)
+    (Box::new(Late::open(spec, Use::Both)), reader)
 }
 
 fn tcp_listener() -> (EndpointSpec, TcpListener) {
@@ -225,14 +232,14 @@ fn unix_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
     let (spec, listener, dir) = unix_listener();
     let writer = LateStream::new(move || Ok(listener.accept()?.0));
     let keep = (dir, feed(writer, content, chunk));
-    (Box::new(Late::open(spec)), Box::new(keep))
+    (Box::new(Late::open(spec, Use::Both)), Box::new(keep))
 }
 
 fn unix_sink() -> (Box<dyn Sink>, Reader) {
     let (spec, listener, dir) = unix_listener();
     let reader = LateStream::new(move || Ok(listener.accept()?.0));
     (
-        Box::new(Late::open(spec)),
+        Box::new(Late::open(spec, Use::Both)),
         Reader::Stream(Box::new(reader), Box::new(dir)),
     )
 }
@@ -248,7 +255,7 @@ fn tcp_listen_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) 
     let listening = listening(&"tcp-listen:0".parse().expect("a spec"));
     let writer = tcp_peer(&listening);
     (
-        Box::new(Late::accept(listening)),
+        Box::new(Late::accept(listening, Use::Both)),
         feed(writer, content, chunk),
     )
 }
@@ -256,7 +263,7 @@ fn tcp_listen_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) 
 fn tcp_listen_sink() -> (Box<dyn Sink>, Reader) {
     let listening = listening(&"tcp-listen:0".parse().expect("a spec"));
     let reader = Reader::Stream(Box::new(tcp_peer(&listening)), Box::new(()));
-    (Box::new(Late::accept(listening)), reader)
+    (Box::new(Late::accept(listening, Use::Both)), reader)
 }
 
 fn tcp_peer(listening: &Listening) -> TcpStream {
@@ -270,13 +277,13 @@ fn tcp_peer(listening: &Listening) -> TcpStream {
 fn unix_listen_source(content: Vec<u8>, chunk: usize) -> (Box<dyn Source>, Keep) {
     let (listening, writer, dir) = unix_peer();
     let keep = (dir, feed(writer, content, chunk));
-    (Box::new(Late::accept(listening)), Box::new(keep))
+    (Box::new(Late::accept(listening, Use::Both)), Box::new(keep))
 }
 
 fn unix_listen_sink() -> (Box<dyn Sink>, Reader) {
     let (listening, reader, dir) = unix_peer();
     let reader = Reader::Stream(Box::new(reader), Box::new(dir));
-    (Box::new(Late::accept(listening)), reader)
+    (Box::new(Late::accept(listening, Use::Both)), reader)
 }
 
 fn unix_peer() -> (Listening, UnixStream, TempDir) {
@@ -291,7 +298,7 @@ fn unix_peer() -> (Listening, UnixStream, TempDir) {
 }
 
 /// Listening waits for nobody.
-fn listening(spec: &EndpointSpec) -> Listening {
+pub(super) fn listening(spec: &EndpointSpec) -> Listening {
     let mut listening = pin!(listen(spec));
     let mut cx = Context::from_waker(Waker::noop());
     match listening.as_mut().poll(&mut cx) {
@@ -301,18 +308,18 @@ fn listening(spec: &EndpointSpec) -> Listening {
 }
 
 /// An endpoint that waits while it is opened, opened by its first poll.
-struct Late {
+pub(super) struct Late {
     opening: Option<Pin<Box<dyn Future<Output = Endpoint> + Send>>>,
     endpoint: Option<Endpoint>,
 }
 
 impl Late {
-    fn open(spec: EndpointSpec) -> Self {
-        Self::new(async move { open(&spec, Use::Both).await.expect("an endpoint") })
+    pub(super) fn open(spec: EndpointSpec, wanted: Use) -> Self {
+        Self::new(async move { open(&spec, wanted).await.expect("an endpoint") })
     }
 
-    fn accept(mut listening: Listening) -> Self {
-        Self::new(async move { listening.accept(Use::Both).await.endpoint })
+    pub(super) fn accept(mut listening: Listening, wanted: Use) -> Self {
+        Self::new(async move { listening.accept(wanted).await.endpoint })
     }
 
     fn new(opening: impl Future<Output = Endpoint> + Send + 'static) -> Self {
@@ -369,7 +376,7 @@ impl Sink for Late {
         ready!(self.poll_sink(cx)).poll_write(cx, bufs)
     }
 
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_sink(cx)).poll_reader_gone(cx)
     }
 
@@ -381,13 +388,13 @@ impl Sink for Late {
 type Opening<T> = Box<dyn FnOnce() -> io::Result<T> + Send>;
 
 /// Opened by the first read or write, which may wait.
-struct LateStream<T> {
+pub(super) struct LateStream<T> {
     opening: Option<Opening<T>>,
     stream: Option<T>,
 }
 
 impl<T> LateStream<T> {
-    fn new(opening: impl FnOnce() -> io::Result<T> + Send + 'static) -> Self {
+    pub(super) fn new(opening: impl FnOnce() -> io::Result<T> + Send + 'static) -> Self {
         Self {
             opening: Some(Box::new(opening)),
             stream: None,

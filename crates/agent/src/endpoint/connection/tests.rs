@@ -36,7 +36,8 @@ async fn write(endpoint: &mut Endpoint, bytes: &[u8]) -> io::Result<usize> {
 
 async fn gone(endpoint: &mut Endpoint) -> io::Error {
     let sink = endpoint.sink.as_mut().expect("a sink");
-    poll_fn(|cx| sink.poll_reader_gone(cx)).await
+    let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+    gone.expect_err("no end in order")
 }
 
 async fn close(endpoint: &mut Endpoint) -> io::Result<()> {

@@ -126,7 +126,7 @@ async fn x2_a_child_whose_reader_goes_away_gets_sigpipe() {
 async fn x2_a_child_that_reads_no_more_is_noticed() {
     let mut endpoint = start("sh:exec <&-; sleep 60", Use::Sink);
     let mut sink = endpoint.sink.take().expect("a sink");
-    poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+    let _ = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
 }
 
 #[tokio::test]

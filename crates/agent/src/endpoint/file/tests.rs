@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::future::{Future, poll_fn};
+use std::io::IoSlice;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::task::Waker;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::super::error::IoContext;
 use super::*;
 
 fn temporary(name: &str) -> (TempDir, PathBuf) {

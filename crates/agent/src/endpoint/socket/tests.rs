@@ -58,7 +58,8 @@ async fn a_peer_that_only_stops_sending_still_reads() {
     turn().await;
     assert!(is_pending(|cx| sink.poll_reader_gone(cx)));
     drop(theirs);
-    poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+    let gone = poll_fn(|cx| sink.poll_reader_gone(cx)).await;
+    gone.expect_err("no end in order");
 }
 
 #[tokio::test]

@@ -21,8 +21,9 @@ use super::{pattern, size};
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::verb::proxy::ProxyArgs;
-use crate::verb::secure::ConnectTls;
+use crate::verb::secure::ConnectCertificates;
 use crate::verb::session::{dialling, url};
+use crate::verb::ticket;
 
 /// Bytes of one echo.
 const ECHO: usize = 64;
@@ -55,7 +56,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    tls: ConnectTls,
+    tls: ConnectCertificates,
     #[command(flatten)]
     proxy: ProxyArgs,
 }
@@ -84,7 +85,7 @@ struct Figures {
 pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
     let proxy = args.proxy.resolve(&url)?;
-    if args.tls.ticket(&url)?.is_some() {
+    if std::env::var_os(ticket::VARIABLE).is_some_and(|text| !text.is_empty()) {
         return Err(WithStatus::usage(
             "a ticket is good for one session, and this makes many",
             "give both sides certificates: --cert, --key and --ca; `farpipe cert` makes them",

@@ -14,6 +14,7 @@ pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod terminal;
+pub(crate) mod websocket;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,15 +1,19 @@
 //! A real proxy: HTTP's CONNECT and SOCKS 5 on one port, each connection in a thread of its own.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+
+use rustix::net;
 
 /// What the proxy does with the next requests, and what it was asked.
 #[derive(Debug, Default)]
 struct State {
     /// Answers all with this, if set, and lets nobody through.
     answer: Option<Vec<u8>>,
+    /// The address it connects from, if not any.
+    from: Option<Ipv4Addr>,
     /// Where it was asked to connect.
     asked: Vec<String>,
     /// What it holds open.
@@ -58,6 +62,22 @@ impl Proxy {
     /// From now on every request gets this answer; none again with `None`.
     pub(crate) fn answer(&self, answer: Option<&str>) {
         self.state().answer = answer.map(|answer| answer.as_bytes().to_vec());
+    }
+
+    /// From now on it connects from this address of the host, as if the network had changed.
+    pub(crate) fn connect_from(&self, from: Ipv4Addr) {
+        self.state().from = Some(from);
+    }
+
+    fn dial(&self, port: u16) -> io::Result<TcpStream> {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let Some(from) = self.state().from else {
+            return TcpStream::connect(to);
+        };
+        let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None)?;
+        net::bind(&socket, &SocketAddr::from((from, 0)))?;
+        net::connect(&socket, &to)?;
+        Ok(socket.into())
     }
 
     /// Where it was asked to connect so far.
@@ -121,7 +141,7 @@ impl Proxy {
             return None;
         }
         let port = to.rsplit_once(':')?.1.parse().ok()?;
-        let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
+        let Ok(server) = self.dial(port) else {
             let answer = b"HTTP/1.1 503 Service Unavailable\r\n\r\n";
             client.write_all(answer).ok()?;
             return None;
@@ -169,7 +189,7 @@ impl Proxy {
         };
         let port = u16::from_be_bytes(read(2, client)?.try_into().ok()?);
         self.state().asked.push(format!("{host}:{port}"));
-        let server = TcpStream::connect(("127.0.0.1", port));
+        let server = self.dial(port);
         let reply = if server.is_ok() { 0 } else { 5 };
         client.write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0]).ok()?;
         server.ok()

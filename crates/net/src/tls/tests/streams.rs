@@ -16,6 +16,7 @@ use crate::tls::config::{ServerSide, client_config};
 use crate::tls::judge::Shown;
 use crate::tls::machine::Machine;
 use crate::tls::revocation::Lists;
+use crate::tls::shake::shake;
 use crate::tls::{TlsError, TlsStream};
 
 static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
@@ -236,18 +237,114 @@ async fn bytes_that_were_changed_on_the_way_are_an_error_that_the_other_side_hea
     copied.expect("no panic").expect("copied");
 }
 
+fn ask_for_new_keys(stream: &mut TlsStream<DuplexStream>) {
+    let (records, outgoing) = stream.records();
+    records.change_keys(outgoing, true).expect("changed");
+}
+
+#[tokio::test]
+async fn keys_change_before_the_cipher_wears_out() {
+    let (mut near, mut far) = tls_pair(1 << 20).await;
+    near.records().0.limit_records(3);
+    for round in 0..20 {
+        let data = noise(100_000, round);
+        let mut got = vec![0; data.len()];
+        near.write_all(&data).await.expect("written");
+        far.read_exact(&mut got).await.expect("read");
+        assert!(got == data);
+    }
+    assert!(near.records().0.next_written() <= 3);
+}
+
+/// Each costs a derivation; a peer that only changes keys is after that.
+#[tokio::test]
+async fn a_peer_that_changes_keys_for_ever_is_refused() {
+    let (mut near, mut far) = tls_pair(1 << 20).await;
+    let mut read = Ok(0);
+    for _ in 0..40 {
+        ask_for_new_keys(&mut near);
+        near.flush().await.expect("flushed");
+    }
+    if let Poll::Ready(result) = read_now(&mut far, &mut [0; 9]) {
+        read = result;
+    }
+    let error = read.expect_err("it is too much");
+    assert!(error.to_string().contains("KeyUpdate"), "{error}");
+}
+
+/// The pieces of a write need not be those of its records.
+#[tokio::test]
+async fn pieces_of_any_size_are_sealed_into_whole_records() {
+    let (mut near, mut far) = tls_pair(4 << 20).await;
+    let data = noise(200_000, 3);
+    let cuts = [
+        0, 0, 10, 10, 16_383, 16_394, 16_395, 60_000, 199_999, 200_000,
+    ];
+    let slices: Vec<_> = cuts
+        .windows(2)
+        .map(|cut| IoSlice::new(&data[cut[0]..cut[1]]))
+        .collect();
+    let mut cx = Context::from_waker(Waker::noop());
+    let written = Pin::new(&mut near).poll_write_vectored(&mut cx, &slices);
+    assert!(matches!(written, Poll::Ready(Ok(200_000))), "{written:?}");
+    // As few records as there can be.
+    assert_eq!(
+        near.records().0.next_written(),
+        200_000_u64.div_ceil(16 << 10)
+    );
+    let mut got = vec![0; data.len()];
+    far.read_exact(&mut got).await.expect("read");
+    assert!(got == data);
+}
+
+/// What is no record of an open connection ends it, with an alert that the peer understands.
+#[tokio::test]
+async fn records_that_cannot_be_are_refused() {
+    let too_long = [23, 3, 3, 0x41, 1];
+    let in_clear = [22, 3, 3, 0, 1, 0];
+    let forged = [&[23, 3, 3, 0, 17][..], &[7; 17]].concat();
+    let short = [&[23, 3, 3, 0, 3][..], &[7; 3]].concat();
+    for junk in [&too_long[..], &in_clear, &forged, &short] {
+        let (near, mut relay) = tokio::io::duplex(1 << 16);
+        let (client, server) = (PKI.client(), PKI.server());
+        let (mut origin, far) = tokio::io::duplex(1 << 16);
+        let near = client.connect(near, "localhost");
+        let far = server.accept(far);
+        let copying = tokio::io::copy_bidirectional(&mut relay, &mut origin);
+        let (near, mut far) = tokio::select! {
+            ends = async { tokio::join!(near, far) } =>
+                (ends.0.expect("connected").0, ends.1.expect("accepted").0),
+            copied = copying => panic!("{copied:?}"),
+        };
+        origin.write_all(junk).await.expect("written");
+        let first = far.read(&mut [0; 9]).await.expect_err("it is no record");
+        let again = far.read(&mut [0; 9]).await.expect_err("as before");
+        assert_eq!(first.to_string(), again.to_string());
+        far.shutdown().await.expect("shut down");
+        // Behind the tickets lies one alert.
+        let mut said = Vec::new();
+        origin.read_to_end(&mut said).await.expect("read");
+        let alert = said.len() - (5 + 2 + 17);
+        assert_eq!(said[alert..alert + 5], [23, 3, 3, 0, 19], "{junk:?}");
+        drop(near);
+    }
+}
+
 #[tokio::test]
 async fn keys_change_under_way_in_both_directions() {
     let (mut near, mut far) = tls_pair(1 << 20).await;
     for round in 0..5 {
         let data = noise(100_000, round);
         let mut got = vec![0; data.len()];
-        near.refresh_keys();
+        ask_for_new_keys(&mut near);
         near.write_all(&data).await.expect("written");
         far.read_exact(&mut got).await.expect("read");
         assert!(got == data);
-        // The answer says that the keys of its direction change, too.
-        far.refresh_keys();
+        // It was asked to change its own before it says anything.
+        far.write_all(b"x").await.expect("written");
+        assert_eq!(far.records().0.next_written(), 1);
+        near.read_exact(&mut got[..1]).await.expect("read");
+        ask_for_new_keys(&mut far);
         far.write_all(&data).await.expect("written");
         near.read_exact(&mut got).await.expect("read");
         assert!(got == data);
@@ -335,8 +432,8 @@ async fn data_right_behind_the_handshake_is_not_lost() {
     }
 }
 
-/// rustls keeps positions in its input while it has a part of a handshake message: a write at that
-/// moment must not take the input away.
+/// A message of TLS itself that comes in many records, and those byte by byte, is put together while
+/// data goes the other way.
 #[tokio::test]
 async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     let (near, mut relay) = tokio::io::duplex(1 << 16);
@@ -348,20 +445,22 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
     let server = Machine::server(Arc::new(server)).expect("a machine");
-    let mut near = TlsStream::new(near, client, Buffers::default());
-    let mut far = TlsStream::new(far, server, Buffers::default());
+    let (near, far) = (
+        shake(near, client, Buffers::default()),
+        shake(far, server, Buffers::default()),
+    );
     let (mut buf, mut back) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut tickets = Vec::new();
-    {
-        let both = async { tokio::try_join!(near.handshake(), far.handshake()) };
+    let (mut near, mut far) = {
+        let both = async { tokio::try_join!(near, far) };
         let mut both = std::pin::pin!(both);
         let mut flights = 0;
         loop {
             tokio::select! {
                 biased;
                 done = &mut both => {
-                    done.expect("both are up");
-                    break;
+                    let (near, far) = done.expect("both are up");
+                    break (near.0, far.0);
                 }
                 len = relay.read(&mut buf) => {
                     flights += 1;
@@ -374,7 +473,7 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
                 }
             }
         }
-    }
+    };
     // What the server said after the client's last flight: session tickets.
     while let Ok(len) = tokio::time::timeout(std::time::Duration::ZERO, origin.read(&mut buf)).await
     {
@@ -405,9 +504,9 @@ async fn a_server_without_tickets_is_done_as_well() {
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
     let server = Machine::server(Arc::new(server)).expect("a machine");
-    let mut near = TlsStream::new(near, client, Buffers::default());
-    let mut far = TlsStream::new(far, server, Buffers::default());
-    tokio::try_join!(near.handshake(), far.handshake()).expect("both are up");
+    let near = shake(near, client, Buffers::default());
+    let far = shake(far, server, Buffers::default());
+    let ((mut near, _), (mut far, _)) = tokio::try_join!(near, far).expect("both are up");
     far.write_all(b"hello").await.expect("written");
     assert_eq!(near.read(&mut [0; 9]).await.expect("read"), 5);
 }

@@ -76,7 +76,11 @@ fn raw(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn controls() -> impl Strategy<Value = InnerFrame> {
-    let abort = (any::<u32>(), ".{0,60}").prop_map(|(code, message)| Abort { code, message });
+    let abort = (any::<u32>(), ".{0,60}", any::<u64>()).prop_map(|(code, message, taken)| Abort {
+        code,
+        message,
+        taken,
+    });
     prop_oneof![
         (".{0,200}", any::<bool>(), any::<bool>()).prop_map(|(target, interactive, blocks)| {
             InnerFrame::Open(Open {
@@ -244,7 +248,8 @@ fn p10_an_unknown_abort_code_is_a_failure() {
         (2, AbortCode::Failed),
         (3, AbortCode::Cancelled),
         (4, AbortCode::Stopped),
-        (5, AbortCode::Failed),
+        (5, AbortCode::Ended),
+        (6, AbortCode::Failed),
         (u32::MAX, AbortCode::Failed),
     ] {
         assert_eq!(AbortCode::from_wire(wire), code);

@@ -5,11 +5,12 @@
 
 use std::fmt;
 
+use farpipe_proto::limits::RAW_MESSAGE_MAX;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::super::super::framed::Violation;
 use super::super::frame::broken;
-use super::{MESSAGE_MAX, TOO_LONG};
+use super::TOO_LONG;
 
 /// The name in `Sec-WebSocket-Extensions`.
 const NAME: &str = "permessage-deflate";
@@ -141,7 +142,7 @@ pub(super) struct Inflate {
 }
 
 impl Inflate {
-    /// The message that was sent as `packed`; never more than [`MESSAGE_MAX`].
+    /// The message that was sent as `packed`; never more than [`RAW_MESSAGE_MAX`].
     pub(super) fn inflate(&mut self, mut packed: Vec<u8>) -> Result<Vec<u8>, Violation> {
         const MALFORMED: Violation = broken("compressed data that is malformed");
         packed.extend_from_slice(&TAIL);
@@ -152,7 +153,7 @@ impl Inflate {
         loop {
             if out.len() == out.capacity() {
                 // One more than allowed shows that there is more.
-                let room = (MESSAGE_MAX + 1 - out.len()).min(STEP);
+                let room = (RAW_MESSAGE_MAX + 1 - out.len()).min(STEP);
                 out.reserve_exact(room);
             }
             let (had, made) = (machine.total_in(), out.len());
@@ -160,7 +161,7 @@ impl Inflate {
                 .decompress_vec(rest, &mut out, FlushDecompress::Sync)
                 .map_err(|_| MALFORMED)?;
             rest = &rest[(machine.total_in() - had) as usize..];
-            if out.len() > MESSAGE_MAX {
+            if out.len() > RAW_MESSAGE_MAX {
                 return Err(TOO_LONG);
             }
             if status == Status::StreamEnd {
@@ -312,13 +313,13 @@ mod tests {
     fn p13_what_unfolds_into_too_much_is_refused_before_it_is_made() {
         let bomb = |len: usize| Agreed::default().deflate().compress(&vec![0; len]);
         let mut inflate = Agreed::default().inflate();
-        let packed = bomb(MESSAGE_MAX);
+        let packed = bomb(RAW_MESSAGE_MAX);
         assert!(packed.len() < 10_000);
         assert_eq!(
             inflate.inflate(packed).map(|out| out.len()),
-            Ok(MESSAGE_MAX)
+            Ok(RAW_MESSAGE_MAX)
         );
-        for len in [MESSAGE_MAX + 1, 64 * MESSAGE_MAX] {
+        for len in [RAW_MESSAGE_MAX + 1, 64 * RAW_MESSAGE_MAX] {
             let mut inflate = Agreed::default().inflate();
             assert_eq!(inflate.inflate(bomb(len)), Err(TOO_LONG));
         }

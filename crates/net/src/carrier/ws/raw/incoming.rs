@@ -2,14 +2,15 @@
 //!
 //! Binary messages that are not compressed are handed on as they come, whatever their length. A
 //! text message must be UTF-8 and a compressed one must be unfolded: these two are put together in
-//! memory first, up to [`MESSAGE_MAX`].
+//! memory first, up to [`RAW_MESSAGE_MAX`].
 
 use bytes::{Buf as _, BytesMut};
+use farpipe_proto::limits::RAW_MESSAGE_MAX;
 
 use super::super::super::framed::Violation;
 use super::super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode, broken, decode_close};
 use super::deflate::Inflate;
-use super::{MESSAGE_MAX, Messages, TOO_LONG};
+use super::{Messages, NOT_TEXT, TOO_LONG};
 use crate::segment::apply_mask;
 
 /// The bit of the first byte that marks a compressed message.
@@ -168,7 +169,7 @@ impl Incoming {
         let is_held = self.message.as_ref().is_some_and(Message::is_held);
         if is_held
             && !header.opcode.is_control()
-            && header.len.saturating_add(held as u64) > MESSAGE_MAX as u64
+            && header.len.saturating_add(held as u64) > RAW_MESSAGE_MAX as u64
         {
             return Err(TOO_LONG);
         }
@@ -205,10 +206,7 @@ impl Incoming {
                 whole = inflate.inflate(whole)?;
             }
             if message.is_text && std::str::from_utf8(&whole).is_err() {
-                return Err(Violation {
-                    what: "a text message that is not UTF-8",
-                    code: 1007,
-                });
+                return Err(NOT_TEXT);
             }
             inbox.extend_from_slice(&whole);
             message.last = whole.last().copied();
@@ -348,7 +346,7 @@ mod tests {
 
     #[test]
     fn p12_frames_that_break_the_rules_are_refused() {
-        let long = MESSAGE_MAX + 1;
+        let long = RAW_MESSAGE_MAX + 1;
         for (wire, code) in [
             (frame(0x80, b"of nothing"), 1002),
             ([frame(0x02, b"a"), frame(0x82, b"b")].concat(), 1002),
@@ -371,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_long_binary_message_is_never_held() {
-        let data = vec![7; 3 * MESSAGE_MAX];
+        let data = vec![7; 3 * RAW_MESSAGE_MAX];
         let (bytes, _) = read(Messages::Bytes, false, &frame(0x82, &data), 64 << 10).expect("fine");
         assert_eq!(bytes, data);
     }

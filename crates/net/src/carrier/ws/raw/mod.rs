@@ -4,10 +4,11 @@
 //! It is a byte stream each way: bytes in binary messages, or lines in text messages. All progress
 //! is made by polling it; the halves of an endpoint share one under a lock, in one task.
 //!
-//! Always holds: only a closing handshake with a good code reads as an end. What is dropped before
-//! its closing handshake is done is reset.
+//! Always holds: only a closing handshake with a good code reads as an end, and only behind
+//! everything that came before it, as failures are. What is dropped before its closing handshake is
+//! done is reset; who wants to say why leaves first ([`RawWebSocket::poll_leave`]).
 //!
-//! Bounds: `INBOX_MAX` received and a message on top of it, `OUT_MAX` and a frame on top of it
+//! Bounds: `RAW_INBOX_MAX` received and a message on top of it, `RAW_OUTBOX_MAX` and a frame on top of it
 //! to be sent. When full the socket is not read, or the caller waits.
 
 mod deflate;
@@ -21,6 +22,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
+use farpipe_proto::limits::{
+    RAW_ANSWER_MAX, RAW_ANSWER_PAUSE, RAW_CLOSE_WAIT, RAW_DRAIN, RAW_INBOX_MAX, RAW_MESSAGE_MAX,
+    RAW_OUTBOX_MAX, RAW_PING, RAW_PINGS_MAX, RAW_SENT_MAX,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -35,48 +40,29 @@ use crate::tls::TlsStream;
 
 pub use self::upgrade::{Admitted, To, accept, connect, connect_tls};
 
-/// Longest message that has to be whole in memory: text, or compressed; for the latter both before
-/// and after it is unfolded. Also the longest line that is sent.
-pub const MESSAGE_MAX: usize = 1 << 20;
-
-/// Longest binary message that is sent.
-const SENT_MAX: usize = 64 << 10;
-
-/// Received bytes that wait to be read; beyond it the socket is not read.
-const INBOX_MAX: usize = 256 << 10;
-
-/// Bytes that wait to be sent; beyond it the writer waits.
-const OUT_MAX: usize = 128 << 10;
-
 /// Read at once from the socket.
 const READ_MAX: usize = 64 << 10;
 
 /// Reads in one poll before others get their turn.
 const TURNS_MAX: usize = 16;
 
-/// How often the other end is asked whether it is there; proxies cut what is silent for 60 s.
-pub const PING_EVERY: Duration = Duration::from_secs(30);
-
-/// Unanswered pings, with silence otherwise, after which it is not.
-const PINGS_MAX: u32 = 3;
-
-/// How long the other end may be silent when it has been told of the end, before that counts as an
-/// end without a closing handshake.
-pub const CLOSE_WAIT: Duration = Duration::from_secs(30);
-
-/// A client that has nothing more to say waits until the answer has paused for so long: many servers
-/// stop at a Close, whatever they were saying.
-pub const ANSWER_PAUSE: Duration = Duration::from_secs(1);
-
-/// Longest that it waits for that.
-pub const ANSWER_MAX: Duration = Duration::from_secs(30);
-
 /// The end, in order.
 const NORMAL: u16 = 1000;
+
+/// This process ends, or the page is left: from a client the end of what it says, from a server not.
+pub const GOING_AWAY: u16 = 1001;
+
+/// What is behind this end has failed.
+pub const INTERNAL_ERROR: u16 = 1011;
 
 const TOO_LONG: Violation = Violation {
     what: "a message longer than 1 MiB",
     code: 1009,
+};
+
+const NOT_TEXT: Violation = Violation {
+    what: "a text message that is not UTF-8",
+    code: 1007,
 };
 
 /// What messages are, both ways.
@@ -129,18 +115,22 @@ pub enum RawError {
     #[error("the other end broke the WebSocket protocol: {0}")]
     Violated(&'static str),
     /// Nothing is heard from it.
-    #[error("no sign of life for {} s", (PING_EVERY * (PINGS_MAX + 1)).as_secs())]
+    #[error("no sign of life for {} s", (RAW_PING * (RAW_PINGS_MAX + 1)).as_secs())]
     Silent,
     /// It was told of the end and does not answer.
-    #[error("the WebSocket close was not answered within {} s", CLOSE_WAIT.as_secs())]
+    #[error("the WebSocket close was not answered within {} s", RAW_CLOSE_WAIT.as_secs())]
     CloseUnanswered,
     /// A text message must be text.
     #[error("a line that is not UTF-8 cannot be a text message")]
     LineNotText,
     /// A line without an end.
-    #[error("a line is longer than {} KiB", MESSAGE_MAX >> 10)]
+    #[error("a line is longer than {} KiB", RAW_MESSAGE_MAX >> 10)]
     LineTooLong,
 }
+
+/// A line that cannot be sent, and the code that tells the other end so.
+#[derive(Debug)]
+struct BadLine(RawError, u16);
 
 impl RawError {
     fn kind(&self) -> io::ErrorKind {
@@ -191,6 +181,9 @@ pub struct RawWebSocket {
     is_shut: bool,
     /// The other end said its end while something was still on its way to it.
     is_unheard: bool,
+    /// The other end did not say its end before ours: what still comes has to be taken in, or it
+    /// would see a reset in place of the code.
+    drains: bool,
     failed: Option<RawError>,
     /// A write failed. What was received before may say why.
     write_failed: Option<String>,
@@ -200,10 +193,12 @@ pub struct RawWebSocket {
     is_discarding: bool,
     /// The caller has read the end.
     end_was_read: bool,
-    /// Waits for that.
-    gone_waker: Option<Waker>,
+    /// Waits for that, or for what came before a failure to be read.
+    sink_waker: Option<Waker>,
     /// While a client that has nothing more to say waits for the answer's pause.
     answer: Option<Answer>,
+    /// While it is taken leave of.
+    leaving: Option<Pin<Box<Sleep>>>,
     alarm: Pin<Box<Sleep>>,
     /// Something was heard, or written, since the alarm was set.
     is_alive: bool,
@@ -234,14 +229,16 @@ impl RawWebSocket {
             closing: Closing::Open,
             is_shut: false,
             is_unheard: false,
+            drains: false,
             failed: None,
             write_failed: None,
             pong: None,
             is_discarding: false,
             end_was_read: false,
-            gone_waker: None,
+            sink_waker: None,
             answer: None,
-            alarm: Box::pin(tokio::time::sleep(PING_EVERY)),
+            leaving: None,
+            alarm: Box::pin(tokio::time::sleep(RAW_PING)),
             is_alive: false,
             pings: 0,
         }
@@ -271,6 +268,9 @@ impl RawWebSocket {
             let len = self.inbox.len().min(max);
             buf.extend_from_slice(&self.inbox[..len]);
             self.inbox.advance(len);
+            if self.failed.is_some() && self.inbox.is_empty() {
+                self.wake_sink();
+            }
             return Poll::Ready(Ok(len));
         }
         self.check()?;
@@ -296,25 +296,26 @@ impl RawWebSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.drive(cx);
-        self.check()?;
+        ready!(self.poll_check(cx))?;
         if self.closing != Closing::Open {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if self.out.len() >= OUT_MAX || self.write_failed.is_some() {
+        if self.out.len() >= RAW_OUTBOX_MAX || self.write_failed.is_some() {
             // Woken by the socket: it takes what is there, or its end is read.
             return Poll::Pending;
         }
         let mut bytes = Vec::new();
         for buf in bufs {
-            let room = SENT_MAX - bytes.len();
+            let room = RAW_SENT_MAX - bytes.len();
             bytes.extend_from_slice(&buf[..buf.len().min(room)]);
         }
         match self.messages {
             Messages::Bytes => self.put_message(Opcode::Binary, &bytes),
             Messages::Lines => {
-                if let Err(error) = self.put_lines(&bytes) {
-                    self.failed = Some(error);
-                    self.check()?;
+                if let Err(bad) = self.put_lines(&bytes) {
+                    self.refuse_line(bad);
+                    self.flush(cx);
+                    ready!(self.poll_check(cx))?;
                 }
             }
         }
@@ -322,17 +323,18 @@ impl RawWebSocket {
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Ready when nothing that is written arrives any more: with `BrokenPipe` when the other end
-    /// has said its end and that was read.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready when nothing that is written arrives any more, because the other end has said its
+    /// end and that was read: with `Ok` when all that was written was on its way to it before.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when it was not; else [`RawError`] inside.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.drive(cx);
-        if let Err(error) = self.check() {
-            return Poll::Ready(error);
-        }
+        ready!(self.poll_check(cx))?;
         if self.closing == Closing::Closed && self.end_was_read {
-            return Poll::Ready(io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(self.check_heard());
         }
-        self.gone_waker = Some(cx.waker().clone());
+        self.sink_waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -341,13 +343,14 @@ impl RawWebSocket {
     /// # Errors
     /// As [`RawWebSocket::poll_write`].
     pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
+        ready!(self.poll_check(cx))?;
         if self.closing == Closing::Open {
             if !self.line.is_empty() {
                 let rest = std::mem::take(&mut self.line);
-                if let Err(error) = self.put_line(rest) {
-                    self.failed = Some(error);
-                    self.check()?;
+                if let Err(bad) = self.put_line(rest) {
+                    self.refuse_line(bad);
+                    self.flush(cx);
+                    ready!(self.poll_check(cx))?;
                 }
             }
             let awaits_answer = self.keys.is_some() && !self.is_discarding;
@@ -358,24 +361,71 @@ impl RawWebSocket {
         if self.closing == Closing::Open && self.failed.is_none() {
             self.put_close(NORMAL);
             self.closing = Closing::Told;
-            self.set_alarm(CLOSE_WAIT);
+            self.set_alarm(RAW_CLOSE_WAIT);
         }
         self.drive(cx);
-        self.check()?;
+        ready!(self.poll_check(cx))?;
         if self.closing != Closing::Closed {
             return Poll::Pending;
         }
-        if self.is_unheard {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        Poll::Ready(self.check_heard())
+    }
+
+    /// Leaves, whatever has become of the connection: what waits is sent, `code` unless a Close was
+    /// said already, and what comes is dropped until the other end has closed, so that it sees the
+    /// code and no reset. Ready at once when nothing is left to be said, and after [`RAW_DRAIN`].
+    ///
+    /// # Cancellation
+    /// A dropped poll loses nothing; a socket dropped before it is ready may be reset.
+    pub fn poll_leave(&mut self, cx: &mut Context<'_>, code: u16) -> Poll<()> {
+        self.discard();
+        if self.failed.is_none() && self.closing != Closing::Closed {
+            if self.closing == Closing::Open {
+                self.put_close(code);
+            }
+            self.closing = Closing::Closed;
+            self.drains = true;
         }
-        Poll::Ready(Ok(()))
+        self.flush(cx);
+        if self.closing != Closing::Closed || self.write_failed.is_some() {
+            return Poll::Ready(());
+        }
+        let leaving = self
+            .leaving
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(RAW_DRAIN)));
+        if leaving.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        for _ in 0..TURNS_MAX {
+            if !self.drains {
+                return if self.is_shut {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                };
+            }
+            self.raw.clear();
+            match ready!(self.poll_socket(cx)) {
+                Ok(0) | Err(_) => self.drains = false,
+                Ok(_) => {}
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn check_heard(&self) -> io::Result<()> {
+        if self.is_unheard {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
     }
 
     /// Ready when the answer pauses, or there will be none.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.answer.get_or_insert_with(|| Answer {
-            pause: Box::pin(tokio::time::sleep(ANSWER_PAUSE)),
-            until: Instant::now() + ANSWER_MAX,
+            pause: Box::pin(tokio::time::sleep(RAW_ANSWER_PAUSE)),
+            until: Instant::now() + RAW_ANSWER_MAX,
             has_come: false,
         });
         self.drive(cx);
@@ -388,7 +438,7 @@ impl RawWebSocket {
         }
         loop {
             if std::mem::take(&mut answer.has_come) {
-                let pause = (Instant::now() + ANSWER_PAUSE).min(answer.until);
+                let pause = (Instant::now() + RAW_ANSWER_PAUSE).min(answer.until);
                 answer.pause.as_mut().reset(pause);
             }
             ready!(answer.pause.as_mut().poll(cx));
@@ -414,9 +464,26 @@ impl RawWebSocket {
         }
     }
 
+    /// What has failed; on the other side, once everything that came before it was read.
+    fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_ours = matches!(
+            self.failed,
+            Some(RawError::LineNotText | RawError::LineTooLong)
+        );
+        if self.failed.is_some() && !is_ours && !self.inbox.is_empty() {
+            self.sink_waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(self.check())
+    }
+
     fn read_end(&mut self) {
         self.end_was_read = true;
-        if let Some(waker) = self.gone_waker.take() {
+        self.wake_sink();
+    }
+
+    fn wake_sink(&mut self) {
+        if let Some(waker) = self.sink_waker.take() {
             waker.wake();
         }
     }
@@ -429,7 +496,7 @@ impl RawWebSocket {
             loop {
                 let step = self
                     .incoming
-                    .step(&mut self.raw, &mut self.inbox, INBOX_MAX);
+                    .step(&mut self.raw, &mut self.inbox, RAW_INBOX_MAX);
                 if self.is_discarding {
                     self.inbox.clear();
                 }
@@ -442,7 +509,7 @@ impl RawWebSocket {
                     return;
                 }
             }
-            if self.inbox.len() >= INBOX_MAX {
+            if self.inbox.len() >= RAW_INBOX_MAX {
                 return;
             }
             match self.poll_socket(cx) {
@@ -490,11 +557,17 @@ impl RawWebSocket {
             self.is_unheard = !self.out.is_empty() || !self.line.is_empty();
             self.put_close(code);
         }
-        if !matches!(code, 1000 | 1001 | CLOSE_WITHOUT_CODE) {
+        let is_good = match code {
+            NORMAL | CLOSE_WITHOUT_CODE => true,
+            // A page that is left has said what it had to say; a server that is stopped has not.
+            GOING_AWAY => self.keys.is_none(),
+            _ => false,
+        };
+        if !is_good {
             let reason = reason.escape_debug().to_string();
             self.failed = Some(RawError::Closed { code, reason });
         }
-        self.set_alarm(CLOSE_WAIT);
+        self.set_alarm(RAW_CLOSE_WAIT);
     }
 
     /// Tells the other end what it did, if it still listens.
@@ -503,7 +576,16 @@ impl RawWebSocket {
             self.put_close(violation.code);
         }
         self.closing = Closing::Closed;
+        self.drains = true;
         self.failed = Some(RawError::Violated(violation.what));
+    }
+
+    /// Tells the other end that a line cannot be sent to it, behind those that can.
+    fn refuse_line(&mut self, BadLine(error, code): BadLine) {
+        self.put_close(code);
+        self.closing = Closing::Closed;
+        self.drains = true;
+        self.failed = Some(error);
     }
 
     fn flush(&mut self, cx: &mut Context<'_>) {
@@ -512,7 +594,7 @@ impl RawWebSocket {
             return;
         }
         if self.closing == Closing::Open
-            && self.out.len() < OUT_MAX
+            && self.out.len() < RAW_OUTBOX_MAX
             && let Some(pong) = self.pong.take()
         {
             self.put_frame(Opcode::Pong, false, &pong);
@@ -550,7 +632,7 @@ impl RawWebSocket {
         while self.alarm.as_mut().poll(cx).is_ready() {
             // While we do not read, or it does not, silence says nothing; the system looks after
             // connections on which something is under way.
-            let is_busy = self.inbox.len() >= INBOX_MAX || !self.out.is_empty();
+            let is_busy = self.inbox.len() >= RAW_INBOX_MAX || !self.out.is_empty();
             if self.is_alive || is_busy {
                 self.pings = 0;
             } else if self.closing == Closing::Told {
@@ -558,7 +640,7 @@ impl RawWebSocket {
                 return;
             }
             if self.closing == Closing::Open && !is_busy {
-                if self.pings == PINGS_MAX {
+                if self.pings == RAW_PINGS_MAX {
                     self.failed = Some(RawError::Silent);
                     return;
                 }
@@ -567,8 +649,8 @@ impl RawWebSocket {
                 self.flush(cx);
             }
             let next = match self.closing {
-                Closing::Open => PING_EVERY,
-                Closing::Told | Closing::Closed => CLOSE_WAIT,
+                Closing::Open => RAW_PING,
+                Closing::Told | Closing::Closed => RAW_CLOSE_WAIT,
             };
             self.set_alarm(next);
         }
@@ -582,14 +664,14 @@ impl RawWebSocket {
 
 /// Sending.
 impl RawWebSocket {
-    fn put_lines(&mut self, bytes: &[u8]) -> Result<(), RawError> {
+    fn put_lines(&mut self, bytes: &[u8]) -> Result<(), BadLine> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (part, is_whole) = match part.split_last() {
                 Some((b'\n', part)) => (part, true),
                 _ => (part, false),
             };
-            if self.line.len() + part.len() > MESSAGE_MAX {
-                return Err(RawError::LineTooLong);
+            if self.line.len() + part.len() > RAW_MESSAGE_MAX {
+                return Err(BadLine(RawError::LineTooLong, TOO_LONG.code));
             }
             self.line.extend_from_slice(part);
             if is_whole {
@@ -600,9 +682,9 @@ impl RawWebSocket {
         Ok(())
     }
 
-    fn put_line(&mut self, line: Vec<u8>) -> Result<(), RawError> {
+    fn put_line(&mut self, line: Vec<u8>) -> Result<(), BadLine> {
         if std::str::from_utf8(&line).is_err() {
-            return Err(RawError::LineNotText);
+            return Err(BadLine(RawError::LineNotText, NOT_TEXT.code));
         }
         self.put_message(Opcode::Text, &line);
         Ok(())

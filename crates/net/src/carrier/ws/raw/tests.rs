@@ -106,7 +106,7 @@ async fn a_client_says_close_when_the_answer_has_paused() {
     let other = async {
         assert_eq!(client_frame(&mut wire).await, (0x81, b"request".to_vec()));
         for _ in 0..4 {
-            tokio::time::sleep(ANSWER_PAUSE * 9 / 10).await; // sleep: virtual time
+            tokio::time::sleep(RAW_ANSWER_PAUSE * 9 / 10).await; // sleep: virtual time
             let part = frame(0x81, b"part", End::Server);
             wire.write_all(&part).await.expect("it is read");
         }
@@ -132,7 +132,7 @@ async fn a_client_says_close_when_the_answer_has_paused() {
     assert_eq!(all, b"part\npart\npart\npart\n");
     let took = begin.elapsed();
     assert!(
-        took > ANSWER_PAUSE * 4 && took < ANSWER_PAUSE * 5,
+        took > RAW_ANSWER_PAUSE * 4 && took < RAW_ANSWER_PAUSE * 5,
         "{took:?}"
     );
 }
@@ -144,7 +144,7 @@ async fn an_answer_that_never_pauses_is_closed_in_the_end() {
     let (mut from, mut to) = tokio::io::split(wire);
     let talking = async {
         loop {
-            tokio::time::sleep(ANSWER_PAUSE / 2).await; // sleep: virtual time
+            tokio::time::sleep(RAW_ANSWER_PAUSE / 2).await; // sleep: virtual time
             let part = frame(0x82, b"more", End::Server);
             to.write_all(&part).await.expect("it is read");
         }
@@ -174,7 +174,7 @@ async fn an_answer_that_never_pauses_is_closed_in_the_end() {
     }
     let took = begin.elapsed();
     assert!(
-        took >= ANSWER_MAX && took <= ANSWER_MAX + ANSWER_PAUSE,
+        took >= RAW_ANSWER_MAX && took <= RAW_ANSWER_MAX + RAW_ANSWER_PAUSE,
         "{took:?}"
     );
 }
@@ -185,7 +185,7 @@ async fn a_close_that_is_never_answered_is_a_failure() {
     let begin = Instant::now();
     let error = close(&mut socket).await.expect_err("nobody answers");
     assert_eq!(error_of(&error), RawError::CloseUnanswered);
-    assert_eq!(begin.elapsed().as_secs(), CLOSE_WAIT.as_secs());
+    assert_eq!(begin.elapsed().as_secs(), RAW_CLOSE_WAIT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +193,8 @@ async fn only_a_good_code_is_an_end() {
     for (payload, is_good) in [
         (&[][..], true),
         (&[3, 232][..], true),
-        (&[3, 233][..], true),
+        // A server that is going away has not said all.
+        (&[3, 233][..], false),
         (&[3, 234][..], false),
         (b"\x03\xF3out of \x1b[31mcheese", false),
         (&[0x0F, 0xA0][..], false),
@@ -244,8 +245,8 @@ async fn a_reader_is_gone_when_its_end_has_been_read() {
     assert!(!gone, "there is something to be read first");
     assert_eq!(read(&mut socket).await.expect("bytes"), b"x");
     assert_eq!(read(&mut socket).await.expect("the end"), b"");
-    let error = poll_fn(|cx| socket.poll_gone(cx)).await;
-    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    let gone = poll_fn(|cx| socket.poll_gone(cx)).await;
+    gone.expect("nothing was on its way");
     let error = write(&mut socket, b"y").await.expect_err("nobody reads it");
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     close(&mut socket).await.expect("the end was said");
@@ -270,9 +271,9 @@ async fn pings_are_answered_and_silence_is_asked_about_until_it_is_death() {
     let (error, last) = tokio::join!(read(&mut socket), other);
     let error = error.expect_err("it is dead");
     assert_eq!(error_of(&error), RawError::Silent);
-    assert!(last - begin >= PING_EVERY * 10);
-    assert!(Instant::now() - last <= PING_EVERY * (PINGS_MAX + 1));
-    for _ in 0..PINGS_MAX - 1 {
+    assert!(last - begin >= RAW_PING * 10);
+    assert!(Instant::now() - last <= RAW_PING * (RAW_PINGS_MAX + 1));
+    for _ in 0..RAW_PINGS_MAX - 1 {
         expect(&mut wire, &frame(0x89, b"", End::Server)).await;
     }
 }
@@ -315,11 +316,11 @@ async fn lines_become_text_messages_and_must_be_text() {
     let error = write(&mut socket, b"\xFF\n").await.expect_err("no text");
     assert_eq!(error_of(&error), RawError::LineNotText);
     let (mut socket, _wire) = self::socket(End::Server, Messages::Lines);
-    let error = write(&mut socket, &vec![b'a'; SENT_MAX]).await;
+    let error = write(&mut socket, &vec![b'a'; RAW_SENT_MAX]).await;
     error.expect("not too long yet");
     let mut last = Ok(0);
-    for _ in 0..MESSAGE_MAX / SENT_MAX {
-        last = write(&mut socket, &vec![b'a'; SENT_MAX]).await;
+    for _ in 0..RAW_MESSAGE_MAX / RAW_SENT_MAX {
+        last = write(&mut socket, &vec![b'a'; RAW_SENT_MAX]).await;
     }
     let error = last.expect_err("no end of the line");
     assert_eq!(error_of(&error), RawError::LineTooLong);
@@ -328,14 +329,17 @@ async fn lines_become_text_messages_and_must_be_text() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_holds_the_writer_and_who_is_not_read_is_held() {
     let (mut socket, mut wire) = socket(End::Server, Messages::Bytes);
-    let data = vec![1; SENT_MAX];
+    let data = vec![1; RAW_SENT_MAX];
     let mut taken = 0;
     loop {
         let poll = poll_fn(|cx| Poll::Ready(socket.poll_write(cx, &[IoSlice::new(&data)]))).await;
         let Poll::Ready(len) = poll else { break };
         taken += len.expect("room");
     }
-    assert!(taken <= (1 << 20) + OUT_MAX + SENT_MAX, "{taken}");
+    assert!(
+        taken <= (1 << 20) + RAW_OUTBOX_MAX + RAW_SENT_MAX,
+        "{taken}"
+    );
     // 4 MiB come, nobody reads.
     let mut said = vec![0x82, 0xFF];
     said.extend((4_u64 << 20).to_be_bytes());
@@ -352,5 +356,74 @@ async fn who_does_not_read_holds_the_writer_and_who_is_not_read_is_held() {
         })
     });
     assert!(stuck.await.is_err(), "it is held");
-    assert!(socket.inbox.len() + socket.raw.len() <= INBOX_MAX + 2 * READ_MAX);
+    assert!(socket.inbox.len() + socket.raw.len() <= RAW_INBOX_MAX + 2 * READ_MAX);
+}
+
+async fn leave(socket: &mut RawWebSocket) {
+    poll_fn(|cx| socket.poll_leave(cx, GOING_AWAY)).await;
+}
+
+/// Bytes that nobody has taken in would be answered by a reset, which overtakes the code.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_says_why_and_takes_in_what_still_comes() {
+    let more = frame(0x82, &[7; 100], End::Client).repeat(20_000);
+    for (broken, code) in [(None, 1001_u16), (Some(b"\xFF"), 1007)] {
+        let (mut socket, mut wire) = socket(End::Server, Messages::Bytes);
+        if let Some(text) = broken {
+            let said = frame(0x81, text, End::Client);
+            wire.write_all(&said).await.expect("it is read");
+            read(&mut socket).await.expect_err("refused");
+        }
+        write(&mut socket, b"last").await.map_or_else(drop, drop);
+        let begin = Instant::now();
+        let other = async {
+            wire.write_all(&more).await.expect("it is taken in");
+            if broken.is_none() {
+                expect(&mut wire, &frame(0x82, b"last", End::Server)).await;
+            }
+            expect(&mut wire, &frame(0x88, &code.to_be_bytes(), End::Server)).await;
+            assert_eq!(wire.read(&mut [0]).await.expect("the end"), 0);
+            drop(wire);
+        };
+        let both = async { tokio::join!(leave(&mut socket), other) };
+        let both = tokio::time::timeout(RAW_CLOSE_WAIT, both).await;
+        both.expect("nobody waits");
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_waits_for_nobody_for_long_and_not_at_all_behind_an_end() {
+    let (mut silent, _wire) = socket(End::Server, Messages::Bytes);
+    let begin = Instant::now();
+    leave(&mut silent).await;
+    assert_eq!(begin.elapsed().as_millis(), RAW_DRAIN.as_millis());
+
+    let (mut ended, mut wire) = socket(End::Server, Messages::Bytes);
+    let close = frame(0x88, &[3, 232], End::Client);
+    wire.write_all(&close).await.expect("it is read");
+    assert_eq!(read(&mut ended).await.expect("the end"), b"");
+    let (mut cut, wire) = socket(End::Server, Messages::Bytes);
+    drop(wire);
+    read(&mut cut).await.expect_err("it was cut");
+    let begin = Instant::now();
+    leave(&mut ended).await;
+    leave(&mut cut).await;
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+/// Whichever half is looked at first.
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_behind_what_came_before_it() {
+    let (mut socket, mut wire) = socket(End::Server, Messages::Lines);
+    let said = [
+        frame(0x81, b"good", End::Client),
+        frame(0x81, b"\xFF", End::Client),
+    ];
+    wire.write_all(&said.concat()).await.expect("it is read");
+    let gone = poll_fn(|cx| Poll::Ready(socket.poll_gone(cx).is_ready())).await;
+    assert!(!gone, "there is something to be read first");
+    assert_eq!(read(&mut socket).await.expect("a line"), b"good\n");
+    let gone = poll_fn(|cx| socket.poll_gone(cx)).await;
+    gone.expect_err("it is broken");
 }

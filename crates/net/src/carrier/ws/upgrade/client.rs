@@ -220,7 +220,8 @@ async fn read_text<S: AsyncRead + Unpin>(
 }
 
 fn status(code: u16, reason: &str, lines: &Lines<'_>) -> StatusAnswer {
-    let redirect = matches!(code, 301 | 302 | 307 | 308);
+    let redirect = matches!(code, 301..=303 | 307 | 308);
+    let html = |kind: &[u8]| kind.to_ascii_lowercase().starts_with(b"text/html");
     StatusAnswer {
         code,
         reason: printable(reason.as_bytes()),
@@ -229,6 +230,7 @@ fn status(code: u16, reason: &str, lines: &Lines<'_>) -> StatusAnswer {
             .filter(|_| redirect)
             .map(printable),
         text: None,
+        is_page: head::values(lines, "Content-Type").any(html),
         from_proxy: matches!(code, 502..=504) || head::values(lines, "Via").next().is_some(),
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io;
 
-use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{HANDSHAKE_STEP, HTTP_HEAD_MAX};
 
-use super::{HEAD_MAX, SUBPROTOCOL};
+use super::SUBPROTOCOL;
 
 /// Why there is no WebSocket connection. Each prints as one line; what the other side said is
 /// escaped and cut, so it cannot play tricks on a terminal.
@@ -33,7 +33,7 @@ pub enum UpgradeError {
         looks_like: Option<&'static str>,
     },
     /// It is HTTP, with a head over the limit.
-    #[error("the other side's HTTP header is longer than {} KiB", HEAD_MAX >> 10)]
+    #[error("the other side's HTTP header is longer than {} KiB", HTTP_HEAD_MAX >> 10)]
     HeadTooLong,
     /// It is HTTP, with a head that breaks its rules.
     #[error("the other side's HTTP header is malformed: {0}")]
@@ -73,11 +73,13 @@ pub struct StatusAnswer {
     pub code: u16,
     /// The server's words for it, escaped; may be empty.
     pub reason: String,
-    /// Where it says to go instead (301, 302, 307, 308), escaped.
+    /// Where it says to go instead (301, 302, 303, 307, 308), escaped.
     pub location: Option<String>,
     /// The first line of its text, escaped, if it is short and plain: what a farpipe that refuses
     /// says there helps most.
     pub text: Option<String>,
+    /// Whether a web page comes with it.
+    pub is_page: bool,
     /// Whether a proxy on the way probably answered, not the server: by a `Via` header or a status
     /// that says "what is behind me does not answer".
     pub from_proxy: bool,
@@ -115,9 +117,15 @@ impl fmt::Display for StatusAnswer {
             write!(f, " {}", self.reason)?;
         }
         match &self.location {
-            Some(location) => write!(f, " and says to go to {location}; give that URL instead")?,
+            Some(location) => write!(
+                f,
+                " and says to go to {location}; if farpipe is there, give that URL"
+            )?,
             None if self.from_proxy && self.code >= 500 => {
                 f.write_str("; what is behind it does not answer")?;
+            }
+            None if self.is_page && self.code < 300 => {
+                f.write_str(" with a web page instead of upgrading to WebSocket")?;
             }
             None => f.write_str(" instead of upgrading to WebSocket")?,
         }

@@ -3,14 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
-use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{HANDSHAKE_STEP, HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use httparse::Header;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 use super::error::{UpgradeError, printable};
-use super::{HEAD_MAX, HEADERS_MAX};
 
 /// First guess at the size of a head.
 const HEAD_USUAL: usize = 1 << 10;
@@ -25,8 +24,8 @@ const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(in super::super) type Lines<'a> = [Header<'a>];
 
 /// Room for the header lines of a head.
-pub(in super::super) fn no_lines<'a>() -> [Header<'a>; HEADERS_MAX] {
-    [httparse::EMPTY_HEADER; HEADERS_MAX]
+pub(in super::super) fn no_lines<'a>() -> [Header<'a>; HTTP_HEADERS_MAX] {
+    [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX]
 }
 
 /// Reads up to the end of a head and a little further. Ready with the head's length in the bytes
@@ -47,7 +46,7 @@ pub(in super::super) async fn read<S: AsyncRead + Unpin>(
         }
         // The end may begin in the last three bytes.
         searched = buf.len().saturating_sub(3);
-        if buf.len() >= HEAD_MAX {
+        if buf.len() >= HTTP_HEAD_MAX {
             return Err(UpgradeError::HeadTooLong);
         }
         let read = timeout(HANDSHAKE_STEP, stream.read_buf(&mut buf)).await;
@@ -67,7 +66,7 @@ pub(in super::super) async fn read<S: AsyncRead + Unpin>(
 /// Length of the head up to and with its empty line, if `buf` has that; bytes before `searched`
 /// are known not to end it. Bare line feeds are accepted, as RFC 9112 section 2.2 lets us.
 fn end_of_head(buf: &[u8], searched: usize) -> Option<usize> {
-    let limit = buf.len().min(HEAD_MAX);
+    let limit = buf.len().min(HTTP_HEAD_MAX);
     (searched..limit).find_map(|at| {
         let rest = &buf[at..limit];
         if rest.starts_with(b"\n\r\n") {

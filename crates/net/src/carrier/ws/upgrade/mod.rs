@@ -19,9 +19,3 @@ pub use self::server::accept;
 
 /// What both ends must agree on; the number changes when old and new farpipes cannot talk.
 pub const SUBPROTOCOL: &str = "farpipe.1";
-
-/// Longest head of a request or answer in bytes; the same as common servers allow.
-pub const HEAD_MAX: usize = 16 << 10;
-
-/// Most header lines in a head.
-pub const HEADERS_MAX: usize = 100;

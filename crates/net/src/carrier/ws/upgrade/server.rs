@@ -1,24 +1,20 @@
 //! The accepting end.
 
 use std::fmt;
-use std::time::Duration;
 
 use bytes::Buf;
 use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{DRAIN, HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::super::{Role, WsCarrier, WsFraming};
+use super::SUBPROTOCOL;
 use super::error::UpgradeError;
 use super::head::{self, Lines};
-use super::{HEAD_MAX, HEADERS_MAX, SUBPROTOCOL};
 use crate::carrier::framed::Framed;
 
-/// How long a refused client may take to read why. Closing at once with its bytes unread would
-/// reset the connection, and the answer would be lost on the way.
-const REFUSAL_DRAIN: Duration = Duration::from_secs(1);
-
-/// Most bytes thrown away meanwhile.
+/// Most bytes of a refused client's that are thrown away while it reads why.
 const REFUSAL_DRAIN_MAX: usize = 256 << 10;
 
 /// Longest method that can begin a request; the longest registered one has 17 letters.
@@ -196,7 +192,7 @@ where
         }
         Ok::<(), std::io::Error>(())
     };
-    let _ = timeout(REFUSAL_DRAIN, answered).await;
+    let _ = timeout(DRAIN, answered).await;
 }
 
 impl Refusal {
@@ -234,4 +230,4 @@ impl Refusal {
 }
 
 // The texts above name the limits.
-const _: () = assert!(HEAD_MAX == 16 << 10 && HEADERS_MAX == 100);
+const _: () = assert!(HTTP_HEAD_MAX == 16 << 10 && HTTP_HEADERS_MAX == 100);

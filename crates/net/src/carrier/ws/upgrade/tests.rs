@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farpipe_proto::limits::{HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -148,13 +149,12 @@ async fn each_answer_that_is_no_upgrade_is_told_in_one_line() {
         (
             "HTTP/1.1 301 Moved Permanently\r\nLocation: https://relay.example/\r\n\r\n",
             "the server answered HTTP 301 Moved Permanently and says to go to \
-             https://relay.example/; give that URL instead",
+             https://relay.example/; if farpipe is there, give that URL",
             false,
         ),
         (
             "HTTP/1.1 308\r\nLocation: wss://\u{9b}2J\r\n\r\n",
-            "the server answered HTTP 308 and says to go to wss://\\xc2\\x9b2J; give that URL \
-             instead",
+            "the server answered HTTP 308 and says to go to wss://\\xc2\\x9b2J; if farpipe is there, give that URL",
             false,
         ),
         (
@@ -344,11 +344,11 @@ async fn p14_heads_without_end_are_refused_at_the_limit() {
     let mut script = Script::new(bomb).dribbling();
     let error = ask(&mut script).await.expect_err("it has no end");
     assert!(matches!(error, UpgradeError::HeadTooLong), "{error}");
-    assert_eq!(script.reads.len(), HEAD_MAX, "no more was read");
+    assert_eq!(script.reads.len(), HTTP_HEAD_MAX, "no more was read");
 
     let many = format!(
         "HTTP/1.1 101 X\r\n{}\r\n",
-        "A: b\r\n".repeat(HEADERS_MAX + 1)
+        "A: b\r\n".repeat(HTTP_HEADERS_MAX + 1)
     );
     let error = ask_and_get(&many).await;
     assert!(
@@ -359,14 +359,14 @@ async fn p14_heads_without_end_are_refused_at_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn p14_the_same_for_requests_with_an_answer() {
-    let bomb = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(HEAD_MAX));
+    let bomb = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(HTTP_HEAD_MAX));
     let (error, answer) = get_answer(bomb).await;
     assert!(matches!(error, UpgradeError::HeadTooLong), "{error}");
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
 
     let many = format!(
         "GET / HTTP/1.1\r\n{}\r\n",
-        "A: b\r\n".repeat(HEADERS_MAX + 1)
+        "A: b\r\n".repeat(HTTP_HEADERS_MAX + 1)
     );
     let (error, answer) = get_answer(many).await;
     assert_eq!(refused(&error), 431);
