@@ -22,6 +22,7 @@ use crate::opener::{Blame, Dial, DialError, Dialled};
 use crate::proxy::{Asking, Granted, Proxy, ProxyError};
 use crate::reach::{happy_eyeballs, resolve};
 use crate::redact::redacted_url;
+use crate::refusals::Refusals;
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
@@ -575,6 +576,7 @@ struct Entry {
     scheme: Scheme,
     tls: Option<TlsServer>,
     admission: Admission,
+    refusals: Refusals,
 }
 
 impl Listener {
@@ -608,6 +610,7 @@ impl Listener {
             scheme: url.scheme,
             tls,
             admission,
+            refusals: Refusals::default(),
         });
         let addresses = url.addresses().await.map_err(|e| {
             fail(match e.blame {
@@ -673,7 +676,8 @@ impl Listener {
                     }
                     Err(error) => {
                         // EMFILE and the like pass; one broken connection is no reason to stop.
-                        tracing::warn!("cannot accept a connection: {error}");
+                        let refusals = &self.entry.refusals;
+                        refusals.tell(format_args!("cannot accept a connection: {error}"));
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -693,11 +697,15 @@ async fn handshake(
     tune_carrier(&stream);
     let peer = from.to_string();
     if entry.tls.is_none() && !from.ip().is_loopback() {
-        tracing::warn!("{peer}: not on this host, refused");
+        let refusals = &entry.refusals;
+        refusals.tell(format_args!("{peer}: not on this host, refused"));
         return;
     }
     if let Err(error) = entry.serve(stream, &peer, &known, &acceptor).await {
-        tracing::info!("{peer}: {error}");
+        match error.refused_at() {
+            Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
+            None => tracing::info!("{peer}: {error}"),
+        }
     }
 }
 
@@ -727,7 +735,10 @@ impl Entry {
         let shaken = tokio::time::timeout(HANDSHAKE_STEP, tls.accept(stream)).await;
         let (stream, told) = shaken
             .map_err(|_| HandshakeError::TimedOut)?
-            .map_err(|error| HandshakeError::Tls(tls_words(&error)))?;
+            .map_err(|error| match tls_blame(&error) {
+                Blame::Reset => HandshakeError::TlsCut(tls_words(&error)),
+                _ => HandshakeError::Tls(tls_words(&error)),
+            })?;
         tracing::info!("{peer}: {told}");
         if !self.admission.admits(told.peer.as_ref()) {
             return Err(HandshakeError::Tls("it showed no certificate".to_owned()));

@@ -23,6 +23,7 @@ const TLS: &[(&str, &str)] = &[
     ("cert_file", "cert"),
     ("key_file", "key"),
     ("ca_file", "ca"),
+    ("crl_file", "crl"),
     ("client_auth_required", "client-auth-required"),
 ];
 

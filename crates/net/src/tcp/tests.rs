@@ -34,6 +34,7 @@ async fn served<F: Future<Output = ()>>(
     peer: impl FnOnce(DuplexStream) -> F,
 ) -> (HandshakeError, Duration, bool) {
     let entry = Entry {
+        refusals: Refusals::default(),
         scheme: Scheme::Wss,
         tls: Some(pki.server()),
         admission: Admission::ClientCertificate,

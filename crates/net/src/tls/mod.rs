@@ -2,17 +2,21 @@
 //!
 //! `config` is what the rest of the program uses: [`TlsServer::accept`] and [`TlsClient::connect`]
 //! turn a byte stream into a [`TlsStream`], which `carrier/framed` uses as it uses a socket. Below:
-//! `files` and `reload` (where keys come from), `verify` and `identity` (who the peer is), `machine`
-//! and `shake` (the handshake), `stream`, `records`, `wire` and `buffer` (how bytes move), `error` (what people read).
+//! `files`, `revocation` and `reload` (where keys and lists come from), `judge`, `verify`, `dates` and
+//! `identity` (who the peer is), `machine` and `shake` (the handshake), `stream`, `records`, `wire` and
+//! `buffer` (how bytes move), `error` (what people read).
 
 mod buffer;
 mod config;
+mod dates;
 mod error;
 mod files;
 mod identity;
+mod judge;
 mod machine;
 mod records;
 mod reload;
+mod revocation;
 mod shake;
 mod stream;
 #[cfg(test)]
@@ -29,5 +33,6 @@ pub use self::files::{
     FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
 };
 pub use self::identity::{CertificateFacts, Identity, NameError, PeerIdentity};
+pub use self::revocation::{RevocationList, Revoked, serial_under};
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};

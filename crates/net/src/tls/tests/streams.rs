@@ -12,8 +12,10 @@ use crate::carrier::ws::upgrade::{self, Request};
 use crate::carrier::{Carrier, fp};
 use crate::carrier_conformance;
 use crate::tls::buffer::Buffers;
-use crate::tls::config::{client_config, server_config};
+use crate::tls::config::{ServerSide, client_config};
+use crate::tls::judge::Shown;
 use crate::tls::machine::Machine;
+use crate::tls::revocation::Lists;
 use crate::tls::shake::shake;
 use crate::tls::{TlsError, TlsStream};
 
@@ -436,8 +438,9 @@ async fn data_right_behind_the_handshake_is_not_lost() {
 async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     let (near, mut relay) = tokio::io::duplex(1 << 16);
     let (mut origin, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), ALPN).expect("good files");
-    let mut server = server_config(&PKI.server_options(), ALPN).expect("good files");
+    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
+    let mut server = side.config(Shown::default()).expect("a configuration");
     server.max_fragment_size = Some(32);
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
@@ -494,8 +497,9 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
 #[tokio::test]
 async fn a_server_without_tickets_is_done_as_well() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), ALPN).expect("good files");
-    let mut server = server_config(&PKI.server_options(), ALPN).expect("good files");
+    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
+    let mut server = side.config(Shown::default()).expect("a configuration");
     server.send_tls13_tickets = 0;
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
