@@ -44,7 +44,11 @@ fn command() -> clap::Command {
             "pipe" => ("src", End::Other),
             _ => return verb,
         };
-        verb.mut_arg(arg, |arg| arg.help(endpoint_help(end)))
+        // In place: `mut_arg` puts an argument behind the others, and these are known by their place.
+        verb.mut_args(|one| match one.get_id() == arg {
+            true => one.help(endpoint_help(end)),
+            false => one,
+        })
     })
 }
 

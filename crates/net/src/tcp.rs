@@ -17,8 +17,8 @@ use crate::carrier::{Carrier, fp};
 use crate::checkup::{Seen, Watch};
 use crate::host_port::{HostPort, HostPortError};
 use crate::opener::{Blame, Dial, DialError, Dialled};
-use crate::proxy::{Granted, Proxy, ProxyError};
-use crate::reach::{self, happy_eyeballs, resolve};
+use crate::proxy::{Asking, Granted, Proxy, ProxyError};
+use crate::reach::{happy_eyeballs, resolve};
 use crate::redact::redacted_url;
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError};
 
@@ -26,9 +26,6 @@ pub use listen::{ListenError, Listener};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same where each attempt leads through a proxy, whose own way counts as well: the upper end of
-/// what RFC 8305 section 5 allows.
-const PROXIED_DELAY: Duration = Duration::from_secs(2);
 
 /// Kinds of carrier, known here and in their own files only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,7 +235,7 @@ pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
 }
 
 /// Options every carrier's socket has.
-fn tune_carrier(stream: &TcpStream) {
+pub(crate) fn tune_carrier(stream: &TcpStream) {
     tune(stream);
     #[cfg(target_os = "linux")]
     {
@@ -486,57 +483,6 @@ impl TcpDial {
                     )),
                 }
             }
-        }
-    }
-}
-
-/// What it takes to ask a proxy, as often as the listener has addresses.
-#[derive(Debug, Clone)]
-struct Asking {
-    proxy: Proxy,
-    /// The proxy's own.
-    addresses: Vec<SocketAddr>,
-    watch: Option<Watch>,
-}
-
-impl Asking {
-    /// A connection to `to`.
-    async fn ask(&self, to: &HostPort) -> Result<(TcpStream, Granted), ProxyError> {
-        let connected = happy_eyeballs(&self.addresses).await;
-        let mut stream = connected.map_err(ProxyError::Unreachable)?;
-        tune_carrier(&stream);
-        if let (Some(watch), Ok(address)) = (&self.watch, stream.peer_addr()) {
-            watch.see(Seen::ProxyConnected(address));
-        }
-        let granted = self.proxy.ask(&mut stream, to).await?;
-        Ok((stream, granted))
-    }
-
-    /// A connection to the first of `targets` that the proxy reaches.
-    async fn ask_for_each(
-        &self,
-        targets: &[SocketAddr],
-    ) -> Result<(TcpStream, Granted), ProxyError> {
-        let attempt = |target: SocketAddr| {
-            let asking = self.clone();
-            let to = HostPort {
-                host: target.ip().to_string(),
-                port: target.port(),
-            };
-            async move {
-                match asking.ask(&to).await {
-                    // Another address changes nothing about it.
-                    Err(error) if !error.is_about_target() => Ok(Err(error)),
-                    Err(error) => Err(error),
-                    Ok(had) => Ok(Ok(had)),
-                }
-            }
-        };
-        // Connecting and asking have a limit each.
-        let time = 2 * HANDSHAKE_STEP;
-        match reach::first(targets, PROXIED_DELAY, time, attempt).await {
-            Ok(asked) => asked,
-            Err(failed) => Err(ProxyError::for_each(failed)),
         }
     }
 }

@@ -202,10 +202,12 @@ impl Settings {
                         continue;
                     }
                     let Setting { flag, values, .. } = setting;
-                    let id = flag;
-                    sub = sub.mut_arg(id, |arg| {
-                        let values = values.into_iter().map(ClapStr::from);
-                        arg.required(false).default_values(values)
+                    let values: Vec<_> = values.into_iter().map(ClapStr::from).collect();
+                    // In place: `mut_arg` puts an argument behind the others, and those without a
+                    // flag are known by their place.
+                    sub = sub.mut_args(|arg| match *arg.get_id() == *flag {
+                        true => arg.required(false).default_values(values.iter().cloned()),
+                        false => arg,
                     });
                 }
                 sub
