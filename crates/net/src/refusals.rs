@@ -9,6 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use farpipe_proto::limits::{REFUSALS_BURST, REFUSALS_EVERY};
 use tokio::time::Instant;
 
+use crate::link::printable;
+
 /// The lines of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals(Mutex<Said>);
@@ -32,6 +34,8 @@ enum Room {
 impl Refusals {
     /// Says something about a peer, as a warning while that fits.
     pub(crate) fn tell(&self, what: impl fmt::Display) {
+        // Some of it is the peer's own words.
+        let what = printable(&what.to_string());
         match self.take(Instant::now()) {
             Room::After(0) => tracing::warn!("{what}"),
             Room::After(n) => {

@@ -252,7 +252,10 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     if !meta.is_file() {
-        return Err(FileError::new(path, "is no regular file"));
+        return Err(FileError::new(
+            path,
+            "is no regular file, so there is nothing in it",
+        ));
     }
     if meta.len() > FILE_MAX {
         return Err(FileError::new(path, "is longer than 1 MiB"));
