@@ -65,6 +65,8 @@ fn values() -> Vec<(&'static str, String)> {
         HANDSHAKE_TOTAL,
         HANDSHAKES_MAX,
         HANDSHAKE_GRACE,
+        REFUSALS_BURST,
+        REFUSALS_EVERY,
         HTTP_HEAD_MAX,
         HTTP_HEADERS_MAX,
         RAW_MESSAGE_MAX,
