@@ -12,10 +12,11 @@ use crate::carrier::ws::upgrade::{self, Request};
 use crate::carrier::{Carrier, fp};
 use crate::carrier_conformance;
 use crate::tls::buffer::Buffers;
-use crate::tls::config::{ServerSide, client_config};
+use crate::tls::client::client_config;
 use crate::tls::judge::Shown;
 use crate::tls::machine::Machine;
 use crate::tls::revocation::Lists;
+use crate::tls::server::ServerSide;
 use crate::tls::shake::shake;
 use crate::tls::{TlsError, TlsStream};
 
