@@ -72,6 +72,8 @@ impl TlsClient {
     /// # Errors
     /// [`TlsError`] inside, if it was TLS that failed.
     ///
+    /// [`TlsError`]: super::TlsError
+    ///
     /// # Cancellation
     /// Dropping it drops the connection.
     pub async fn connect<S>(&self, io: S, host: &str) -> io::Result<(TlsStream<S>, Handshaken)>
