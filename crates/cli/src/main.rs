@@ -142,7 +142,7 @@ fn main() -> ExitCode {
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Doctor(args) => verb::doctor::run(args).await,
-            Verb::Cert(args) => verb::cert::run(&args),
+            Verb::Cert(args) => verb::cert::run(&args, quiet),
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Config(args) => verb::config::run(&args),
             Verb::Bench(args) => verb::bench::run(&args, quiet).await,

@@ -123,6 +123,11 @@ fn pipe(_args: &PipeArgs, _quiet: bool) -> anyhow::Result<u8> {
 }
 
 /// Bytes as `100000`, `64KiB`, `128MiB`, `1GiB`.
+fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| format!("write a number from 1 to {}", u32::MAX))
+}
+
 fn size(text: &str) -> Result<NonZeroU64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {

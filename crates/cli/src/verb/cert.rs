@@ -23,7 +23,7 @@ use rcgen::{
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::WithStatus;
-use crate::output::line;
+use crate::output;
 
 /// How long an authority is good for.
 const CA_DAYS: u32 = 3653;
@@ -78,15 +78,24 @@ struct IssueArgs {
     days: u32,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
     match &args.what {
-        What::Init(args) => init(args),
-        What::Issue(args) => issue(args),
-        What::Revoke(args) => revoke::run(args),
+        What::Init(args) => init(args, teller(quiet)),
+        What::Issue(args) => issue(args, teller(quiet)),
+        What::Revoke(args) => revoke::run(args, teller(quiet)),
     }
 }
 
-fn init(args: &InitArgs) -> anyhow::Result<u8> {
+/// Says what was done, unless nothing but errors is wanted.
+fn teller(quiet: bool) -> impl Fn(&str) {
+    move |text| {
+        if !quiet {
+            output::line(text);
+        }
+    }
+}
+
+fn init(args: &InitArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
     let identity = authority_name(&args.domain)?;
     match DirBuilder::new()
         .recursive(true)
@@ -118,7 +127,7 @@ fn init(args: &InitArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
+fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
     let hosts: Vec<SanType> = args
         .san
         .iter()

@@ -64,8 +64,8 @@ fn a1_a_server_that_is_not_the_right_one_gets_nothing() {
     let cases = [
         (
             "unknown",
-            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
-             known by that",
+            "unknown certificate authority; --ca names one (for ws:wss:// the variable \
+         SSL_CERT_FILE does), and a listener that printed a ticket is known by that",
         ),
         ("expired", "certificate expired 3 d ago"),
         ("early", "certificate is not yet valid: it will be in 10 d"),

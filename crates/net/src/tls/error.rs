@@ -233,8 +233,8 @@ fn certificate(peer: Peer, error: &CertificateError) -> String {
         CertificateError::NotValidYet => "certificate is not yet valid".into(),
         // Most often forgotten: a variable that sudo drops, too.
         CertificateError::UnknownIssuer if peer == Peer::Server => {
-            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
-             known by that"
+            "unknown certificate authority; --ca names one (for ws:wss:// the variable SSL_CERT_FILE \
+             does), and a listener that printed a ticket is known by that"
                 .into()
         }
         CertificateError::UnknownIssuer => "unknown certificate authority".into(),

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -231,7 +231,7 @@ pub(super) fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| FileError::new(path, format!("is no PEM file: {error}")))?;
+    let found = found.map_err(|error| no_pem(path, &error))?;
     if found.is_empty() {
         return Err(FileError::new(path, "holds no certificate in PEM form"));
     }
@@ -241,12 +241,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let text = read_private(path, "key")?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => FileError::new(
+        pem::Error::NoItemsFound => FileError::new(
             path,
             "holds no private key in PEM form, or one with a password",
         ),
-        error => FileError::new(path, format!("is no PEM file: {error}")),
+        error => no_pem(path, &error),
     })
+}
+
+/// Why a file cannot be read as PEM; the library shows bytes where people want words.
+pub(super) fn no_pem(path: &Path, error: &pem::Error) -> FileError {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            FileError::new(path, "is cut short: a section in it has no end")
+        }
+        error => FileError::new(path, format!("is no PEM file: {error}")),
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {

@@ -11,7 +11,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use super::dates::{Dates, unix_time};
-use super::files::{FileError, read};
+use super::files::{FileError, no_pem, read};
 
 /// The lists that a side goes by, and how long it may.
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ pub fn serial_under(ca: &[u8], certificate: &[u8]) -> Option<Vec<u8>> {
 fn lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| FileError::new(path, format!("is no PEM file: {error}")))?;
+    let found = found.map_err(|error| no_pem(path, &error))?;
     if found.is_empty() {
         let is_certificate = CertificateDer::from_pem_slice(&text).is_ok();
         let what = if is_certificate {

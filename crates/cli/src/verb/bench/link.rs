@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::far::{OK, Way, request};
 use super::spread::{Spread, shown};
 use super::stream::{self, Arriving};
-use super::{pattern, size};
+use super::{count, pattern, size};
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::verb::proxy::ProxyArgs;
@@ -46,10 +46,10 @@ pub(super) struct Args {
     /// fp://
     url: String,
     /// How many sessions are set up for a figure
-    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "20")]
     setups: NonZeroU32,
     /// How many round trips are measured
-    #[arg(long, value_name = "N", default_value = "5000")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "5000")]
     echoes: NonZeroU32,
     /// How much goes there and comes back, at least 1MiB
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "128MiB")]

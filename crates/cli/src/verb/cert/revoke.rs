@@ -15,7 +15,6 @@ use rcgen::{
 
 use super::{Authority, CA_DAYS, DAY, SKEW};
 use crate::exit::WithStatus;
-use crate::output::line;
 
 const CRL_FILE: &str = "crl.pem";
 
@@ -39,7 +38,7 @@ pub(super) struct Args {
     days: u32,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<u8> {
+pub(super) fn run(args: &Args, line: impl Fn(&str)) -> anyhow::Result<u8> {
     let ca = Authority::load(&args.dir)?;
     let path = args.dir.join(CRL_FILE);
     let mut list = match fs::symlink_metadata(&path) {

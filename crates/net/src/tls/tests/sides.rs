@@ -86,8 +86,8 @@ async fn a_refused_server_hears_why() {
     let (near, far) = shake(&other.client(), &pki.server()).await;
     assert_eq!(
         words(near),
-        "the server was refused: unknown certificate authority; --ca names one, and a listener \
-         that printed a ticket is known by that"
+        "the server was refused: unknown certificate authority; --ca names one (for ws:wss:// the variable \
+         SSL_CERT_FILE does), and a listener that printed a ticket is known by that"
     );
     assert_eq!(
         words(far),
