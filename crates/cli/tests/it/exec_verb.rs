@@ -156,6 +156,47 @@ fn a_command_runs_where_it_is_told_in_a_session_of_its_own_with_three_descriptor
     ended.printed(format!("{dir}\n4\nleads\n"));
 }
 
+/// An agent in the background of a script ignores SIGINT, one under nohup SIGHUP.
+#[test]
+fn a_command_ignores_no_signal_because_its_agent_does() {
+    let host = Host::new();
+    let script = "trap '' INT HUP; exec \"$FARPIPE\" agent --listen ws://127.0.0.1:0";
+    let agent = host.shell(script).start_listening();
+    for (name, status) in [("INT", 130), ("HUP", 129), ("PIPE", 141)] {
+        let script = format!("kill -{name} $$; echo ignored");
+        let exec = host.exec(agent.url()).args(["--", "sh", "-c", &script]);
+        exec.run().exits(status).printed("");
+    }
+    agent.kill();
+}
+
+#[test]
+fn over_tls_a_ticket_or_a_certificate_lets_a_caller_in() {
+    let host = Host::new();
+    let agent = host.agent("wss").args(["--ticket-file", "ticket"]);
+    let agent = agent.start_listening();
+    let told = agent.stderr_until(|text| text.contains(" -- CMD\n"));
+    assert!(told.contains("farpipe exec wss://"), "{told}");
+    let exec = |args: &[&str]| host.exec(agent.url()).args(args).args(["--", "echo", "in"]);
+    let ended = exec(&["--ticket-file", "ticket"]).run().exits(0);
+    ended.printed("in\n");
+    exec(&[]).run().exits(125).printed("");
+
+    host.usual_certificates();
+    let tls = |name: &str| {
+        let flags = ["--ca", "ca.pem"].map(str::to_owned);
+        let own = ["--cert", "", "--key", "-key"];
+        let own = own
+            .chunks(2)
+            .flat_map(|pair| [pair[0].to_owned(), format!("{name}{}.pem", pair[1])]);
+        flags.into_iter().chain(own).collect::<Vec<_>>()
+    };
+    let agent = host.agent("fps").args(tls("server")).start_listening();
+    let exec = |args: &[String]| host.exec(agent.url()).args(args).args(["--", "echo", "in"]);
+    exec(&tls("client")).run().exits(0).printed("in\n");
+    exec(&tls("client")[..2]).run().exits(125).printed("");
+}
+
 #[test]
 fn the_status_comes_at_once_whatever_stdin_does() {
     let host = Host::new();
