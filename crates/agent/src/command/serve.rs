@@ -250,47 +250,49 @@ impl Serving {
             Err(outcome) => return outcome,
         };
         let (fail, failed) = watch::channel(false);
+        let (done, is_done) = watch::channel(false);
         // Told to end, the command is hung up, and its pipes end as it ends.
         let (_never, uncancelled) = watch::channel(false);
-        let fails = |has_failed: bool| {
-            if has_failed {
-                fail.send_replace(true);
-            }
-        };
         let moving = async {
             main.drive(uncancelled.clone()).await;
-            fails(main.has_failed());
+            fail.send_if_modified(|failed| note(failed, main.has_failed()));
             main.drain().await;
         };
         let moving_aside = async {
             if let Some(aside) = &mut aside {
                 aside.drive(uncancelled.clone()).await;
-                fails(aside.has_failed());
+                fail.send_if_modified(|failed| note(failed, aside.has_failed()));
                 aside.drain().await;
             }
         };
         let ending = async {
-            let told = async {
-                tokio::select! {
-                    () = cancelled(failed) => {}
-                    () = cancelled(self.agent.cancel.clone()) => {}
-                }
-            };
-            tokio::select! {
-                () = process.ended() => {}
-                () = told => process.hang_up().await,
-            }
+            process.ended().await;
             drop(counted);
         };
-        let all = async { tokio::join!(moving, moving_aside, ending) };
+        let by_itself = async {
+            tokio::join!(moving, moving_aside, ending);
+            done.send_replace(true);
+            if *failed.borrow() || *self.agent.cancel.borrow() {
+                // What else there is of its session has the grace that it was given.
+                std::future::pending::<()>().await;
+            }
+        };
+        let hung_up = async {
+            tokio::select! {
+                () = cancelled(failed.clone()) => {}
+                () = cancelled(self.agent.cancel.clone()) => {}
+            }
+            process.hang_up().await;
+            // Its last words are still on their way, unless there is nobody to hear them.
+            tokio::select! {
+                () = cancelled(failed.clone()) => {}
+                () = cancelled(is_done) => {}
+            }
+        };
         tokio::select! {
-            _ = all => {}
+            () = by_itself => {}
+            () = hung_up => {}
             () = obey(control, &process, pty.as_ref()) => {}
-        }
-        let lost = main.has_failed() || aside.as_ref().is_some_and(Pipe::has_failed);
-        if lost {
-            // What it left behind has nobody to talk to any more.
-            process.kill().await;
         }
         let exit = match process.reap().await {
             Ok(exit) => Some(exit),
@@ -302,6 +304,13 @@ impl Serving {
         main.exit(exit);
         main.finish().0
     }
+}
+
+/// Whether `is_so` is news to `noted`, which it is from now on.
+fn note(noted: &mut bool, is_so: bool) -> bool {
+    let is_news = is_so && !*noted;
+    *noted |= is_so;
+    is_news
 }
 
 /// One command more, until dropped.

@@ -50,7 +50,7 @@ fn a_command_whose_caller_is_gone_hears_a_hangup_and_may_tidy_up() {
     let agent = host.agent("fp").start_listening();
     let tidy = host.path("tidy");
     let script = format!(
-        "trap 'sleep 0.3; echo yes >{}; exit' HUP; echo up; while :; do sleep 0.01; done",
+        "trap 'sleep 0.3; echo out; echo err >&2; echo yes >{}; exit' HUP; echo up; while :; do sleep 0.01; done",
         tidy.display()
     );
     let exec = host.exec(agent.url()).open_input();
@@ -61,6 +61,24 @@ fn a_command_whose_caller_is_gone_hears_a_hangup_and_may_tidy_up() {
     until("it was not let tidy up", || {
         fs::read(&tidy).is_ok_and(|text| text == b"yes\n")
     });
+}
+
+/// The command has ended; what it left behind holds its output, and would talk to nobody for ever.
+#[test]
+fn n16_what_a_command_left_behind_and_still_talks_does_not_outlive_the_caller() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let script = "trap '' HUP PIPE; (while :; do echo x; sleep 0.01; done) & echo $!";
+    let exec = host.exec(agent.url()).open_input();
+    let exec = exec.args(["--resume-for", "100ms", "--", "bash", "-c", script]);
+    let exec = exec.start();
+    let said = String::from_utf8(exec.stdout_until(20)).expect("text");
+    let talker = said.lines().find(|line| *line != "x").expect("a number");
+    exec.kill();
+    await_death(pid(talker), "talker");
+    agent.stderr_until(|text| text.contains("was given up"));
+    agent.signal(Signal::TERM);
+    agent.end().exits(143);
 }
 
 /// What left the session on purpose stays, as with ssh.
