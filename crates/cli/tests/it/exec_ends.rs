@@ -50,7 +50,7 @@ fn a_command_whose_caller_is_gone_hears_a_hangup_and_may_tidy_up() {
     let agent = host.agent("fp").start_listening();
     let tidy = host.path("tidy");
     let script = format!(
-        "trap 'sleep 0.3; echo out; echo err >&2; echo yes >{}; exit' HUP; echo up; while :; do sleep 0.01; done",
+        "trap 'sleep 0.3; head -c 3000000 /dev/zero; head -c 3000000 /dev/zero >&2; echo yes >{}; exit' HUP; echo up; while :; do sleep 0.01; done",
         tidy.display()
     );
     let exec = host.exec(agent.url()).open_input();
