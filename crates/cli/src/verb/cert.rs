@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use farpipe_net::tls::{self, FileError, Identity, Pin, SelfSigned};
+use farpipe_net::tls::{self, FileError, Pin, SelfSigned};
+use farpipe_proto::identity::{Identity, Kind};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -60,7 +61,7 @@ struct InitArgs {
 /// Issue a certificate and a key for one process, to dial and to listen with
 #[derive(Debug, clap::Args)]
 struct IssueArgs {
-    /// Its name: letters, digits, dots, hyphens and underscores
+    /// Its name: lower-case letters, digits, dots, hyphens and underscores
     name: String,
     /// Where the authority's files are, and where these go
     #[arg(long, value_name = "DIR", default_value = "farpipe-certs")]
@@ -123,10 +124,10 @@ fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
     let ca = tls::read_certificate(&ca_file).map_err(no_authority)?;
     let key = tls::read_private_key(&args.dir.join(CA_KEY_FILE)).map_err(no_authority)?;
     let key = KeyPair::try_from(key).context("the authority's key cannot be used")?;
-    let root = Identity::in_certificate(&ca)
-        .filter(|root| root.kind() == "ca")
+    let root = tls::identity_in_certificate(&ca)
+        .filter(|root| root.kind() == Kind::Authority)
         .with_context(|| format!("{}: `farpipe cert init` did not make it", ca_file.display()))?;
-    let identity = Identity::new(root.domain(), "client", &args.name).map_err(|error| {
+    let identity = Identity::new(root.domain(), Kind::Client, &args.name).map_err(|error| {
         let hint = "a name such as alice, build-7 or db.example.org";
         WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
     })?;
@@ -188,7 +189,7 @@ pub(crate) fn self_signed() -> anyhow::Result<SelfSigned> {
 }
 
 fn authority_name(domain: &str) -> anyhow::Result<Identity> {
-    Identity::new(domain, "ca", "root").map_err(|error| {
+    Identity::new(domain, Kind::Authority, "root").map_err(|error| {
         let hint = "a domain such as example.org";
         WithStatus::usage(
             format!("--domain '{}': {error}", domain.escape_debug()),

@@ -28,6 +28,6 @@ pub use self::error::TlsError;
 pub use self::files::{
     FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
 };
-pub use self::identity::{CertificateFacts, Identity, NameError, PeerIdentity};
+pub use self::identity::{CertificateFacts, PeerIdentity, identity_in_certificate};
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};
