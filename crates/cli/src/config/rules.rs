@@ -5,8 +5,8 @@ use std::path::Path;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
 use farpipe_net::{Ticket, redacted_url, tls};
+use farpipe_yaml::{ConfigError, Entry, Place};
 
-use super::file::{ConfigError, Entry, Place};
 use super::{Setting, same};
 
 /// Flags whose file nobody else may read, and what it holds. A listener's ticket file is made by it.
