@@ -22,7 +22,9 @@ mod retention;
 mod secret;
 mod segment;
 mod session;
+mod settings_dir;
 mod shared;
+mod stamp;
 mod stream;
 mod tcp;
 mod ticket;
@@ -44,7 +46,9 @@ pub use retention::Retention;
 pub use secret::{LoopbackSecret, SecretError};
 pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
+pub use settings_dir::settings_dir;
 pub use shared::SessionEnd;
+pub use stamp::FileStamp;
 pub use stream::{
     Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
 };

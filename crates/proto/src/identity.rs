@@ -178,8 +178,20 @@ pub enum Caller {
     RelayAsserted {
         /// Who the relay says it is.
         identity: Identity,
+        /// Whose word that is.
+        relay: Asserting,
     },
     /// Proved the loopback secret: the user whom this process runs as.
+    ThisUser,
+}
+
+/// Who says who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asserting {
+    /// A relay that somebody else runs, or might.
+    Another,
+    /// A relay that proved the loopback secret: it runs as the user whom this process runs as, and
+    /// gains nothing by a lie.
     ThisUser,
 }
 
@@ -190,7 +202,7 @@ impl Caller {
         match self {
             Self::EndToEnd { identity, .. }
             | Self::Direct { identity, .. }
-            | Self::RelayAsserted { identity } => Some(identity),
+            | Self::RelayAsserted { identity, .. } => Some(identity),
             Self::ThisUser => None,
         }
     }
@@ -199,7 +211,10 @@ impl Caller {
     #[must_use]
     pub const fn rests_on_relay(&self) -> bool {
         match self {
-            Self::RelayAsserted { .. } => true,
+            Self::RelayAsserted { relay, .. } => match relay {
+                Asserting::Another => true,
+                Asserting::ThisUser => false,
+            },
             Self::EndToEnd { .. } | Self::Direct { .. } | Self::ThisUser => false,
         }
     }
