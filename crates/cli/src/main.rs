@@ -44,7 +44,11 @@ fn command() -> clap::Command {
             "pipe" => ("src", End::Other),
             _ => return verb,
         };
-        verb.mut_arg(arg, |arg| arg.help(endpoint_help(end)))
+        // In place: `mut_arg` puts an argument behind the others, and these are known by their place.
+        verb.mut_args(|one| match one.get_id() == arg {
+            true => one.help(endpoint_help(end)),
+            false => one,
+        })
     })
 }
 
@@ -138,7 +142,7 @@ fn main() -> ExitCode {
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
             Verb::Doctor(args) => verb::doctor::run(args).await,
-            Verb::Cert(args) => verb::cert::run(&args),
+            Verb::Cert(args) => verb::cert::run(&args, quiet),
             Verb::Quickstart(args) => verb::quickstart::run(args).await,
             Verb::Config(args) => verb::config::run(&args),
             Verb::Bench(args) => verb::bench::run(&args, quiet).await,

@@ -173,7 +173,6 @@ impl Acceptor {
             mut arrival,
             refused,
         } = *refusal;
-        tracing::info!(peer = arrival.peer, "refused: {}", refused.message);
         let frame = HopFrame::Refused(arrival.tunnel, refused.clone());
         arrival.wire.refuse(&frame).await;
         Err(HandshakeError::Refused(refused))

@@ -1,6 +1,12 @@
-//! Where time comes from.
+//! Where time comes from: two clocks that are never mixed up.
+//!
+//! Whatever waits or expires on its own goes by [`Clock`], which no administrator and no NTP moves.
+//! Dates that somebody wrote into a certificate or a list are compared with [`WallClock`], and
+//! nothing else is (`clippy.toml` bans other ways to ask for the time of day).
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use farpipe_proto::Instant;
 
@@ -48,5 +54,40 @@ impl Clock {
         // Never further than tokio's wheel reaches; the loop looks again then.
         const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
         tokio::time::Instant::now() + (at - self.now()).min(FAR)
+    }
+}
+
+/// The time of day, which may jump. A jump hurts no session that runs: it changes only what the next
+/// handshake thinks of dates, which are compared to the second, with no leeway.
+#[derive(Debug, Clone, Default)]
+pub enum WallClock {
+    /// The system's.
+    #[default]
+    System,
+    /// The system's, moved by these seconds, which may change at any time: for tests.
+    Moved(Arc<AtomicI64>),
+}
+
+impl WallClock {
+    /// Time since the beginning of 1970; zero before.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that asks for the time of day"
+    )]
+    pub fn now(&self) -> Duration {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let by = match self {
+            Self::System => return now,
+            Self::Moved(by) => by.load(Ordering::Relaxed),
+        };
+        let far = Duration::from_secs(by.unsigned_abs());
+        if by < 0 {
+            now.saturating_sub(far)
+        } else {
+            now.saturating_add(far)
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::carrier::{Carrier, CarrierError, Close};
 use crate::driver::QUEUE_MAX;
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
+use crate::tls::TlsError;
 
 /// The tunnel of a session on a link of its own.
 pub(crate) const TUNNEL: TunnelId = TunnelId(1);
@@ -77,12 +78,37 @@ pub enum HandshakeError {
     /// There is no carrier to shake hands over.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
-    /// The TLS under it did not come about.
+    /// The TLS under it was refused, here or there.
     #[error("{0}")]
     Tls(String),
+    /// The connection ended before the TLS under it had come about.
+    #[error("{0}")]
+    TlsCut(String),
     /// Each step came in time, and there was no end to them.
     #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
     Endless,
+}
+
+impl HandshakeError {
+    /// The step at which a peer was refused, or refused us, as `farpipe doctor` names it; `None` if
+    /// it only went away, said nothing, or may come back in a moment.
+    pub(crate) fn refused_at(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls(_) => Some("tls"),
+            Self::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(error) => Some("tls"),
+            Self::Upgrade(UpgradeError::Io(_) | UpgradeError::Cut | UpgradeError::Silent) => None,
+            Self::Upgrade(_) => Some("upgrade"),
+            Self::Refused(refused) if !refused.is_final => None,
+            Self::Carrier(CarrierError::Protocol { .. })
+            | Self::Link(_)
+            | Self::Decode(_)
+            | Self::Refused(_) => Some("farpipe"),
+            Self::Carrier(CarrierError::Io(_) | CarrierError::Closed { .. })
+            | Self::TimedOut
+            | Self::Endless
+            | Self::TlsCut(_) => None,
+        }
+    }
 }
 
 /// A carrier with the framing state that outlives single frames.

@@ -492,11 +492,12 @@ impl Running<'_> {
                 Err(SessionEnd::Refused(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            // The last two are the accepting side's.
+            // The last three are the accepting side's.
             HandshakeError::TimedOut
             | HandshakeError::Endless
             | HandshakeError::Upgrade(_)
-            | HandshakeError::Tls(_) => Ok(Step::Failed(Attempt::Cut, why)),
+            | HandshakeError::Tls(_)
+            | HandshakeError::TlsCut(_) => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }

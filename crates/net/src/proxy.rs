@@ -4,6 +4,7 @@
 //! the proxy sees none of what is in it. What always holds: not one byte that comes behind a proxy's
 //! answer is taken from the stream, for it is the listener's; and no password is ever shown.
 
+mod asking;
 mod http;
 mod socks;
 
@@ -22,6 +23,8 @@ use crate::opener::Blame;
 use crate::reach::Unreached;
 use crate::tcp::Url;
 use farpipe_proto::limits::HTTP_HEAD_MAX;
+
+pub(crate) use asking::Asking;
 
 /// The port of a proxy whose URL has none, as curl has it.
 const PORT: u16 = 1080;
@@ -380,7 +383,7 @@ pub enum ProxyError {
         /// The addresses.
         asked: String,
         /// What came of the last.
-        last: Box<ProxyError>,
+        last: Box<Self>,
     },
     /// The listener's name cannot be put into a request.
     #[error("cannot be asked: the name {0}")]

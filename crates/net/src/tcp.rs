@@ -1,4 +1,6 @@
-//! TCP under the carriers: addresses, dialling, listening, socket options.
+//! TCP under the carriers: addresses, dialling, socket options; listening is in `tcp/listen.rs`.
+
+mod listen;
 
 use std::fmt;
 use std::io;
@@ -8,29 +10,22 @@ use std::time::Duration;
 
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::acceptor::Acceptor;
-use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade::{self, Request, UpgradeError};
 use crate::carrier::{Carrier, fp};
 use crate::checkup::{Seen, Watch};
-use crate::handshakes::{Handshakes, Known};
 use crate::host_port::{HostPort, HostPortError};
-use crate::link::HandshakeError;
 use crate::opener::{Blame, Dial, DialError, Dialled};
-use crate::proxy::{Granted, Proxy, ProxyError};
-use crate::reach::{self, happy_eyeballs, resolve};
+use crate::proxy::{Asking, Granted, Proxy, ProxyError};
+use crate::reach::{happy_eyeballs, resolve};
 use crate::redact::redacted_url;
-use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError, TlsServer};
+use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError};
+
+pub use listen::{ListenError, Listener};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same where each attempt leads through a proxy, whose own way counts as well: the upper end of
-/// what RFC 8305 section 5 allows.
-const PROXIED_DELAY: Duration = Duration::from_secs(2);
-/// Wait after an accept that failed for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Kinds of carrier, known here and in their own files only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +235,7 @@ pub async fn connect(to: &HostPort) -> io::Result<TcpStream> {
 }
 
 /// Options every carrier's socket has.
-fn tune_carrier(stream: &TcpStream) {
+pub(crate) fn tune_carrier(stream: &TcpStream) {
     tune(stream);
     #[cfg(target_os = "linux")]
     {
@@ -492,57 +487,6 @@ impl TcpDial {
     }
 }
 
-/// What it takes to ask a proxy, as often as the listener has addresses.
-#[derive(Debug, Clone)]
-struct Asking {
-    proxy: Proxy,
-    /// The proxy's own.
-    addresses: Vec<SocketAddr>,
-    watch: Option<Watch>,
-}
-
-impl Asking {
-    /// A connection to `to`.
-    async fn ask(&self, to: &HostPort) -> Result<(TcpStream, Granted), ProxyError> {
-        let connected = happy_eyeballs(&self.addresses).await;
-        let mut stream = connected.map_err(ProxyError::Unreachable)?;
-        tune_carrier(&stream);
-        if let (Some(watch), Ok(address)) = (&self.watch, stream.peer_addr()) {
-            watch.see(Seen::ProxyConnected(address));
-        }
-        let granted = self.proxy.ask(&mut stream, to).await?;
-        Ok((stream, granted))
-    }
-
-    /// A connection to the first of `targets` that the proxy reaches.
-    async fn ask_for_each(
-        &self,
-        targets: &[SocketAddr],
-    ) -> Result<(TcpStream, Granted), ProxyError> {
-        let attempt = |target: SocketAddr| {
-            let asking = self.clone();
-            let to = HostPort {
-                host: target.ip().to_string(),
-                port: target.port(),
-            };
-            async move {
-                match asking.ask(&to).await {
-                    // Another address changes nothing about it.
-                    Err(error) if !error.is_about_target() => Ok(Err(error)),
-                    Err(error) => Err(error),
-                    Ok(had) => Ok(Ok(had)),
-                }
-            }
-        };
-        // Connecting and asking have a limit each.
-        let time = 2 * HANDSHAKE_STEP;
-        match reach::first(targets, PROXIED_DELAY, time, attempt).await {
-            Ok(asked) => asked,
-            Err(failed) => Err(ProxyError::for_each(failed)),
-        }
-    }
-}
-
 /// What a carrier can stand on.
 trait Transport: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug + 'static {}
 
@@ -595,212 +539,6 @@ impl Dial for TcpDial {
 
     fn peer(&self) -> String {
         self.url.to_string()
-    }
-}
-
-/// Why listening is not possible.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {url}: {what}")]
-pub struct ListenError {
-    url: Url,
-    what: String,
-    hint: Option<&'static str>,
-}
-
-impl ListenError {
-    /// What to do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        self.hint
-    }
-}
-
-/// A listening socket for one URL.
-#[derive(Debug)]
-pub struct Listener {
-    listener: TcpListener,
-    url: Url,
-    entry: Arc<Entry>,
-}
-
-/// What every connection has to pass.
-#[derive(Debug)]
-struct Entry {
-    scheme: Scheme,
-    tls: Option<TlsServer>,
-    admission: Admission,
-}
-
-impl Listener {
-    /// Binds; port 0 picks a free one, which [`Listener::url`] tells.
-    ///
-    /// # Errors
-    /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
-    pub async fn bind(url: Url) -> Result<Self, ListenError> {
-        Self::bind_with(url, None).await
-    }
-
-    /// As [`Listener::bind`], with TLS where the scheme has it: then on any address.
-    ///
-    /// # Errors
-    /// As there, and if nothing would keep strangers out.
-    pub async fn bind_with(url: Url, tls: Option<TlsServer>) -> Result<Self, ListenError> {
-        let fail = |what: String| ListenError {
-            url: url.clone(),
-            what,
-            hint: None,
-        };
-        let admission =
-            Admission::wanted(url.scheme, tls.as_ref()).map_err(|error: AdmissionError| {
-                let hint = Some(error.hint());
-                ListenError {
-                    hint,
-                    ..fail(error.to_string())
-                }
-            })?;
-        let entry = Arc::new(Entry {
-            scheme: url.scheme,
-            tls,
-            admission,
-        });
-        let addresses = url.addresses().await.map_err(|e| {
-            fail(match e.blame {
-                Blame::Final => "without TLS only loopback addresses are allowed".to_owned(),
-                _ => e.message,
-            })
-        })?;
-        let listener =
-            TcpListener::bind(addresses.as_slice())
-                .await
-                .map_err(|e| match e.kind() {
-                    io::ErrorKind::AddrInUse => fail(format!(
-                        "another process listens on port {}; choose another, or 0 for any",
-                        url.port
-                    )),
-                    io::ErrorKind::PermissionDenied => fail(format!(
-                        "port {} needs privileges; choose one above 1023",
-                        url.port
-                    )),
-                    _ => fail(e.to_string()),
-                })?;
-        let port = listener
-            .local_addr()
-            .map_err(|e| fail(e.to_string()))?
-            .port();
-        Ok(Self {
-            listener,
-            url: url.with_port(port),
-            entry,
-        })
-    }
-
-    /// What to give to `connect`.
-    #[must_use]
-    pub fn url(&self) -> &Url {
-        &self.url
-    }
-
-    /// Accepts connections for ever and hands them to `acceptor`.
-    ///
-    /// # Cancellation
-    /// Dropping it closes the socket and every connection still in its handshake; sessions go on.
-    ///
-    /// # Panics
-    /// If `acceptor` does not ask for the secret that keeps strangers out here.
-    pub async fn serve(self, acceptor: Arc<Acceptor>) {
-        assert!(
-            self.entry.admission.is_kept_by(acceptor.greeting()),
-            "{} would let in everybody",
-            self.url
-        );
-        let mut handshakes = Handshakes::default();
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, from)) => {
-                        handshakes.room().await;
-                        let known = Known::default();
-                        let entry = Arc::clone(&self.entry);
-                        let acceptor = Arc::clone(&acceptor);
-                        let handshake = handshake(stream, from, known.clone(), entry, acceptor);
-                        handshakes.spawn(from, known, handshake);
-                    }
-                    Err(error) => {
-                        // EMFILE and the like pass; one broken connection is no reason to stop.
-                        tracing::warn!("cannot accept a connection: {error}");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                () = handshakes.ended() => {}
-            }
-        }
-    }
-}
-
-async fn handshake(
-    stream: TcpStream,
-    from: SocketAddr,
-    known: Known,
-    entry: Arc<Entry>,
-    acceptor: Arc<Acceptor>,
-) {
-    tune_carrier(&stream);
-    let peer = from.to_string();
-    if entry.tls.is_none() && !from.ip().is_loopback() {
-        tracing::warn!("{peer}: not on this host, refused");
-        return;
-    }
-    if let Err(error) = entry.serve(stream, &peer, &known, &acceptor).await {
-        tracing::info!("{peer}: {error}");
-    }
-}
-
-impl Entry {
-    /// Takes a fresh connection to its session; all that comes before has one deadline.
-    async fn serve(
-        &self,
-        stream: impl Transport,
-        peer: &str,
-        known: &Known,
-        acceptor: &Acceptor,
-    ) -> Result<(), HandshakeError> {
-        let carrier = self.carrier(stream, peer, known);
-        acceptor.serve(carrier, peer.to_owned()).await
-    }
-
-    /// The carrier on a fresh connection.
-    async fn carrier(
-        &self,
-        stream: impl Transport,
-        peer: &str,
-        known: &Known,
-    ) -> Result<Box<dyn Carrier>, HandshakeError> {
-        let Some(tls) = &self.tls else {
-            return self.framed(stream, None).await;
-        };
-        let shaken = tokio::time::timeout(HANDSHAKE_STEP, tls.accept(stream)).await;
-        let (stream, told) = shaken
-            .map_err(|_| HandshakeError::TimedOut)?
-            .map_err(|error| HandshakeError::Tls(tls_words(&error)))?;
-        tracing::info!("{peer}: {told}");
-        if !self.admission.admits(told.peer.as_ref()) {
-            return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
-        }
-        if self.admission.is_shown_by_transport() {
-            known.set();
-        }
-        self.framed(stream, told.peer).await
-    }
-
-    async fn framed<S: Transport>(
-        &self,
-        stream: S,
-        peer: Option<PeerIdentity>,
-    ) -> Result<Box<dyn Carrier>, HandshakeError> {
-        Ok(match self.scheme.frames() {
-            Frames::Farpipe => Box::new(fp::start(stream).with_peer(peer)),
-            Frames::WebSocket => Box::new(upgrade::accept(stream).await?.with_peer(peer)),
-        })
     }
 }
 

@@ -63,6 +63,10 @@ pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
 pub const HANDSHAKES_MAX: usize = 64;
 /// How long a connection is left in peace though others wait: one round trip shows a certificate.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
+/// Warnings of refused peers that a listener writes at once; see [`REFUSALS_EVERY`].
+pub const REFUSALS_BURST: u32 = 10;
+/// After [`REFUSALS_BURST`] one more warning of a refused peer in this time; the others are counted.
+pub const REFUSALS_EVERY: Duration = Duration::from_secs(6);
 
 /// Head of an HTTP request or answer in a WebSocket's upgrade, whoever is at the other end.
 pub const HTTP_HEAD_MAX: usize = 16 * 1024;

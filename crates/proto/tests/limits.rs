@@ -65,6 +65,8 @@ fn values() -> Vec<(&'static str, String)> {
         HANDSHAKE_TOTAL,
         HANDSHAKES_MAX,
         HANDSHAKE_GRACE,
+        REFUSALS_BURST,
+        REFUSALS_EVERY,
         HTTP_HEAD_MAX,
         HTTP_HEADERS_MAX,
         RAW_MESSAGE_MAX,
@@ -110,7 +112,8 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 12] = [
+        const COUNTS: [&str; 13] = [
+            "REFUSALS_BURST",
             "HTTP_HEADERS_MAX",
             "RAW_UPGRADES_MAX",
             "RAW_PINGS_MAX",

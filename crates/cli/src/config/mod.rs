@@ -22,6 +22,7 @@ const TLS: &[(&str, &str)] = &[
     ("cert_file", "cert"),
     ("key_file", "key"),
     ("ca_file", "ca"),
+    ("crl_file", "crl"),
     ("client_auth_required", "client-auth-required"),
 ];
 
@@ -72,17 +73,26 @@ impl Typed {
         let Ok(matches) = early.try_get_matches_from(args) else {
             return Self::default();
         };
-        let given = matches.subcommand().map_or_else(Vec::new, |(_, verb)| {
-            let is_given = |id: &&clap::Id| {
-                let source = verb.value_source(id.as_str());
-                source.is_some_and(|source| source != ValueSource::DefaultValue)
-            };
-            let ids = verb.ids().filter(is_given);
-            ids.map(ToString::to_string).collect()
-        });
+        let (mut path, mut verb) = (Vec::new(), &matches);
+        while let Some((name, below)) = verb.subcommand() {
+            path.push(name);
+            verb = below;
+        }
+        let is_given = |id: &&clap::Id| {
+            let source = verb.value_source(id.as_str());
+            source.is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        let given = match path[..] {
+            [] => Vec::new(),
+            _ => verb
+                .ids()
+                .filter(is_given)
+                .map(ToString::to_string)
+                .collect(),
+        };
         let file = matches.try_get_one::<PathBuf>("config");
         let file = file.ok().flatten().cloned();
-        let verb = matches.subcommand_name().map(str::to_owned);
+        let verb = (!path.is_empty()).then(|| path.join("-"));
         Self { file, verb, given }
     }
 }
@@ -109,7 +119,7 @@ impl Setting {
 /// All settings, by verb.
 #[derive(Debug, Default)]
 struct Settings {
-    by_verb: Vec<(String, Vec<Setting>)>,
+    by_verb: Vec<(Vec<String>, Vec<Setting>)>,
     /// As written: one that holds for all verbs counts once.
     count: usize,
 }
@@ -125,12 +135,12 @@ impl Settings {
         let common = flatten(common)?;
         settings.count = common.len();
         for entry in &common {
-            if !verbs(command).any(|verb| flag(verb, &entry.key).is_some()) {
-                let known = verbs(command).flat_map(flags);
+            if !verbs(command).any(|verb| flag(verb.command, &entry.key).is_some()) {
+                let known = verbs(command).flat_map(|verb| flags(verb.command));
                 return Err(unknown(entry, known.chain(verb_names(command))));
             }
         }
-        let mut by_verb: Vec<(&Command, Vec<Entry>)> =
+        let mut by_verb: Vec<(Verb<'_>, Vec<Entry>)> =
             verbs(command).map(|verb| (verb, common.clone())).collect();
         for section in sections {
             let place = section.place.clone();
@@ -142,11 +152,13 @@ impl Settings {
             };
             let inner = flatten(inner.entries)?;
             settings.count += inner.len();
-            let name = section.key.replace('_', "-");
-            if let Some((verb, entries)) = by_verb.iter_mut().find(|(v, _)| v.get_name() == name) {
+            let named = by_verb
+                .iter_mut()
+                .find(|(v, _)| same(&v.name(), &section.key));
+            if let Some((verb, entries)) = named {
                 for entry in &inner {
-                    if flag(verb, &entry.key).is_none() {
-                        return Err(unknown(entry, flags(verb)));
+                    if flag(verb.command, &entry.key).is_none() {
+                        return Err(unknown(entry, flags(verb.command)));
                     }
                 }
                 // What stands below the verb's own name wins.
@@ -157,8 +169,8 @@ impl Settings {
         for (verb, entries) in by_verb {
             let mut own = Vec::new();
             for entry in entries {
-                if let Some(arg) = flag(verb, &entry.key) {
-                    own.push(setting(verb, arg, &entry)?);
+                if let Some(arg) = flag(verb.command, &entry.key) {
+                    own.push(setting(verb.command, arg, &entry)?);
                 }
             }
             for setting in &own {
@@ -172,14 +184,14 @@ impl Settings {
                     ));
                 }
             }
-            let is_typed = typed.verb.as_deref() == Some(verb.get_name());
+            let is_typed = typed.verb.as_ref() == Some(&verb.name());
             let given = if is_typed {
                 typed.given.as_slice()
             } else {
                 &[]
             };
-            rules::no_half(verb, &own, given)?;
-            settings.by_verb.push((verb.get_name().to_owned(), own));
+            rules::no_half(verb.command, &own, given)?;
+            settings.by_verb.push((verb.path, own));
         }
         Ok(settings)
     }
@@ -187,46 +199,94 @@ impl Settings {
     /// What counts now: of the verb that is typed, what is not typed itself; without one, all.
     fn of(&self, typed: &Typed) -> impl Iterator<Item = &Setting> {
         let verbs = self.by_verb.iter();
-        let verbs = verbs.filter(|(verb, _)| typed.verb.as_ref().is_none_or(|typed| typed == verb));
+        let is_meant = |path: &Vec<String>| match &typed.verb {
+            Some(typed) => *typed == path.join("-"),
+            None => true,
+        };
+        let verbs = verbs.filter(move |(path, _)| is_meant(path));
         let settings = verbs.flat_map(|(_, settings)| settings);
         settings.filter(|setting| !typed.given.contains(&setting.flag))
     }
 
     fn give_to(self, mut command: Command, typed: &Typed) -> Command {
-        for (verb, own) in self.by_verb {
-            command = command.mut_subcommand(verb, |mut sub| {
+        for (path, own) in self.by_verb {
+            command = below(command, &path, |mut verb| {
                 for setting in own {
                     // The command line beats the file, also by a flag that excludes this one.
                     if typed.given.iter().any(|flag| setting.contradicts(flag)) {
                         continue;
                     }
                     let Setting { flag, values, .. } = setting;
-                    let id = flag;
-                    sub = sub.mut_arg(id, |arg| {
-                        let values = values.into_iter().map(ClapStr::from);
-                        arg.required(false).default_values(values)
+                    let values: Vec<_> = values.into_iter().map(ClapStr::from).collect();
+                    // In place: `mut_arg` puts an argument behind the others, and those without a
+                    // flag are known by their place.
+                    verb = verb.mut_args(|arg| match *arg.get_id() == *flag {
+                        true => arg.required(false).default_values(values.iter().cloned()),
+                        false => arg,
                     });
                 }
-                sub
+                verb
             });
         }
         command
     }
 }
 
-/// Verbs that take settings: all that have flags of their own.
-fn verbs(command: &Command) -> impl Iterator<Item = &Command> {
-    command
-        .get_subcommands()
-        .filter(|verb| !verb.has_subcommands() && !["help", "config"].contains(&verb.get_name()))
+/// Changes the command that `path` leads to.
+fn below(command: Command, path: &[String], change: impl FnOnce(Command) -> Command) -> Command {
+    // Boxed: the type of a closure that calls itself has no end.
+    fn step(
+        command: Command,
+        path: &[String],
+        change: Box<dyn FnOnce(Command) -> Command + '_>,
+    ) -> Command {
+        match path {
+            [] => change(command),
+            [first, rest @ ..] => command.mut_subcommand(first, |sub| step(sub, rest, change)),
+        }
+    }
+    step(command, path, Box::new(change))
 }
 
-fn verb<'a>(command: &'a Command, key: &str) -> Option<&'a Command> {
-    verbs(command).find(|verb| same(verb.get_name(), key))
+/// A command that takes settings, and the words that lead to it: `bench link`.
+#[derive(Clone)]
+struct Verb<'a> {
+    path: Vec<String>,
+    command: &'a Command,
+}
+
+impl Verb<'_> {
+    /// As its section is called: `bench-link`.
+    fn name(&self) -> String {
+        self.path.join("-")
+    }
+}
+
+/// Verbs that take settings: all that have flags of their own.
+fn verbs(command: &Command) -> impl Iterator<Item = Verb<'_>> {
+    let takes_settings = |verb: &&Command| !["help", "config"].contains(&verb.get_name());
+    let verbs = command.get_subcommands().filter(takes_settings);
+    verbs.flat_map(move |verb| {
+        let path = vec![verb.get_name().to_owned()];
+        if !verb.has_subcommands() {
+            let command = verb;
+            return vec![Verb { path, command }];
+        }
+        let below = verb.get_subcommands().filter(takes_settings);
+        let below = below.map(|command| Verb {
+            path: vec![path[0].clone(), command.get_name().to_owned()],
+            command,
+        });
+        below.collect()
+    })
+}
+
+fn verb<'a>(command: &'a Command, key: &str) -> Option<Verb<'a>> {
+    verbs(command).find(|verb| same(&verb.name(), key))
 }
 
 fn verb_names(command: &Command) -> impl Iterator<Item = String> {
-    verbs(command).map(|verb| verb.get_name().to_owned())
+    verbs(command).map(|verb| verb.name())
 }
 
 fn same(name: &str, key: &str) -> bool {

@@ -79,7 +79,7 @@ pub(super) fn no_half(
     };
     // The one without which nothing is missing.
     let culprit = settings.iter().find(|s| missing(Some(s)).is_none());
-    let Some(culprit) = culprit.or(settings.first()) else {
+    let Some(culprit) = culprit.or_else(|| settings.first()) else {
         return Ok(());
     };
     let key = lacks.replace('-', "_");

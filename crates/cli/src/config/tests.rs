@@ -21,6 +21,7 @@ enum Verb {
 #[derive(Debug, clap::Args)]
 struct Listen {
     url: String,
+    endpoint: Option<String>,
     #[arg(long)]
     keep: bool,
     #[arg(long, default_value = "7")]
@@ -86,6 +87,18 @@ fn flags_beat_the_file_and_the_file_beats_defaults() {
 }
 
 #[test]
+fn what_is_typed_has_the_place_it_has_without_a_file() {
+    let text = "listen:\n  url: ws://127.0.0.1:1\n";
+    let Verb::Listen(listen) = parse(text, &["listen", "ws://h:2", "exec:cat"]) else {
+        panic!("listen")
+    };
+    assert_eq!(
+        (listen.url.as_str(), listen.endpoint.as_deref()),
+        ("ws://h:2", Some("exec:cat"))
+    );
+}
+
+#[test]
 fn what_stands_below_the_verb_wins_and_lists_repeat_a_flag() {
     let text = "resume-for: 20\nconnect:\n  resume_for: 5\n  pin:\n  - a\n  - b\n";
     let Verb::Connect(connect) = parse(text, &["connect", "u"]) else {
@@ -122,7 +135,7 @@ fn errors_say_where_and_what_to_write() {
         "listen:\n  pin: x\n",
         ":2:3",
         "unknown key 'pin'",
-        "known here: cert, keep",
+        "known here: cert, endpoint, keep",
     );
     fails(
         "\nresume_for: soon\n",

@@ -3,6 +3,7 @@
 //! Signals keep their default action: nothing here has to be put in order at the end, so SIGINT
 //! ends it at once.
 
+mod far;
 mod link;
 mod push;
 mod spread;
@@ -25,6 +26,7 @@ enum What {
     Pipe(PipeArgs),
     Link(link::Args),
     Push(push::Args),
+    Far(far::Args),
 }
 
 /// Measure local pipes: batch sizes, pipe sizes, ways to read and write
@@ -68,6 +70,7 @@ pub(crate) async fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
         What::Pipe(args) => pipe(args, quiet),
         What::Link(args) => link::run(args).await,
         What::Push(args) => push::run(args, quiet).await,
+        What::Far(far::Args {}) => far::run(),
     }
 }
 
@@ -120,6 +123,11 @@ fn pipe(_args: &PipeArgs, _quiet: bool) -> anyhow::Result<u8> {
 }
 
 /// Bytes as `100000`, `64KiB`, `128MiB`, `1GiB`.
+fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| format!("write a number from 1 to {}", u32::MAX))
+}
+
 fn size(text: &str) -> Result<NonZeroU64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {

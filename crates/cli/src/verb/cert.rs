@@ -1,16 +1,19 @@
 //! `farpipe cert`: an authority of one's own, and certificates for the two ends of a pipe.
 //!
-//! What it makes are ordinary PEM files; certificates of any other authority do as well. Nothing is
-//! ever overwritten: an authority's lost key cannot be made again.
+//! What it makes are ordinary PEM files; certificates of any other authority do as well. No key and no
+//! certificate is ever overwritten: an authority's lost key cannot be made again.
+
+mod revoke;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use farpipe_net::WallClock;
 use farpipe_net::tls::{self, FileError, Pin, SelfSigned};
 use farpipe_proto::identity::{Identity, Kind};
 use rcgen::string::Ia5String;
@@ -21,7 +24,7 @@ use rcgen::{
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::WithStatus;
-use crate::output::line;
+use crate::output;
 
 /// How long an authority is good for.
 const CA_DAYS: u32 = 3653;
@@ -45,6 +48,7 @@ pub(crate) struct Args {
 enum What {
     Init(InitArgs),
     Issue(IssueArgs),
+    Revoke(revoke::Args),
 }
 
 /// Make an authority: a certificate and a key that issue others
@@ -75,14 +79,24 @@ struct IssueArgs {
     days: u32,
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
     match &args.what {
-        What::Init(args) => init(args),
-        What::Issue(args) => issue(args),
+        What::Init(args) => init(args, teller(quiet)),
+        What::Issue(args) => issue(args, teller(quiet)),
+        What::Revoke(args) => revoke::run(args, teller(quiet)),
     }
 }
 
-fn init(args: &InitArgs) -> anyhow::Result<u8> {
+/// Says what was done, unless nothing but errors is wanted.
+fn teller(quiet: bool) -> impl Fn(&str) {
+    move |text| {
+        if !quiet {
+            output::line(text);
+        }
+    }
+}
+
+fn init(args: &InitArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
     let identity = authority_name(&args.domain)?;
     match DirBuilder::new()
         .recursive(true)
@@ -114,31 +128,20 @@ fn init(args: &InitArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
+fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
     let hosts: Vec<SanType> = args
         .san
         .iter()
         .map(|name| host(name))
         .collect::<Result<_, _>>()?;
-    let ca_file = args.dir.join(CA_FILE);
-    let ca = tls::read_certificate(&ca_file).map_err(no_authority)?;
-    let key = tls::read_private_key(&args.dir.join(CA_KEY_FILE)).map_err(no_authority)?;
-    let key = KeyPair::try_from(key).context("the authority's key cannot be used")?;
-    let root = tls::identity_in_certificate(&ca)
-        .filter(|root| root.kind() == Kind::Authority)
-        .with_context(|| format!("{}: `farpipe cert init` did not make it", ca_file.display()))?;
-    let identity = Identity::new(root.domain(), Kind::Client, &args.name).map_err(|error| {
-        let hint = "a name such as alice, build-7 or db.example.org";
-        WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
-    })?;
-    let authority = authority(&root, &key)?;
-    // Its name is made of its key: the two would not fit together.
-    if Pin::of(&ca) != Pin::of(authority.self_signed(&key)?.der()) {
-        anyhow::bail!("{CA_KEY_FILE} is not the key of {}", ca_file.display());
-    }
-    let issuer = Issuer::new(authority, key);
+    let ca = Authority::load(&args.dir)?;
+    let identity =
+        Identity::new(ca.identity.domain(), Kind::Client, &args.name).map_err(|error| {
+            let hint = "a name such as alice, build-7 or db.example.org";
+            WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
+        })?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let certificate = leaf(&identity, hosts, args.days)?.signed_by(&key, &issuer)?;
+    let certificate = leaf(&identity, hosts, args.days)?.signed_by(&key, &ca.issuer)?;
     let made = Made {
         cert: args.dir.join(format!("{}.pem", args.name)),
         key: args.dir.join(format!("{}-key.pem", args.name)),
@@ -156,7 +159,7 @@ fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
         "--cert {} --key {} --ca {}",
         made.cert.display(),
         made.key.display(),
-        ca_file.display()
+        ca.file.display()
     );
     if let Some(host) = args.san.first() {
         let host = if host.contains(':') {
@@ -174,6 +177,38 @@ fn issue(args: &IssueArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// An authority that `init` made, to issue or to revoke with.
+struct Authority {
+    file: PathBuf,
+    /// Its certificate, DER.
+    certificate: Vec<u8>,
+    identity: Identity,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn load(dir: &Path) -> anyhow::Result<Self> {
+        let file = dir.join(CA_FILE);
+        let certificate = tls::read_certificate(&file).map_err(no_authority)?;
+        let key = tls::read_private_key(&dir.join(CA_KEY_FILE)).map_err(no_authority)?;
+        let key = KeyPair::try_from(key).context("the authority's key cannot be used")?;
+        let identity = tls::identity_in_certificate(&certificate)
+            .filter(|root| root.kind() == Kind::Authority)
+            .with_context(|| format!("{}: `farpipe cert init` did not make it", file.display()))?;
+        let params = authority(&identity, &key)?;
+        // Its name is made of its key: the two would not fit together.
+        if Pin::of(&certificate) != Pin::of(params.self_signed(&key)?.der()) {
+            anyhow::bail!("{CA_KEY_FILE} is not the key of {}", file.display());
+        }
+        Ok(Self {
+            file,
+            certificate,
+            identity,
+            issuer: Issuer::new(params, key),
+        })
+    }
+}
+
 /// A certificate in memory for a listener whose clients know it by its pin: it needs no name.
 pub(crate) fn self_signed() -> anyhow::Result<SelfSigned> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -182,7 +217,7 @@ pub(crate) fn self_signed() -> anyhow::Result<SelfSigned> {
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    valid_for(&mut params, DAYS_MAX)?;
+    valid_for(&mut params, DAYS_MAX);
     let certificate = params.self_signed(&key)?;
     let own = SelfSigned::new(certificate.der().to_vec(), key.serialize_der());
     own.context("a certificate has a key")
@@ -212,7 +247,7 @@ fn authority(identity: &Identity, key: &KeyPair) -> anyhow::Result<CertificatePa
     params.subject_alt_names = vec![uri(identity)?];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    valid_for(&mut params, CA_DAYS)?;
+    valid_for(&mut params, CA_DAYS);
     Ok(params)
 }
 
@@ -228,7 +263,7 @@ fn leaf(identity: &Identity, hosts: Vec<SanType>, days: u32) -> anyhow::Result<C
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
     params.use_authority_key_identifier_extension = true;
-    valid_for(&mut params, days)?;
+    valid_for(&mut params, days);
     Ok(params)
 }
 
@@ -242,13 +277,11 @@ fn uri(identity: &Identity) -> anyhow::Result<SanType> {
     Ok(SanType::URI(Ia5String::try_from(identity.to_string())?))
 }
 
-fn valid_for(params: &mut CertificateParams, days: u32) -> anyhow::Result<()> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.context("this host's clock stands before 1970")?;
+fn valid_for(params: &mut CertificateParams, days: u32) {
+    let now = WallClock::System.now();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + now.saturating_sub(SKEW);
     params.not_after = epoch + now + DAY * days;
-    Ok(())
 }
 
 /// A host name or address; patterns and lists are none.

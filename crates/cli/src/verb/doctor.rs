@@ -14,7 +14,7 @@ use farpipe_net::carrier::ws::upgrade::{StatusAnswer, UpgradeError};
 use farpipe_net::tls::{CertificateFacts, Handshaken, Pin, TlsError};
 use farpipe_net::{
     Admission, Blame, CheckupError, Granted, HandshakeError, HostPort, PORTAL, Proxy, ProxyError,
-    Seen, Url, Watch, Welcomed, checkup,
+    Seen, Url, WallClock, Watch, Welcomed, checkup,
 };
 use farpipe_proto::link::LinkError;
 
@@ -374,7 +374,10 @@ fn resolved(host: &str, addresses: &[SocketAddr]) -> String {
 
 fn secured(told: &Handshaken) -> String {
     let der = told.certificate.as_deref().unwrap_or_default();
-    let (Some(facts), Some(pin)) = (CertificateFacts::read(der), Pin::of(der)) else {
+    let (Some(facts), Some(pin)) = (
+        CertificateFacts::read(der, &WallClock::System),
+        Pin::of(der),
+    ) else {
         return "TLS 1.3".to_owned();
     };
     let CertificateFacts {
@@ -398,6 +401,7 @@ fn handshake_advice(error: &HandshakeError) -> &'static str {
              --ca"
         }
         HandshakeError::Tls(_)
+        | HandshakeError::TlsCut(_)
         | HandshakeError::Endless
         | HandshakeError::TimedOut
         | HandshakeError::Upgrade(_) => {

@@ -11,7 +11,7 @@ use farpipe_net::tls::{
     ClientAuth, ClientTlsOptions, KeyFiles, Pin, ServerTlsOptions, TlsClient, TlsConfigError,
     TlsServer,
 };
-use farpipe_net::{Clock, TcpDial, Ticket, Tickets, Url};
+use farpipe_net::{Clock, TcpDial, Ticket, Tickets, Url, WallClock};
 use farpipe_proto::limits::TICKET_FOR;
 
 use super::cert::self_signed;
@@ -30,6 +30,11 @@ pub(crate) struct ListenTls {
     /// wss, fps: the authority of clients, PEM; a client without its certificate is refused
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// wss, fps: revocation lists, PEM, one of each authority in use: a client whose certificate is
+    /// in one, or whose authority has none there that is in date, is refused; `farpipe cert revoke`
+    /// writes one
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
     /// wss, fps: whether a client has to show a certificate; only `true` is possible, because
     /// nothing else would keep strangers out
     #[arg(long, value_name = "BOOL", default_value = "true", value_parser = required,
@@ -37,12 +42,12 @@ pub(crate) struct ListenTls {
     client_auth_required: bool,
     /// wss, fps without certificates: write the ticket to this new file, mode 0600, instead of
     /// printing it; the file goes when the ticket is used, or with the listener
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl"])]
     ticket_file: Option<PathBuf>,
     /// wss, fps without certificates: how long a ticket is good if nobody comes, 1s to 1d; then
     /// there is another [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = valid_for,
-        conflicts_with_all = ["cert", "key", "ca"])]
+        conflicts_with_all = ["cert", "key", "ca", "crl"])]
     ticket_for: Option<Duration>,
 }
 
@@ -79,6 +84,10 @@ pub(crate) struct ConnectCertificates {
     /// wss, fps: the authority of the server, PEM; those the system trusts if not given
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
     ca: Option<PathBuf>,
+    /// wss, fps: revocation lists, PEM, one of each authority in use: a server whose certificate is
+    /// in one, or whose authority has none there that is in date, is refused
+    #[arg(long, value_name = "FILE", conflicts_with = "pin")]
+    crl: Option<PathBuf>,
     /// wss, fps: believe exactly the server with this key, whoever issued its certificate;
     /// repeatable
     #[arg(long, value_name = "sha256:HEX")]
@@ -92,7 +101,7 @@ pub(crate) struct ConnectTls {
     certificates: ConnectCertificates,
     /// wss, fps: the ticket that the listener made, in a file of mode 0600; $FARPIPE_TICKET holds
     /// the ticket itself
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "pin"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl", "pin"])]
     ticket_file: Option<PathBuf>,
 }
 
@@ -101,13 +110,13 @@ impl ListenTls {
     pub(crate) fn server(&self, url: &Url, quiet: bool) -> anyhow::Result<Option<Guarded>> {
         let scheme = url.scheme;
         if !scheme.is_tls() {
-            let given = self.cert.is_some() || self.ca.is_some();
+            let given = self.cert.is_some() || self.ca.is_some() || self.crl.is_some();
             refuse_if(given, url, "certificates mean")?;
             let given = self.ticket_file.is_some() || self.ticket_for.is_some();
             refuse_if(given, url, "tickets mean")?;
             return Ok(None);
         }
-        if self.cert.is_none() && self.ca.is_none() {
+        if self.cert.is_none() && self.ca.is_none() && self.crl.is_none() {
             return self.ticketed(url, quiet).map(Some);
         }
         let Some(identity) = key_files(self.cert.as_ref(), self.key.as_ref()) else {
@@ -120,6 +129,8 @@ impl ListenTls {
         let options = ServerTlsOptions {
             identity,
             ca: self.ca.clone(),
+            crl: self.crl.clone(),
+            clock: WallClock::System,
             client_auth: if self.client_auth_required {
                 ClientAuth::Required
             } else {
@@ -178,7 +189,7 @@ impl ConnectTls {
 
 impl ConnectCertificates {
     fn are_given(&self) -> bool {
-        self.cert.is_some() || self.ca.is_some() || !self.pin.is_empty()
+        self.cert.is_some() || self.ca.is_some() || self.crl.is_some() || !self.pin.is_empty()
     }
 
     /// What dials `url`.
@@ -190,6 +201,8 @@ impl ConnectCertificates {
         let options = ClientTlsOptions {
             identity: key_files(self.cert.as_ref(), self.key.as_ref()),
             ca: self.ca.clone(),
+            crl: self.crl.clone(),
+            clock: WallClock::System,
             pins: ticket.map_or_else(|| self.pin.clone(), |ticket| vec![ticket.pin()]),
         };
         let client = TlsClient::new(options, url.scheme.alpn()).map_err(|error| failed(&error))?;

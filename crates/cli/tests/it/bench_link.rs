@@ -36,7 +36,8 @@ fn link_has_every_figure_and_resumes_tls_where_it_says_so() {
             }
         };
         let url = format!("{scheme}://127.0.0.1:0");
-        let listener = host.farpipe(["-v", "listen", "--keep", &url, "exec:cat"]);
+        let far = format!("exec:{} bench far", env!("CARGO_BIN_EXE_farpipe"));
+        let listener = host.farpipe(["-v", "listen", "--keep", &url, &far]);
         let listener = listener.args(flags("server")).start_listening();
         let measured = bench(&host, listener.url())
             .args(flags("client"))
@@ -54,14 +55,13 @@ fn link_has_every_figure_and_resumes_tls_where_it_says_so() {
         }
         assert_spread(&figures["round_trip"], 20);
         assert_eq!(figures["echoed_bytes"], 1 << 20);
-        assert!(
-            figures["mb_per_s_each_way"]
-                .as_f64()
-                .is_some_and(|rate| rate > 0.0)
-        );
+        for rate in ["each_way", "there_alone", "back_alone"] {
+            let rate = &figures[format!("mb_per_s_{rate}")];
+            assert!(rate.as_f64().is_some_and(|rate| rate > 0.0), "{figures}");
+        }
         let log = end(listener).stderr;
-        // Those that are measured, and the session with the round trips.
-        let resumed = if has_tls { 3 + 1 } else { 0 };
+        // Those that are measured, the session with the round trips, and one for each way alone.
+        let resumed = if has_tls { 3 + 1 + 2 } else { 0 };
         assert_eq!(log.matches("TLS session resumed").count(), resumed, "{log}");
     }
 }
@@ -86,13 +86,14 @@ fn link_prints_a_table_and_goes_through_a_proxy() {
         "first byte back, cold ",
         "round trip of 64 B ",
         "1 MiB there and back at once: ",
+        "one way alone: not measured",
     ] {
         let count = text.lines().filter(|line| line.starts_with(begin)).count();
         assert_eq!(count, 1, "{begin} in:\n{text}");
     }
     assert!(!text.contains("resumed"), "{text}");
-    // Three and one that could resume, and that with the round trips.
-    assert_eq!(proxy.asked().len(), 3 + 1 + 1);
+    // Three and one that could resume, that with the round trips, and one that found a mere echo.
+    assert_eq!(proxy.asked().len(), 3 + 1 + 1 + 1);
     end(listener);
 }
 

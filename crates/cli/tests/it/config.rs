@@ -64,6 +64,27 @@ fn check_says_where_a_file_is_wrong_and_what_to_write() {
 }
 
 #[test]
+fn a_verb_below_another_has_its_settings_too() {
+    let host = Host::new();
+    host.file(
+        "sub.yaml",
+        "cert-init:\n  dir: mine\nbench_link:\n  setups: 3\n",
+    );
+    host.farpipe(["config", "check", "sub.yaml"])
+        .run()
+        .exits(0)
+        .says("sub.yaml: ok, 2 settings\n");
+    let made = host.farpipe(["-q", "--config", "sub.yaml", "cert", "init"]);
+    made.run().exits(0).printed("").says("");
+    assert!(host.path("mine/ca.pem").exists());
+    host.file("odd.yaml", "bench-link:\n  setup: 3\n");
+    host.farpipe(["config", "check", "odd.yaml"])
+        .run()
+        .exits(2)
+        .says("farpipe: odd.yaml:2:3: unknown key 'setup'\nhint: did you mean 'setups'?\n");
+}
+
+#[test]
 fn a_flag_beats_one_of_the_file_that_excludes_it() {
     let host = Host::new();
     host.file("send.yaml", "connect:\n  send: true\n");

@@ -246,8 +246,8 @@ fn certificates_that_are_no_good_are_explained() {
     let cases = [
         (
             "unknown",
-            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
-             known by that",
+            "unknown certificate authority; --ca names one (for ws:wss:// the variable \
+         SSL_CERT_FILE does), and a listener that printed a ticket is known by that",
             "give the authority of the listener's certificate with --ca, or its ticket; one that \
              issued itself (self-signed) is believed by its key: --pin; if that is not it, something \
              between opens TLS: a proxy",

@@ -34,17 +34,20 @@ fn handshake_is_cut(act: impl FnOnce(&Host, &mut Peer)) {
     serves_the_next(&host, listener);
 }
 
+/// The refusal is a line in the listener's log, and that is all.
 #[track_caller]
 fn serves_the_next(host: &Host, listener: Listener) {
+    listener.stderr_until(|text| text.contains(" WARN 127.0.0.1:") && text.ends_with('\n'));
     host.connect(listener.url())
         .input("unharmed")
         .run()
         .exits(0);
-    listener
-        .end()
-        .exits(0)
-        .printed("unharmed")
-        .says("listening on fp://127.0.0.1:PORT");
+    let said = listener.end().exits(0).printed("unharmed").said();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert_eq!(lines[0], "listening on fp://127.0.0.1:PORT");
+    let logged = lines[1].starts_with("WARN 127.0.0.1:PORT: farpipe: ");
+    assert!(logged, "{said}");
 }
 
 fn hello(change: impl FnOnce(&mut Hello)) -> HopFrame {

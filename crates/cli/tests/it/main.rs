@@ -10,6 +10,7 @@ mod compress;
 mod config;
 mod config_files;
 mod cuts;
+mod daemon;
 mod data;
 mod doctor;
 mod doctor_proxy;

@@ -163,8 +163,9 @@ fn a1_who_has_no_good_ticket_gets_nothing_and_hears_why() {
         );
         let without = host.connect(listener.url()).input(SECRET);
         let without = without.args(shows("client")).run().exits(125).printed("");
-        let words = "the server was refused: unknown certificate authority; --ca names one, and a \
-                     listener that printed a ticket is known by that";
+        let words = "the server was refused: unknown certificate authority; --ca names one \
+                     (for ws:wss:// the variable SSL_CERT_FILE does), and a listener that printed a \
+                     ticket is known by that";
         assert!(without.stderr.contains(words), "{}", without.stderr);
 
         // None of that has used anything up.

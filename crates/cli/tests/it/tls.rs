@@ -28,6 +28,9 @@ const BAD: &str = r#"
     issue serveronly ca '1 hour ago' '30 days' extendedKeyUsage=serverAuth "$(here x)"
     issue clientonly ca '1 hour ago' '30 days' extendedKeyUsage=clientAuth "$(here x)"
     issue byleaf client '1 hour ago' '30 days' $both "$(here x)"
+    issue revoked ca '1 hour ago' '30 days' $both "$(here x)"
+    revoke ca revoked
+    weakly issue weak ca '1 hour ago' '30 days' $both "$(here x)"
     cat client.pem >>byleaf.pem
 "#;
 
@@ -61,8 +64,8 @@ fn a1_a_server_that_is_not_the_right_one_gets_nothing() {
     let cases = [
         (
             "unknown",
-            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
-             known by that",
+            "unknown certificate authority; --ca names one (for ws:wss:// the variable \
+         SSL_CERT_FILE does), and a listener that printed a ticket is known by that",
         ),
         ("expired", "certificate expired 3 d ago"),
         ("early", "certificate is not yet valid: it will be in 10 d"),
@@ -82,6 +85,7 @@ fn a1_a_server_that_is_not_the_right_one_gets_nothing() {
             "byleaf",
             "a leaf cannot issue: its certificate was issued by one that is no authority's",
         ),
+        ("revoked", "certificate revoked"),
     ];
     let host = Host::new();
     host.certificates(BAD);
@@ -89,6 +93,7 @@ fn a1_a_server_that_is_not_the_right_one_gets_nothing() {
     at_once(all, |(scheme, (name, words))| {
         let listener = listen(&host, scheme, name).input(SECRET).start_listening();
         let connect = host.connect(listener.url()).args(shows("client"));
+        let connect = connect.args(["--crl", "ca-crl.pem"]);
         let refused = connect.input(SECRET).run().exits(125).printed("");
         let expected =
             format!("farpipe: {scheme}://127.0.0.1:PORT: the server was refused: {words}");
@@ -135,6 +140,11 @@ fn a1_a_client_that_is_not_known_gets_nothing_and_hears_why() {
             format!("{refused}certificate not acceptable"),
             "the client was refused: a leaf cannot issue",
         ),
+        (
+            Some("revoked"),
+            format!("{refused}certificate revoked"),
+            "the client was refused: certificate revoked (it names farpipe://test/client/x)",
+        ),
     ];
     let host = Host::new();
     host.certificates(BAD);
@@ -142,7 +152,11 @@ fn a1_a_client_that_is_not_known_gets_nothing_and_hears_why() {
         .into_iter()
         .flat_map(|s| cases.clone().map(|c| (s, c)));
     at_once(all, |(scheme, (name, words, logged))| {
-        let listener = listen(&host, scheme, "server")
+        // Without -v: whoever runs a listener sees whom it refuses.
+        let listener = host
+            .farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
+            .args(shows("server"))
+            .args(["--crl", "ca-crl.pem"])
             .input(SECRET)
             .start_listening();
         let connect = host.connect(listener.url());
@@ -152,12 +166,210 @@ fn a1_a_client_that_is_not_known_gets_nothing_and_hears_why() {
         };
         let refused = connect.input(SECRET).run().exits(125).printed("");
         refused.says(&format!("farpipe: {scheme}://127.0.0.1:PORT: {words}"));
-        listener.stderr_until(|text| text.contains(logged));
+        let text = listener.stderr_until(|text| text.contains(logged));
+        assert!(text.contains(" WARN 127.0.0.1:"), "the address:\n{text}");
+        assert!(text.contains(": tls: the client was"), "the step:\n{text}");
         // It was not used up: the right one is served.
         let connect = host.connect(listener.url()).args(shows("client"));
         connect.run().exits(0).printed(SECRET);
         listener.end().exits(0).printed("");
     });
+}
+
+/// Row A1: keys that prove nothing, shown by programs that allow them.
+#[test]
+fn a1_a_weak_key_is_refused_in_words() {
+    let host = Host::new();
+    host.certificates(BAD);
+    let listener = host
+        .farpipe(["listen", "fps://127.0.0.1:0"])
+        .args(shows("server"))
+        .input(SECRET)
+        .start_listening();
+    let client = format!(
+        "openssl s_client -connect {} -cert weak.pem -key weak-key.pem -CAfile ca.pem -alpn farpipe/1 \
+         -cipher DEFAULT@SECLEVEL=0",
+        listener.addr()
+    );
+    let heard = host.shell(&client).run();
+    assert!(!String::from_utf8_lossy(&heard.stdout).contains("for nobody else"));
+    listener.stderr_until(|text| {
+        text.contains("its RSA key of 1024 bits is too weak: at least 2048 are wanted")
+    });
+    let connect = host.connect(listener.url()).args(shows("client"));
+    connect.run().exits(0).printed(SECRET);
+    listener.end().exits(0);
+}
+
+/// Whoever runs a listener hears of its own certificate's dates before clients do, also when a new one
+/// is put in its place. One that has expired is no reason not to start: a pin believes it, and it may
+/// be the clock that is wrong.
+#[test]
+fn a_listener_warns_of_the_dates_of_its_own_certificate() {
+    let host = Host::new();
+    host.certificates(BAD);
+    host.certificates(
+        r#"issue soon ca '80 days ago' '73 hours' $both "$(here server)"
+        issue fresh ca '1 hour ago' '73 hours' $both "$(here server)""#,
+    );
+    let cases = [
+        (
+            "expired",
+            "WARN expired.pem: this certificate expired 3 d ago: no client believes it",
+        ),
+        (
+            "early",
+            "WARN early.pem: this certificate is not yet valid, it will be in 10 d",
+        ),
+        (
+            "soon",
+            "WARN soon.pem: this certificate expires in 3 d; a new one in its place is used",
+        ),
+        ("fresh", ""),
+        ("server", ""),
+    ];
+    for (name, words) in cases {
+        let listen = host.farpipe(["listen", "wss://127.0.0.1:0"]);
+        let listener = listen.args(shows(name)).start_listening();
+        listener.signal(Signal::TERM);
+        let said = listener.end().exits(143).said();
+        assert!(said.contains(words), "{name}: {said}");
+        assert_eq!(
+            said.lines().count(),
+            1 + usize::from(!words.is_empty()),
+            "{said}"
+        );
+    }
+    // The same upon reload.
+    for name in ["soon", "soon-key"] {
+        replace(&host, &format!("{name}.pem"), &format!("now-{name}.pem"));
+    }
+    replace(&host, "server.pem", "now.pem");
+    replace(&host, "server-key.pem", "now-key.pem");
+    let listener = listen(&host, "wss", "now")
+        .args(["--keep", "exec:cat"])
+        .start_listening();
+    replace(&host, "soon-key.pem", "now-key.pem");
+    replace(&host, "soon.pem", "now.pem");
+    let connect = host.connect(listener.url()).args(shows("client"));
+    connect.input("echo").run().exits(0).printed("echo");
+    listener.stderr_until(|text| text.contains("WARN now.pem: this certificate expires in 3 d"));
+}
+
+/// `farpipe cert` is enough: nobody needs openssl to take a certificate back.
+#[test]
+fn a_revoked_certificate_of_our_own_is_refused_and_the_others_stay_good() {
+    let host = Host::new();
+    let cert = |args: &[&str]| host.farpipe([&["cert"], args].concat()).run();
+    cert(&["revoke"]).exits(125).says(
+        "farpipe: farpipe-certs/ca.pem: no such file
+         hint: `farpipe cert init` makes an authority",
+    );
+    cert(&["init"]).exits(0);
+    cert(&["issue", "server", "--san", "127.0.0.1"]).exits(0);
+    for name in ["alice", "bob"] {
+        cert(&["issue", name]).exits(0);
+    }
+    // A list without anybody in it, to begin with.
+    cert(&["revoke"]).exits(0).printed("");
+    let shows = |name: &str| {
+        let file = |end| format!("farpipe-certs/{name}{end}");
+        let ca = "farpipe-certs/ca.pem".to_owned();
+        let [cert, key, authority] = ["--cert", "--key", "--ca"].map(str::to_owned);
+        [cert, file(".pem"), key, file("-key.pem"), authority, ca]
+    };
+    let crl = ["--crl", "farpipe-certs/crl.pem"];
+    let listener = host
+        .farpipe(["listen", "wss://127.0.0.1:0", "--keep", "exec:cat"])
+        .args(shows("server"))
+        .args(crl)
+        .start_listening();
+    let connect = |name: &str| {
+        let connect = host.connect(listener.url()).args(shows(name));
+        connect.args(crl).input("echo").run()
+    };
+    for name in ["alice", "bob"] {
+        connect(name).exits(0).printed("echo");
+    }
+    let revoked = cert(&["revoke", "farpipe-certs/alice.pem"])
+        .exits(0)
+        .printed("");
+    assert!(
+        revoked
+            .stderr
+            .contains("farpipe-certs/alice.pem is revoked")
+    );
+    connect("alice").exits(125).printed("").says(
+        "farpipe: wss://127.0.0.1:PORT: the server refused this certificate: certificate revoked",
+    );
+    listener.stderr_until(|text| {
+        let words = "certificate revoked (it names farpipe://local/client/alice)";
+        text.contains(words) && text.contains(" WARN 127.0.0.1:")
+    });
+    connect("bob").exits(0).printed("echo");
+    // Another one: the first stays in the list. Twice is no harm.
+    let both = ["revoke", "farpipe-certs/bob.pem", "farpipe-certs/alice.pem"];
+    let revoked = cert(&both).exits(0);
+    assert!(
+        revoked.stderr.contains("alice.pem was revoked already"),
+        "{}",
+        revoked.stderr
+    );
+    assert!(
+        revoked.stderr.contains("names 2 certificates"),
+        "{}",
+        revoked.stderr
+    );
+    for name in ["alice", "bob"] {
+        let refused = connect(name).exits(125).printed("");
+        assert!(
+            refused.stderr.contains("certificate revoked"),
+            "{}",
+            refused.stderr
+        );
+    }
+    // The server's own: the dialling side goes by the list, too.
+    cert(&["issue", "carol"]).exits(0);
+    cert(&["revoke", "farpipe-certs/server.pem"]).exits(0);
+    let refused = connect("carol").exits(125).printed("");
+    let words = "the server was refused: certificate revoked";
+    assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    // What other programs make of the list.
+    let verify = "openssl crl -in farpipe-certs/crl.pem -CAfile farpipe-certs/ca.pem -noout 2>&1 &&
+        openssl verify -crl_check -CAfile farpipe-certs/ca.pem -CRLfile farpipe-certs/crl.pem \
+        farpipe-certs/carol.pem";
+    host.shell(verify).run().exits(0);
+    let revoked = verify.replace("carol", "alice");
+    assert!(!host.shell(&revoked).run().status.success());
+}
+
+#[test]
+fn what_cannot_be_revoked_is_explained_and_leaves_the_list_alone() {
+    let host = Host::new();
+    let cert = |args: &[&str]| host.farpipe([&["cert"], args].concat()).run();
+    for dir in ["farpipe-certs", "other"] {
+        cert(&["init", "--dir", dir]).exits(0);
+        cert(&["issue", "alice", "--dir", dir]).exits(0);
+    }
+    cert(&["revoke", "farpipe-certs/alice.pem"]).exits(0);
+    let before = host.content("farpipe-certs/crl.pem");
+    cert(&["revoke", "other/alice.pem"]).exits(125).says(
+        "farpipe: other/alice.pem was not issued by farpipe-certs/ca.pem
+         hint: --dir names the directory of the authority that issued it",
+    );
+    cert(&["revoke", "farpipe-certs/ca.pem"]).exits(125).says(
+        "farpipe: farpipe-certs/ca.pem is the authority itself, which no list of its own can take back
+         hint: make another one with `farpipe cert init --dir DIR`, and name that with --ca",
+    );
+    assert_eq!(host.content("farpipe-certs/crl.pem"), before);
+    cert(&["revoke", "--dir", "other"]).exits(0);
+    replace(&host, "other/crl.pem", "farpipe-certs/crl.pem");
+    cert(&["revoke"])
+        .exits(125)
+        .says("farpipe: farpipe-certs/crl.pem: is the revocation list of another authority");
+    host.file("farpipe-certs/crl.pem", "half of a li");
+    cert(&["revoke"]).exits(125);
+    assert_eq!(host.content("farpipe-certs/crl.pem"), b"half of a li");
 }
 
 #[test]
@@ -166,7 +378,60 @@ fn a1_files_that_cannot_be_used_are_explained_before_anything_is_opened() {
     host.certificates(BAD);
     let mode = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(host.path("early-key.pem"), mode).expect("a file of ours");
-    let cases: [(&[&str], &str); 5] = [
+    host.file("empty.pem", "");
+    let cases: [(&[&str], &str); 9] = [
+        (
+            &[
+                "--cert",
+                "weak.pem",
+                "--key",
+                "weak-key.pem",
+                "--ca",
+                "ca.pem",
+            ],
+            "farpipe: weak.pem: its RSA key of 1024 bits is too weak: at least 2048 are wanted
+             hint: `farpipe cert issue` makes a certificate with an ECDSA key",
+        ),
+        (
+            &[
+                "--cert",
+                "client.pem",
+                "--key",
+                "client-key.pem",
+                "--ca",
+                "empty.pem",
+            ],
+            "farpipe: empty.pem: holds no certificate in PEM form
+             hint: name the file of the authority that issued the other side's certificate; \
+             `farpipe cert init` makes one: ca.pem",
+        ),
+        (
+            &[
+                "--cert",
+                "client.pem",
+                "--key",
+                "client-key.pem",
+                "--ca",
+                "/dev/null",
+            ],
+            "farpipe: /dev/null: is no regular file, so there is nothing in it
+             hint: name the file of the authority that issued the other side's certificate; \
+             `farpipe cert init` makes one: ca.pem",
+        ),
+        (
+            &[
+                "--cert",
+                "client.pem",
+                "--key",
+                "client-key.pem",
+                "--ca",
+                "ca.pem",
+                "--crl",
+                "ca.pem",
+            ],
+            "farpipe: ca.pem: holds a certificate, but no revocation list
+             hint: `farpipe cert revoke` writes one beside its authority: crl.pem",
+        ),
         (
             &[
                 "--cert",
@@ -354,6 +619,67 @@ fn changed_certificates_count_from_the_next_connection_on() {
     connect("client").exits(0).printed("echo");
     listener.signal(Signal::TERM);
     listener.end().exits(143);
+}
+
+/// As Kubernetes does: the files are links into a directory that is a link itself, which is swapped. What
+/// is connected goes on, also with a certificate that nobody would be let in with any more.
+#[test]
+fn certificates_are_taken_up_through_a_swapped_link_and_live_sessions_go_on() {
+    let host = Host::new();
+    host.certificates(BAD);
+    host.certificates(
+        "for v in 1 2 3 4; do mkdir v$v; done
+         cp ca.pem server.pem server-key.pem v1
+         cp ca.pem v2; cp expired.pem v2/server.pem; cp expired-key.pem v2/server-key.pem
+         cp ca.pem server-key.pem v3; head -c 300 server.pem >v3/server.pem
+         cp other.pem v4/ca.pem; cp server.pem server-key.pem v4
+         ln -s v1 now
+         for f in ca server server-key; do ln -s now/$f.pem tls-$f.pem; done",
+    );
+    let swap = |to: &str| {
+        std::os::unix::fs::symlink(to, host.path("new")).expect("a link");
+        std::fs::rename(host.path("new"), host.path("now")).expect("swapped");
+    };
+    let listener = host
+        .farpipe(["listen", "wss://127.0.0.1:0", "--keep", "exec:cat"])
+        .args(["--cert", "tls-server.pem", "--key", "tls-server-key.pem"])
+        .args(["--ca", "tls-ca.pem"])
+        .start_listening();
+    let connect = || host.connect(listener.url()).args(shows("client"));
+    let mut live = connect().open_input().start();
+    live.write("one");
+    assert_eq!(live.stdout_until(3), b"one");
+    swap("v2");
+    let refused = connect().input("echo").run().exits(125).printed("");
+    assert!(
+        refused.stderr.contains("expired 3 d ago"),
+        "{}",
+        refused.stderr
+    );
+    listener.stderr_until(|text| text.contains("this certificate expired 3 d ago"));
+    swap("v1");
+    connect().input("echo").run().exits(0).printed("echo");
+    // Half of a file: the last good one stays, with one warning however many come.
+    swap("v3");
+    for _ in 0..3 {
+        connect().input("echo").run().exits(0).printed("echo");
+    }
+    // Another authority: this client is known no more, and the one that is there stays.
+    swap("v4");
+    let refused = connect().input("echo").run().exits(125).printed("");
+    assert!(
+        refused.stderr.contains("unknown certificate authority"),
+        "{}",
+        refused.stderr
+    );
+    live.write("two");
+    assert_eq!(live.stdout_until(6), b"onetwo");
+    live.close_input();
+    live.end().exits(0).printed("onetwo");
+    listener.signal(Signal::TERM);
+    let ended = listener.end().exits(143);
+    let warned = ended.stderr.matches("the old ones stay").count();
+    assert_eq!(warned, 1, "{}", ended.stderr);
 }
 
 /// What a session was opened with may end while it lasts: then it ends, too, and at once.

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
+use farpipe_net::WallClock;
 use farpipe_net::tls::{Alpn, ClientAuth, KeyFiles, ServerTlsOptions, TlsServer};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
@@ -433,6 +434,8 @@ fn with_tls(host: &Host, server: String) -> u16 {
     let options = ServerTlsOptions {
         identity,
         ca: None,
+        crl: None,
+        clock: WallClock::System,
         client_auth: ClientAuth::Optional,
     };
     let tls = TlsServer::new(options, Alpn("http/1.1")).expect("good files");

@@ -13,7 +13,7 @@ fn addresses(count: u8) -> Vec<SocketAddr> {
 }
 
 /// An address at which nobody listens, as long as the guard lives.
-async fn nobody() -> (SocketAddr, impl Sized) {
+fn nobody() -> (SocketAddr, impl Sized) {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket.bind(any).expect("a free port");
@@ -22,7 +22,7 @@ async fn nobody() -> (SocketAddr, impl Sized) {
 
 #[tokio::test]
 async fn n20_an_address_that_refuses_gives_way_to_the_next() {
-    let (dead, _guard) = nobody().await;
+    let (dead, _guard) = nobody();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let alive = listener.local_addr().expect("its address");
     let stream = happy_eyeballs(&[dead, alive]).await.expect("the second");
@@ -82,7 +82,7 @@ async fn n20_a_failure_names_every_address_and_what_became_of_it() {
 
 #[tokio::test]
 async fn n20_one_address_that_was_typed_is_not_named_twice() {
-    let (dead, _guard) = nobody().await;
+    let (dead, _guard) = nobody();
     let unreached = happy_eyeballs(&[dead]).await.expect_err("nobody listens");
     assert!(unreached.is_refused());
     assert_eq!(unreached.tried("127.0.0.1"), "");

@@ -7,8 +7,11 @@
 use std::fmt;
 use std::io;
 
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+use super::dates::span_between;
+use super::judge::Objection;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,14 @@ impl TlsError {
     pub(super) fn certificate(peer: Peer, error: &CertificateError) -> Self {
         let cause = Cause::Certificate(certificate(peer, error), certificate_advice(error));
         Self { peer, cause }
+    }
+
+    /// With whom the refused certificate names, for the log. Nobody vouches for that.
+    pub(super) fn naming(mut self, name: &str) -> Self {
+        if let Cause::Certificate(words, _) = &mut self.cause {
+            words.push_str(&format!(" (it names {name})"));
+        }
+        self
     }
 
     /// Whether a certificate was refused, here or there: trying again cannot help.
@@ -212,18 +223,18 @@ fn alert_words(alert: AlertDescription) -> String {
 fn certificate(peer: Peer, error: &CertificateError) -> String {
     match error {
         CertificateError::ExpiredContext { time, not_after } => {
-            format!("certificate expired {} ago", span(*not_after, *time))
+            format!("certificate expired {} ago", span_between(*not_after, *time))
         }
         CertificateError::Expired => "certificate expired".into(),
         CertificateError::NotValidYetContext { time, not_before } => format!(
             "certificate is not yet valid: it will be in {}",
-            span(*time, *not_before)
+            span_between(*time, *not_before)
         ),
         CertificateError::NotValidYet => "certificate is not yet valid".into(),
         // Most often forgotten: a variable that sudo drops, too.
         CertificateError::UnknownIssuer if peer == Peer::Server => {
-            "unknown certificate authority; --ca names one, and a listener that printed a ticket is \
-             known by that"
+            "unknown certificate authority; --ca names one (for ws:wss:// the variable SSL_CERT_FILE \
+             does), and a listener that printed a ticket is known by that"
                 .into()
         }
         CertificateError::UnknownIssuer => "unknown certificate authority".into(),
@@ -245,6 +256,10 @@ fn certificate(peer: Peer, error: &CertificateError) -> String {
         }
         CertificateError::BadEncoding => "certificate is malformed".into(),
         CertificateError::Revoked => "certificate revoked".into(),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "certificate is signed in a way that is not believed: SHA-1, or a rare curve".into()
+        }
         // Errors that rustls passes on from its verifier by their names.
         CertificateError::Other(error) => match error.to_string().as_str() {
             "EndEntityUsedAsCa" => {
@@ -273,6 +288,10 @@ fn certificate_advice(error: &CertificateError) -> Option<&'static str> {
         CertificateError::InvalidPurposeContext { .. } | CertificateError::InvalidPurpose => {
             "issue one that is for servers: `farpipe cert issue` does"
         }
+        CertificateError::Revoked => {
+            "its authority has taken it back; issue the listener a new certificate"
+        }
+        CertificateError::Other(error) if error.0.is::<Objection>() => return None,
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "give the authority of the listener's certificate with --ca, or its ticket; one that \
              issued itself (self-signed) is believed by its key: --pin; if that is not it, something \
@@ -327,15 +346,4 @@ fn host_name(presented: &str) -> Option<String> {
     }
     let name = rest.strip_suffix(')')?.trim_matches('"');
     Some(name.escape_debug().to_string())
-}
-
-/// A span of calendar time in its largest unit.
-fn span(from: UnixTime, to: UnixTime) -> String {
-    let secs = to.as_secs().saturating_sub(from.as_secs());
-    match secs {
-        0..120 => format!("{secs} s"),
-        120..7_200 => format!("{} min", secs / 60),
-        7_200..172_800 => format!("{} h", secs / 3_600),
-        _ => format!("{} d", secs / 86_400),
-    }
 }

@@ -11,12 +11,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
+use super::dates::{Concern, Dates, span};
 use super::identity::is_authority;
+use super::judge::weakness;
 use super::verify::Pin;
 
 /// Longest file that is read: a system's whole bundle has a quarter of it.
@@ -104,6 +106,10 @@ impl KeyFiles {
     /// Reads both and checks that they belong together.
     pub(super) fn load(&self, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, FileError> {
         let chain = certificates(&self.cert)?;
+        if let Some(weakness) = chain.first().and_then(weakness) {
+            return Err(FileError::new(&self.cert, weakness)
+                .hinted("`farpipe cert issue` makes a certificate with an ECDSA key"));
+        }
         let key = private_key(&self.key)?;
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
@@ -114,6 +120,30 @@ impl KeyFiles {
                 error => FileError::new(&self.cert, format!("cannot be used: {error}")),
             })?;
         Ok(Arc::new(certified))
+    }
+
+    /// Says what whoever runs this side should know of the dates of its own certificate. A warning,
+    /// not an error: a pin believes it all the same, and it may be the clock that is wrong.
+    pub(super) fn warn(&self, own: &CertifiedKey, now: UnixTime) {
+        let shown = self.cert.display();
+        let dates = own.cert.first().and_then(|leaf| Dates::of(leaf).ok());
+        match dates.and_then(|dates| dates.concern(now)) {
+            Some(Concern::Expired(ago)) => tracing::warn!(
+                "{shown}: this certificate expired {} ago: no client believes it, but by a pin; \
+                 issue a new one, or see `date`",
+                span(ago)
+            ),
+            Some(Concern::Early(left)) => tracing::warn!(
+                "{shown}: this certificate is not yet valid, it will be in {}: no client believes it, \
+                 but by a pin; see `date`",
+                span(left)
+            ),
+            Some(Concern::Soon(left)) => tracing::warn!(
+                "{shown}: this certificate expires in {}; a new one in its place is used at once",
+                span(left)
+            ),
+            None => {}
+        }
     }
 }
 
@@ -171,13 +201,24 @@ pub fn to_pem(label: &str, der: &[u8]) -> String {
 /// The authorities in a file; one at least.
 pub(super) fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    let found = certificates(path).map_err(|error| {
+        let hint = "name the file of the authority that issued the other side's certificate; \
+                    `farpipe cert init` makes one: ca.pem";
+        match error.hint() {
+            Some(_) => error,
+            None => error.hinted(hint),
+        }
+    })?;
+    for certificate in found {
         if !is_authority(&certificate) {
             return Err(FileError::new(
                 path,
                 "a leaf cannot issue: this is no authority's certificate",
             )
             .hinted("give the certificate of the authority that issued it"));
+        }
+        if let Some(weakness) = weakness(&certificate) {
+            return Err(FileError::new(path, weakness));
         }
         roots
             .add(certificate)
@@ -190,7 +231,7 @@ pub(super) fn authorities(path: &Path) -> Result<RootCertStore, FileError> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = found.map_err(|error| FileError::new(path, format!("is no PEM file: {error}")))?;
+    let found = found.map_err(|error| no_pem(path, &error))?;
     if found.is_empty() {
         return Err(FileError::new(path, "holds no certificate in PEM form"));
     }
@@ -200,18 +241,34 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let text = read_private(path, "key")?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
-        rustls::pki_types::pem::Error::NoItemsFound => FileError::new(
+        pem::Error::NoItemsFound => FileError::new(
             path,
             "holds no private key in PEM form, or one with a password",
         ),
-        error => FileError::new(path, format!("is no PEM file: {error}")),
+        error => no_pem(path, &error),
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+/// Why a file cannot be read as PEM; the library shows bytes where people want words.
+pub(super) fn no_pem(path: &Path, error: &pem::Error) -> FileError {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            FileError::new(path, "is cut short: a section in it has no end")
+        }
+        error => FileError::new(path, format!("is no PEM file: {error}")),
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-    if !meta.is_file() || meta.len() > FILE_MAX {
-        return Err(FileError::new(path, "is no file of at most 1 MiB"));
+    if !meta.is_file() {
+        return Err(FileError::new(
+            path,
+            "is no regular file, so there is nothing in it",
+        ));
+    }
+    if meta.len() > FILE_MAX {
+        return Err(FileError::new(path, "is longer than 1 MiB"));
     }
     fs::read(path).map_err(|error| unreadable(path, &error))
 }

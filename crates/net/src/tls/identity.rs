@@ -6,13 +6,15 @@
 use std::fmt;
 
 use farpipe_proto::identity::{Caller, Fingerprint, Identity, Kind};
-use rustls::CertificateError;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::X509Certificate;
+use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Name;
+
+use crate::clock::WallClock;
 
 /// What a peer's certificate says of it. It was verified before this was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +41,10 @@ pub struct CertificateFacts {
 impl CertificateFacts {
     /// Reads a certificate; `None` if it is none.
     #[must_use]
-    pub fn read(der: &[u8]) -> Option<Self> {
+    pub fn read(der: &[u8], clock: &WallClock) -> Option<Self> {
         const DAY_SECS: i64 = 86_400;
         let (_, certificate) = parse_x509_certificate(der).ok()?;
-        let now = i64::try_from(UnixTime::now().as_secs()).ok()?;
+        let now = i64::try_from(clock.now().as_secs()).ok()?;
         let left = certificate.validity().not_after.timestamp() - now;
         let escaped = |name: &X509Name<'_>| name.to_string().escape_debug().to_string();
         Some(Self {
@@ -126,16 +128,12 @@ pub(super) fn key_digest(der: &CertificateDer<'_>) -> Option<[u8; 32]> {
     Some(Sha256::digest(certificate.public_key().raw).into())
 }
 
-/// A resumed connection verifies no certificate again; its dates are still looked at.
-pub(super) fn check_dates(der: &CertificateDer<'_>) -> Result<(), CertificateError> {
-    let (_, certificate) =
-        parse_x509_certificate(der).map_err(|_| CertificateError::BadEncoding)?;
-    let not_after = certificate.validity().not_after.timestamp();
-    let not_after = u64::try_from(not_after).unwrap_or(0);
-    let not_after = UnixTime::since_unix_epoch(std::time::Duration::from_secs(not_after));
-    let time = UnixTime::now();
-    if time > not_after {
-        return Err(CertificateError::ExpiredContext { time, not_after });
-    }
-    Ok(())
+/// The length of an RSA key; `None` if the certificate's key is of another kind.
+pub(super) fn rsa_bits(der: &CertificateDer<'_>) -> Option<usize> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let PublicKey::RSA(key) = certificate.public_key().parsed().ok()? else {
+        return None;
+    };
+    let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
+    Some(8 * (key.modulus.len() - zeros))
 }

@@ -143,23 +143,29 @@ impl Records {
         let record = input.front_mut(HEADER + len);
         let plain = self.read.open(&header, &mut record[HEADER..])?;
         // Zeroes behind the type are padding (RFC 8446 section 5.4).
+        if plain.len() > PLAIN_MAX + 1 {
+            return Err(Error::PeerSentOversizedRecord);
+        }
         let Some(end) = plain.iter().rposition(|byte| *byte != 0) else {
             return Err(unexpected(ContentType::Unknown(0)));
         };
-        if end > PLAIN_MAX {
-            return Err(Error::PeerSentOversizedRecord);
-        }
         let (data, kind) = (&plain[..end], ContentType::from(plain[end]));
         let step = match kind {
-            // Not in the middle of a message (RFC 8446 section 5.1).
-            ContentType::ApplicationData if self.message.is_empty() => {
+            // Nothing else comes between the parts of a message (RFC 8446 section 5.1).
+            kind if !self.message.is_empty() && kind != ContentType::Handshake => {
+                return Err(Error::InappropriateMessage {
+                    expect_types: vec![ContentType::Handshake],
+                    got_type: kind,
+                });
+            }
+            ContentType::ApplicationData => {
                 if !data.is_empty() {
                     self.updates = 0;
                 }
                 take(data);
                 Step::Data
             }
-            ContentType::Alert => read_alert(data)?,
+            ContentType::Alert if !data.is_empty() => read_alert(data)?,
             ContentType::Handshake if !data.is_empty() => {
                 self.message.extend_from_slice(data);
                 self.read_messages()?;
@@ -206,10 +212,7 @@ impl Records {
                 }
                 (got_type, _) => {
                     return Err(Error::InappropriateHandshakeMessage {
-                        expect_types: vec![
-                            HandshakeType::NewSessionTicket,
-                            HandshakeType::KeyUpdate,
-                        ],
+                        expect_types: vec![HandshakeType::KeyUpdate],
                         got_type,
                     });
                 }
@@ -301,6 +304,12 @@ impl Records {
     #[cfg(test)]
     pub(super) fn limit_records(&mut self, limit: u64) {
         self.limit = limit;
+    }
+
+    /// A record of any kind, as a peer may make it.
+    #[cfg(test)]
+    pub(super) fn forge(&mut self, output: &mut Buffer, kind: u8, words: &[u8]) {
+        self.say(output, kind.into(), words).expect("sealed");
     }
 
     /// The number of the next record that this end writes.
@@ -451,7 +460,8 @@ fn read_alert(alert: &[u8]) -> Result<Step, Error> {
             // Whatever its level (RFC 8446 section 6).
             alert => Err(Error::AlertReceived(alert)),
         },
-        _ => Err(InvalidMessage::MessageTooShort.into()),
+        [_] => Err(InvalidMessage::MessageTooShort.into()),
+        _ => Err(InvalidMessage::TrailingData("an alert").into()),
     }
 }
 

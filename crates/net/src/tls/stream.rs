@@ -172,6 +172,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                 return Poll::Ready(Ok(()));
             }
             if let Some(end) = this.ended() {
+                if end.is_err() {
+                    // The alert that says why leaves now, as far as the transport takes it: who
+                    // fails to read may never write again.
+                    let _ = this.wire.poll_outgoing(cx);
+                }
                 return Poll::Ready(end);
             }
             match this.wire.poll_fill(cx, Room::Large) {

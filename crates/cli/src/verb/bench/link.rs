@@ -15,9 +15,10 @@ use farpipe_net::{
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::far::{OK, Way, request};
 use super::spread::{Spread, shown};
 use super::stream::{self, Arriving};
-use super::{pattern, size};
+use super::{count, pattern, size};
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::verb::proxy::ProxyArgs;
@@ -32,22 +33,23 @@ const WARM_UP: u32 = 200;
 /// How long the first echo may take: something else may stand at the other end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Measure the way to a `farpipe listen --keep URL exec:cat`
+/// Measure the way to a `farpipe listen --keep URL 'exec:farpipe bench far'`
 ///
-/// Start that at the other end first; its `cat` sends back what comes. Measured are the time until
+/// Start that at the other end first; it sends back what comes, as exec:cat does, which will do for
+/// all but the directions alone. Measured are the time until
 /// a session is there, and until its first byte is back (which starts a `cat`), anew each time and
 /// with a TLS session that is resumed; round trips of 64 bytes, one after the other; and the bytes a
-/// second that go there and come back at once. A link that is lost ends it: it would be measured.
+/// second that go there and come back at once, and in each direction alone. A link that is lost ends it: it would be measured.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where the listener is: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
     /// fp://
     url: String,
     /// How many sessions are set up for a figure
-    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "20")]
     setups: NonZeroU32,
     /// How many round trips are measured
-    #[arg(long, value_name = "N", default_value = "5000")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "5000")]
     echoes: NonZeroU32,
     /// How much goes there and comes back, at least 1MiB
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "128MiB")]
@@ -79,7 +81,10 @@ struct Figures {
     resumed: Option<[Spread; 2]>,
     echo: Spread,
     size: u64,
+    /// Both directions at once.
     took: Duration,
+    /// There alone and back alone, if the other end knows how.
+    alone: Option<[Duration; 2]>,
 }
 
 pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
@@ -116,6 +121,16 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
         Ok((echo, took))
     });
     let (echo, took) = measured.await?;
+    let alone = async |way| {
+        session(&dial, admission, async |near| {
+            near.alone(way, args.size.get()).await
+        })
+        .await
+    };
+    let alone = match alone(Way::Up).await? {
+        Some(up) => alone(Way::Down).await?.map(|down| [up, down]),
+        None => None,
+    };
     let resumed = (rounds > 0).then(|| {
         warm.session.remove(0);
         warm.byte.remove(0);
@@ -128,6 +143,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
         echo,
         size: args.size.get(),
         took,
+        alone,
     };
     let text = if args.json {
         format!("{:#}\n", figures.to_json())
@@ -141,6 +157,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
 struct Near {
     send: SendStream,
     recv: Arriving,
+    /// Bytes that came together with the answer to a request.
+    ahead: usize,
     began: Instant,
     /// When the session was there.
     connected: Rc<Cell<Option<Instant>>>,
@@ -162,6 +180,7 @@ async fn session<T>(
     let mut near = Near {
         send: stream.send,
         recv: Arriving::new(stream.recv),
+        ahead: 0,
         began: Instant::now(),
         connected: Rc::default(),
     };
@@ -196,7 +215,7 @@ async fn session<T>(
         ended = both => match ended {
             // The session's own end says more than what it did to the work.
             (Err(end), _) if end != SessionEnd::Closed => {
-                let hint = format!("at the other end: farpipe listen --keep {url} exec:cat");
+                let hint = format!("at the other end: farpipe listen --keep {url} 'exec:farpipe bench far'");
                 Err(WithStatus::failure(end.to_string(), Some(hint)))
             }
             (_, worked) => worked,
@@ -252,32 +271,54 @@ impl Near {
 
     /// Sends `size` bytes and takes them back meanwhile.
     async fn bulk(&mut self, size: u64) -> anyhow::Result<Duration> {
-        const BLOCK: usize = 1 << 20;
         let block = pattern(BLOCK);
         let began = Instant::now();
-        let there = async {
-            let mut left = size;
-            while left > 0 {
-                let len = left.min(BLOCK as u64);
-                let part = &block[..usize::try_from(len).unwrap_or(BLOCK)];
-                stream::send(&mut self.send, part).await?;
-                left -= len;
-            }
-            anyhow::Ok(())
-        };
-        let back = async {
-            let mut left = size;
-            while left > 0 {
-                let came = self.recv.next().await?.context("the echo ended early")?;
-                let Some(rest) = left.checked_sub(came.len() as u64) else {
-                    bail!("more came back than was sent");
-                };
-                left = rest;
-            }
-            Ok(())
-        };
+        let there = push(&mut self.send, &block, size);
+        let back = pull(&mut self.recv, size);
         tokio::try_join!(there, back)?;
         Ok(began.elapsed())
+    }
+
+    /// Moves `size` bytes in one direction; `None` if the other end is a mere echo.
+    async fn alone(&mut self, way: Way, size: u64) -> anyhow::Result<Option<Duration>> {
+        let block = pattern(BLOCK);
+        let asked = request(way, size);
+        stream::send(&mut self.send, asked.as_bytes()).await?;
+        let coming = tokio::time::timeout(PATIENCE, self.is_granted(asked.as_bytes())).await;
+        if !coming.context("no answer within 10 s")?? {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        match way {
+            Way::Up => {
+                push(&mut self.send, &block, size).await?;
+                self.expect(OK).await?;
+            }
+            Way::Down => {
+                let ahead = self.ahead as u64;
+                pull(&mut self.recv, size.saturating_sub(ahead)).await?;
+            }
+        }
+        Ok(Some(began.elapsed()))
+    }
+
+    /// Whether a request is answered, not sent back.
+    async fn is_granted(&mut self, asked: &[u8]) -> anyhow::Result<bool> {
+        let mut came = Vec::new();
+        loop {
+            let piece = self.recv.next().await?;
+            came.extend_from_slice(&piece.context("the other end sent nothing back")?);
+            if let Some(more) = came.strip_prefix(OK) {
+                self.ahead = more.len();
+                return Ok(true);
+            }
+            if came == asked {
+                return Ok(false);
+            }
+            if !OK.starts_with(&came) && !asked.starts_with(&came) {
+                bail!("what came back is neither an answer nor an echo");
+            }
+        }
     }
 
     /// Ends the stream both ways.
@@ -291,9 +332,41 @@ impl Near {
     }
 }
 
+/// Bytes that are given to a stream at once.
+const BLOCK: usize = 1 << 20;
+
+/// Sends `size` bytes, `block` after `block`.
+async fn push(send: &mut SendStream, block: &[u8], size: u64) -> anyhow::Result<()> {
+    let mut left = size;
+    while left > 0 {
+        let len = left.min(block.len() as u64);
+        let part = &block[..usize::try_from(len).unwrap_or(block.len())];
+        stream::send(send, part).await?;
+        left -= len;
+    }
+    Ok(())
+}
+
+/// Takes exactly `size` bytes.
+async fn pull(recv: &mut Arriving, size: u64) -> anyhow::Result<()> {
+    let mut left = size;
+    while left > 0 {
+        let came = recv.next().await?.context("the other end ended early")?;
+        let Some(rest) = left.checked_sub(came.len() as u64) else {
+            bail!("more came back than was asked for");
+        };
+        left = rest;
+    }
+    Ok(())
+}
+
 impl Figures {
     fn megabytes_per_second(&self) -> f64 {
-        self.size as f64 / 1e6 / self.took.as_secs_f64()
+        self.rate(self.took)
+    }
+
+    fn rate(&self, took: Duration) -> f64 {
+        self.size as f64 / 1e6 / took.as_secs_f64()
     }
 
     fn set_ups(&self) -> impl Iterator<Item = (&'static str, &'static str, &Spread)> {
@@ -329,6 +402,16 @@ impl Figures {
             "\n{mib} MiB there and back at once: {rate:.0} MB/s each way, {:.0} MB/s together",
             2.0 * rate
         );
+        let _ = match self.alone.map(|both| both.map(|took| self.rate(took))) {
+            Some([up, down]) => writeln!(
+                out,
+                "{mib} MiB one way alone: {up:.0} MB/s there, {down:.0} MB/s back"
+            ),
+            None => writeln!(
+                out,
+                "one way alone: not measured; for that the other end is 'exec:farpipe bench far'"
+            ),
+        };
         out
     }
 
@@ -346,6 +429,8 @@ impl Figures {
             "echoed_bytes": self.size,
             "echoed_s": self.took.as_secs_f64(),
             "mb_per_s_each_way": self.megabytes_per_second(),
+            "mb_per_s_there_alone": self.alone.map(|[up, _]| self.rate(up)),
+            "mb_per_s_back_alone": self.alone.map(|[_, down]| self.rate(down)),
         })
     }
 }

@@ -123,10 +123,19 @@ impl Shared {
     }
 }
 
-/// `text` with ports and the temporary directory replaced by `PORT` and `TMP`.
+/// `text` with ports and the temporary directory replaced by `PORT` and `TMP`, and without the time in
+/// front of a log's lines.
 pub(crate) fn stable(text: &str, dir: &Path) -> String {
     const ADDRESS: &str = "127.0.0.1:";
     let text = text.replace(&dir.display().to_string(), "TMP");
+    let timeless = text.split_inclusive('\n').map(|line| {
+        let level = line.split_once("Z ").filter(|(time, _)| {
+            let mut bytes = time.bytes();
+            bytes.all(|byte| byte.is_ascii_digit() || b"-:.T".contains(&byte))
+        });
+        level.map_or(line, |(_, rest)| rest.trim_start())
+    });
+    let text: String = timeless.collect();
     let mut parts = text.split(ADDRESS);
     let mut stable = parts.next().unwrap_or_default().to_owned();
     for part in parts {

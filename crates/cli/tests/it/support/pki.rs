@@ -24,10 +24,26 @@ issue() {
     printf '%s\n' '[ca]' 'default_ca=d' '[d]' 'database=index' 'new_certs_dir=.' 'rand_serial=yes' \
         'default_md=sha256' 'policy=p' 'unique_subject=no' '[p]' 'commonName=optional' >ca.cnf
     : >index
-    key $name-key.pem
+    ${newkey:-key} $name-key.pem
     openssl req -new -key $name-key.pem -subj "/CN=${CN:-$name}" -out request.pem
     openssl ca -batch -notext -config ca.cnf -in request.pem -cert $ca.pem -keyfile $ca-key.pem \
         -startdate $from -enddate $until -extfile $name.cnf -extensions x -out $name.pem
+}
+# weakly issue ...: the same with a key of RSA that is too short.
+weakly() { newkey=weakkey; "$@"; newkey=; }
+weakkey() {
+    openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out $1
+    chmod 600 $1
+}
+# revoke CA NAME...: makes CA-crl.pem, in which these are
+revoke() {
+    ca=$1
+    : >index
+    shift
+    for name; do openssl ca -config ca.cnf -keyfile $ca-key.pem -cert $ca.pem -revoke $name.pem; done
+    echo 01 >crlnumber
+    sed '/^default_ca/!s/^database=index$/&\ncrlnumber=crlnumber/' ca.cnf >crl.cnf
+    openssl ca -config crl.cnf -keyfile $ca-key.pem -cert $ca.pem -gencrl -crldays 30 -out $ca-crl.pem
 }
 both=extendedKeyUsage=serverAuth,clientAuth
 here() { echo "subjectAltName=IP:127.0.0.1,DNS:localhost,URI:farpipe://test/client/$1"; }

@@ -4,15 +4,23 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    string::Ia5String,
 };
 use tempfile::TempDir;
 
+use crate::clock::WallClock;
 use crate::tls::{
-    Alpn, ClientAuth, ClientTlsOptions, KeyFiles, ServerTlsOptions, TlsClient, TlsServer, to_pem,
+    Alpn, ClientAuth, ClientTlsOptions, KeyFiles, ServerTlsOptions, TlsClient, TlsServer,
+    read_certificate, serial_under, to_pem,
 };
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 pub(crate) const ALPN: Alpn = Alpn("test");
 
@@ -20,12 +28,14 @@ pub(crate) const ALPN: Alpn = Alpn("test");
 #[derive(Debug)]
 pub(crate) struct Pki {
     dir: TempDir,
+    issuer: Mutex<Option<Issuer<'static, KeyPair>>>,
 }
 
 impl Pki {
     pub(crate) fn new() -> Self {
         let pki = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
+            issuer: Mutex::default(),
         };
         pki.issue();
         pki
@@ -51,6 +61,8 @@ impl Pki {
             let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
             let uri = Ia5String::try_from(format!("farpipe://test/client/{name}")).expect("ASCII");
             params.subject_alt_names.push(SanType::URI(uri));
+            let now = date_time_ymd(1970, 1, 1) + WallClock::System.now();
+            (params.not_before, params.not_after) = (now - 10 * DAY, now + 10 * DAY);
             let certificate = params.signed_by(&key, &issuer).expect("a certificate");
             self.write(&format!("{name}.pem"), "CERTIFICATE", certificate.der());
             self.write(
@@ -59,6 +71,53 @@ impl Pki {
                 key.serialized_der(),
             );
         }
+        *self.issuer.lock().expect("no panic") = Some(issuer);
+    }
+
+    /// Writes `crl.pem`, in which these are, good for two days.
+    pub(crate) fn revoke(&self, names: &[&str]) {
+        let certificate = |name: &str| {
+            let path = self.path(&format!("{name}.pem"));
+            read_certificate(&path).expect("a certificate of our own")
+        };
+        let ca = certificate("ca");
+        let now = date_time_ymd(1970, 1, 1) + WallClock::System.now();
+        let revoked_certs = names.iter().map(|name| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(
+                &serial_under(&ca, &certificate(name)).expect("issued by it"),
+            ),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: now,
+            next_update: now + 2 * DAY,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let issuer = self.issuer.lock().expect("no panic");
+        let issuer = issuer.as_ref().expect("made with it");
+        let list = params.signed_by(issuer).expect("a list");
+        self.write("crl.pem", "X509 CRL", list.der());
+    }
+
+    pub(crate) fn server_by(&self, clock: WallClock) -> TlsServer {
+        let options = ServerTlsOptions {
+            clock,
+            ..self.server_options()
+        };
+        TlsServer::new(options, ALPN).expect("good files")
+    }
+
+    pub(crate) fn client_by(&self, clock: WallClock) -> TlsClient {
+        let options = ClientTlsOptions {
+            clock,
+            ..self.client_options()
+        };
+        TlsClient::new(options, ALPN).expect("good files")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -90,7 +149,9 @@ impl Pki {
         ServerTlsOptions {
             identity: self.files("server"),
             ca: Some(self.path("ca.pem")),
+            crl: None,
             client_auth: ClientAuth::Required,
+            clock: WallClock::System,
         }
     }
 
@@ -98,7 +159,7 @@ impl Pki {
         ClientTlsOptions {
             identity: Some(self.files("client")),
             ca: Some(self.path("ca.pem")),
-            pins: Vec::new(),
+            ..ClientTlsOptions::default()
         }
     }
 

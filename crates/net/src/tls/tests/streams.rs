@@ -12,8 +12,11 @@ use crate::carrier::ws::upgrade::{self, Request};
 use crate::carrier::{Carrier, fp};
 use crate::carrier_conformance;
 use crate::tls::buffer::Buffers;
-use crate::tls::config::{client_config, server_config};
+use crate::tls::client::client_config;
+use crate::tls::judge::Shown;
 use crate::tls::machine::Machine;
+use crate::tls::revocation::Lists;
+use crate::tls::server::ServerSide;
 use crate::tls::shake::shake;
 use crate::tls::{TlsError, TlsStream};
 
@@ -295,6 +298,43 @@ async fn pieces_of_any_size_are_sealed_into_whole_records() {
     assert!(got == data);
 }
 
+/// Good records with contents that must not be (RFC 8446 sections 5.1, 5.4 and 6).
+#[tokio::test]
+async fn contents_that_cannot_be_are_refused() {
+    const ALERT: u8 = 21;
+    const HANDSHAKE: u8 = 22;
+    const DATA: u8 = 23;
+    let long = vec![7; (16 << 10) + 1];
+    let mut padded = vec![0; (16 << 10) + 1];
+    padded[0] = DATA;
+    // The beginning of a message, and what may not lie behind it.
+    let begun = [4, 0, 0, 9, 1];
+    let close = [1, 0];
+    let cases: [&[(u8, &[u8])]; 8] = [
+        &[(DATA, &long)],
+        &[(0, &padded)],
+        &[(ALERT, &[])],
+        &[(ALERT, &[1])],
+        &[(ALERT, &[1, 0, 0])],
+        &[(HANDSHAKE, &[])],
+        &[(HANDSHAKE, &begun), (ALERT, &close)],
+        &[(HANDSHAKE, &begun), (DATA, b"x")],
+    ];
+    for case in cases {
+        let (mut near, mut far) = tls_pair(1 << 16).await;
+        for (kind, words) in case {
+            let (records, outgoing) = near.records();
+            records.forge(outgoing, *kind, words);
+        }
+        near.flush().await.expect("flushed");
+        let read = far.read(&mut [0; 9]).await;
+        read.expect_err(&format!("{:?}", &case[case.len() - 1].1.first()));
+        // The peer hears it, though nobody here says another word.
+        let heard = near.read(&mut [0; 9]).await.expect_err("an alert");
+        assert!(heard.to_string().contains("ended TLS"), "{heard}");
+    }
+}
+
 /// What is no record of an open connection ends it, with an alert that the peer understands.
 #[tokio::test]
 async fn records_that_cannot_be_are_refused() {
@@ -318,8 +358,8 @@ async fn records_that_cannot_be_are_refused() {
         let first = far.read(&mut [0; 9]).await.expect_err("it is no record");
         let again = far.read(&mut [0; 9]).await.expect_err("as before");
         assert_eq!(first.to_string(), again.to_string());
-        far.shutdown().await.expect("shut down");
-        // Behind the tickets lies one alert.
+        // Behind the tickets lies one alert, without another call of the reader that failed.
+        drop(far);
         let mut said = Vec::new();
         origin.read_to_end(&mut said).await.expect("read");
         let alert = said.len() - (5 + 2 + 17);
@@ -436,8 +476,9 @@ async fn data_right_behind_the_handshake_is_not_lost() {
 async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     let (near, mut relay) = tokio::io::duplex(1 << 16);
     let (mut origin, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), ALPN).expect("good files");
-    let mut server = server_config(&PKI.server_options(), ALPN).expect("good files");
+    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
+    let mut server = side.config(Shown::default()).expect("a configuration");
     server.max_fragment_size = Some(32);
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
@@ -494,8 +535,9 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
 #[tokio::test]
 async fn a_server_without_tickets_is_done_as_well() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), ALPN).expect("good files");
-    let mut server = server_config(&PKI.server_options(), ALPN).expect("good files");
+    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
+    let mut server = side.config(Shown::default()).expect("a configuration");
     server.send_tls13_tickets = 0;
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");

@@ -1,0 +1,243 @@
+//! Listening: each connection goes through what its URL has below the handshake, and is told of when
+//! it is refused.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_proto::limits::HANDSHAKE_STEP;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Frames, Scheme, Transport, Url, tls_blame, tls_words, tune_carrier};
+use crate::acceptor::Acceptor;
+use crate::admission::{Admission, AdmissionError};
+use crate::carrier::ws::upgrade;
+use crate::carrier::{Carrier, fp};
+use crate::handshakes::{Handshakes, Known};
+use crate::link::HandshakeError;
+use crate::opener::Blame;
+use crate::refusals::Refusals;
+use crate::tls::{PeerIdentity, TlsServer};
+
+/// Wait after an accept that failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why listening is not possible.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {url}: {what}")]
+pub struct ListenError {
+    url: Url,
+    what: String,
+    hint: Option<&'static str>,
+}
+
+impl ListenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        self.hint
+    }
+}
+
+/// A listening socket for one URL.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    url: Url,
+    entry: Arc<Entry>,
+}
+
+/// What every connection has to pass.
+#[derive(Debug)]
+struct Entry {
+    scheme: Scheme,
+    tls: Option<TlsServer>,
+    admission: Admission,
+    refusals: Refusals,
+}
+
+impl Listener {
+    /// Binds; port 0 picks a free one, which [`Listener::url`] tells.
+    ///
+    /// # Errors
+    /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
+    pub async fn bind(url: Url) -> Result<Self, ListenError> {
+        Self::bind_with(url, None).await
+    }
+
+    /// As [`Listener::bind`], with TLS where the scheme has it: then on any address.
+    ///
+    /// # Errors
+    /// As there, and if nothing would keep strangers out.
+    pub async fn bind_with(url: Url, tls: Option<TlsServer>) -> Result<Self, ListenError> {
+        let fail = |what: String| ListenError {
+            url: url.clone(),
+            what,
+            hint: None,
+        };
+        let admission =
+            Admission::wanted(url.scheme, tls.as_ref()).map_err(|error: AdmissionError| {
+                let hint = Some(error.hint());
+                ListenError {
+                    hint,
+                    ..fail(error.to_string())
+                }
+            })?;
+        let entry = Arc::new(Entry {
+            scheme: url.scheme,
+            tls,
+            admission,
+            refusals: Refusals::default(),
+        });
+        let addresses = url.addresses().await.map_err(|e| {
+            fail(match e.blame {
+                Blame::Final => "without TLS only loopback addresses are allowed".to_owned(),
+                _ => e.message,
+            })
+        })?;
+        let listener =
+            TcpListener::bind(addresses.as_slice())
+                .await
+                .map_err(|e| match e.kind() {
+                    io::ErrorKind::AddrInUse => fail(format!(
+                        "another process listens on port {}; choose another, or 0 for any",
+                        url.port
+                    )),
+                    io::ErrorKind::PermissionDenied => fail(format!(
+                        "port {} needs privileges; choose one above 1023",
+                        url.port
+                    )),
+                    _ => fail(e.to_string()),
+                })?;
+        let port = listener
+            .local_addr()
+            .map_err(|e| fail(e.to_string()))?
+            .port();
+        Ok(Self {
+            listener,
+            url: url.with_port(port),
+            entry,
+        })
+    }
+
+    /// What to give to `connect`.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Accepts connections for ever and hands them to `acceptor`.
+    ///
+    /// # Cancellation
+    /// Dropping it closes the socket and every connection still in its handshake; sessions go on.
+    ///
+    /// # Panics
+    /// If `acceptor` does not ask for the secret that keeps strangers out here.
+    pub async fn serve(self, acceptor: Arc<Acceptor>) {
+        assert!(
+            self.entry.admission.is_kept_by(acceptor.greeting()),
+            "{} would let in everybody",
+            self.url
+        );
+        let mut handshakes = Handshakes::default();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, from)) => {
+                        handshakes.room().await;
+                        let known = Known::default();
+                        let entry = Arc::clone(&self.entry);
+                        let acceptor = Arc::clone(&acceptor);
+                        let handshake = handshake(stream, from, known.clone(), entry, acceptor);
+                        handshakes.spawn(from, known, handshake);
+                    }
+                    Err(error) => {
+                        // EMFILE and the like pass; one broken connection is no reason to stop.
+                        let refusals = &self.entry.refusals;
+                        refusals.tell(format_args!("cannot accept a connection: {error}"));
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = handshakes.ended() => {}
+            }
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    from: SocketAddr,
+    known: Known,
+    entry: Arc<Entry>,
+    acceptor: Arc<Acceptor>,
+) {
+    tune_carrier(&stream);
+    let peer = from.to_string();
+    if entry.tls.is_none() && !from.ip().is_loopback() {
+        let refusals = &entry.refusals;
+        refusals.tell(format_args!("{peer}: not on this host, refused"));
+        return;
+    }
+    if let Err(error) = entry.serve(stream, &peer, &known, &acceptor).await {
+        match error.refused_at() {
+            Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
+            None => tracing::info!("{peer}: {error}"),
+        }
+    }
+}
+
+impl Entry {
+    /// Takes a fresh connection to its session; all that comes before has one deadline.
+    async fn serve(
+        &self,
+        stream: impl Transport,
+        peer: &str,
+        known: &Known,
+        acceptor: &Acceptor,
+    ) -> Result<(), HandshakeError> {
+        let carrier = self.carrier(stream, peer, known);
+        acceptor.serve(carrier, peer.to_owned()).await
+    }
+
+    /// The carrier on a fresh connection.
+    async fn carrier(
+        &self,
+        stream: impl Transport,
+        peer: &str,
+        known: &Known,
+    ) -> Result<Box<dyn Carrier>, HandshakeError> {
+        let Some(tls) = &self.tls else {
+            return self.framed(stream, None).await;
+        };
+        let shaken = tokio::time::timeout(HANDSHAKE_STEP, tls.accept(stream)).await;
+        let (stream, told) = shaken
+            .map_err(|_| HandshakeError::TimedOut)?
+            .map_err(|error| match tls_blame(&error) {
+                Blame::Reset => HandshakeError::TlsCut(tls_words(&error)),
+                _ => HandshakeError::Tls(tls_words(&error)),
+            })?;
+        tracing::info!("{peer}: {told}");
+        if !self.admission.admits(told.peer.as_ref()) {
+            return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
+        }
+        if self.admission.is_shown_by_transport() {
+            known.set();
+        }
+        self.framed(stream, told.peer).await
+    }
+
+    async fn framed<S: Transport>(
+        &self,
+        stream: S,
+        peer: Option<PeerIdentity>,
+    ) -> Result<Box<dyn Carrier>, HandshakeError> {
+        Ok(match self.scheme.frames() {
+            Frames::Farpipe => Box::new(fp::start(stream).with_peer(peer)),
+            Frames::WebSocket => Box::new(upgrade::accept(stream).await?.with_peer(peer)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

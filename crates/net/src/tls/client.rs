@@ -1,0 +1,164 @@
+//! The dialling side: whom it believes, what it shows, and its part of a handshake.
+
+use std::io;
+use std::sync::Arc;
+
+use farpipe_proto::limits::TLS_SESSIONS_MAX;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::buffer::Buffers;
+use super::config::{
+    Alpn, ClientTlsOptions, Handshaken, TlsConfigError, provider, revocation_lists, still_good,
+    told,
+};
+use super::dates::now;
+use super::error::Peer;
+use super::files::{KeyFiles, authorities};
+use super::judge::ServerJudge;
+use super::machine::Machine;
+use super::reload::Reloading;
+use super::revocation::Lists;
+use super::shake::shake;
+use super::stream::TlsStream;
+use super::verify::PinVerifier;
+
+/// What dials, until a file changes.
+#[derive(Debug)]
+struct ClientSide {
+    config: Arc<ClientConfig>,
+    /// Until when the revocation lists may be relied on.
+    lists_until: Option<UnixTime>,
+}
+
+/// The dialling side of TLS.
+#[derive(Debug)]
+pub struct TlsClient {
+    options: ClientTlsOptions,
+    alpn: Alpn,
+    side: Reloading<ClientSide>,
+    buffers: Buffers,
+}
+
+impl TlsClient {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsConfigError`].
+    pub fn new(options: ClientTlsOptions, alpn: Alpn) -> Result<Self, TlsConfigError> {
+        let identity = options.identity.clone();
+        let paths = identity
+            .into_iter()
+            .flat_map(|KeyFiles { cert, key }| [cert, key])
+            .chain(options.ca.clone())
+            .chain(options.crl.clone())
+            .collect();
+        let side = Reloading::new(paths, || client_side(&options, alpn))?;
+        Ok(Self {
+            options,
+            alpn,
+            side,
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Shakes hands with `host` on a connection to it. Bound it by a timer. That the server refuses
+    /// this side's certificate shows only when something is read.
+    ///
+    /// # Errors
+    /// [`TlsError`] inside, if it was TLS that failed.
+    ///
+    /// [`TlsError`]: super::TlsError
+    ///
+    /// # Cancellation
+    /// Dropping it drops the connection.
+    pub async fn connect<S>(&self, io: S, host: &str) -> io::Result<(TlsStream<S>, Handshaken)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let side = self.side.current(|| client_side(&self.options, self.alpn));
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no valid host name"))?;
+        let config = Arc::clone(&side.config);
+        let machine = Machine::client(config, name).map_err(io::Error::other)?;
+        let (stream, agreed) = shake(io, machine, self.buffers.clone()).await?;
+        if self.options.pins.is_empty() {
+            let clock = &self.options.clock;
+            still_good(&agreed, Peer::Server, clock, side.lists_until).inspect_err(|_| {
+                // The next attempt gets the full answer.
+                self.side.forget();
+            })?;
+        }
+        Ok((stream, told(&agreed)))
+    }
+}
+
+fn client_side(options: &ClientTlsOptions, alpn: Alpn) -> Result<ClientSide, TlsConfigError> {
+    let lists = revocation_lists(options.crl.as_deref(), now(&options.clock))?;
+    Ok(ClientSide {
+        lists_until: lists.until(),
+        config: Arc::new(client_config(options, lists, alpn)?),
+    })
+}
+
+pub(super) fn client_config(
+    options: &ClientTlsOptions,
+    lists: Lists,
+    alpn: Alpn,
+) -> Result<ClientConfig, TlsConfigError> {
+    let provider = provider();
+    let identity = match &options.identity {
+        Some(files) => Some(files.load(&provider)?),
+        None => None,
+    };
+    let clock = Arc::new(options.clock.clone());
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let verifier: Arc<dyn ServerCertVerifier> = if options.pins.is_empty() {
+        let roots = Arc::new(match &options.ca {
+            Some(ca) => authorities(ca)?,
+            None => system_authorities()?,
+        });
+        let stock = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .with_crls(lists.lists)
+            .enforce_revocation_expiration()
+            .build()?;
+        Arc::new(ServerJudge { stock })
+    } else {
+        let pins = options.pins.clone();
+        Arc::new(PinVerifier { pins, provider })
+    };
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some(identity) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.0.into()];
+    config.enable_secret_extraction = true;
+    config.resumption =
+        Resumption::store(Arc::new(ClientSessionMemoryCache::new(TLS_SESSIONS_MAX)));
+    Ok(config)
+}
+
+fn system_authorities() -> Result<RootCertStore, TlsConfigError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A few that cannot be parsed are no reason to do without the others.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found
+            .errors
+            .first()
+            .map_or_else(|| "none were found".to_owned(), |error| error.to_string());
+        return Err(TlsConfigError::NoSystemRoots(why));
+    }
+    Ok(roots)
+}
