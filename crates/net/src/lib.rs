@@ -2,6 +2,7 @@
 
 pub mod carrier;
 pub mod tls;
+pub mod token;
 
 mod acceptor;
 mod admission;
