@@ -158,7 +158,7 @@ fn test(args: &TestArgs) -> anyhow::Result<u8> {
 impl TestArgs {
     fn decide(&self, policy: &Policy) -> anyhow::Result<Decision> {
         let names: Vec<OsString> = self.env.iter().map(|variable| name(variable)).collect();
-        let directory = self.cwd.as_deref().map(|dir| resolved(dir)).transpose()?;
+        let directory = self.cwd.as_deref().map(resolved).transpose()?;
         let setting = Setting {
             environment: &names,
             directory: directory.as_deref(),

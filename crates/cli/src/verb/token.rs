@@ -3,7 +3,7 @@
 //! A token is printed once, to stdout, and never taken as an argument.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -121,7 +121,7 @@ fn valid_for(text: &str) -> Result<Duration, String> {
 }
 
 fn issue(args: &IssueArgs, quiet: bool) -> anyhow::Result<u8> {
-    let bound_to = args.bind.as_ref().map(fingerprint).transpose()?;
+    let bound_to = args.bind.as_deref().map(fingerprint).transpose()?;
     let wanted = Wanted {
         identity: args.identity.clone(),
         scopes: args.scope.clone(),
@@ -145,7 +145,7 @@ fn issue(args: &IssueArgs, quiet: bool) -> anyhow::Result<u8> {
     Ok(status)
 }
 
-fn fingerprint(file: &PathBuf) -> anyhow::Result<Fingerprint> {
+fn fingerprint(file: &Path) -> anyhow::Result<Fingerprint> {
     let certificate = tls::read_certificate(file).map_err(|error| {
         let hint = error.hint().map(str::to_owned);
         WithStatus::failure(error.to_string(), hint)

@@ -368,7 +368,7 @@ impl TokenStore {
             file.sync_all()?;
             fs::rename(&new, &self.path)?;
             let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-            File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+            File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
         };
         write().map_err(|source| StoreError::Write {
             path: self.path.clone(),
