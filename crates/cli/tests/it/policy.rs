@@ -143,9 +143,17 @@ fn a4_who_asks_is_one_identity_or_nobody() {
         if who != "alice" {
             issue.run().exits(2).printed("");
         }
-        host.farpipe(["cert", "issue", who]).run().printed("");
     }
     assert!(!host.path("t.yaml").exists());
+    host.farpipe(["cert", "init"]).run().exits(0);
+    for name in ["a,b", "a/b", "*", "..", "Alice", "a\nb", "\u{430}lice", ""] {
+        host.farpipe(["cert", "issue", name])
+            .run()
+            .exits(2)
+            .printed("");
+        let token = host.farpipe(["token", "issue", "--store", "t.yaml", name]);
+        token.run().exits(2).printed("");
+    }
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl TokenStore {
     }
 
     /// Where tokens are kept unless something else is said: `tokens.yaml` in
-    /// [`crate::settings_dir`].
+    /// [`crate::settings_dir()`].
     #[must_use]
     pub fn default_path() -> PathBuf {
         crate::settings_dir().join("tokens.yaml")

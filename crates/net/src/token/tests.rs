@@ -87,6 +87,18 @@ fn a_token_survives_copying_and_a_slip_is_noticed() {
 }
 
 #[test]
+fn a4_a_token_has_one_spelling_whatever_its_checksum_says() {
+    let summed = |text: &str| format!("{text}.{:08x}", crc32fast::hash(text.as_bytes()));
+    let token = Token::generate(system_random).reveal();
+    let (inner, _) = token.rsplit_once('.').expect("a checksum");
+    assert!(summed(inner).parse::<Token>().is_ok());
+    for more in [".", ".x", ".attach", "=", "A"] {
+        let text = summed(&format!("{inner}{more}"));
+        assert!(text.parse::<Token>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn a2_a_good_token_lets_in_whom_it_stands_for() {
     let scene = Scene::new();
     let token = scene.issue(wanted(&[Scope::Attach, Scope::Publish("logs.".to_owned())]));
