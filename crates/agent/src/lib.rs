@@ -2,6 +2,7 @@
 
 mod blocks;
 pub mod client;
+pub mod command;
 mod eager;
 pub mod endpoint;
 pub mod fan;

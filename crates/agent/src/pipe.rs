@@ -32,52 +32,17 @@ pub async fn run(
     meter: Arc<Meter>,
     cancel: Cancel,
 ) -> (Outcome, StreamWatch) {
-    let Endpoint {
-        source,
-        sink,
-        child,
-        source_is_terminal,
-        talks_on,
-        parting,
-        ..
-    } = endpoint;
-    let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
-    let (encoder, decoder) = match coders {
-        None => (None, None),
-        Some((Ok(encoder), Ok(decoder))) => (Some(encoder), Some(decoder)),
-        Some((Err(error), _) | (_, Err(error))) => {
-            let message = format!("cannot compress: {error}");
-            let Stream { send, recv, watch } = stream;
-            drop((send, recv));
-            return (PipeError::Local(message).into(), watch);
-        }
+    let mut endpoint = endpoint;
+    let (child, parting) = (endpoint.child.take(), endpoint.parting.take());
+    let mut pipe = match Pipe::new(endpoint, stream, blocks, meter) {
+        Ok(pipe) => pipe,
+        Err(failed) => return *failed,
     };
-    let mut pipe = Pipe {
-        outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
-        inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
-        stream,
-        outcome: Outcome::default(),
-        source_is_terminal,
-        talks_on,
-        inbound_over: false,
-    };
-    pipe.begin();
-    let ended = tokio::select! {
-        () = poll_fn(|cx| pipe.poll(cx)) => true,
-        () = cancelled(cancel.clone()) => false,
-    };
-    if !ended {
-        pipe.interrupt();
-    }
+    pipe.drive(cancel.clone()).await;
+    pipe.rest = None;
     let parting = part(parting, leaving(&pipe.outcome));
     tokio::join!(parting, pipe.end_child(child, cancel));
-    let Pipe {
-        mut outcome,
-        stream,
-        ..
-    } = pipe;
-    outcome.count(&meter);
-    (outcome, stream.watch)
+    pipe.finish()
 }
 
 /// Ready when `cancel` fires; never if its sender is gone. Cancel safe.
@@ -140,9 +105,13 @@ pub(crate) async fn part(parting: Option<Box<dyn Parting>>, why: Leaving) {
     }
 }
 
-struct Pipe {
+/// The two directions of one pipe.
+pub(crate) struct Pipe {
+    meter: Arc<Meter>,
     /// `None` once over.
     outbound: Option<Outbound>,
+    /// What was not read to its end because the pipe failed.
+    rest: Option<Outbound>,
     inbound: Option<Inbound>,
     stream: Stream,
     outcome: Outcome,
@@ -153,6 +122,93 @@ struct Pipe {
 }
 
 impl Pipe {
+    /// Joins the halves of an endpoint to a stream.
+    ///
+    /// # Errors
+    /// How it ended before it began: the coder of blocks could not be had.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        stream: Stream,
+        blocks: Option<Compression>,
+        meter: Arc<Meter>,
+    ) -> Result<Self, Box<(Outcome, StreamWatch)>> {
+        let Endpoint {
+            source,
+            sink,
+            source_is_terminal,
+            talks_on,
+            ..
+        } = endpoint;
+        let coders = blocks.map(|compression| (Encoder::new(compression), Decoder::new()));
+        let (encoder, decoder) = match coders {
+            None => (None, None),
+            Some((Ok(encoder), Ok(decoder))) => (Some(encoder), Some(decoder)),
+            Some((Err(error), _) | (_, Err(error))) => {
+                let message = format!("cannot compress: {error}");
+                let Stream { send, recv, watch } = stream;
+                drop((send, recv));
+                return Err(Box::new((PipeError::Local(message).into(), watch)));
+            }
+        };
+        let mut pipe = Self {
+            outbound: source.map(|source| Outbound::new(source, encoder, Arc::clone(&meter))),
+            inbound: sink.map(|sink| Inbound::new(sink, decoder, Arc::clone(&meter))),
+            rest: None,
+            meter,
+            stream,
+            outcome: Outcome::default(),
+            source_is_terminal,
+            talks_on,
+            inbound_over: false,
+        };
+        pipe.begin();
+        Ok(pipe)
+    }
+
+    /// Moves bytes until both directions are over, one has failed, or `cancel` has fired.
+    pub(crate) async fn drive(&mut self, cancel: Cancel) {
+        let ended = tokio::select! {
+            () = poll_fn(|cx| self.poll(cx)) => true,
+            () = cancelled(cancel) => false,
+        };
+        if !ended {
+            self.interrupt();
+        }
+    }
+
+    /// Reads what nobody is to hear any more, until its source ends. Whoever writes it may do so to its
+    /// end, where a closed pipe would kill it. Cancel safe.
+    pub(crate) async fn drain(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            poll_fn(|cx| rest.poll_discard(cx)).await;
+        }
+        self.rest = None;
+    }
+
+    /// Whether the pipe, as far as it has come, is a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.outcome.error.is_some()
+    }
+
+    /// Tells the peer how the command at the endpoint has ended. A status that is lost is told as
+    /// well: the peer waits for it.
+    pub(crate) fn exit(&mut self, exit: Option<Exit>) {
+        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
+        self.outcome.local_exit = exit;
+    }
+
+    /// How it ended so far, and what will tell the rest: see [`settle`].
+    pub(crate) fn finish(self) -> (Outcome, StreamWatch) {
+        let Self {
+            mut outcome,
+            stream,
+            meter,
+            ..
+        } = self;
+        outcome.count(&meter);
+        (outcome, stream.watch)
+    }
+
     /// A half the endpoint does not have is over before it began.
     fn begin(&mut self) {
         if self.outbound.is_none() {
@@ -164,8 +220,11 @@ impl Pipe {
         if let Some(outbound) = &mut self.outbound
             && let Poll::Ready(sent) = outbound.poll(cx, &mut self.stream.send)
         {
-            self.outbound = None;
+            let over = self.outbound.take();
             self.handle_sent(sent);
+            if self.has_failed() {
+                self.rest = over;
+            }
         }
         if let Some(inbound) = &mut self.inbound {
             if let Poll::Ready(received) = inbound.poll(cx, &mut self.stream.recv) {
@@ -247,7 +306,8 @@ impl Pipe {
             Received::Broken(RecvError::Reset(abort)) => {
                 let code = AbortCode::from_wire(abort.code);
                 self.outcome.fail(remote(code, &abort.message));
-                self.end_source();
+                self.leave_source();
+                self.stream.send.finish();
             }
             Received::Broken(RecvError::Refused(refuse)) => self.end_with(refused(&refuse)),
             Received::Broken(RecvError::Session(end)) => self.end_with(end.into()),
@@ -258,7 +318,7 @@ impl Pipe {
     /// Ends both directions because the other side did.
     fn end_with(&mut self, error: PipeError) {
         self.outcome.fail(error);
-        self.outbound = None;
+        self.leave_source();
         self.inbound = None;
         self.inbound_over = true;
     }
@@ -269,6 +329,13 @@ impl Pipe {
         if !self.talks_on {
             // A filter whose output is closed reads no further input.
             self.end_source();
+        }
+    }
+
+    /// Reads no more of the source because the pipe has failed.
+    fn leave_source(&mut self) {
+        if let Some(outbound) = self.outbound.take() {
+            self.rest = Some(outbound);
         }
     }
 
@@ -299,7 +366,7 @@ impl Pipe {
     /// Ends both directions because this side failed; the peer hears why.
     fn give_up(&mut self, error: PipeError, code: AbortCode, message: &str) {
         self.outcome.fail(error);
-        self.outbound = None;
+        self.leave_source();
         self.inbound = None;
         self.inbound_over = true;
         self.stream.send.reset(Abort::new(code, message));
@@ -312,9 +379,7 @@ impl Pipe {
             return;
         };
         let exit = end_child(child, &mut self.outcome, cancel).await;
-        // A status that is lost is told as well: the peer waits for it.
-        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
-        self.outcome.local_exit = exit;
+        self.exit(exit);
     }
 }
 

@@ -22,6 +22,8 @@ use crate::endpoint::{Sink, Source};
 
 /// Buffers given to one gathering write.
 const GATHER_MAX: usize = 16;
+/// Bytes dropped at once.
+const DISCARD: usize = 64 * 1024;
 /// Messages moved in one poll before the other tasks of the thread get their turn.
 const TURNS_MAX: usize = 8;
 
@@ -114,6 +116,24 @@ impl Outbound {
             };
             if let ControlFlow::Break(sent) = ready!(turn) {
                 return Poll::Ready(self.conclude(cx, sent));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready when the source has ended; what it gives until then is dropped.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = BytesMut::with_capacity(DISCARD);
+        for _ in 0..TURNS_MAX {
+            scratch.clear();
+            match ready!(self.source.poll_ready(cx)) {
+                Ok(()) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+            match ready!(self.source.poll_read(cx, &mut scratch, DISCARD)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
             }
         }
         cx.waker().wake_by_ref();

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use farpipe_agent::command::launch;
 use farpipe_agent::endpoint::End;
 use output::Verbosity;
 
@@ -62,6 +63,8 @@ enum Verb {
     Listen(verb::listen::Args),
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
+    Agent(verb::agent::Args),
+    Exec(verb::exec::Args),
     Doctor(verb::doctor::Args),
     Cert(verb::cert::Args),
     Quickstart(verb::quickstart::Args),
@@ -108,6 +111,12 @@ fn check_descriptors() -> Result<(), ExitCode> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == launch::NAME)
+    {
+        return launch::main();
+    }
     if let Err(error) = stdout::keep_closed() {
         let code = exit::failure(&anyhow::anyhow!("stdout is closed: {error}"));
         output::flush();
@@ -143,6 +152,8 @@ fn main() -> ExitCode {
             Verb::Listen(args) => verb::listen::run(args, quiet).await,
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
+            Verb::Agent(args) => verb::agent::run(args, quiet).await,
+            Verb::Exec(args) => verb::exec::run(args, quiet).await,
             Verb::Doctor(args) => verb::doctor::run(args).await,
             Verb::Cert(args) => verb::cert::run(&args, quiet),
             Verb::Quickstart(args) => verb::quickstart::run(args).await,

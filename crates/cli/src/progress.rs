@@ -45,6 +45,14 @@ pub(crate) enum Show {
 }
 
 impl Progress {
+    /// What that means where stderr is data as well: a bar would be drawn over it.
+    pub(crate) fn without_bar(self) -> Show {
+        match self {
+            Self::Json => Show::Json,
+            Self::None | Self::Auto => Show::Nothing,
+        }
+    }
+
     /// What that means for a pipe that uses its endpoints so. A bar needs a terminal for itself:
     /// the data is neither shown there nor typed.
     pub(crate) fn resolve(self, quiet: bool, endpoints: &[(&EndpointSpec, Use)]) -> Show {

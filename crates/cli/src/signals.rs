@@ -1,9 +1,15 @@
 //! SIGINT, SIGTERM and SIGHUP end a pipe in order; a second one ends the process at once. One that
 //! was ignored when the process started stays so: `nohup` and a shell's `&` rely on it.
+//!
+//! Where a far command runs, the first one is the command's: see [`Forward`].
+
+use std::time::Duration;
 
 use farpipe_agent::pipe::Cancel;
+use farpipe_net::Asked;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Which signal came, if one did.
 #[derive(Debug)]
@@ -15,17 +21,20 @@ pub(crate) struct Signals {
 impl Signals {
     /// Catches the signals from now on.
     pub(crate) fn catch() -> std::io::Result<(Self, Cancel)> {
-        let (told, cancel) = watch::channel(false);
-        let kinds = [
+        Self::catch_these(&[
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
-        ];
+        ])
+    }
+
+    fn catch_these(kinds: &[SignalKind]) -> std::io::Result<(Self, Cancel)> {
+        let (told, cancel) = watch::channel(false);
         let ignored = ignored();
         let kinds = kinds
-            .into_iter()
+            .iter()
             .filter(|kind| ignored & (1 << (kind.as_raw_value() - 1)) == 0)
-            .map(|kind| Ok((kind.as_raw_value(), signal(kind)?)))
+            .map(|kind| Ok((kind.as_raw_value(), signal(*kind)?)))
             .collect::<std::io::Result<_>>()?;
         Ok((Self { told, kinds }, cancel))
     }
@@ -55,6 +64,58 @@ impl Signals {
             std::task::Poll::Pending
         })
         .await
+    }
+}
+
+/// A signal that comes again so soon is the same one by two ways: from a terminal, and from a
+/// `timeout` that passes it on.
+const SAME: Duration = Duration::from_millis(250);
+
+/// Passes signals on to a far command: the first. A second one gives the command up, a third ends the
+/// process at once.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    signals: Signals,
+    asks: mpsc::Sender<Asked>,
+}
+
+impl Forward {
+    /// Catches the signals from now on.
+    pub(crate) fn catch(asks: mpsc::Sender<Asked>) -> std::io::Result<(Self, Cancel)> {
+        let (signals, cancel) = Signals::catch_these(&[
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ])?;
+        Ok((Self { signals, asks }, cancel))
+    }
+
+    /// As [`Signals::run`]; the signal is the first that came, whatever became of it.
+    pub(crate) async fn run<T>(mut self, work: impl Future<Output = T>) -> (Option<T>, Option<u8>) {
+        let mut work = std::pin::pin!(work);
+        let first = tokio::select! {
+            done = &mut work => return (Some(done), None),
+            number = Signals::any(&mut self.signals.kinds) => number,
+        };
+        // There is room: nothing else came before but sizes, and of those there are few.
+        let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
+        let at = Instant::now();
+        loop {
+            tokio::select! {
+                done = &mut work => return (Some(done), Some(first)),
+                _ = Signals::any(&mut self.signals.kinds) => {
+                    if at.elapsed() >= SAME {
+                        break;
+                    }
+                }
+            }
+        }
+        self.signals.told.send_replace(true);
+        tokio::select! {
+            done = work => (Some(done), Some(first)),
+            _ = Signals::any(&mut self.signals.kinds) => (None, Some(first)),
+        }
     }
 }
 

@@ -52,7 +52,8 @@ pub use settings_dir::settings_dir;
 pub use shared::SessionEnd;
 pub use stamp::FileStamp;
 pub use stream::{
-    Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream, StreamWatch,
+    Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
+    StreamWatch,
 };
 pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
 pub use ticket::{Ticket, TicketError, Tickets, UsedUp};

@@ -11,7 +11,7 @@ use std::task::{Context, Waker};
 use bytes::{Buf as _, BytesMut};
 use farpipe_proto::limits::FRAME_MAX;
 use farpipe_proto::session::{Event, Session, SessionConfig};
-use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse, Resize};
 use farpipe_proto::wire::id::StreamId;
 
 use crate::budget::{Share, WindowBudget};
@@ -65,6 +65,12 @@ pub(crate) struct StreamIo {
     pub(crate) accepted: bool,
     pub(crate) refused: Option<Refuse>,
     pub(crate) exited: Option<Exit>,
+    /// Signals that the peer sends the command, number 1 in the lowest bit: as the system keeps them.
+    pub(crate) signals: u64,
+    /// The newest size of the peer's terminal.
+    pub(crate) resized: Option<Resize>,
+    /// Who waits for one of the two.
+    pub(crate) asked: Option<Waker>,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
     pub(crate) watcher: Option<Waker>,
@@ -93,7 +99,12 @@ impl StreamIo {
     }
 
     fn wake_all(&mut self) {
-        for waker in [&mut self.reader, &mut self.writer, &mut self.watcher] {
+        for waker in [
+            &mut self.reader,
+            &mut self.writer,
+            &mut self.watcher,
+            &mut self.asked,
+        ] {
             wake(waker);
         }
     }
@@ -204,6 +215,18 @@ impl State {
                 Event::Exited(id, exit) => self.with(id, |io| {
                     io.exited = Some(exit);
                     wake(&mut io.watcher);
+                }),
+                Event::Signalled(id, number) => self.with(id, |io| {
+                    // What no system has as a signal is none.
+                    io.signals |= match number {
+                        1..=64 => 1 << (number - 1),
+                        _ => 0,
+                    };
+                    wake(&mut io.asked);
+                }),
+                Event::Resized(id, size) => self.with(id, |io| {
+                    io.resized = Some(size);
+                    wake(&mut io.asked);
                 }),
                 Event::OpeningOver => wake(&mut self.acceptor),
                 Event::Completed => self.wake_everyone(),

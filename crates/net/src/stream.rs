@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use farpipe_proto::session::SendState;
-use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Refuse, Resize, Signal};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::HEADER_LEN;
 
@@ -79,6 +79,25 @@ impl Stream {
         let mut state = handle.shared.lock();
         state.session.refuse(handle.id, refuse);
         state.number_control();
+    }
+
+    /// The number of the stream in its session.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.watch.0.id
+    }
+
+    /// A handle for what is asked of the command at the stream.
+    #[must_use]
+    pub fn control(&self) -> CommandControl {
+        let handle = &self.watch.0;
+        if let Some(io) = handle.shared.lock().streams.get_mut(&handle.id) {
+            io.handles += 1;
+        }
+        CommandControl(Handle {
+            shared: Arc::clone(&handle.shared),
+            id: handle.id,
+        })
     }
 
     pub(crate) fn new(shared: &Arc<Shared>, id: StreamId) -> Self {
@@ -400,6 +419,61 @@ impl StreamWatch {
         if enough(&fate) {
             return Poll::Ready(fate);
         }
+        Poll::Pending
+    }
+}
+
+/// What the opener of a stream asks of the command at its other end (docs/protocol.md section 6.7).
+#[derive(Debug)]
+pub struct CommandControl(Handle);
+
+/// One thing that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A signal, by its number: 1 to 64.
+    Signal(u32),
+    /// The opener's terminal has another size.
+    Resize(Resize),
+}
+
+impl CommandControl {
+    /// The opener: sends the command a signal. Nothing happens when the stream is over.
+    pub fn signal(&self, number: u32) {
+        let mut state = self.0.shared.lock();
+        state.session.signal(self.0.id, Signal { number });
+        state.number_control();
+    }
+
+    /// The opener: whether the other side has joined the stream to its command.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        let state = self.0.shared.lock();
+        state.streams.get(&self.0.id).is_some_and(|io| io.accepted)
+    }
+
+    /// The opener: says how large its terminal is.
+    pub fn resize(&self, size: Resize) {
+        let mut state = self.0.shared.lock();
+        state.session.resize(self.0.id, size);
+        state.number_control();
+    }
+
+    /// The other side: ready with the next thing that is asked. A signal that comes again before it
+    /// was taken comes once, and of sizes the newest. Cancel safe.
+    pub fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
+        let mut state = self.0.shared.lock();
+        let Some(io) = state.streams.get_mut(&self.0.id) else {
+            return Poll::Pending;
+        };
+        if let Some(size) = io.resized.take() {
+            return Poll::Ready(Asked::Resize(size));
+        }
+        if io.signals != 0 {
+            let lowest = io.signals.trailing_zeros();
+            io.signals &= io.signals - 1;
+            return Poll::Ready(Asked::Signal(lowest + 1));
+        }
+        park(&mut io.asked, cx);
         Poll::Pending
     }
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 pub const HOP_FRAME_MAX: usize = 1024 * 1024;
 /// Largest control payload of a hop frame (all but DATA).
 pub const HOP_CONTROL_MAX: usize = 16 * 1024;
-/// Largest control payload of an inner frame (all but BYTES).
+/// Largest control payload of an inner frame (all but BYTES and OPEN).
 pub const INNER_CONTROL_MAX: usize = 16 * 1024;
 /// Largest payload of a BYTES frame; a sender uses at most [`FRAME_MAX`].
 pub const INNER_BYTES_MAX: usize = HOP_FRAME_MAX - 64;
+/// Largest payload of OPEN: a command with its arguments and environment.
+pub const INNER_OPEN_MAX: usize = 256 * 1024;
 /// Largest payload a sender puts in one BYTES frame: beyond it nothing gets faster and control
 /// frames wait longer.
 pub const FRAME_MAX: usize = 256 * 1024;
@@ -46,6 +48,11 @@ pub const EMPTY_FRAMES_MAX: u32 = 64;
 pub const RESETS_MAX: u32 = 4 * STREAMS_MAX as u32;
 /// The window of [`RESETS_MAX`].
 pub const RESETS_WINDOW: Duration = Duration::from_secs(10);
+/// How long a command that is told to end may take before it is killed.
+pub const COMMAND_GRACE: Duration = Duration::from_secs(5);
+/// How long a command's output may be open and silent after the command's end before that is its end
+/// too.
+pub const COMMAND_SILENCE: Duration = Duration::from_secs(2);
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 

@@ -3,7 +3,7 @@
 use farpipe_proto::Instant;
 use farpipe_proto::limits::MESSAGE_MAX;
 use farpipe_proto::session::{Event, Session, SessionConfig, Settled, Side};
-use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, Resize, Signal};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
 
@@ -279,4 +279,55 @@ fn a_sink_that_ends_in_order_tells_what_it_took_and_hears_of_what_it_did_not() {
     while side.session.poll_event().is_some() {}
     hear_byte(&mut side);
     assert_eq!(side.session.poll_event(), Some(Event::Missed(id)));
+}
+
+/// The acceptor opens a stream for the stderr of a command that the opener asked for last.
+#[test]
+fn an_acceptor_opens_streams_after_the_openers_last_word_and_none_after_its_own() {
+    let (mut side, id) = finished_acceptor();
+    let aside = side.session.open(NOW, Open::default()).expect("room");
+    side.say();
+    side.session.done(id);
+    side.hear(id, &InnerFrame::Done(0));
+    assert!(!side.session.is_complete(), "the second one is open");
+    side.session.finish(aside);
+    side.hear(aside, &InnerFrame::Fin(0));
+    side.hear(aside, &InnerFrame::Done(0));
+    side.session.done(aside);
+    assert!(side.session.is_complete());
+    assert_eq!(side.session.open(NOW, Open::default()), None);
+
+    let mut side = End::new(Side::Opener);
+    side.session.finish_opening();
+    assert_eq!(side.session.open(NOW, Open::default()), None);
+}
+
+#[test]
+fn what_the_opener_of_a_stream_asks_of_its_command_is_told_in_order() {
+    let id = StreamId(1);
+    let mut side = End::new(Side::Acceptor);
+    side.hear(id, &InnerFrame::Open(Open::default()));
+    let size = Resize { rows: 3, cols: 7 };
+    side.hear(id, &InnerFrame::Resize(size));
+    side.hear(id, &InnerFrame::Signal(Signal { number: 2 }));
+    let told: Vec<Event> = std::iter::from_fn(|| side.session.poll_event()).collect();
+    assert_eq!(
+        told[1..],
+        [Event::Resized(id, size), Event::Signalled(id, 2)]
+    );
+
+    let mut side = End::new(Side::Opener);
+    let id = side.session.open(NOW, Open::default()).expect("room");
+    side.session.signal(id, Signal { number: 2 });
+    side.session.resize(id, size);
+    let said = side.say();
+    assert_eq!(
+        said[1..],
+        [
+            InnerFrame::Signal(Signal { number: 2 }),
+            InnerFrame::Resize(size)
+        ]
+    );
+    side.session.signal(StreamId(2), Signal { number: 2 });
+    assert_eq!(side.say(), [], "nobody's");
 }

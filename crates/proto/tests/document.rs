@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Auth, Exit, Hello, Open, Refuse, RefuseCode,
-    Refused, Welcome,
+    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Exit, Hello, Open, Refuse,
+    RefuseCode, Refused, Resize, Signal, Terminal, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -94,8 +94,16 @@ fn inner_frames_have_the_documented_numbers() {
         ("EXIT", InnerFrame::Exit(Exit::default()).encode(stream)),
         ("DONE", InnerFrame::Done(0).encode(stream)),
         ("COMPLETE", InnerFrame::Complete.encode(StreamId::SESSION)),
+        (
+            "SIGNAL",
+            InnerFrame::Signal(Signal::default()).encode(stream),
+        ),
+        (
+            "RESIZE",
+            InnerFrame::Resize(Resize::default()).encode(stream),
+        ),
     ];
-    assert_numbers("6.1", &coded, &["SIGNAL", "RESIZE"]);
+    assert_numbers("6.1", &coded, &[]);
 }
 
 fn assert_numbers(number: &str, coded: &[(&str, Vec<u8>)], reserved: &[&str]) {
@@ -163,25 +171,40 @@ fn shouted(name: &str) -> String {
 fn message<M: prost::Message + std::fmt::Debug>(value: &M, types: &[&str]) -> String {
     let debug = format!("{value:?}");
     let name = debug.split(' ').next().unwrap_or_default();
-    let fields: Vec<&str> = debug
-        .split([' ', '{'])
-        .filter_map(|word| word.strip_suffix(':'))
-        .collect();
+    let fields = own_fields(&debug);
     assert_eq!(fields.len(), types.len(), "{debug}");
     let bytes = value.encode_to_vec();
     let mut out = format!("message {name} {{\n");
     let mut at = 0;
     for (field, kind) in fields.iter().zip(types) {
         let (tag, wire_type) = (bytes[at] >> 3, bytes[at] & 7);
-        let is_length = matches!(*kind, "bytes" | "string");
-        assert_eq!(wire_type, if is_length { 2 } else { 0 }, "{name}.{field}");
-        // All values here are one byte long.
-        at += if is_length { 3 } else { 2 };
+        // All values here are one byte long, but for messages, which are empty.
+        let (expected, len) = match kind.rsplit(' ').next() {
+            Some("bytes" | "string") => (2, 3),
+            Some(message) if message.starts_with(char::is_uppercase) => (2, 2),
+            _ => (0, 2),
+        };
+        assert_eq!(wire_type, expected, "{name}.{field}");
+        at += len;
         writeln!(out, "  {kind} {field} = {tag};").expect("a string");
     }
     assert_eq!(at, bytes.len(), "every field of {name} is set");
     out.push_str("}\n");
     out
+}
+
+/// The names of a value's fields, without those of the messages in it.
+fn own_fields(debug: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let mut fields = Vec::new();
+    for word in debug.split(' ') {
+        if let Some(field) = word.strip_suffix(':').filter(|_| depth == 1) {
+            fields.push(field);
+        }
+        depth += word.matches('{').count();
+        depth -= word.matches('}').count();
+    }
+    fields
 }
 
 #[test]
@@ -221,6 +244,20 @@ fn control_payloads_have_the_documented_fields() {
         target: text(),
         interactive: true,
         blocks: true,
+        command: Some(Command::default()),
+        stderr_of: 1,
+    };
+    let command = Command {
+        argv: vec![vec![1]],
+        shell: true,
+        cwd: vec![1],
+        env: vec![vec![1]],
+        terminal: Some(Terminal::default()),
+    };
+    let terminal = Terminal {
+        rows: 1,
+        cols: 1,
+        term: vec![1],
     };
     let accept = Accept { has_command: true };
     let refuse = Refuse {
@@ -254,7 +291,20 @@ fn control_payloads_have_the_documented_fields() {
         ),
         message(&Attached { received: 1 }, &["uint64"]),
         message(&refused, &["uint32", "bool", "string"]),
-        message(&open, &["string", "bool", "bool"]),
+        message(&open, &["string", "bool", "bool", "Command", "uint32"]),
+        message(
+            &command,
+            &[
+                "repeated bytes",
+                "bool",
+                "bytes",
+                "repeated bytes",
+                "Terminal",
+            ],
+        ),
+        message(&terminal, &["uint32", "uint32", "bytes"]),
+        message(&Signal { number: 1 }, &["uint32"]),
+        message(&Resize { rows: 1, cols: 1 }, &["uint32", "uint32"]),
         message(&accept, &["bool"]),
         message(&refuse, &["uint32", "string"]),
         message(&abort, &["uint32", "string", "uint64"]),

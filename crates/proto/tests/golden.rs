@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Exit, Open, Refuse, RefuseCode, Refused,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Exit, Open, Refuse, RefuseCode, Refused,
+    Resize, Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -101,7 +102,33 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
     let open = Open {
         target: String::new(),
         interactive: true,
-        blocks: false,
+        ..Open::default()
+    };
+    let command = Open {
+        command: Some(Command {
+            argv: vec![b"ls".to_vec(), b"-l".to_vec()],
+            shell: false,
+            cwd: b"/srv".to_vec(),
+            env: vec![b"TZ=UTC".to_vec()],
+            terminal: None,
+        }),
+        ..Open::default()
+    };
+    let shell = Open {
+        interactive: true,
+        command: Some(Command {
+            terminal: Some(Terminal {
+                rows: 24,
+                cols: 80,
+                term: b"xterm".to_vec(),
+            }),
+            ..Command::default()
+        }),
+        ..Open::default()
+    };
+    let stderr = Open {
+        stderr_of: 1,
+        ..Open::default()
     };
     let refuse = Refuse {
         status: 127,
@@ -130,6 +157,17 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
                 blocks: true,
                 ..Open::default()
             }),
+        ),
+        ("OPEN, a command", stream, InnerFrame::Open(command)),
+        (
+            "OPEN, a login shell on a terminal",
+            stream,
+            InnerFrame::Open(shell),
+        ),
+        (
+            "OPEN, stderr of stream 1",
+            StreamId(2),
+            InnerFrame::Open(stderr),
         ),
         ("ACCEPT", stream, InnerFrame::Accept(Accept::default())),
         (
@@ -165,6 +203,19 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             InnerFrame::Done(0),
         ),
         ("COMPLETE", StreamId::SESSION, InnerFrame::Complete),
+        (
+            "SIGNAL, SIGINT",
+            stream,
+            InnerFrame::Signal(Signal { number: 2 }),
+        ),
+        (
+            "RESIZE",
+            stream,
+            InnerFrame::Resize(Resize {
+                rows: 50,
+                cols: 132,
+            }),
+        ),
     ]
 }
 

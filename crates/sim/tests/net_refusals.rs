@@ -142,8 +142,7 @@ async fn a_second_peer_of_a_one_shot_listener_hears_busy() {
 fn open_frame() -> Vec<u8> {
     let open = Open {
         target: "0".to_owned(),
-        interactive: false,
-        blocks: false,
+        ..Open::default()
     };
     InnerFrame::Open(open).encode(StreamId(1))
 }

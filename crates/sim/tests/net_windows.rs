@@ -72,8 +72,7 @@ impl Peer {
         self.next_id += 2;
         let open = Open {
             target: target.to_owned(),
-            interactive: false,
-            blocks: false,
+            ..Open::default()
         };
         self.say(id, &InnerFrame::Open(open));
         let accept = InnerFrame::Accept(Accept::default()).encode(StreamId(id));

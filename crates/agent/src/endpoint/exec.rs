@@ -24,6 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use farpipe_proto::limits::{COMMAND_GRACE, COMMAND_SILENCE};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -88,7 +89,7 @@ fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, 
     Ok(endpoint)
 }
 
-fn explain(program: &OsStr, error: io::Error) -> OpenError {
+pub(crate) fn explain(program: &OsStr, error: io::Error) -> OpenError {
     let command = program.display().to_string();
     match error.kind() {
         io::ErrorKind::NotFound => OpenError::CommandNotFound { command },
@@ -156,7 +157,7 @@ pub struct Child {
 }
 
 impl Child {
-    fn new(mut process: std::process::Child, leads_group: bool) -> io::Result<Self> {
+    pub(crate) fn new(mut process: std::process::Child, leads_group: bool) -> io::Result<Self> {
         let pid = Pid::from_child(&process);
         match Exited::watch(pid) {
             Ok(exited) => Ok(Self {
@@ -173,6 +174,15 @@ impl Child {
                 Err(error)
             }
         }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// What becomes ready when the process has ended.
+    pub(crate) fn exited(&self) -> io::Result<Exited> {
+        self.exited.try_clone()
     }
 
     /// The process's number.
@@ -268,10 +278,10 @@ impl Drop for Child {
 /// A descriptor that becomes readable when a process has ended, reaped or not: a pidfd, or where
 /// there is none the end of a pipe whose other end a waiting thread holds.
 #[derive(Debug)]
-struct Exited(AsyncFd<OwnedFd>);
+pub(crate) struct Exited(AsyncFd<OwnedFd>);
 
 impl Exited {
-    fn watch(pid: Pid) -> io::Result<Self> {
+    pub(crate) fn watch(pid: Pid) -> io::Result<Self> {
         let fd = match pidfd(pid) {
             Ok(fd) => fd,
             Err(_) => waiting_thread(pid)?,
@@ -279,12 +289,12 @@ impl Exited {
         Ok(Self(fd::register(fd, Interest::READABLE)?))
     }
 
-    fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         let fd = fd::dup(self.0.as_fd())?;
         Ok(Self(fd::register(fd, Interest::READABLE)?))
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_read_ready(cx))?.retain_ready();
         Poll::Ready(Ok(()))
     }
@@ -316,9 +326,9 @@ fn waiting_thread(pid: Pid) -> io::Result<OwnedFd> {
     Ok(ended.into())
 }
 
-/// A child's stdout, which ends at the latest [`SILENCE_MAX`] after the child if nothing comes.
+/// A child's stdout or stderr, which ends at the latest [`SILENCE_MAX`] after the child if nothing comes.
 #[derive(Debug)]
-struct OutputSource<S> {
+pub(crate) struct OutputSource<S> {
     /// `None` after the end: the reading end is closed at once.
     inner: Option<S>,
     exited: Exited,
@@ -326,7 +336,7 @@ struct OutputSource<S> {
 }
 
 impl<S: Source> OutputSource<S> {
-    fn new(inner: S, exited: Exited) -> Self {
+    pub(crate) fn new(inner: S, exited: Exited) -> Self {
         Self {
             inner: Some(inner),
             exited,
@@ -359,7 +369,7 @@ impl<S: Source> Source for OutputSource<S> {
             return Poll::Ready(result);
         }
         ready!(self.poll_silence(cx));
-        tracing::debug!("a command's stdout stayed open and silent after its end");
+        tracing::debug!("a command's output stayed open and silent after its end");
         self.inner = None;
         Poll::Ready(Ok(()))
     }
@@ -392,9 +402,9 @@ impl<S: Source> Source for OutputSource<S> {
 }
 
 /// How long [`Child::terminate`] usually waits between SIGTERM and SIGKILL.
-pub const TERMINATE_GRACE: Duration = Duration::from_secs(5);
-/// How long a dead child's stdout may be open and silent before it counts as ended.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
+pub const TERMINATE_GRACE: Duration = COMMAND_GRACE;
+/// How long a dead child's output may be open and silent before it counts as ended.
+const SILENCE_MAX: Duration = COMMAND_SILENCE;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests;

@@ -15,7 +15,7 @@ use super::Half;
 
 /// The ways a descriptor can be read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Anonymous pipe or FIFO.
     Pipe,
     /// Any socket.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 /// Asks the system what `fd` is.
-pub(super) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+pub(crate) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     let stat = rustix::fs::fstat(fd)?;
     Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => Kind::Pipe,
@@ -45,7 +45,7 @@ pub(super) fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
 
 /// Refuses a socket that carries messages: a read into less room than one of them loses its rest,
 /// and where one ends means nothing to a pipe.
-pub(super) fn check_is_stream(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
+pub(crate) fn check_is_stream(fd: BorrowedFd<'_>, kind: Kind) -> io::Result<()> {
     use rustix::net::SocketType;
 
     if kind != Kind::Socket || rustix::net::sockopt::socket_type(fd)? == SocketType::STREAM {
@@ -63,7 +63,7 @@ pub struct FileId {
 }
 
 /// Which regular file `fd` is, if it is one.
-pub(super) fn regular_file(fd: BorrowedFd<'_>) -> Option<FileId> {
+pub(crate) fn regular_file(fd: BorrowedFd<'_>) -> Option<FileId> {
     let stat = rustix::fs::fstat(fd).ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(FileId {
         device: stat.st_dev,
@@ -72,7 +72,7 @@ pub(super) fn regular_file(fd: BorrowedFd<'_>) -> Option<FileId> {
 }
 
 /// Whether both lead to the same file, pipe or socket.
-pub(super) fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     match (rustix::fs::fstat(a), rustix::fs::fstat(b)) {
         (Ok(a), Ok(b)) => a.st_dev == b.st_dev && a.st_ino == b.st_ino,
         (Ok(_) | Err(_), _) => false,
@@ -80,7 +80,7 @@ pub(super) fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
 }
 
 /// Bytes between the current position and the end, if `fd` is a regular file with a size.
-pub(super) fn size_left(fd: BorrowedFd<'_>) -> Option<u64> {
+pub(crate) fn size_left(fd: BorrowedFd<'_>) -> Option<u64> {
     let size = u64::try_from(rustix::fs::fstat(fd).ok()?.st_size).ok()?;
     let position = rustix::fs::tell(fd).ok()?;
     size.checked_sub(position).filter(|&left| left > 0)
@@ -88,14 +88,14 @@ pub(super) fn size_left(fd: BorrowedFd<'_>) -> Option<u64> {
 
 /// A copy of `fd` that shares its file description, above the three standard ones and closed in
 /// children.
-pub(super) fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
 /// Opens the pipe or file behind `fd` once more: a file description of our own, which may be
 /// non-blocking or locked while the one that others share stays as it is.
 #[cfg(target_os = "linux")]
-pub(super) fn reopen(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd> {
+pub(crate) fn reopen(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
 
     use rustix::fs::{Mode, OFlags};
@@ -111,13 +111,13 @@ pub(super) fn reopen(fd: BorrowedFd<'_>, half: Half) -> io::Result<OwnedFd> {
 
 /// Elsewhere `/dev/fd` only duplicates.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn reopen(_fd: BorrowedFd<'_>, _half: Half) -> io::Result<OwnedFd> {
+pub(crate) fn reopen(_fd: BorrowedFd<'_>, _half: Half) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A pipe that was grown, counted until dropped.
 #[derive(Debug)]
-pub(super) struct Grown {
+pub(crate) struct Grown {
     capacity: usize,
     /// Where it is counted, if it is.
     counter: Option<&'static AtomicUsize>,
@@ -130,7 +130,7 @@ impl Grown {
     /// Linux gives each user 64 MiB of pipes; who uses them up gets pipes of 8 KiB from then on,
     /// in all processes. So this process takes half of that at most, and further pipes stay as
     /// they are.
-    pub(super) fn new(fd: BorrowedFd<'_>) -> Self {
+    pub(crate) fn new(fd: BorrowedFd<'_>) -> Self {
         Self::within(fd, PIPE_SIZE, GROWN_MAX, &GROWN)
     }
 
@@ -149,7 +149,7 @@ impl Grown {
     }
 
     /// Bytes that fit into the pipe; 0 where that is unknown.
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 }
@@ -183,12 +183,12 @@ fn grow_pipe(_fd: BorrowedFd<'_>, _wanted: usize) -> usize {
 }
 
 /// Whether a read of `fd` would return at once: data, the end or an error.
-pub(super) fn is_readable_now(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_readable_now(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(!poll_now(fd)?.is_empty())
 }
 
 /// Whether the last writer of the pipe behind `fd` has left; there may still be data.
-pub(super) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll_now(fd)?.contains(PollFlags::HUP))
 }
 
@@ -213,7 +213,7 @@ fn poll_now(fd: BorrowedFd<'_>) -> io::Result<PollFlags> {
     reason = "the successor is unsafe for the sake of types whose descriptor may change or close \
               while it is registered; an OwnedFd's can do neither"
 )]
-pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, interest)
 }
 
@@ -223,14 +223,14 @@ pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
 /// A duplicate is registered without interest in writability, so the only thing that can make it
 /// "ready to write" is the closing of that direction (EPOLLERR of a pipe, EPOLLHUP of a socket).
 #[derive(Debug)]
-pub(super) struct ReaderGone(AsyncFd<OwnedFd>);
+pub(crate) struct ReaderGone(AsyncFd<OwnedFd>);
 
 impl ReaderGone {
-    pub(super) fn watch(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn watch(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(register(dup(fd)?, Interest::ERROR)?))
     }
 
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.0.poll_write_ready(cx)) {
             Ok(mut guard) => guard.retain_ready(),
             // The runtime is shutting down: nobody is left to be told.
@@ -241,7 +241,7 @@ impl ReaderGone {
 }
 
 /// The lazily made [`ReaderGone`] of a sink.
-pub(super) fn poll_gone(
+pub(crate) fn poll_gone(
     watch: &mut Option<ReaderGone>,
     fd: impl AsFd,
     cx: &mut Context<'_>,

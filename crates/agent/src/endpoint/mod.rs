@@ -11,15 +11,15 @@
 mod conformance;
 mod connection;
 mod error;
-mod exec;
-mod fd;
+pub(crate) mod exec;
+pub(crate) mod fd;
 mod file;
 mod handoff;
 mod listening;
 mod messages;
-mod named;
+pub(crate) mod named;
 mod pace;
-mod pipe;
+pub(crate) mod pipe;
 mod socket;
 mod spec;
 mod stdio;
@@ -154,7 +154,7 @@ pub struct Endpoint {
     pub sink_file: Option<FileId>,
     /// Keeps the file that is read from being overwritten until the pipe is over, not only until
     /// all is read: what is on its way may still be lost.
-    source_lock: Option<OwnedFd>,
+    pub(crate) source_lock: Option<OwnedFd>,
     /// What is to be said when the pipe is over, however it ended.
     pub(crate) parting: Option<Box<dyn Parting>>,
     /// Whether the source is a terminal, where a person may never type the end.
@@ -162,6 +162,14 @@ pub struct Endpoint {
     /// Whether the source goes on when the sink's reader is gone, as a command's or a connection's
     /// may. A filter's does not.
     pub talks_on: bool,
+}
+
+/// This process's stderr, to write what a far command says on its own.
+///
+/// # Errors
+/// If its descriptor cannot be used.
+pub fn open_stderr() -> Result<Box<dyn Sink>, OpenError> {
+    stdio::open_stderr()
 }
 
 impl Endpoint {

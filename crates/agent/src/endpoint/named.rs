@@ -11,11 +11,11 @@ use super::error::{Half, IoContext};
 use super::{Sink, Source};
 
 /// What is let go of when a half is closed or dropped, behind the half itself.
-pub(super) type Held = Box<dyn fmt::Debug + Send>;
+pub(crate) type Held = Box<dyn fmt::Debug + Send>;
 
 /// Adds the endpoint's name to its errors.
 #[derive(Debug)]
-pub(super) struct Named<T: ?Sized> {
+pub(crate) struct Named<T: ?Sized> {
     inner: Box<T>,
     name: Arc<str>,
     /// Dropped last: fields are dropped in their order.
@@ -23,11 +23,11 @@ pub(super) struct Named<T: ?Sized> {
 }
 
 impl Named<dyn Source> {
-    pub(super) fn source(inner: Box<dyn Source>, name: impl Into<Arc<str>>) -> Box<dyn Source> {
+    pub(crate) fn source(inner: Box<dyn Source>, name: impl Into<Arc<str>>) -> Box<dyn Source> {
         Self::boxed(inner, name, None)
     }
 
-    pub(super) fn source_with(
+    pub(crate) fn source_with(
         held: Held,
         inner: Box<dyn Source>,
         name: impl Into<Arc<str>>,
@@ -37,11 +37,11 @@ impl Named<dyn Source> {
 }
 
 impl Named<dyn Sink> {
-    pub(super) fn sink(inner: Box<dyn Sink>, name: impl Into<Arc<str>>) -> Box<dyn Sink> {
+    pub(crate) fn sink(inner: Box<dyn Sink>, name: impl Into<Arc<str>>) -> Box<dyn Sink> {
         Self::boxed(inner, name, None)
     }
 
-    pub(super) fn sink_with(
+    pub(crate) fn sink_with(
         held: Held,
         inner: Box<dyn Sink>,
         name: impl Into<Arc<str>>,

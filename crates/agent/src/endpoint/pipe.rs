@@ -17,7 +17,7 @@ use super::{Half, Sink, Source};
 
 /// The reading end of a pipe.
 #[derive(Debug)]
-pub(super) struct PipeSource {
+pub(crate) struct PipeSource {
     receiver: Renewable<Receiver>,
     pace: Pace,
     /// The last read emptied the pipe, and nothing has been waited for since: readiness can only be
@@ -28,7 +28,7 @@ pub(super) struct PipeSource {
 
 impl PipeSource {
     /// Takes a reading end whose file description no other process shares.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let grown = Grown::new(fd.as_fd());
         Ok(Self {
             pace: Pace::new(grown.capacity()),
@@ -40,7 +40,7 @@ impl PipeSource {
 
     /// Goes on with a reading end of the same FIFO that knows no writer yet; by its name where the
     /// system cannot open a descriptor once more.
-    pub(super) fn reopen(
+    pub(crate) fn reopen(
         &mut self,
         by_name: impl FnOnce() -> io::Result<OwnedFd>,
     ) -> io::Result<()> {
@@ -53,7 +53,7 @@ impl PipeSource {
 
     /// Whether the pipe is empty and nobody has it open to write. What it holds is lost by asking:
     /// for the end of a source only.
-    pub(super) fn has_no_writer(&mut self) -> bool {
+    pub(crate) fn has_no_writer(&mut self) -> bool {
         let fd = match self.receiver.get() {
             Ok(receiver) => receiver.as_fd(),
             Err(_) => return false,
@@ -152,7 +152,7 @@ fn read_until_drained(receiver: &Receiver, buf: &mut BytesMut, room: usize) -> i
 
 /// The writing end of a pipe.
 #[derive(Debug)]
-pub(super) struct PipeSink {
+pub(crate) struct PipeSink {
     /// Empty once closed.
     sender: Renewable<Sender>,
     gone: Option<ReaderGone>,
@@ -161,7 +161,7 @@ pub(super) struct PipeSink {
 
 impl PipeSink {
     /// Takes a writing end whose file description no other process shares.
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             _grown: Grown::new(fd.as_fd()),
             sender: Renewable::new(Sender::from_owned_fd(fd)?),

@@ -63,6 +63,12 @@ impl<P: Into<PathBuf>> From<P> for PathSpec {
 }
 
 impl EndpointSpec {
+    /// This process's stdin and stdout.
+    #[must_use]
+    pub fn stdio() -> Self {
+        Self::Stdio
+    }
+
     /// Whether there is only one of it in a process: stdin and stdout.
     #[must_use]
     pub fn is_shared(&self) -> bool {

@@ -51,6 +51,15 @@ pub(super) fn open(wanted: Use) -> Result<Endpoint, OpenError> {
     Ok(endpoint)
 }
 
+/// stderr stays open behind it: what farpipe itself has to say goes there, too.
+pub(super) fn open_stderr() -> Result<Box<dyn Sink>, OpenError> {
+    let sink = open_sink(rustix::stdio::stderr(), AtEnd::Close).map_err(|source| {
+        let name = "stderr";
+        OpenError::Stdio { name, source }
+    })?;
+    Ok(Named::sink(sink, "stderr"))
+}
+
 /// A regular file is locked while it is read, as a path's is.
 fn lock(stdin: BorrowedFd<'_>) -> Result<Option<OwnedFd>, OpenError> {
     if fd::regular_file(stdin).is_none() {

@@ -105,7 +105,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     // A listener that nobody could get into is none.
     let tickets = match outlet {
-        Some(outlet) => match outlet.open(listener.url()).await {
+        Some(outlet) => match outlet.open("connect", listener.url(), "").await {
             Ok(opened) => Some(opened),
             Err(error) => return conclude(Err(error), None, &status),
         },

@@ -85,14 +85,22 @@ pub(crate) struct Opened {
     outlet: Outlet,
     /// What to type, behind the ticket.
     connect: String,
+    /// What follows that.
+    last: &'static str,
     /// What is to be said of the first ticket.
     news: Zeroizing<String>,
     written: Option<Written>,
 }
 
 impl Outlet {
-    /// Makes the first ticket to `url`, and its file; [`Opened::serve`] says so.
-    pub(crate) async fn open(self, url: &Url) -> anyhow::Result<Opened> {
+    /// Makes the first ticket to `url`, and its file; [`Opened::serve`] says so, with what to type:
+    /// the verb in front of the URL, and what comes last.
+    pub(crate) async fn open(
+        self,
+        verb: &str,
+        url: &Url,
+        last: &'static str,
+    ) -> anyhow::Result<Opened> {
         let host = dialled_host(&url.host).await;
         let url = Url {
             host,
@@ -100,7 +108,8 @@ impl Outlet {
         };
         let mut opened = Opened {
             outlet: self,
-            connect: format!("farpipe connect {}", quoted(&url.revealed())),
+            connect: format!("farpipe {verb} {}", quoted(&url.revealed())),
+            last,
             news: Zeroizing::default(),
             written: None,
         };
@@ -134,10 +143,10 @@ impl Opened {
     fn give_out(&mut self) -> anyhow::Result<Zeroizing<String>> {
         let ticket = self.outlet.tickets.issue().reveal();
         let within = minutes(self.outlet.valid_for);
-        let connect = &self.connect;
+        let (connect, last) = (&self.connect, self.last);
         let news = match (&self.outlet.file, &mut self.written) {
             (None, _) => format!(
-                "on the other host, once, within {within}:\n  {VARIABLE}={} {connect}",
+                "on the other host, once, within {within}:\n  {VARIABLE}={} {connect}{last}",
                 *ticket
             ),
             (Some(path), written @ None) => {
@@ -145,7 +154,7 @@ impl Opened {
                 let file = path.display();
                 format!(
                     "a ticket for the other host, good once, within {within}, is in {file}:\n  \
-                     {connect} --ticket-file {file}"
+                     {connect} --ticket-file {file}{last}"
                 )
             }
             (Some(path), Some(written)) => {

@@ -1,11 +1,11 @@
 //! Commands as endpoints: their status, their output, and that none is left behind.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::support::{DEADLINE, Host, random};
+use crate::support::process::{self, await_death, is_alive};
+use crate::support::{Host, random};
 
 /// The status of a command at either end is the status of both.
 #[track_caller]
@@ -259,28 +259,5 @@ fn words_are_split_as_posix_says_and_nothing_is_expanded() {
 }
 
 fn pid(host: &Host, name: &str) -> Pid {
-    let text = fs::read_to_string(host.path(name)).expect("the script wrote it");
-    Pid::from_raw(text.trim().parse().expect("a number")).expect("not zero")
-}
-
-/// Whether the process exists and is no zombie.
-fn is_alive(pid: Pid) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
-        return false;
-    };
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
-    !matches!(state, Some('Z' | 'X') | None)
-}
-
-/// Nobody tells about the end of a process that is not ours: it has to be looked for.
-#[track_caller]
-fn await_death(pid: Pid, name: &str) {
-    let until = Instant::now() + DEADLINE;
-    while is_alive(pid) {
-        assert!(Instant::now() < until, "the {name} is an orphan");
-        std::thread::sleep(Duration::from_millis(5)); // sleep: polls another process, with a deadline
-    }
+    process::pid(&fs::read_to_string(host.path(name)).expect("the script wrote it"))
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 #[cfg(doc)]
 use super::Session;
-use crate::wire::control::{Abort, Exit, Open, Refuse};
+use crate::wire::control::{Abort, Exit, Open, Refuse, Resize};
 use crate::wire::id::StreamId;
 
 /// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
@@ -34,6 +34,10 @@ pub enum Event {
     Done(StreamId),
     /// How the sender's command ended.
     Exited(StreamId, Exit),
+    /// The stream's opener sends its command the signal of this number.
+    Signalled(StreamId, u32),
+    /// The terminal of the stream's opener has another size.
+    Resized(StreamId, Resize),
     /// The peer opens no more streams.
     OpeningOver,
     /// Everything is settled at both ends.

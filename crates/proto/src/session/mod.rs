@@ -5,6 +5,7 @@
 //! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
 
 mod backoff;
+mod command;
 mod config;
 mod error;
 mod event;
@@ -32,7 +33,7 @@ use crate::limits::{
     CONTROL_QUEUE_MAX, STREAMS_MAX, WINDOW_INITIAL, WINDOW_PROCESS_MAX, WINDOW_PROCESS_RESERVED,
 };
 use crate::time::Instant;
-use crate::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, clip};
+use crate::wire::control::{Abort, AbortCode, Accept, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use flood::Floods;
@@ -119,7 +120,9 @@ impl Session {
     /// Opens a stream; bytes may be written at once. `None` when the limit of open streams or of
     /// windows is reached.
     pub fn open(&mut self, now: Instant, open: Open) -> Option<StreamId> {
-        if !self.has_room() || self.opening_over {
+        // The opener's last word binds the opener: the acceptor opens until all is settled.
+        let is_over = self.complete || self.opening_over && self.config.side == Side::Opener;
+        if !self.has_room() || is_over {
             return None;
         }
         let id = StreamId(self.next_id);
@@ -302,26 +305,6 @@ impl Session {
             self.control.push_back((id, InnerFrame::Done(total)));
             self.settle(id);
         }
-    }
-
-    /// How the command at the source ended, once; after [`Session::finish`] or [`Session::reset`].
-    /// One that [`Session::accept`] did not announce: within a [`Session::hold`] on the acceptor's
-    /// side, before [`Session::finish_opening`] on the opener's, or the session may complete
-    /// without it.
-    pub fn exit(&mut self, id: StreamId, exit: Exit) {
-        self.control.push_back((id, InnerFrame::Exit(exit)));
-        if !self.is_ours(id)
-            && let Some(stream) = self.streams.get_mut(&id)
-        {
-            stream.exit();
-            self.settle(id);
-        }
-    }
-
-    /// Whether this side announced a command whose status it has not said yet.
-    #[must_use]
-    pub fn owes_exit(&self, id: StreamId) -> bool {
-        !self.is_ours(id) && self.streams.get(&id).is_some_and(Stream::awaits_exit)
     }
 
     // ---- what the carrier brings ---------------------------------------------------------------
@@ -591,12 +574,18 @@ impl Session {
         if matches!(frame, InnerFrame::Accept(_) | InnerFrame::Refuse(_)) && !self.is_ours(id) {
             return Err(SessionError::Protocol("an answer to its own OPEN"));
         }
+        if matches!(frame, InnerFrame::Signal(_) | InnerFrame::Resize(_)) && self.is_ours(id) {
+            return Err(SessionError::Protocol(
+                "a signal or a size for a stream of another's",
+            ));
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             // The receiver's words and the answer to OPEN may cross the stream's end; what the
             // sender says may not.
             return match frame {
                 InnerFrame::Credit(_) | InnerFrame::Stop(_) | InnerFrame::Done(_) => Ok(()),
                 InnerFrame::Reset(_) | InnerFrame::Accept(_) | InnerFrame::Refuse(_) => Ok(()),
+                InnerFrame::Signal(_) | InnerFrame::Resize(_) => Ok(()),
                 _ => Err(SessionError::Protocol(
                     "a frame for a stream that has ended",
                 )),
@@ -651,27 +640,14 @@ impl Session {
                 stream.handle_done(total)?;
                 self.events.push_back(Event::Done(id));
             }
+            InnerFrame::Signal(signal) => {
+                self.events.push_back(Event::Signalled(id, signal.number));
+            }
+            InnerFrame::Resize(size) => self.events.push_back(Event::Resized(id, size)),
             InnerFrame::Open(_) | InnerFrame::Exit(_) | InnerFrame::Complete => {
                 return Err(SessionError::Protocol("EXIT for a stream never opened"));
             }
         }
-        self.settle(id);
-        Ok(())
-    }
-
-    fn handle_exit(&mut self, id: StreamId, exit: Exit) -> Result<(), SessionError> {
-        let is_ours = self.is_ours(id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.is_receiving() {
-                return Err(SessionError::Protocol(
-                    "EXIT before the sender's last frame",
-                ));
-            }
-            if is_ours {
-                stream.exit();
-            }
-        }
-        self.events.push_back(Event::Exited(id, exit));
         self.settle(id);
         Ok(())
     }

@@ -178,6 +178,66 @@ pub struct Open {
     /// Both directions are made of blocks, which may be compressed (docs/protocol.md section 6.6).
     #[prost(bool, tag = "3")]
     pub blocks: bool,
+    /// The command to run and to join the stream's two directions to (docs/protocol.md section 6.7).
+    #[prost(message, optional, tag = "4")]
+    pub command: Option<Command>,
+    /// The stream carries the stderr of the command at this stream, which the other side opened; 0:
+    /// it is no stderr.
+    #[prost(uint32, tag = "5")]
+    pub stderr_of: u32,
+}
+
+/// A command that is asked for. All bytes are taken as they are.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Command {
+    /// The program and its arguments; none: the user's login shell.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub argv: Vec<Vec<u8>>,
+    /// `argv` is one line for `/bin/sh -c`.
+    #[prost(bool, tag = "2")]
+    pub shell: bool,
+    /// Where it runs, from the user's home directory on; empty: there.
+    #[prost(bytes = "vec", tag = "3")]
+    pub cwd: Vec<u8>,
+    /// `NAME=VALUE` each.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub env: Vec<Vec<u8>>,
+    /// It runs on a terminal, with stderr as part of its output.
+    #[prost(message, optional, tag = "5")]
+    pub terminal: Option<Terminal>,
+}
+
+/// The terminal of a command.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Terminal {
+    /// Lines.
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// Characters in a line.
+    #[prost(uint32, tag = "2")]
+    pub cols: u32,
+    /// `$TERM`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub term: Vec<u8>,
+}
+
+/// A signal for a command.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Signal {
+    /// Its number, as Linux counts.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+}
+
+/// The terminal of a command has another size.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Resize {
+    /// Lines.
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// Characters in a line.
+    #[prost(uint32, tag = "2")]
+    pub cols: u32,
 }
 
 /// A stream is joined to its target.

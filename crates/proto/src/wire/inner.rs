@@ -4,10 +4,10 @@
 use prost::Message as _;
 
 use super::DecodeError;
-use super::control::{Abort, Accept, Exit, Open, Refuse};
+use super::control::{Abort, Accept, Exit, Open, Refuse, Resize, Signal};
 use super::hop::{message_of, number};
 use super::id::StreamId;
-use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX};
+use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX, INNER_OPEN_MAX};
 
 /// Bytes of an inner frame's header.
 pub const HEADER_LEN: usize = 9;
@@ -25,7 +25,8 @@ mod kind {
     pub(super) const EXIT: u8 = 0x09;
     pub(super) const DONE: u8 = 0x0a;
     pub(super) const COMPLETE: u8 = 0x0b;
-    // 0x0c SIGNAL, 0x0d RESIZE: reserved for commands.
+    pub(super) const SIGNAL: u8 = 0x0c;
+    pub(super) const RESIZE: u8 = 0x0d;
     pub(super) const OPTIONAL: u8 = 0x80;
 }
 
@@ -54,6 +55,10 @@ pub enum InnerFrame {
     Done(u64),
     /// Everything of the session is settled (stream 0).
     Complete,
+    /// The opener of the stream sends its command a signal.
+    Signal(Signal),
+    /// The opener of the stream has another size of terminal.
+    Resize(Resize),
 }
 
 impl InnerFrame {
@@ -71,6 +76,8 @@ impl InnerFrame {
             Self::Exit(m) => (kind::EXIT, m.encode_to_vec()),
             Self::Done(n) => (kind::DONE, n.to_be_bytes().to_vec()),
             Self::Complete => (kind::COMPLETE, Vec::new()),
+            Self::Signal(m) => (kind::SIGNAL, m.encode_to_vec()),
+            Self::Resize(m) => (kind::RESIZE, m.encode_to_vec()),
         };
         let mut out = Vec::with_capacity(HEADER_LEN + payload.len());
         out.extend_from_slice(&header(kind, stream, payload.len()));
@@ -90,6 +97,8 @@ impl InnerFrame {
             kind::EXIT => Self::Exit(message_of("EXIT", payload)?),
             kind::DONE => Self::Done(number("DONE", payload)?),
             kind::COMPLETE => Self::Complete,
+            kind::SIGNAL => Self::Signal(message_of("SIGNAL", payload)?),
+            kind::RESIZE => Self::Resize(message_of("RESIZE", payload)?),
             kind::OPTIONAL.. => return Ok(None),
             _ => {
                 return Err(DecodeError::UnknownType {
@@ -156,16 +165,18 @@ impl InnerDecoder {
                 return Ok((taken, None));
             }
             let (kind, stream, len) = self.fields();
-            let (what, max) = if kind == kind::BYTES {
-                ("BYTES", INNER_BYTES_MAX)
-            } else {
-                ("inner control", INNER_CONTROL_MAX)
+            let (what, max) = match kind {
+                kind::BYTES => ("BYTES", INNER_BYTES_MAX),
+                kind::OPEN => ("OPEN", INNER_OPEN_MAX),
+                _ => ("inner control", INNER_CONTROL_MAX),
             };
             if len > max {
                 return Err(DecodeError::TooLarge { what, len, max });
             }
             self.remaining = len;
             self.control.clear();
+            // What a long command line took is not kept for a session's life.
+            self.control.shrink_to(INNER_CONTROL_MAX);
             if kind == kind::BYTES {
                 if len == 0 {
                     self.header_len = 0;

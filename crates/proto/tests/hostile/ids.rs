@@ -1,7 +1,7 @@
 //! Stream ids, the order of frames, and frames that make no sense.
 
 use farpipe_proto::session::{Event, SessionError, Side};
-use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, Resize, Signal};
 use farpipe_proto::wire::id::StreamId;
 use farpipe_proto::wire::inner::InnerFrame;
 
@@ -42,6 +42,8 @@ fn p3_a_frame_on_a_stream_never_opened_ends_the_session() {
         InnerFrame::Exit(Exit::default()),
         InnerFrame::Done(0),
         InnerFrame::Complete,
+        InnerFrame::Signal(Signal::default()),
+        InnerFrame::Resize(Resize::default()),
     ];
     for frame in frames {
         for id in [1, 2, 3, 4] {
@@ -95,6 +97,8 @@ fn p3_late_frames_on_a_stream_just_closed_are_ignored() {
         InnerFrame::Stop(Abort::default()),
         InnerFrame::Done(0),
         InnerFrame::Reset(Abort::default()),
+        InnerFrame::Signal(Signal { number: 15 }),
+        InnerFrame::Resize(Resize::default()),
     ] {
         let mut victim = with_a_closed_stream();
         let result = victim.hears(1, frame.clone());
@@ -110,6 +114,22 @@ fn p3_a_senders_frame_on_a_closed_stream_ends_the_session() {
     assert!(is_protocol(&victim.hears_payload(1, 1)));
     let mut victim = with_a_closed_stream();
     assert!(is_protocol(&victim.hears_open(1)));
+}
+
+/// A command's host gives its caller no orders.
+#[test]
+fn p3_a_signal_for_a_stream_of_anothers_ends_the_session() {
+    for frame in [
+        InnerFrame::Signal(Signal { number: 15 }),
+        InnerFrame::Resize(Resize::default()),
+    ] {
+        let mut victim = Victim::new(Side::Opener);
+        let open = victim.session.open(victim.now, Open::default());
+        let id = open.expect("room");
+        victim.flush();
+        let result = victim.hears(id.0, frame.clone());
+        assert!(is_protocol(&result), "{frame:?}: {result:?}");
+    }
 }
 
 #[test]

@@ -136,6 +136,16 @@ impl Host {
         self.farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
     }
 
+    /// `farpipe agent` on a free port.
+    pub(crate) fn agent(&self, scheme: &str) -> Invocation {
+        self.farpipe(["agent", "--listen", &format!("{scheme}://127.0.0.1:0")])
+    }
+
+    /// `farpipe exec`.
+    pub(crate) fn exec(&self, url: &str) -> Invocation {
+        self.farpipe(["exec", url])
+    }
+
     /// `farpipe connect`.
     pub(crate) fn connect(&self, url: &str) -> Invocation {
         self.farpipe(["connect", url])

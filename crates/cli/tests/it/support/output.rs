@@ -112,7 +112,7 @@ impl Output {
     }
 
     /// What came so far, as text.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().bytes).into_owned()
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
@@ -15,7 +16,7 @@ use super::output::Output;
 use super::{DEADLINE, Terminal};
 
 /// What is ignored where the tests run (in a script's background) is not ignored by what they run.
-const HEARD: &str = "--default-signal=INT,HUP,TERM";
+const HEARD: &str = "--default-signal=INT,QUIT,HUP,TERM";
 
 /// A command line that is being put together. stdin is empty, stdout and stderr are collected,
 /// unless said otherwise.
@@ -278,6 +279,11 @@ impl Running {
             })
     }
 
+    /// What came out of its stdout so far.
+    pub(crate) fn printed_so_far(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn is_running(&mut self) -> bool {
         self.is_dead |= self.ended.try_recv().is_ok();
@@ -418,5 +424,40 @@ impl Ended {
     pub(crate) fn says(self, expected: &str) -> Self {
         super::assert_text(&self.said(), expected);
         self
+    }
+}
+
+/// A process's number, as a script prints it.
+#[track_caller]
+pub(crate) fn pid(text: &str) -> Pid {
+    let number = text.trim().parse().expect("a number");
+    Pid::from_raw(number).expect("not zero")
+}
+
+/// Whether the process exists and is no zombie.
+pub(crate) fn is_alive(pid: Pid) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())) else {
+        return false;
+    };
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    !matches!(state, Some('Z' | 'X') | None)
+}
+
+/// Nobody tells about the end of a process that is not ours: it has to be looked for.
+#[track_caller]
+pub(crate) fn await_death(pid: Pid, name: &str) {
+    until(&format!("the {name} is an orphan"), || !is_alive(pid));
+}
+
+/// Looks again and again whether something that nobody tells about has come true.
+#[track_caller]
+pub(crate) fn until(otherwise: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{otherwise}");
+        thread::sleep(Duration::from_millis(5)); // sleep: polls, with a deadline
     }
 }

@@ -4,8 +4,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX};
-use crate::wire::control::{AbortCode, Accept};
+use crate::limits::{INNER_BYTES_MAX, INNER_CONTROL_MAX, INNER_OPEN_MAX};
+use crate::wire::control::{AbortCode, Accept, Command, Terminal};
 
 /// A frame, with the pieces of BYTES put together again.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +87,14 @@ fn controls() -> impl Strategy<Value = InnerFrame> {
                 target,
                 interactive,
                 blocks,
+                ..Open::default()
+            })
+        }),
+        (commands(), any::<u32>()).prop_map(|(command, stderr_of)| {
+            InnerFrame::Open(Open {
+                command: Some(command),
+                stderr_of,
+                ..Open::default()
             })
         }),
         any::<bool>().prop_map(|has_command| InnerFrame::Accept(Accept { has_command })),
@@ -105,7 +113,31 @@ fn controls() -> impl Strategy<Value = InnerFrame> {
         ),
         any::<u64>().prop_map(InnerFrame::Done),
         Just(InnerFrame::Complete),
+        any::<u32>().prop_map(|number| InnerFrame::Signal(Signal { number })),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(rows, cols)| InnerFrame::Resize(Resize { rows, cols })),
     ]
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    let words = move || proptest::collection::vec(bytes(), 0..5);
+    let terminal = (any::<u32>(), any::<u32>(), bytes());
+    let terminal = terminal.prop_map(|(rows, cols, term)| Terminal { rows, cols, term });
+    (
+        words(),
+        any::<bool>(),
+        bytes(),
+        words(),
+        proptest::option::of(terminal),
+    )
+        .prop_map(|(argv, shell, cwd, env, terminal)| Command {
+            argv,
+            shell,
+            cwd,
+            env,
+            terminal,
+        })
 }
 
 fn frames() -> impl Strategy<Value = Found> {
@@ -148,7 +180,7 @@ proptest! {
 fn p1_a_length_bomb_is_refused_from_the_header_alone() {
     for (kind, max) in [
         (kind::BYTES, INNER_BYTES_MAX),
-        (kind::OPEN, INNER_CONTROL_MAX),
+        (kind::OPEN, INNER_OPEN_MAX),
         (kind::FIN, INNER_CONTROL_MAX),
         (0x99, INNER_CONTROL_MAX),
     ] {
@@ -158,10 +190,10 @@ fn p1_a_length_bomb_is_refused_from_the_header_alone() {
             assert_eq!(
                 decoder.next(&bomb),
                 Err(DecodeError::TooLarge {
-                    what: if kind == kind::BYTES {
-                        "BYTES"
-                    } else {
-                        "inner control"
+                    what: match kind {
+                        kind::BYTES => "BYTES",
+                        kind::OPEN => "OPEN",
+                        _ => "inner control",
                     },
                     len,
                     max
@@ -178,7 +210,7 @@ fn p1_a_length_bomb_is_refused_from_the_header_alone() {
 
 #[test]
 fn p2_unknown_types_are_errors_and_optional_ones_are_skipped() {
-    for kind in (0..=u8::MAX).filter(|kind| !(kind::OPEN..=kind::COMPLETE).contains(kind)) {
+    for kind in (0..=u8::MAX).filter(|kind| !(kind::OPEN..=kind::RESIZE).contains(kind)) {
         let mut glued = raw(kind, 1, b"anything");
         glued.extend(InnerFrame::Accept(Accept::default()).encode(StreamId(3)));
         let found = decode_cut(&glued, &[1]);

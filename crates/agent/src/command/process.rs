@@ -1,0 +1,195 @@
+//! A command's process, and all that it started: they share a session, as what hangs on one
+//! terminal does, whatever process groups they make in it.
+//!
+//! A process that leaves the session (setsid, as daemons do) means to stay.
+
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::time::{Instant, sleep};
+
+use crate::endpoint::exec::{Child, Exited};
+use crate::endpoint::{Exit, TERMINATE_GRACE};
+
+/// The leader of a session. Not reaped, and so its number not given to another, before
+/// [`Process::reap`]; dropped before that, its session is killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    exited: Exited,
+    is_reaped: bool,
+}
+
+impl Process {
+    pub(crate) fn new(spawned: std::process::Child) -> io::Result<Self> {
+        let child = Child::new(spawned, true)?;
+        Ok(Self {
+            exited: child.exited()?,
+            child,
+            is_reaped: false,
+        })
+    }
+
+    /// What becomes ready when the leader has ended.
+    pub(crate) fn exited(&self) -> io::Result<Exited> {
+        self.child.exited()
+    }
+
+    /// Waits for the leader's end. For one task at a time; cancel safe.
+    pub(crate) async fn ended(&self) {
+        if poll_fn(|cx| self.exited.poll(cx)).await.is_err() {
+            // The runtime is shutting down.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The leader's process group.
+    pub(crate) fn group(&self) -> Pid {
+        self.child.pid()
+    }
+
+    /// Ends all: SIGHUP as when a terminal is gone, and SIGKILL to what is left after
+    /// [`TERMINATE_GRACE`].
+    ///
+    /// # Cancellation
+    /// Dropping it leaves the session with its SIGHUP.
+    pub(crate) async fn hang_up(&self) {
+        self.signal_all(Signal::HUP);
+        // A stopped process takes no signal but these two.
+        self.signal_all(Signal::CONT);
+        let until = Instant::now() + TERMINATE_GRACE;
+        let mut pause = FIRST_LOOK;
+        while self.is_alive() && Instant::now() < until {
+            // Most are no children of ours: nobody tells about their end.
+            sleep(pause.min(until - Instant::now())).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+        self.kill().await;
+        self.ended().await;
+    }
+
+    /// SIGKILL to all of the session, until it is empty.
+    pub(crate) async fn kill(&self) {
+        // Each round reaches what was forked before it; who forks faster than that is dead sooner
+        // or later, because a process that is killed forks no more.
+        for _ in 0..KILL_ROUNDS {
+            self.signal_all(Signal::KILL);
+            if !self.is_alive() {
+                return;
+            }
+            sleep(FIRST_LOOK).await;
+        }
+        tracing::warn!("processes of a command do not die; they may wait for a disk");
+    }
+
+    /// Takes the status of a leader that has ended.
+    pub(crate) async fn reap(mut self) -> io::Result<Exit> {
+        let exit = self.child.wait().await;
+        self.is_reaped = true;
+        exit
+    }
+
+    fn is_alive(&self) -> bool {
+        !members(self.group()).is_empty()
+    }
+
+    fn signal_all(&self, signal: Signal) {
+        for member in members(self.group()) {
+            // Gone meanwhile, or another user's by now: nothing more can be done.
+            let _ = member.signal(signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            self.signal_all(Signal::KILL);
+        }
+    }
+}
+
+/// First and longest pause between two looks at what is left of a session.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_millis(200);
+/// At [`FIRST_LOOK`] each, a second.
+const KILL_ROUNDS: u32 = 100;
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+    use std::os::fd::OwnedFd;
+
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+    /// A process that was in a session when it was looked at; the descriptor is of no other, even
+    /// when its number is given away.
+    #[derive(Debug)]
+    pub(super) struct Member(OwnedFd);
+
+    impl Member {
+        pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+            Ok(pidfd_send_signal(&self.0, signal)?)
+        }
+    }
+
+    /// The processes of a session that have not ended.
+    pub(super) fn members(session: Pid) -> Vec<Member> {
+        let Ok(listed) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        let pids = listed.filter_map(|entry| {
+            let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Pid::from_raw(number)
+        });
+        pids.filter_map(|pid| {
+            if !is_member(pid, session) {
+                return None;
+            }
+            let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+            // Again, now that the number cannot change its owner.
+            is_member(pid, session).then_some(Member(fd))
+        })
+        .collect()
+    }
+
+    fn is_member(pid: Pid, session: Pid) -> bool {
+        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        let Ok(stat) = std::fs::read_to_string(path) else {
+            return false;
+        };
+        // Behind the name, which may have anything in it: state, parent, group, session.
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        let state = fields.next();
+        let of = fields.nth(2).and_then(|of| of.parse::<i32>().ok());
+        of == Some(session.as_raw_nonzero().get()) && !matches!(state, Some("Z" | "X") | None)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::io;
+
+    use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+    /// The process group of the session's leader: all that can be found without /proc.
+    #[derive(Debug)]
+    pub(super) struct Member(Pid);
+
+    impl Member {
+        pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+            Ok(kill_process_group(self.0, signal)?)
+        }
+    }
+
+    pub(super) fn members(session: Pid) -> Vec<Member> {
+        match test_kill_process_group(session) {
+            Ok(()) => vec![Member(session)],
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+use system::members;

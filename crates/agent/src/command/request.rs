@@ -1,0 +1,170 @@
+//! What a peer asks for, parsed: nothing behind this need check it again.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+use farpipe_proto::wire::control;
+
+/// A command that may be refused, and cannot be malformed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) what: What,
+    /// Relative to the user's home directory; empty: there.
+    pub(crate) cwd: PathBuf,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) terminal: Option<Terminal>,
+}
+
+/// What is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// A program with exactly these arguments.
+    Program(OsString, Vec<OsString>),
+    /// A line for `/bin/sh -c`.
+    Line(OsString),
+    /// The user's shell, as at a login.
+    LoginShell,
+}
+
+/// The terminal that it runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terminal {
+    pub(crate) size: Size,
+    pub(crate) term: OsString,
+}
+
+/// Lines and characters of a terminal. What does not fit the system's numbers is as large as they
+/// are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) rows: u16,
+    pub(crate) cols: u16,
+}
+
+impl Size {
+    pub(crate) fn new(rows: u32, cols: u32) -> Self {
+        let fit = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        Self {
+            rows: fit(rows),
+            cols: fit(cols),
+        }
+    }
+}
+
+/// Why a request is none. The peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("the command has a zero byte in it, which no system can pass on")]
+    ZeroByte,
+    #[error("'{0}' is no NAME=VALUE")]
+    NoVariable(String),
+    #[error("a shell takes one line, not {0}")]
+    Lines(usize),
+    #[error("the command is empty")]
+    Empty,
+}
+
+impl Request {
+    pub(crate) fn parse(asked: control::Command) -> Result<Self, RequestError> {
+        let control::Command {
+            argv,
+            shell,
+            cwd,
+            env,
+            terminal,
+        } = asked;
+        let term = terminal.iter().map(|terminal| &terminal.term);
+        let all = argv.iter().chain(&env).chain([&cwd]).chain(term);
+        if all.into_iter().any(|bytes| bytes.contains(&0)) {
+            return Err(RequestError::ZeroByte);
+        }
+        let mut words = argv.into_iter().map(OsString::from_vec);
+        let what = match (words.next(), shell) {
+            (None, false) => What::LoginShell,
+            (None, true) => return Err(RequestError::Lines(0)),
+            (Some(line), true) if words.len() == 0 => What::Line(line),
+            (Some(_), true) => return Err(RequestError::Lines(1 + words.len())),
+            (Some(program), false) if program.is_empty() => return Err(RequestError::Empty),
+            (Some(program), false) => What::Program(program, words.collect()),
+        };
+        Ok(Self {
+            what,
+            cwd: OsString::from_vec(cwd).into(),
+            env: env
+                .iter()
+                .map(|pair| variable(pair))
+                .collect::<Result<_, _>>()?,
+            terminal: terminal.map(|terminal| Terminal {
+                size: Size::new(terminal.rows, terminal.cols),
+                term: OsString::from_vec(terminal.term),
+            }),
+        })
+    }
+
+    /// What is run, for people.
+    pub(crate) fn name(&self) -> &OsStr {
+        match &self.what {
+            What::Program(program, _) => program,
+            What::Line(_) => "/bin/sh".as_ref(),
+            What::LoginShell => "login shell".as_ref(),
+        }
+    }
+}
+
+fn variable(pair: &[u8]) -> Result<(OsString, OsString), RequestError> {
+    let at = pair.iter().position(|byte| *byte == b'=');
+    let Some(at) = at.filter(|at| *at > 0) else {
+        // The value may be a secret.
+        let name = String::from_utf8_lossy(pair).into_owned();
+        return Err(RequestError::NoVariable(name));
+    };
+    let os = |bytes: &[u8]| OsStr::from_bytes(bytes).to_owned();
+    Ok((os(&pair[..at]), os(&pair[at + 1..])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(argv: &[&[u8]], shell: bool) -> control::Command {
+        control::Command {
+            argv: argv.iter().map(|word| word.to_vec()).collect(),
+            shell,
+            ..control::Command::default()
+        }
+    }
+
+    #[test]
+    fn words_are_taken_as_they_are() {
+        let request = Request::parse(asked(&[b"a b", b"", b"\xff*"], false)).expect("a command");
+        let words = vec![OsString::new(), OsString::from_vec(b"\xff*".to_vec())];
+        assert_eq!(request.what, What::Program("a b".into(), words));
+        let request = Request::parse(asked(&[], false)).expect("a shell");
+        assert_eq!(request.what, What::LoginShell);
+    }
+
+    #[test]
+    fn what_no_system_can_run_is_refused() {
+        for (argv, shell, error) in [
+            (&[&b"a\0b"[..]][..], false, RequestError::ZeroByte),
+            (&[b""], false, RequestError::Empty),
+            (&[], true, RequestError::Lines(0)),
+            (&[b"a", b"b"], true, RequestError::Lines(2)),
+        ] {
+            assert_eq!(Request::parse(asked(argv, shell)), Err(error));
+        }
+        for pair in ["", "A", "=b"] {
+            let mut command = asked(&[b"a"], false);
+            command.env = vec![pair.as_bytes().to_vec()];
+            let error = RequestError::NoVariable(pair.to_owned());
+            assert_eq!(Request::parse(command), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_variables_value_may_have_anything_in_it() {
+        let pair = variable(b"A=b=\xff c").expect("a variable");
+        assert_eq!(pair, ("A".into(), OsString::from_vec(b"b=\xff c".to_vec())));
+    }
+}

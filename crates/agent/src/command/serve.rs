@@ -1,0 +1,427 @@
+//! The agent's side: runs what the sessions of its callers ask for.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use farpipe_net::{AcceptedSession, Asked, CommandControl, SessionEnd, SessionHandle, Stream};
+use farpipe_proto::limits::DRAIN;
+use farpipe_proto::wire::control::{Accept, Open, Refuse};
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use super::environment::{AllowedEnv, EnvError, User, resolve};
+use super::input::InputSink;
+use super::launch::{Ends, LaunchError, Launcher};
+use super::may::{Caller, Denied, may};
+use super::process::Process;
+use super::pty::Pty;
+use super::request::{Request, RequestError, Size};
+use crate::endpoint::Endpoint;
+use crate::endpoint::exec::{OutputSource, explain};
+use crate::endpoint::named::Named;
+use crate::endpoint::pipe::{PipeSink, PipeSource};
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::pipe::{self, Cancel, Pipe, cancelled};
+use crate::pump::Meter;
+use crate::server::{describe_open, status_of};
+
+/// How an agent runs commands.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// What makes processes.
+    pub launcher: Launcher,
+    /// What callers may set.
+    pub allowed_env: AllowedEnv,
+    /// Ends all commands, and the sessions behind them.
+    pub cancel: Cancel,
+}
+
+/// Serves one session: each stream that its opener opens is a command of its own. Returns when
+/// everything is settled at both ends, or the session is lost; no process of it is left then.
+///
+/// # Errors
+/// How the session ended, if not in order.
+///
+/// # Cancellation
+/// Dropping it kills the commands. Use `agent.cancel`: they are hung up, and what they say meanwhile,
+/// and their status, still arrives.
+pub async fn serve(
+    session: AcceptedSession,
+    caller: Caller,
+    agent: &Agent,
+) -> Result<(), SessionEnd> {
+    let handle = session.handle();
+    handle.hold();
+    let name = session.name();
+    let caller = Arc::new(caller);
+    let (running, mut are_running) = watch::channel(0_usize);
+    let serving = async {
+        let mut commands = JoinSet::new();
+        loop {
+            tokio::select! {
+                opened = handle.accept() => {
+                    let Some((stream, open)) = opened else { break };
+                    let command = Serving {
+                        handle: handle.clone(),
+                        caller: Arc::clone(&caller),
+                        agent: agent.clone(),
+                        running: running.clone(),
+                        name: format!("session {name}, stream {}", stream.id().0),
+                    };
+                    commands.spawn(command.run(stream, open));
+                }
+                Some(ended) = commands.join_next() => log(ended),
+            }
+        }
+        while let Some(ended) = commands.join_next().await {
+            log(ended);
+        }
+        handle.release();
+    };
+    let mut linked = std::pin::pin!(session.run());
+    let linked = async {
+        tokio::select! {
+            ended = &mut linked => return ended,
+            () = cancelled(agent.cancel.clone()) => {}
+        }
+        // The commands end within their grace; then their last words have a moment.
+        let leaving = async {
+            let _ = are_running.wait_for(|running| *running == 0).await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = &mut linked => return ended,
+            () = leaving => {}
+        }
+        handle.end(SessionEnd::Closed);
+        let closing = tokio::time::timeout(DRAIN, linked).await;
+        closing.unwrap_or(Err(SessionEnd::Closed))
+    };
+    tokio::join!(serving, linked).1
+}
+
+fn log(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a command's task failed: {error}");
+    }
+}
+
+/// Why a stream gets no command.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("this agent runs commands, and the stream asks for none")]
+    NoCommand,
+    #[error(transparent)]
+    Malformed(#[from] RequestError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error("{message}")]
+    NotRun { status: u8, message: String },
+    #[error("cannot open pipes or a terminal for the command: {0}")]
+    Ends(#[source] io::Error),
+    #[error("no room for another stream in this session")]
+    NoStream,
+    #[error("{0}")]
+    Over(PipeError),
+}
+
+impl Refusal {
+    fn status(&self) -> u8 {
+        match self {
+            Self::NotRun { status, .. } => *status,
+            Self::NoCommand
+            | Self::Malformed(_)
+            | Self::Denied(_)
+            | Self::Env(_)
+            | Self::Ends(_)
+            | Self::NoStream
+            | Self::Over(_) => STATUS_FAILURE,
+        }
+    }
+
+    fn of(error: LaunchError, request: &Request) -> Self {
+        let (status, message) = match error {
+            LaunchError::Program(error) => {
+                let error = explain(request.name(), error);
+                (status_of(&error), describe_open(&error))
+            }
+            LaunchError::Launcher(_) | LaunchError::Cwd { .. } => {
+                (STATUS_FAILURE, error.to_string())
+            }
+        };
+        Self::NotRun { status, message }
+    }
+}
+
+/// A command that runs, and this side's ends of it.
+struct Running {
+    process: Process,
+    pty: Option<Pty>,
+    main: Endpoint,
+    /// What carries stderr, unless a terminal does.
+    stderr: Option<Endpoint>,
+}
+
+struct Serving {
+    handle: SessionHandle,
+    caller: Arc<Caller>,
+    agent: Agent,
+    /// Counts the commands of the session that have not ended.
+    running: watch::Sender<usize>,
+    name: String,
+}
+
+impl Serving {
+    async fn run(self, mut stream: Stream, open: Open) {
+        let started = match self.start(&mut stream, open).await {
+            Ok(started) => started,
+            Err(refusal) => {
+                tracing::info!("{}: refused: {refusal}", self.name);
+                stream.refuse(Refuse {
+                    status: u32::from(refusal.status()),
+                    message: refusal.to_string(),
+                });
+                return;
+            }
+        };
+        let pid = started.process.group().as_raw_nonzero();
+        tracing::info!("{}: runs as process {pid}", self.name);
+        let outcome = self.join(stream, started).await;
+        match outcome.error {
+            None => tracing::info!("{}: {:?}", self.name, outcome.local_exit),
+            Some(error) => tracing::info!("{}: {error}; {:?}", self.name, outcome.local_exit),
+        }
+    }
+
+    async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
+        let request = Request::parse(open.command.ok_or(Refusal::NoCommand)?)?;
+        may(&self.caller, &request)?;
+        let resolved = resolve(&request, &self.agent.allowed_env, &User::own())?;
+        let size = request.terminal.as_ref().map(|terminal| terminal.size);
+        let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
+        let starting = self.agent.launcher.start(&resolved, ends);
+        let starting = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), starting);
+        let process = starting.await.map_err(Refusal::Over)?;
+        let process = process.map_err(|error| Refusal::of(error, &request))?;
+        let name = request.name().display().to_string();
+        ours.running(process, &name).map_err(Refusal::Ends)
+    }
+
+    /// Joins a command to its streams, until both know how it ended.
+    async fn join(&self, stream: Stream, running: Running) -> Outcome {
+        let Running {
+            process,
+            pty,
+            main,
+            stderr,
+        } = running;
+        // Announced before ACCEPT, so that the opener knows of it before anything comes.
+        let aside = stderr.map(|endpoint| {
+            let open = Open {
+                stderr_of: stream.id().0,
+                ..Open::default()
+            };
+            (endpoint, self.handle.open_with(open))
+        });
+        let aside = match aside {
+            None => None,
+            Some((endpoint, Some(stream))) => Some((endpoint, stream)),
+            Some((_, None)) => {
+                process.kill().await;
+                let refusal = Refusal::NoStream;
+                stream.refuse(Refuse {
+                    status: u32::from(refusal.status()),
+                    message: refusal.to_string(),
+                });
+                return PipeError::Local(refusal.to_string()).into();
+            }
+        };
+        stream.accept(Accept { has_command: true });
+        let counted = Counted::new(&self.running);
+        let control = stream.control();
+        let (mut main, mut aside) = match pipes(main, stream, aside) {
+            Ok(pipes) => pipes,
+            // Only pipes with blocks can fail to begin, and these have none.
+            Err(outcome) => return outcome,
+        };
+        let (fail, failed) = watch::channel(false);
+        // Told to end, the command is hung up, and its pipes end as it ends.
+        let (_never, uncancelled) = watch::channel(false);
+        let fails = |has_failed: bool| {
+            if has_failed {
+                fail.send_replace(true);
+            }
+        };
+        let moving = async {
+            main.drive(uncancelled.clone()).await;
+            fails(main.has_failed());
+            main.drain().await;
+        };
+        let moving_aside = async {
+            if let Some(aside) = &mut aside {
+                aside.drive(uncancelled.clone()).await;
+                fails(aside.has_failed());
+                aside.drain().await;
+            }
+        };
+        let ending = async {
+            let told = async {
+                tokio::select! {
+                    () = cancelled(failed) => {}
+                    () = cancelled(self.agent.cancel.clone()) => {}
+                }
+            };
+            tokio::select! {
+                () = process.ended() => {}
+                () = told => process.hang_up().await,
+            }
+            drop(counted);
+        };
+        let all = async { tokio::join!(moving, moving_aside, ending) };
+        tokio::select! {
+            _ = all => {}
+            () = obey(control, &process, pty.as_ref()) => {}
+        }
+        let lost = main.has_failed() || aside.as_ref().is_some_and(Pipe::has_failed);
+        if lost {
+            // What it left behind has nobody to talk to any more.
+            process.kill().await;
+        }
+        let exit = match process.reap().await {
+            Ok(exit) => Some(exit),
+            Err(error) => {
+                tracing::error!("{}: its status is lost: {error}", self.name);
+                None
+            }
+        };
+        main.exit(exit);
+        main.finish().0
+    }
+}
+
+/// One command more, until dropped.
+struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
+
+/// The pipe of stdin and stdout, and the one of stderr.
+fn pipes(
+    main: Endpoint,
+    stream: Stream,
+    aside: Option<(Endpoint, Stream)>,
+) -> Result<(Pipe, Option<Pipe>), Outcome> {
+    let pipe = |endpoint, stream| {
+        let pipe = Pipe::new(endpoint, stream, None, Arc::<Meter>::default());
+        pipe.map_err(|failed| failed.0)
+    };
+    let main = pipe(main, stream)?;
+    let aside = aside.map(|(endpoint, stream)| pipe(endpoint, stream));
+    Ok((main, aside.transpose()?))
+}
+
+/// Does what the caller asks of its command; never ready.
+async fn obey(mut control: CommandControl, process: &Process, pty: Option<&Pty>) {
+    loop {
+        match poll_fn(|cx| control.poll_asked(cx)).await {
+            Asked::Resize(size) => {
+                let size = Size::new(size.rows, size.cols);
+                if let Some(Err(error)) = pty.map(|pty| pty.resize(size)) {
+                    tracing::debug!("cannot resize a terminal: {error}");
+                }
+            }
+            Asked::Signal(number) => {
+                let Some(signal) = i32::try_from(number).ok().and_then(Signal::from_named_raw)
+                else {
+                    continue;
+                };
+                // As a terminal does: to who is in front of it.
+                let group = pty.and_then(Pty::foreground);
+                let group = group.unwrap_or_else(|| process.group());
+                // Gone already, or another user's by now.
+                if let Err(error) = rustix::process::kill_process_group(group, signal) {
+                    tracing::debug!("cannot send a command signal {number}: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// This side's ends of a command that does not run yet.
+enum Ours {
+    Pipes([OwnedFd; 3]),
+    Terminal(Pty),
+}
+
+impl Ours {
+    fn open(terminal: Option<Size>) -> io::Result<(Ends, Self)> {
+        if let Some(size) = terminal {
+            let (pty, theirs) = Pty::open(size)?;
+            return Ok((Ends::Terminal(theirs), Self::Terminal(pty)));
+        }
+        let (stdin, to) = io::pipe()?;
+        let (from, stdout) = io::pipe()?;
+        let (from_aside, stderr) = io::pipe()?;
+        let theirs = [stdin.into(), stdout.into(), stderr.into()];
+        let ours = [to.into(), from.into(), from_aside.into()];
+        Ok((Ends::Pipes(theirs), Self::Pipes(ours)))
+    }
+
+    fn running(self, process: Process, name: &str) -> io::Result<Running> {
+        let mut main = Endpoint {
+            talks_on: true,
+            ..Endpoint::default()
+        };
+        let exited = || process.exited();
+        let (pty, stderr) = match self {
+            Self::Terminal(pty) => {
+                let source = OutputSource::new(pty.source()?, exited()?);
+                let sink = InputSink::new(Box::new(pty.sink()?), exited()?);
+                let name = format!("the terminal of '{name}'");
+                main.source = Some(Named::source(Box::new(source), &*name));
+                main.sink = Some(Named::sink(Box::new(sink), name));
+                (Some(pty), None)
+            }
+            Self::Pipes([stdin, stdout, stderr]) => {
+                let output = |fd, what| {
+                    let source = OutputSource::new(PipeSource::new(fd)?, exited()?);
+                    let name = format!("the {what} of '{name}'");
+                    io::Result::Ok(Named::source(Box::new(source), name))
+                };
+                let sink = InputSink::new(Box::new(PipeSink::new(stdin)?), exited()?);
+                main.source = Some(output(stdout, "stdout")?);
+                main.sink = Some(Named::sink(
+                    Box::new(sink),
+                    format!("the stdin of '{name}'"),
+                ));
+                let aside = Endpoint {
+                    source: Some(output(stderr, "stderr")?),
+                    talks_on: true,
+                    ..Endpoint::default()
+                };
+                (None, Some(aside))
+            }
+        };
+        Ok(Running {
+            process,
+            pty,
+            main,
+            stderr,
+        })
+    }
+}

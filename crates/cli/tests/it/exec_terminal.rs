@@ -1,0 +1,182 @@
+//! `farpipe exec -t`: a terminal there that is the one here.
+
+use rustix::process::Signal;
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::support::process::{await_death, pid, until};
+use crate::support::{DEADLINE, Host, Running, Terminal};
+
+/// Waits until the screen shows this, and returns all that it has shown.
+#[track_caller]
+fn shows(screen: &crate::support::output::Output, what: &str) -> String {
+    let found = screen.until(|bytes| String::from_utf8_lossy(bytes).contains(what));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    match found {
+        Ok(bytes) => text(bytes),
+        Err(bytes) => panic!("no {what:?} in {DEADLINE:?} on:\n{}", text(bytes)),
+    }
+}
+
+fn resize(terminal: &Terminal, exec: &Running, ws_row: u16, ws_col: u16) {
+    let size = Winsize {
+        ws_row,
+        ws_col,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal.open(), size).expect("a terminal");
+    // It would come from the system if the terminal were the process's own.
+    exec.signal(Signal::WINCH);
+}
+
+/// What tells one terminal's modes from another's.
+fn modes(terminal: &Terminal) -> String {
+    let modes: Termios = tcgetattr(terminal.open()).expect("a terminal");
+    format!(
+        "{:?} {:?} {:?} {:?}",
+        modes.input_modes, modes.output_modes, modes.control_modes, modes.local_modes
+    )
+}
+
+#[test]
+fn keys_reach_the_command_and_sizes_follow() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let mut terminal = Terminal::new();
+    // Open all the time, or the screen would end.
+    let _kept = terminal.open();
+    let (screen, before) = (terminal.screen(), modes(&terminal));
+    let size = Winsize {
+        ws_row: 31,
+        ws_col: 97,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal.open(), size).expect("a terminal");
+    let script = "stty size; echo $TERM; trap 'stty size' WINCH; tty; \
+                  while read x; do test \"$x\" = end && exit 4; echo \"<$x>\"; done";
+    let exec = host
+        .exec(agent.url())
+        .args(["-t", "--", "bash", "-c", script]);
+    let exec = exec.env("TERM", "vt220").on_terminal(&terminal).start();
+    let text = shows(&screen, "/dev/");
+    assert!(text.contains("31 97\r\nvt220\r\n"), "{text:?}");
+    assert_ne!(modes(&terminal), before, "raw");
+    terminal.write("hello\r");
+    shows(&screen, "<hello>\r\n");
+    resize(&terminal, &exec, 44, 132);
+    // bash runs the trap when a read is over, and a key may overtake the size.
+    until("the size does not follow", || {
+        terminal.write("more\r");
+        screen.text().contains("44 132\r\n")
+    });
+    terminal.write("end\r");
+    exec.end().exits(4);
+    assert_eq!(modes(&terminal), before, "as it was");
+}
+
+#[test]
+fn interrupting_is_a_key_and_not_a_signal_here() {
+    let host = Host::new();
+    let agent = host.agent("fp").start_listening();
+    let mut terminal = Terminal::new();
+    let (_kept, screen) = (terminal.open(), terminal.screen());
+    let script = "trap 'echo caught; exit 8' INT; echo up; while :; do sleep 0.01; done";
+    let exec = host
+        .exec(agent.url())
+        .args(["-t", "--", "sh", "-c", script]);
+    let exec = exec.on_terminal(&terminal).start();
+    shows(&screen, "up\r\n");
+    terminal.write("\x03");
+    exec.end().exits(8);
+    shows(&screen, "caught\r\n");
+}
+
+#[test]
+fn without_a_command_there_is_a_login_shell() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let mut terminal = Terminal::new();
+    let (_kept, screen) = (terminal.open(), terminal.screen());
+    let exec = host.exec(agent.url()).arg("-t");
+    let exec = exec.on_terminal(&terminal).start();
+    terminal.write("echo \"name=$0 at=$PWD home=$HOME\"; exit 6\r");
+    exec.end().exits(6);
+    let text = shows(&screen, "name=-");
+    let home = std::env::home_dir().expect("a home directory");
+    let home = home.display();
+    assert!(text.contains(&format!("at={home} home={home}")), "{text:?}");
+}
+
+#[test]
+fn the_terminal_here_is_as_before_however_exec_ends() {
+    let host = Host::new();
+    for how in ["given up", "ended there", "lost"] {
+        let agent = host.agent("ws").start_listening();
+        let terminal = Terminal::new();
+        let _kept = terminal.open();
+        let (screen, before) = (terminal.screen(), modes(&terminal));
+        let script = "trap '' TERM INT; echo $$; while :; do sleep 0.01; done";
+        let exec = host.exec(agent.url()).args(["--resume-for", "500ms", "-t"]);
+        let exec = exec.args(["--", "sh", "-c", script]);
+        let exec = exec.on_terminal(&terminal).start();
+        let text = shows(&screen, "\r\n");
+        assert_ne!(modes(&terminal), before, "{how}: raw");
+        match how {
+            "given up" => {
+                exec.signal(Signal::TERM);
+                std::thread::sleep(std::time::Duration::from_millis(400)); // sleep: within 250 ms a signal counts as the same
+                exec.signal(Signal::TERM);
+                exec.end().exits(143);
+            }
+            "ended there" => {
+                agent.signal(Signal::TERM);
+                exec.end().exits(129);
+            }
+            _ => {
+                agent.kill();
+                exec.end().exits(125);
+            }
+        }
+        assert_eq!(modes(&terminal), before, "{how}: as it was");
+        await_death(pid(&text), "shell");
+    }
+}
+
+#[test]
+fn x7_a_storm_of_sizes_ends_with_the_last_one() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let mut terminal = Terminal::new();
+    let (_kept, screen) = (terminal.open(), terminal.screen());
+    let script = "echo up; while :; do stty size; sleep 0.01; done";
+    let exec = host
+        .exec(agent.url())
+        .args(["-t", "--", "sh", "-c", script]);
+    let exec = exec.on_terminal(&terminal).start();
+    shows(&screen, "up\r\n");
+    for n in 1..=500 {
+        resize(&terminal, &exec, 10, 20 + n);
+    }
+    resize(&terminal, &exec, 11, 33);
+    shows(&screen, "11 33\r\n");
+    terminal.write("\x03");
+    exec.end().exits(130);
+}
+
+#[test]
+fn a_terminal_there_needs_none_here() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let script = "stty -echo; tty >/dev/null && echo yes; cat; exit 2";
+    let exec = host.exec(agent.url()).open_input();
+    let mut exec = exec.args(["-t", "--", "sh", "-c", script]).start();
+    // What is typed before is shown.
+    exec.stdout_until(5);
+    exec.write("two\nlines\nand a half");
+    // The end of input is the key for it, which has to be typed twice within a line.
+    exec.close_input();
+    exec.end()
+        .exits(2)
+        .printed("yes\r\ntwo\r\nlines\r\nand a half");
+}
