@@ -3,7 +3,15 @@
 use std::ffi::OsStr;
 
 /// Always allowed: language and terminal, as ssh servers do.
-const USUAL: &[&str] = &["LANG", "LANGUAGE", "LC_*", "TERM", "COLORTERM", "NO_COLOR"];
+const USUAL: &[&str] = &[
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+];
 
 /// Never, whatever a policy lists: they choose what code a program runs, where it finds its files, or
 /// who it thinks it runs as. Whoever may run anything can still set them, by `env`.

@@ -302,7 +302,7 @@ fn a7_variables_that_change_what_programs_do_are_never_taken() {
     let plain = alices("shell: true");
     let listing = alices("shell: true\n    env: ['*']");
     let one = alices("shell: true\n    env: [JOB, BUILD_*]");
-    for usual in ["LANG", "LC_ALL", "TERM"] {
+    for usual in ["LANG", "LC_ALL", "TZ", "TERM"] {
         assert!(is_allowed(&setting(&plain, &[usual])), "{usual}");
     }
     for listed in ["JOB", "BUILD_ID"] {
