@@ -408,6 +408,7 @@ impl Running<'_> {
             established: self.established,
             age_ms: millis(age),
             resume_for_ms: millis(config.resume_for),
+            caller: String::new(),
         }
     }
 
