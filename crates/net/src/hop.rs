@@ -143,8 +143,9 @@ impl Hop {
         self.wire.queue(frame);
     }
 
-    /// Queues a small message as it is.
-    pub(crate) fn queue_message(&mut self, message: &[u8]) {
+    /// Queues a small message (at most 64 KiB) as it is. Who queues what is not bounded otherwise asks
+    /// [`Hop::is_full`] first.
+    pub fn queue_message(&mut self, message: &[u8]) {
         self.wire.carrier.queue(message);
     }
 
@@ -189,7 +190,8 @@ impl Hop {
     }
 
     /// Whether anything is queued.
-    pub(crate) fn has_queued(&self) -> bool {
+    #[must_use]
+    pub fn has_queued(&self) -> bool {
         self.wire.carrier.queued() > 0
     }
 

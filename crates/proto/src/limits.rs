@@ -126,7 +126,8 @@ pub const TUNNELS_MAX: usize = 256;
 pub const TAG_MAX: usize = 64;
 /// Tags of one agent.
 pub const TAGS_MAX: usize = 16;
-/// Bytes of DATA payload that an agent may send on a new tunnel before a HOP-CREDIT.
+/// Bytes of DATA payload that an agent may send on a new tunnel before a HOP-CREDIT, and one frame
+/// on top of it.
 pub const HOP_WINDOW: u64 = 256 * 1024;
 /// What the window of one tunnel may grow to.
 pub const HOP_WINDOW_MAX: u64 = 16 * 1024 * 1024;
