@@ -12,6 +12,7 @@ use farpipe_net::{
 use farpipe_proto::limits::PARK_MAX;
 use tokio::task::{JoinError, JoinSet};
 
+use super::door::{self, Invitation};
 use super::secure::{Guarded, ListenTls};
 use super::session::{SessionArgs, conclude, listening, settle, span, url};
 use crate::exit::WithStatus;
@@ -74,22 +75,23 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Ok(listener) => listener,
         Err(error) => return conclude(Err(error.into()), None, &status),
     };
-    let tickets = match outlet {
-        Some(outlet) => match outlet.open("exec", listener.url(), " -- CMD").await {
-            Ok(opened) => Some(opened),
-            Err(error) => return conclude(Err(error), None, &status),
-        },
-        None => None,
+    let invitation = Invitation {
+        verb: "exec",
+        rest: " -- CMD",
     };
-    if !quiet {
-        output::line(&format!("listening on {}", listener.url()));
-    }
-    status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
-    let mut accepting = JoinSet::new();
-    if let Some(tickets) = tickets {
-        accepting.spawn(tickets.serve(true));
-    }
-    accepting.spawn(listener.serve(Arc::new(acceptor)));
+    let opened = door::open(
+        listener,
+        acceptor,
+        outlet,
+        &invitation,
+        true,
+        quiet,
+        &status,
+    );
+    let mut accepting = match opened.await {
+        Ok(accepting) => accepting,
+        Err(error) => return conclude(Err(error), None, &status),
+    };
     let agent = serve::Agent {
         launcher: Launcher::own()?,
         allowed_env: AllowedEnv::with(args.allow_env),

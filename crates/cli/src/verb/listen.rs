@@ -12,6 +12,7 @@ use farpipe_net::{AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener
 use farpipe_proto::limits::PARK_MAX;
 use tokio::task::{JoinError, JoinSet};
 
+use super::door::{self, Invitation};
 use super::secure::{Guarded, ListenTls};
 use super::session::{
     EndpointArgs, SessionArgs, conclude, listening, not_opened, report, settle, span, url,
@@ -103,23 +104,23 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Ok(ready) => ready,
         Err(error) => return conclude(Err(error), None, &status),
     };
-    // A listener that nobody could get into is none.
-    let tickets = match outlet {
-        Some(outlet) => match outlet.open("connect", listener.url(), "").await {
-            Ok(opened) => Some(opened),
-            Err(error) => return conclude(Err(error), None, &status),
-        },
-        None => None,
+    let invitation = Invitation {
+        verb: "connect",
+        rest: "",
     };
-    if !quiet {
-        output::line(&format!("listening on {}", listener.url()));
-    }
-    status.write(serde_json::json!({"event": "listening", "url": listener.url().to_string()}));
-    let mut accepting = JoinSet::new();
-    if let Some(tickets) = tickets {
-        accepting.spawn(tickets.serve(args.keep));
-    }
-    accepting.spawn(listener.serve(Arc::new(acceptor)));
+    let opened = door::open(
+        listener,
+        acceptor,
+        outlet,
+        &invitation,
+        args.keep,
+        quiet,
+        &status,
+    );
+    let mut accepting = match opened.await {
+        Ok(accepting) => accepting,
+        Err(error) => return conclude(Err(error), None, &status),
+    };
     let listening = Listening {
         spec,
         wanted,

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
 pub(crate) mod doctor;
+pub(crate) mod door;
 pub(crate) mod exec;
 pub(crate) mod listen;
 pub(crate) mod man;
