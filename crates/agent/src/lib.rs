@@ -9,6 +9,7 @@ pub mod fan;
 pub mod local;
 pub mod outcome;
 pub mod pipe;
+pub mod policy;
 mod pump;
 pub mod server;
 mod spin;

@@ -2,6 +2,7 @@
 
 pub mod carrier;
 pub mod tls;
+pub mod token;
 
 mod acceptor;
 mod admission;
@@ -23,7 +24,9 @@ mod retention;
 mod secret;
 mod segment;
 mod session;
+mod settings_dir;
 mod shared;
+mod stamp;
 mod stream;
 mod tcp;
 mod ticket;
@@ -45,7 +48,9 @@ pub use retention::Retention;
 pub use secret::{LoopbackSecret, SecretError};
 pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
+pub use settings_dir::settings_dir;
 pub use shared::SessionEnd;
+pub use stamp::FileStamp;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
     StreamWatch,

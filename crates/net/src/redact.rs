@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::ticket;
+use crate::{ticket, token};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
@@ -16,6 +16,8 @@ const SECRET_NAMES: &[&str] = &[
     "token", "ticket", "secret", "pass", "pwd", "key", "auth", "sig", "cred", "session", "jwt",
     "code",
 ];
+/// What tickets and tokens begin with.
+const PREFIXES: [&str; 2] = [ticket::PREFIX, token::PREFIX];
 /// Shorter runs behind a ticket's beginning are no ticket, nor most of one.
 const TICKET_LEN_MIN: usize = 16;
 
@@ -23,7 +25,7 @@ const TICKET_LEN_MIN: usize = 16;
 /// parameters that are called like a secret, tickets.
 #[must_use]
 pub fn redacted(text: &str) -> Cow<'_, str> {
-    let may_hide = text.contains(['@', '?']) || text.contains(ticket::PREFIX);
+    let may_hide = text.contains(['@', '?']) || PREFIXES.iter().any(|prefix| text.contains(prefix));
     if !may_hide {
         return Cow::Borrowed(text);
     }
@@ -65,7 +67,10 @@ fn word(word: &str) -> String {
         }
     }
     out.push_str(rest);
-    tickets(&parameters(&without_scheme(&out)))
+    let plain = parameters(&without_scheme(&out));
+    PREFIXES
+        .iter()
+        .fold(plain, |text, prefix| hidden_behind(prefix, &text))
 }
 
 fn authority(rest: &str) -> &str {
@@ -121,15 +126,16 @@ fn is_secret(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| name.contains(secret))
 }
 
-fn tickets(word: &str) -> String {
+/// Hides what stands behind `prefix`, as far as it can be a ticket or a token.
+fn hidden_behind(prefix: &str, word: &str) -> String {
     let mut out = String::new();
     let mut rest = word;
-    while let Some((before, behind)) = rest.split_once(ticket::PREFIX) {
-        let is_in = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    while let Some((before, behind)) = rest.split_once(prefix) {
+        let is_in = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         let len = behind.bytes().take_while(|b| is_in(*b)).count();
         let (run, after) = behind.split_at(len);
         let run = if len < TICKET_LEN_MIN { run } else { HIDDEN };
-        out.extend([before, ticket::PREFIX, run]);
+        out.extend([before, prefix, run]);
         rest = after;
     }
     out + rest
@@ -173,6 +179,21 @@ mod tests {
             assert_eq!(redacted(text), shown);
             assert_eq!(redacted(shown), shown, "once is enough");
         }
+    }
+
+    #[test]
+    fn a8_tokens_are_hidden_wherever_they_stand() {
+        let token = crate::token::Token::generate(|bytes| bytes.fill(0xa7)).reveal();
+        for (before, after) in [
+            ("", ""),
+            ("FARPIPE_TOKEN=", ": no"),
+            ("'", "'"),
+            ("a ", ", b"),
+        ] {
+            let shown = redacted(&format!("{before}{}{after}", *token)).into_owned();
+            assert_eq!(shown, format!("{before}fpk1-***{after}"));
+        }
+        assert_eq!(redacted("one begins with fpk1-"), "one begins with fpk1-");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! a file or a random number; nothing here holds payload: a transmit names a range of bytes, and
 //! the caller owns them.
 
+pub mod identity;
 pub mod limits;
 pub mod link;
 pub mod session;

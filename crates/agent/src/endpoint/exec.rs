@@ -53,7 +53,9 @@ pub(super) fn open_shell(line: &OsStr, wanted: Use) -> Result<Endpoint, OpenErro
 fn open(mut command: Command, program: &OsStr, wanted: Use) -> Result<Endpoint, OpenError> {
     let failed = |error| explain(program, error);
     // What let this process in is not the command's.
-    command.env_remove("FARPIPE_TICKET");
+    command
+        .env_remove("FARPIPE_TICKET")
+        .env_remove("FARPIPE_TOKEN");
     let mut endpoint = Endpoint::default();
     let mut stdout = None;
     if wanted.wants_sink() {

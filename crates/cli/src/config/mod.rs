@@ -5,7 +5,6 @@
 //! become the defaults of the command line's own definition, so a flag has its key, its check and
 //! its precedence here without a line of code, and unknown ones cannot slip through.
 
-mod file;
 mod rules;
 
 use std::ffi::OsString;
@@ -15,8 +14,8 @@ use clap::builder::OsStr as ClapStr;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command};
 
-pub(crate) use file::ConfigError;
-use file::{Entry, Place, Section, Value, read};
+pub(crate) use farpipe_yaml::ConfigError;
+use farpipe_yaml::{Entry, Item, Place, Section, Value};
 
 /// Keys of a `tls:` mapping and the flags they stand for.
 const TLS: &[(&str, &str)] = &[
@@ -48,7 +47,8 @@ pub(crate) fn apply(
     path: &Path,
     typed: &Typed,
 ) -> Result<(Command, usize), ConfigError> {
-    let root = read(path)?;
+    let hint = "check the path given with --config or $FARPIPE_CONFIG";
+    let root = farpipe_yaml::parse(path, farpipe_yaml::read(path, hint)?)?;
     let settings = Settings::sort(&command, root, typed)?;
     rules::private_files(settings.of(typed))?;
     let count = settings.count;
@@ -366,7 +366,10 @@ fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigEr
     let takes_many = matches!(arg.get_action(), ArgAction::Append);
     let values: Vec<(String, &Place)> = match &entry.value {
         Value::Text(text) => vec![(text.clone(), &entry.place)],
-        Value::List(items) if takes_many => items.iter().map(|(t, p)| (t.clone(), p)).collect(),
+        Value::List(items) if takes_many => items
+            .iter()
+            .map(|item| plain(entry, item))
+            .collect::<Result<_, _>>()?,
         Value::List(_) => {
             return Err(entry.place.error(
                 format!("'{}' takes one value, not a list", entry.written),
@@ -396,6 +399,16 @@ fn setting(verb: &Command, arg: &Arg, entry: &Entry) -> Result<Setting, ConfigEr
         conflicts: conflicts(verb, arg),
         place: entry.place.clone(),
     })
+}
+
+fn plain<'a>(entry: &Entry, item: &'a Item) -> Result<(String, &'a Place), ConfigError> {
+    let Value::Text(text) = &item.value else {
+        return Err(item.place.error(
+            format!("'{}' is a list of plain values", entry.written),
+            "write one value in each item",
+        ));
+    };
+    Ok((text.clone(), &item.place))
 }
 
 /// The flags that exclude `arg`, whichever of the two says so.

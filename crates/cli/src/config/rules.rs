@@ -4,9 +4,10 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
+use farpipe_net::token::Token;
 use farpipe_net::{Ticket, redacted_url, tls};
+use farpipe_yaml::{ConfigError, Entry, Place};
 
-use super::file::{ConfigError, Entry, Place};
 use super::{Setting, same};
 
 /// Flags whose file nobody else may read, and what it holds. A listener's ticket file is made by it.
@@ -37,6 +38,12 @@ pub(super) fn no_secret(written: &str, value: &str, place: &Place) -> Result<(),
         return Err(place.error(
             format!("'{written}': a ticket does not belong into this file"),
             "write the ticket to a file of mode 0600 and give its name, or set FARPIPE_TICKET",
+        ));
+    }
+    if value.parse::<Token>().is_ok() {
+        return Err(place.error(
+            format!("'{written}': a token does not belong into this file"),
+            "write the token to a file of mode 0600 and give its name, or set FARPIPE_TOKEN",
         ));
     }
     let is_proxy = same(written, "http_proxy");

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use farpipe_net::WallClock;
-use farpipe_net::tls::{self, FileError, Identity, Pin, SelfSigned};
+use farpipe_net::tls::{self, FileError, Pin, SelfSigned};
+use farpipe_proto::identity::{Identity, Kind};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -64,7 +65,7 @@ struct InitArgs {
 /// Issue a certificate and a key for one process, to dial and to listen with
 #[derive(Debug, clap::Args)]
 struct IssueArgs {
-    /// Its name: letters, digits, dots, hyphens and underscores
+    /// Its name: lower-case letters, digits, dots, hyphens and underscores
     name: String,
     /// Where the authority's files are, and where these go
     #[arg(long, value_name = "DIR", default_value = "farpipe-certs")]
@@ -134,10 +135,11 @@ fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
         .map(|name| host(name))
         .collect::<Result<_, _>>()?;
     let ca = Authority::load(&args.dir)?;
-    let identity = Identity::new(ca.identity.domain(), "client", &args.name).map_err(|error| {
-        let hint = "a name such as alice, build-7 or db.example.org";
-        WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
-    })?;
+    let identity =
+        Identity::new(ca.identity.domain(), Kind::Client, &args.name).map_err(|error| {
+            let hint = "a name such as alice, build-7 or db.example.org";
+            WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
+        })?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = leaf(&identity, hosts, args.days)?.signed_by(&key, &ca.issuer)?;
     let made = Made {
@@ -190,8 +192,8 @@ impl Authority {
         let certificate = tls::read_certificate(&file).map_err(no_authority)?;
         let key = tls::read_private_key(&dir.join(CA_KEY_FILE)).map_err(no_authority)?;
         let key = KeyPair::try_from(key).context("the authority's key cannot be used")?;
-        let identity = Identity::in_certificate(&certificate)
-            .filter(|root| root.kind() == "ca")
+        let identity = tls::identity_in_certificate(&certificate)
+            .filter(|root| root.kind() == Kind::Authority)
             .with_context(|| format!("{}: `farpipe cert init` did not make it", file.display()))?;
         let params = authority(&identity, &key)?;
         // Its name is made of its key: the two would not fit together.
@@ -222,7 +224,7 @@ pub(crate) fn self_signed() -> anyhow::Result<SelfSigned> {
 }
 
 fn authority_name(domain: &str) -> anyhow::Result<Identity> {
-    Identity::new(domain, "ca", "root").map_err(|error| {
+    Identity::new(domain, Kind::Authority, "root").map_err(|error| {
         let hint = "a domain such as example.org";
         WithStatus::usage(
             format!("--domain '{}': {error}", domain.escape_debug()),

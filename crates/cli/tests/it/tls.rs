@@ -805,7 +805,9 @@ fn nothing_is_overwritten_and_names_are_plain() {
     for name in ["a,b", "a/b", "..", "a\nb", "*", "a*", "", "ä", "a b"] {
         let refused = cert(&["issue", name]).exits(2);
         assert!(
-            refused.stderr.contains("a name has 1 to 64 letters"),
+            refused
+                .stderr
+                .contains("a name has 1 to 63 lower-case letters"),
             "{name}"
         );
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use farpipe_proto::identity::{Caller, Fingerprint, Identity, Kind};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::extensions::GeneralName;
@@ -15,17 +16,6 @@ use x509_parser::x509::X509Name;
 
 use crate::clock::WallClock;
 
-/// Longest name in an identity.
-const NAME_MAX: usize = 64;
-
-/// A name of farpipe's own in a certificate: `farpipe://DOMAIN/KIND/NAME`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    domain: String,
-    kind: String,
-    name: String,
-}
-
 /// What a peer's certificate says of it. It was verified before this was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
@@ -34,7 +24,7 @@ pub struct PeerIdentity {
     /// The subject, for people, escaped.
     pub subject: String,
     /// SHA-256 of the certificate.
-    pub fingerprint: [u8; 32],
+    pub fingerprint: Fingerprint,
 }
 
 /// What a certificate says, for people. Whether it is true is not asked here.
@@ -65,70 +55,11 @@ impl CertificateFacts {
     }
 }
 
-/// Why a text is no part of an identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a name has 1 to {NAME_MAX} letters, digits, dots, hyphens and underscores")]
-pub struct NameError;
-
-impl Identity {
-    /// An identity of parts, each checked: what lists, paths or patterns are made of is not in it.
-    ///
-    /// # Errors
-    /// [`NameError`].
-    pub fn new(domain: &str, kind: &str, name: &str) -> Result<Self, NameError> {
-        for part in [domain, kind, name] {
-            let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-            // Dots alone would read as a path.
-            let named = part.bytes().any(|b| b.is_ascii_alphanumeric());
-            if part.len() > NAME_MAX || !named || !part.bytes().all(fits) {
-                return Err(NameError);
-            }
-        }
-        let [domain, kind, name] = [domain, kind, name].map(str::to_owned);
-        Ok(Self { domain, kind, name })
-    }
-
-    /// Reads `farpipe://DOMAIN/KIND/NAME`.
-    fn parse(uri: &str) -> Option<Self> {
-        let mut parts = uri.strip_prefix("farpipe://")?.split('/');
-        let (domain, kind, name) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() {
-            return None;
-        }
-        Self::new(domain, kind, name).ok()
-    }
-
-    /// Whose authority names it.
-    #[must_use]
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// `client`, `agent`, `relay`, or `ca`.
-    #[must_use]
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Its name there.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The identity in a certificate that nobody has verified here.
-    #[must_use]
-    pub fn in_certificate(der: &[u8]) -> Option<Self> {
-        let (_, certificate) = parse_x509_certificate(der).ok()?;
-        only_identity(&certificate)
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { domain, kind, name } = self;
-        write!(f, "farpipe://{domain}/{kind}/{name}")
-    }
+/// The identity in a certificate that nobody has verified here.
+#[must_use]
+pub fn identity_in_certificate(der: &[u8]) -> Option<Identity> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    only_identity(&certificate)
 }
 
 impl PeerIdentity {
@@ -136,9 +67,27 @@ impl PeerIdentity {
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = parse_x509_certificate(der).ok()?;
         Some(Self {
-            identity: only_identity(&certificate),
+            identity: only_identity(&certificate).filter(|who| who.kind() != Kind::Authority),
             subject: certificate.subject().to_string().escape_debug().to_string(),
             fingerprint: Sha256::digest(der).into(),
+        })
+    }
+
+    /// Whom a policy decides on, if the connection on which this was shown ends here.
+    #[must_use]
+    pub fn direct(&self) -> Option<Caller> {
+        Some(Caller::Direct {
+            identity: self.identity.clone()?,
+            fingerprint: self.fingerprint,
+        })
+    }
+
+    /// Whom a policy decides on, if this was shown in the session itself.
+    #[must_use]
+    pub fn end_to_end(&self) -> Option<Caller> {
+        Some(Caller::EndToEnd {
+            identity: self.identity.clone()?,
+            fingerprint: self.fingerprint,
         })
     }
 }
@@ -164,7 +113,8 @@ fn only_identity(certificate: &X509Certificate<'_>) -> Option<Identity> {
             _ => None,
         });
     let (first, second) = (uris.next()?, uris.next());
-    Identity::parse(first).filter(|_| second.is_none())
+    let identity = first.parse().ok()?;
+    second.is_none().then_some(identity)
 }
 
 /// Whether a certificate may issue others.
@@ -186,30 +136,4 @@ pub(super) fn rsa_bits(der: &CertificateDer<'_>) -> Option<usize> {
     };
     let zeros = key.modulus.iter().take_while(|byte| **byte == 0).count();
     Some(8 * (key.modulus.len() - zeros))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identity_has_three_plain_parts() {
-        let identity = Identity::parse("farpipe://example.org/client/alice-1").expect("it is one");
-        assert_eq!(identity.to_string(), "farpipe://example.org/client/alice-1");
-        for wrong in [
-            "farpipe://example.org/client",
-            "farpipe://example.org/client/a/b",
-            "farpipe://example.org/client/a,b",
-            "farpipe://example.org/client/*",
-            "farpipe://example.org/client/..",
-            "farpipe://example.org/client/a%2fb",
-            "farpipe://example.org/client/a\nb",
-            "farpipe://example.org/client/\0",
-            "farpipe:///client/a",
-            "https://example.org/client/a",
-        ] {
-            assert_eq!(Identity::parse(wrong), None, "{wrong}");
-        }
-        assert!(Identity::new("d", "client", &"a".repeat(65)).is_err());
-    }
 }

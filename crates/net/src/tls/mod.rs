@@ -34,7 +34,7 @@ pub use self::error::TlsError;
 pub use self::files::{
     FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
 };
-pub use self::identity::{CertificateFacts, Identity, NameError, PeerIdentity};
+pub use self::identity::{CertificateFacts, PeerIdentity, identity_in_certificate};
 pub use self::revocation::{RevocationList, Revoked, serial_under};
 pub use self::server::TlsServer;
 pub use self::stream::TlsStream;

@@ -5,46 +5,16 @@
 //! once and the last good one stays in use.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What shows that a file is another than before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stamp {
-    File {
-        device: u64,
-        inode: u64,
-        len: u64,
-        modified: (i64, i64),
-        /// Changes with the mode, too.
-        changed: (i64, i64),
-    },
-    Failed(io::ErrorKind),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        match fs::metadata(path) {
-            Ok(meta) => Self::File {
-                device: meta.dev(),
-                inode: meta.ino(),
-                len: meta.len(),
-                modified: (meta.mtime(), meta.mtime_nsec()),
-                changed: (meta.ctime(), meta.ctime_nsec()),
-            },
-            Err(error) => Self::Failed(error.kind()),
-        }
-    }
-}
+use crate::stamp::FileStamp;
 
 /// What was made of the files, and of which.
 struct Current<T> {
     value: Arc<T>,
     /// Of the files as they were tried last, whether that went well or not.
-    stamps: Vec<Stamp>,
+    stamps: Vec<FileStamp>,
 }
 
 /// A `T` that is made again when one of its files changes.
@@ -94,8 +64,8 @@ impl<T> Reloading<T> {
     }
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    paths.iter().map(|path| Stamp::of(path)).collect()
+fn stamps(paths: &[PathBuf]) -> Vec<FileStamp> {
+    paths.iter().map(|path| FileStamp::of(path)).collect()
 }
 
 impl<T> fmt::Debug for Reloading<T> {

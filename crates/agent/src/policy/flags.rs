@@ -1,0 +1,78 @@
+//! `--allow`: rules that fit on a command line.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::address::Addresses;
+use super::environment::Environment;
+use super::grant::Grant;
+use super::resolve;
+use super::who::Who;
+use super::{Origin, Rule};
+
+/// One value of `--allow`; it holds for every caller that is known.
+#[derive(Debug, Clone)]
+pub struct Allow {
+    typed: String,
+    grant: Grant,
+}
+
+/// Why a text is no value of `--allow`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AllowError {
+    /// It begins with no word of it.
+    #[error("write all, exec, read:DIR, write:DIR, connect:HOST:PORT or listen:[HOST:]PORT")]
+    Unknown,
+    /// What is behind the word is wrong.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Allow {
+    pub(super) fn rule(&self) -> Rule {
+        let origin = Origin::Flag(format!("--allow {}", self.typed));
+        Rule {
+            who: vec![Who::Anyone],
+            grants: vec![(self.grant.clone(), origin)],
+            environment: Environment::default(),
+            directories: Vec::new(),
+        }
+    }
+}
+
+impl FromStr for Allow {
+    type Err = AllowError;
+
+    fn from_str(text: &str) -> Result<Self, AllowError> {
+        let (word, value) = match text.split_once(':') {
+            Some((word, value)) => (word, Some(value)),
+            None => (text, None),
+        };
+        let grant = match (word, value) {
+            ("all", None) => Grant::Everything,
+            ("exec", None) => Grant::AnyProgram,
+            ("read", Some(dir)) => Grant::Read(root(dir)?),
+            ("write", Some(dir)) => Grant::Write(root(dir)?),
+            ("connect", Some(to)) => {
+                Grant::Connect(Addresses::parse(to).map_err(AllowError::Value)?)
+            }
+            ("listen", Some(on)) => {
+                Grant::Listen(Addresses::parse_listening(on).map_err(AllowError::Value)?)
+            }
+            _ => return Err(AllowError::Unknown),
+        };
+        Ok(Self {
+            typed: text.to_owned(),
+            grant,
+        })
+    }
+}
+
+fn root(dir: &str) -> Result<PathBuf, AllowError> {
+    let dir = Path::new(dir);
+    if !resolve::is_plain(dir) {
+        let why = "the directory is an absolute path without ..";
+        return Err(AllowError::Value(why.to_owned()));
+    }
+    Ok(resolve::root(dir))
+}

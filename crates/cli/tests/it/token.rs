@@ -1,0 +1,189 @@
+//! `farpipe token`: printed once, kept as a hash, refused where others could see it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use farpipe_net::WallClock;
+use farpipe_net::token::{Scope, TokenStore};
+
+use sha2::Digest as _;
+
+use crate::support::{Ended, Host, at_once};
+
+fn issue(host: &Host, args: &[&str]) -> String {
+    let ended = host
+        .farpipe(["token", "issue", "--store", "t.yaml"])
+        .args(args)
+        .run()
+        .exits(0);
+    let text = String::from_utf8(ended.stdout.clone()).expect("text");
+    let token = text.strip_suffix('\n').expect("one line").to_owned();
+    hidden(&ended.stderr, &token);
+    token
+}
+
+/// Neither the token nor its secret is in there.
+#[track_caller]
+fn hidden(text: &str, token: &str) {
+    let secret = token.split('.').nth(1).expect("a secret");
+    assert!(secret.len() == 43 && !text.contains(secret), "{text}");
+}
+
+fn id(token: &str) -> &str {
+    let id = token.strip_prefix("fpk1-").expect("a token");
+    id.split('.').next().expect("an id")
+}
+
+fn ls(host: &Host) -> String {
+    let ended = host
+        .farpipe(["token", "ls", "--store", "t.yaml"])
+        .run()
+        .exits(0);
+    String::from_utf8(ended.stdout).expect("text")
+}
+
+fn store(path: &Path) -> TokenStore {
+    TokenStore::new(path.to_owned(), WallClock::System)
+}
+
+#[test]
+fn a2_a_token_is_printed_once_listed_without_its_secret_and_revoked() {
+    let host = Host::new();
+    let token = issue(
+        &host,
+        &["alice", "--scope", "attach", "--scope", "publish:logs."],
+    );
+    let listed = ls(&host);
+    hidden(&listed, &token);
+    let line = format!(
+        "{}  good     29d left   farpipe://local/client/alice  attach,publish:logs.\n",
+        id(&token)
+    );
+    assert_eq!(listed, line);
+    hidden(&String::from_utf8_lossy(&host.content("t.yaml")), &token);
+    let mode = std::fs::metadata(host.path("t.yaml"))
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let admitted = store(&host.path("t.yaml")).admit(&token, &Scope::Attach, None);
+    assert_eq!(admitted.expect("good").identity.name(), "alice");
+    let revoke = host.farpipe(["token", "revoke", "--store", "t.yaml", id(&token)]);
+    revoke
+        .run()
+        .exits(0)
+        .says(&format!("token {} is revoked\n", id(&token)));
+    assert!(ls(&host).contains("  revoked  "));
+    assert!(
+        store(&host.path("t.yaml"))
+            .admit(&token, &Scope::Attach, None)
+            .is_err()
+    );
+    let unknown = host.farpipe(["token", "revoke", "--store", "t.yaml", "0123456789abcdef"]);
+    unknown.run().exits(125).says(
+        "farpipe: no token has the id 0123456789abcdef\nhint: `farpipe token ls` lists them\n",
+    );
+}
+
+#[test]
+fn a3_join_tokens_are_good_once() {
+    let host = Host::new();
+    let token = issue(
+        &host,
+        &[
+            "farpipe://example.org/agent/db",
+            "--scope",
+            "join",
+            "--expires",
+            "1h",
+        ],
+    );
+    assert!(ls(&host).contains("farpipe://example.org/agent/db  join once\n"));
+    let admit = || store(&host.path("t.yaml")).admit(&token, &Scope::Join, None);
+    assert!(admit().is_ok());
+    assert!(admit().is_err());
+    assert!(ls(&host).contains("  used  "));
+    let json = host
+        .farpipe(["token", "ls", "--json", "--store", "t.yaml"])
+        .run()
+        .exits(0);
+    assert!(String::from_utf8_lossy(&json.stdout).contains(r#""state":"used""#));
+}
+
+#[test]
+fn a2_a_token_can_be_bound_to_a_certificate() {
+    let host = Host::new();
+    host.usual_certificates();
+    let token = issue(&host, &["alice", "--bind", "client.pem"]);
+    let admit = |shown| store(&host.path("t.yaml")).admit(&token, &Scope::Attach, shown);
+    assert!(admit(None).is_err());
+    assert!(admit(Some(&[0; 32])).is_err());
+    let pem = farpipe_net::tls::read_certificate(&host.path("client.pem")).expect("a certificate");
+    let digest = sha2::Sha256::digest(&pem).into();
+    assert!(admit(Some(&digest)).is_ok());
+}
+
+#[test]
+fn two_processes_at_once_lose_no_token() {
+    let host = Host::new();
+    at_once(0..16, |n| {
+        issue(&host, &[&format!("user{n}")]);
+    });
+    assert_eq!(ls(&host).lines().count(), 16);
+}
+
+#[test]
+fn a8_a_token_is_nothing_to_type_and_no_message_shows_it() {
+    let host = Host::new();
+    let token = issue(&host, &["alice"]);
+    let shows_nothing = |ended: &Ended| {
+        hidden(&ended.stderr, &token);
+        hidden(&String::from_utf8_lossy(&ended.stdout), &token);
+    };
+    let revoke = host
+        .farpipe(["token", "revoke", "--store", "t.yaml", &token])
+        .run()
+        .exits(2);
+    assert!(
+        revoke.stderr.contains("which others can now see in ps"),
+        "{}",
+        revoke.stderr
+    );
+    shows_nothing(&revoke);
+    // Nor most of one, nor in a place for something else.
+    let most = &token[..token.len() - 3];
+    for args in [
+        vec!["token", "revoke", "--store", "t.yaml", most],
+        vec!["token", "issue", "--store", "t.yaml", &token],
+        vec![
+            "token", "issue", "--store", "t.yaml", "bob", "--scope", &token,
+        ],
+        vec!["policy", "test", "--as", &token, "shell"],
+        vec!["connect", &token],
+        vec![&token],
+    ] {
+        let ended = host.farpipe(&args).run();
+        shows_nothing(&ended);
+    }
+    host.file("c.yaml", format!("token_file: {token}\n"));
+    shows_nothing(&host.farpipe(["config", "check", "c.yaml"]).run().exits(2));
+    // What a command is started with has no token in it.
+    let pipe = host
+        .farpipe(["pipe", "sh:env", "-"])
+        .env("FARPIPE_TOKEN", &token)
+        .run()
+        .exits(0);
+    shows_nothing(&pipe);
+}
+
+#[test]
+fn a6_a_store_that_others_can_read_is_not_used() {
+    let host = Host::new();
+    issue(&host, &["alice"]);
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(host.path("t.yaml"), open).expect("ours");
+    let ls = host.farpipe(["token", "ls", "--store", "t.yaml"]).run();
+    ls.exits(125).printed("").says(
+        "farpipe: t.yaml: this token store is open to others (mode 0644)\nhint: chmod 600 t.yaml\n",
+    );
+}
