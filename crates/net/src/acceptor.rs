@@ -1,7 +1,6 @@
-//! The acceptor's side: takes carriers, finds or makes their session, parks it without a link.
+//! The acceptor's side: takes carriers and tunnels, finds or makes their session.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,22 +8,23 @@ use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::link::Keys;
-use farpipe_proto::session::{Park, SessionConfig, Settled, Side};
-use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
+use farpipe_proto::session::{Park, SessionConfig, Side};
+use farpipe_proto::wire::control::{Attach, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::accepted::AcceptedSession;
 use crate::budget::WindowBudget;
-use crate::carrier::{Carrier, Close};
+use crate::carrier::Carrier;
 use crate::clock::Clock;
-use crate::driver::{Driven, Driver};
-use crate::event::{Events, LinkEvent, tell};
-use crate::link::{self, Greeting, HandshakeError, Wire};
-use crate::opener::{PROTOCOL_CLOSE, millis, span};
-use crate::session::{SessionHandle, complete, ended};
-use crate::shared::{SessionEnd, Shared};
+use crate::entrance::Entrance;
+use crate::event::Events;
+use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::opener::millis;
+use crate::shared::Shared;
+use crate::trunk::Orders;
 
 /// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
 /// again.
@@ -80,17 +80,28 @@ struct Entry {
     epoch: u64,
     /// The ticket it was opened with; empty: none.
     ticket: Vec<u8>,
+    /// Who opened it, as a relay says; `None`: it came without one.
+    caller: Option<String>,
     attaches: mpsc::Sender<Arrival>,
 }
 
-/// An authenticated carrier that asks for a session.
+/// A tunnel that asks for a session, on an authenticated link.
 #[derive(Debug)]
-struct Arrival {
-    wire: Wire,
-    tunnel: TunnelId,
-    attach: Attach,
-    ticket: Vec<u8>,
-    peer: String,
+pub(crate) struct Arrival {
+    pub(crate) way: Way,
+    pub(crate) tunnel: TunnelId,
+    pub(crate) attach: Attach,
+    pub(crate) ticket: Vec<u8>,
+    pub(crate) peer: String,
+}
+
+/// What carries an arrival.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A link of its own.
+    Wire(Box<Wire>),
+    /// One of the tunnels of a link to a relay.
+    Trunk(Orders),
 }
 
 type Registry = Arc<Mutex<BTreeMap<SessionKey, Entry>>>;
@@ -133,33 +144,30 @@ impl Acceptor {
         )
     }
 
-    /// What is said and wanted in the handshake.
-    pub(crate) fn greeting(&self) -> &Greeting {
-        &self.config.greeting
+    pub(crate) fn config(&self) -> &AcceptorConfig {
+        &self.config
     }
 
-    /// Takes a connection from `peer` to its session: through what makes a carrier of it and
-    /// through the handshake. A failed handshake uses nothing up. Run it in a task of its own; both
-    /// together last at most 30 s, and a refusal 1 s more.
+    /// Takes a connection from `peer` to its session: see [`Entrance::serve`].
     ///
     /// # Errors
-    /// [`HandshakeError`], for the log; the peer was told where it can be.
-    ///
-    /// # Cancellation
-    /// Dropping it drops the connection.
+    /// As there.
     pub async fn serve(
         &self,
-        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>>,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
         let handshake = async {
             let mut wire = Wire::new(carrier.await?);
-            let attaching = link::accept(&mut wire, &self.config.greeting).await?;
+            let asking = link::accept(&mut wire, &self.config.greeting).await?;
+            let Wanted::Session(tunnel, attach) = asking.wanted else {
+                return Err(link::refuse_as_no_relay(wire).await);
+            };
             Ok::<_, HandshakeError>(Arrival {
-                wire,
-                tunnel: attaching.tunnel,
-                attach: attaching.attach,
-                ticket: attaching.ticket,
+                way: Way::Wire(Box::new(wire)),
+                tunnel,
+                attach,
+                ticket: asking.ticket,
                 peer,
             })
         };
@@ -169,18 +177,17 @@ impl Acceptor {
         let Err(refusal) = self.route(arrival) else {
             return Ok(());
         };
-        let Refusal {
-            mut arrival,
-            refused,
-        } = *refusal;
+        let Refusal { arrival, refused } = *refusal;
         let frame = HopFrame::Refused(arrival.tunnel, refused.clone());
-        arrival.wire.refuse(&frame).await;
+        if let Way::Wire(mut wire) = arrival.way {
+            wire.refuse(&frame).await;
+        }
         Err(HandshakeError::Refused(refused))
     }
 
     /// Hands an arrival to its session, or makes that. Never waits: an arrival that cannot be taken
     /// now comes again, while one that waited would hold its carrier, and its peer, for nothing.
-    fn route(&self, arrival: Arrival) -> Result<(), Box<Refusal>> {
+    pub(crate) fn route(&self, arrival: Arrival) -> Result<(), Box<Refusal>> {
         let Some(key) = SessionKey::from_slice(&arrival.attach.key) else {
             return Err(arrival.refuse(RefuseCode::Protocol, "a key of 32 bytes is wanted"));
         };
@@ -213,6 +220,7 @@ impl Acceptor {
         let entry = Entry {
             epoch: arrival.attach.epoch,
             ticket: arrival.ticket.clone(),
+            caller: arrival.caller(),
             attaches,
         };
         sessions.insert(key, entry);
@@ -225,6 +233,7 @@ impl Acceptor {
             key,
             park,
             peer: arrival.peer.clone(),
+            caller: arrival.caller(),
             first: Some(arrival),
             arrivals,
             registered: Registered {
@@ -273,12 +282,34 @@ impl Acceptor {
 
 /// An arrival that is not taken, and why. Boxed because it is large.
 #[derive(Debug)]
-struct Refusal {
-    arrival: Arrival,
-    refused: Refused,
+pub(crate) struct Refusal {
+    pub(crate) arrival: Arrival,
+    pub(crate) refused: Refused,
+}
+
+impl Entrance for Acceptor {
+    fn greeting(&self) -> &Greeting {
+        &self.config.greeting
+    }
+
+    async fn serve(
+        &self,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        Self::serve(self, carrier, peer).await
+    }
 }
 
 impl Arrival {
+    /// Who asks, as the relay says, if there is one.
+    fn caller(&self) -> Option<String> {
+        match self.way {
+            Way::Wire(_) => None,
+            Way::Trunk(_) => Some(link::printable(&self.attach.caller)),
+        }
+    }
+
     fn refuse(self, code: RefuseCode, message: &str) -> Box<Refusal> {
         Box::new(Refusal {
             arrival: self,
@@ -304,6 +335,10 @@ impl Entry {
             let why = "this session was opened with another ticket";
             return Err(arrival.refuse(RefuseCode::Auth, why));
         }
+        if arrival.caller() != self.caller {
+            let why = "this session was opened by another caller";
+            return Err(arrival.refuse(RefuseCode::Auth, why));
+        }
         match self.attaches.try_send(arrival) {
             Ok(()) => {
                 self.epoch = epoch;
@@ -322,7 +357,7 @@ impl Entry {
 
 /// Takes the session out of the registry when it is over.
 #[derive(Debug)]
-struct Registered {
+pub(crate) struct Registered {
     key: SessionKey,
     sessions: Registry,
     keys: Option<Arc<dyn Keys>>,
@@ -339,251 +374,3 @@ impl Drop for Registered {
         }
     }
 }
-
-/// A session a peer opened here.
-#[derive(Debug)]
-pub struct AcceptedSession {
-    shared: Arc<Shared>,
-    config: AcceptorConfig,
-    key: SessionKey,
-    park: Park,
-    peer: String,
-    first: Option<Arrival>,
-    arrivals: mpsc::Receiver<Arrival>,
-    registered: Registered,
-}
-
-/// How waiting for a link ended.
-enum Parked {
-    Arrival(Box<Arrival>),
-    Ended(SessionEnd),
-    Expired,
-}
-
-impl AcceptedSession {
-    /// Accepts streams.
-    #[must_use]
-    pub fn handle(&self) -> SessionHandle {
-        SessionHandle::new(Arc::clone(&self.shared))
-    }
-
-    /// Where the opener came from, for people.
-    #[must_use]
-    pub fn peer(&self) -> &str {
-        &self.peer
-    }
-
-    /// The session's key, shortened.
-    #[must_use]
-    pub fn name(&self) -> String {
-        self.key.to_string()
-    }
-
-    /// Serves the session's links until everything is settled, or the session is given up.
-    ///
-    /// # Errors
-    /// [`SessionEnd`]; every handle of the session gets the same.
-    ///
-    /// # Cancellation
-    /// Dropping it ends the session here without a word; the opener hears it when it redials.
-    pub async fn run(mut self) -> Result<(), SessionEnd> {
-        let result = self.serve().await;
-        if let Err(end) = &result {
-            self.shared.lock().end(end.clone());
-        }
-        drop(self.registered);
-        result
-    }
-
-    async fn serve(&mut self) -> Result<(), SessionEnd> {
-        let mut next = self.first.take();
-        let mut links = 0u64;
-        loop {
-            let arrival = match next.take() {
-                Some(arrival) => arrival,
-                None => match self.parked().await {
-                    Parked::Arrival(arrival) => *arrival,
-                    Parked::Ended(end) => return Err(end),
-                    Parked::Expired => return self.expired(),
-                },
-            };
-            links += 1;
-            match self.link(arrival, links).await? {
-                Linked::Over => return Ok(()),
-                Linked::Lost => {}
-                Linked::Fenced(newer) => next = Some(*newer),
-            }
-        }
-    }
-
-    /// Waits for a link as long as the session is kept.
-    async fn parked(&mut self) -> Parked {
-        loop {
-            let settled = self.settled();
-            let until = self.park.poll_timeout(settled);
-            let expired = async {
-                match until {
-                    Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let may_settle = self.config.one_shot && settled == Settled::No;
-            // In order, so that simulations repeat: our own word, then a link in the last moment.
-            tokio::select! {
-                biased;
-                end = ended(&self.shared) => return Parked::Ended(end),
-                Some(arrival) = self.arrivals.recv() => return Parked::Arrival(Box::new(arrival)),
-                () = complete(&self.shared), if may_settle => {
-                    self.park.handle_settled(self.config.clock.now());
-                }
-                () = expired => return Parked::Expired,
-            }
-        }
-    }
-
-    /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
-    /// the final offsets as long as it parks, because the opener may be slow.
-    fn settled(&self) -> Settled {
-        if self.config.one_shot {
-            self.shared.lock().session.settled()
-        } else {
-            Settled::No
-        }
-    }
-
-    fn expired(&self) -> Result<(), SessionEnd> {
-        let state = self.shared.lock();
-        if state.session.is_complete() {
-            // COMPLETE is said; that it was not heard hurts nobody any more.
-            return Ok(());
-        }
-        Err(SessionEnd::Lost(format!(
-            "the session from {} was given up after {} without a link: {} bytes received, {} of {} \
-             sent bytes confirmed",
-            self.peer,
-            span(self.park.park_for()),
-            state.session.received(),
-            state.session.acked(),
-            state.session.numbered(),
-        )))
-    }
-
-    /// Serves one link.
-    async fn link(&mut self, arrival: Arrival, links: u64) -> Result<Linked, SessionEnd> {
-        let Arrival {
-            wire,
-            tunnel,
-            attach,
-            peer,
-            ticket: _,
-        } = arrival;
-        self.park.handle_attached();
-        let heartbeat = self.config.heartbeat;
-        let driver = Driver::attach(&self.shared, wire, tunnel, attach.received, heartbeat);
-        let mut driver = match driver {
-            Ok(driver) => driver,
-            Err(refused) => {
-                let (error, mut wire) = *refused;
-                let message = format!("cannot resume: {error}");
-                let refused = Refused {
-                    code: RefuseCode::Offset as u32,
-                    is_final: true,
-                    message: message.clone(),
-                };
-                wire.refuse(&HopFrame::Refused(tunnel, refused)).await;
-                return Err(SessionEnd::Protocol(message));
-            }
-        };
-        // The older link's reader has stopped: the offset is final until this link brings more.
-        let received = self.shared.lock().session.received();
-        driver.queue(&HopFrame::Attached(tunnel, Attached { received }));
-        self.announce(peer, &attach, links);
-        // In order, so that simulations repeat: the first two end this link, whatever it brings.
-        tokio::select! {
-            biased;
-            end = ended(&self.shared) => {
-                let words = driver.refusal(&end.to_string());
-                driver.leave(&words, GOING_AWAY).await;
-                Err(end)
-            }
-            Some(newer) = self.arrivals.recv() => {
-                tracing::debug!("a newer link fences the older one");
-                Ok(Linked::Fenced(Box::new(newer)))
-            }
-            driven = poll_fn(|cx| driver.poll_drive(cx)) => self.driven(driver, driven).await,
-        }
-    }
-
-    async fn driven(&mut self, driver: Driver, driven: Driven) -> Result<Linked, SessionEnd> {
-        let complete = self.shared.lock().session.is_complete();
-        match driven {
-            Driven::Detached | Driven::Complete if complete => {
-                let words = HopFrame::Detach(driver.tunnel());
-                driver.leave(&words, GOING_AWAY).await;
-                Ok(Linked::Over)
-            }
-            Driven::Failed(why) => {
-                let words = driver.refusal(&why);
-                driver.leave(&words, PROTOCOL_CLOSE).await;
-                Err(SessionEnd::Protocol(why))
-            }
-            Driven::Refused(refused) => Err(SessionEnd::Refused(format!(
-                "{} ended the session: {}",
-                self.peer,
-                link::printable(&refused.message)
-            ))),
-            Driven::Detached | Driven::Complete => Err(SessionEnd::Lost(format!(
-                "{} left before everything was settled",
-                self.peer
-            ))),
-            Driven::Lost(lost) => {
-                self.park.handle_lost(self.config.clock.now());
-                tell(
-                    self.config.events.as_ref(),
-                    LinkEvent::Lost {
-                        why: lost.to_string(),
-                        failures: 0,
-                        retry_in: None,
-                    },
-                );
-                Ok(Linked::Lost)
-            }
-        }
-    }
-
-    fn announce(&self, peer: String, attach: &Attach, links: u64) {
-        let events = self.config.events.as_ref();
-        if links > 1 {
-            let state = self.shared.lock();
-            let resent = state.session.numbered() - state.session.acked();
-            drop(state);
-            tell(
-                events,
-                LinkEvent::Resumed {
-                    epoch: attach.epoch,
-                    resent,
-                },
-            );
-        } else {
-            tell(
-                events,
-                LinkEvent::Connected {
-                    session: self.key.to_string(),
-                    peer,
-                },
-            );
-        }
-    }
-}
-
-/// How one link of a session ended.
-enum Linked {
-    Over,
-    Lost,
-    Fenced(Box<Arrival>),
-}
-
-const GOING_AWAY: Close = Close {
-    code: 1000,
-    reason: "complete",
-};

@@ -11,13 +11,15 @@ pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, LinkError, Nonce, Prover, Step};
 use farpipe_proto::wire::DecodeError;
-use farpipe_proto::wire::control::{Attach, Attached, Refused, Welcome};
+use farpipe_proto::wire::control::{
+    Attach, Attached, List, RefuseCode, Refused, Register, Registered, Welcome,
+};
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
 
 use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, CarrierError, Close};
-use crate::driver::QUEUE_MAX;
+use crate::hop::QUEUE_MAX;
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
 use crate::tls::TlsError;
@@ -197,27 +199,65 @@ pub(crate) async fn dial(
         greeting.prover.as_deref(),
         &greeting.software,
     );
+    let asked = || HopFrame::Attach(TUNNEL, attach());
+    ask(wire, &handshake, greeting, asked).await?;
+    match answer(wire).await? {
+        HopFrame::Attached(TUNNEL, attached) => Ok(attached),
+        _ => Err(LinkError::Protocol("no answer to ATTACH").into()),
+    }
+}
+
+/// The dialling side as an agent at a relay: HELLO to REGISTERED.
+pub(crate) async fn register(
+    wire: &mut Wire,
+    greeting: &Greeting,
+    register: Register,
+) -> Result<Registered, HandshakeError> {
+    let handshake = Dialling::new(
+        greeting.nonce(),
+        Features::default(),
+        greeting.prover.as_deref(),
+        &greeting.software,
+    );
+    ask(wire, &handshake, greeting, || HopFrame::Register(register)).await?;
+    match answer(wire).await? {
+        HopFrame::Registered(registered) => Ok(registered),
+        _ => Err(LinkError::Protocol("no answer to REGISTER").into()),
+    }
+}
+
+/// HELLO, and the frame that asks for something as early as it may.
+async fn ask(
+    wire: &mut Wire,
+    handshake: &Dialling<'_>,
+    greeting: &Greeting,
+    frame: impl FnOnce() -> HopFrame,
+) -> Result<(), HandshakeError> {
     wire.queue(&handshake.hello());
     if greeting.prover.is_none() {
-        // Nothing to prove: HELLO and ATTACH leave together.
-        wire.queue(&HopFrame::Attach(TUNNEL, attach()));
+        // Nothing to prove: HELLO and the question leave together.
+        wire.queue(&frame());
         handshake.handle(&wire.frame().await?)?;
     } else {
         if let Some(auth) = handshake.handle(&wire.frame().await?)? {
             wire.queue(&auth);
         }
-        wire.queue(&HopFrame::Attach(TUNNEL, attach()));
+        wire.queue(&frame());
     }
+    Ok(())
+}
+
+/// The answer to what was asked. A relay may hold it; it asks meanwhile whether we are there.
+async fn answer(wire: &mut Wire) -> Result<HopFrame, HandshakeError> {
     loop {
         match wire.frame().await? {
-            HopFrame::Attached(TUNNEL, attached) => return Ok(attached),
             HopFrame::Refused(_, refused) => return Err(HandshakeError::Refused(refused)),
             HopFrame::Ping(number) if wire.carrier.queued() < QUEUE_MAX => {
                 wire.queue(&HopFrame::Pong(number));
             }
             // Pongs it does not read.
             HopFrame::Ping(_) => {}
-            _ => return Err(LinkError::Protocol("no answer to ATTACH").into()),
+            frame => return Ok(frame),
         }
     }
 }
@@ -239,22 +279,41 @@ pub(crate) async fn greet(wire: &mut Wire, greeting: &Greeting) -> Result<Welcom
     }
 }
 
-/// What a neighbour asks for.
+/// What a neighbour wants that was let in.
 #[derive(Debug)]
-pub(crate) struct Attaching {
-    pub(crate) tunnel: TunnelId,
-    pub(crate) attach: Attach,
+pub enum Wanted {
+    /// A tunnel to a session.
+    Session(TunnelId, Attach),
+    /// To be known to a relay as an agent.
+    Registration(Register),
+    /// The names of a relay's agents.
+    Names(List),
+}
+
+/// A neighbour that was let in.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) wanted: Wanted,
     /// The ticket it has proven; empty: none.
     pub(crate) ticket: Vec<u8>,
 }
 
-/// The accepting side: HELLO to ATTACH. The answer is the caller's.
+/// Refuses what only a relay can do.
+pub(crate) async fn refuse_as_no_relay(mut wire: Wire) -> HandshakeError {
+    let refused = Refused {
+        code: RefuseCode::Protocol as u32,
+        is_final: true,
+        message: "this is no relay: it serves its own host only".to_owned(),
+    };
+    let frame = HopFrame::Refused(TunnelId::LINK, refused.clone());
+    wire.refuse(&frame).await;
+    HandshakeError::Refused(refused)
+}
+
+/// The accepting side: HELLO to ATTACH, or what is asked in its place. The answer is the caller's.
 ///
 /// On an error of the rules the neighbour is told before this returns.
-pub(crate) async fn accept(
-    wire: &mut Wire,
-    greeting: &Greeting,
-) -> Result<Attaching, HandshakeError> {
+pub(crate) async fn accept(wire: &mut Wire, greeting: &Greeting) -> Result<Asking, HandshakeError> {
     let result = accept_steps(wire, greeting).await;
     if let Err(error) = &result {
         let told = match error {
@@ -269,7 +328,7 @@ pub(crate) async fn accept(
     result
 }
 
-async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Attaching, HandshakeError> {
+async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Asking, HandshakeError> {
     let mut handshake = Accepting::new(
         greeting.nonce(),
         Features::default(),
@@ -287,14 +346,16 @@ async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Attaching,
             }
         }
     }
-    match wire.frame().await? {
-        HopFrame::Attach(tunnel, attach) => Ok(Attaching {
-            tunnel,
-            attach,
-            ticket: handshake.into_ticket(),
-        }),
-        _ => Err(LinkError::Protocol("no ATTACH after the handshake").into()),
-    }
+    let wanted = match wire.frame().await? {
+        HopFrame::Attach(tunnel, attach) => Wanted::Session(tunnel, attach),
+        HopFrame::Register(register) => Wanted::Registration(register),
+        HopFrame::List(list) => Wanted::Names(list),
+        _ => return Err(LinkError::Protocol("no ATTACH after the handshake").into()),
+    };
+    Ok(Asking {
+        wanted,
+        ticket: handshake.into_ticket(),
+    })
 }
 
 /// A timer that is only touched when the deadline moves forward.

@@ -17,12 +17,13 @@ use farpipe_proto::wire::id::SessionKey;
 use crate::budget::WindowBudget;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::clock::Clock;
-use crate::driver::{Driven, Driver};
+use crate::driver::Driver;
 use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
 use crate::session::{SessionHandle, ended};
 use crate::shared::{SessionEnd, Shared};
 use crate::tls::TlsError;
+use crate::tunnel::{Driven, LostLink, Tunnel};
 
 /// How a failed attempt to reach the peer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,17 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
 
     /// The peer, for people.
     fn peer(&self) -> String;
+
+    /// Whom to ask for there; empty: whoever it is.
+    fn route(&self) -> String {
+        String::new()
+    }
+
+    /// Where it led to last is of no use now: the next one leads to another place, if there is one.
+    /// `false` if all have been tried since one was of use.
+    fn elsewhere(&self) -> bool {
+        false
+    }
 }
 
 /// Settings of a session's opener.
@@ -165,6 +177,8 @@ enum Step {
     Progressed(String),
     /// This attempt failed.
     Failed(Attempt, String),
+    /// Another place may do better: dial at once.
+    Elsewhere,
     /// All is settled.
     Complete,
 }
@@ -184,6 +198,7 @@ impl Running<'_> {
         loop {
             let (attempt, why) = match self.attempt().await? {
                 Step::Complete => return Ok(()),
+                Step::Elsewhere => continue,
                 Step::Progressed(why) => (Attempt::Progressed, why),
                 Step::Failed(attempt, why) => (attempt, why),
             };
@@ -313,6 +328,11 @@ impl Running<'_> {
                 }
                 Ok(Step::Complete)
             }
+            Driven::Lost(lost @ LostLink::GoingAway) => {
+                // It said so in time: there may be another already.
+                self.dial.elsewhere();
+                Ok(Step::Progressed(lost.to_string()))
+            }
             Driven::Lost(lost) if progressed => Ok(Step::Progressed(lost.to_string())),
             Driven::Lost(lost) => Ok(Step::Failed(Attempt::Cut, lost.to_string())),
             Driven::Detached => Ok(Step::Failed(
@@ -324,12 +344,17 @@ impl Running<'_> {
                 self.dial.peer(),
                 link::printable(&refused.message)
             ))),
-            Driven::Refused(refused) => Ok(Step::Failed(
-                Attempt::Refused,
-                link::printable(&refused.message),
-            )),
+            Driven::Refused(refused) => {
+                let why = link::printable(&refused.message);
+                let is_cut = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut);
+                Ok(match is_cut {
+                    true if progressed => Step::Progressed(why),
+                    true => Step::Failed(Attempt::Cut, why),
+                    false => Step::Failed(Attempt::Refused, why),
+                })
+            }
             Driven::Failed(why) => {
-                let words = driver.refusal(&why);
+                let words = Tunnel::refusal(TUNNEL, RefuseCode::Protocol, &why);
                 driver.leave(&words, PROTOCOL_CLOSE).await;
                 Err(SessionEnd::Protocol(format!("{}: {why}", self.dial.peer())))
             }
@@ -401,13 +426,14 @@ impl Running<'_> {
         let now = config.clock.now();
         let age = now - *self.first_asked.get_or_insert(now);
         Attach {
-            route: String::new(),
+            route: self.dial.route(),
             key: self.opener.key.as_bytes().to_vec(),
             epoch: self.epoch,
             received: self.opener.shared.lock().session.received(),
             established: self.established,
             age_ms: millis(age),
             resume_for_ms: millis(config.resume_for),
+            caller: String::new(),
         }
     }
 
@@ -503,6 +529,11 @@ impl Running<'_> {
     }
 
     fn refused(&self, refused: &Refused) -> Result<Step, SessionEnd> {
+        if RefuseCode::from_wire(refused.code) == Some(RefuseCode::NoRoute) && self.dial.elsewhere()
+        {
+            tracing::info!("{}", link::printable(&refused.message));
+            return Ok(Step::Elsewhere);
+        }
         let why = format!(
             "{} refused: {}",
             self.dial.peer(),

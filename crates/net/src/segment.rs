@@ -10,7 +10,7 @@ use bytes::BytesMut;
 /// Bytes `[start, start + len)` of a session's outgoing stream.
 ///
 /// Invariants: the data runs from `data` to the end of `buf`; at least [`Segment::HEADROOM`]
-/// bytes lie in front of it; `mask`, repeated from the first data byte, is what lies XORed over
+/// bytes lie in front of it, or it is bare; `mask`, repeated from the first data byte, is what lies XORed over
 /// the data right now (zero: plain).
 #[derive(Debug)]
 pub struct Segment {
@@ -40,6 +40,42 @@ impl Segment {
             buf,
             data,
             mask: [0; 4],
+        }
+    }
+
+    /// Takes bytes that are passed on as they came, with no room in front: a carrier writes the
+    /// headers by themselves, in the same system call.
+    #[must_use]
+    pub fn bare(start: u64, buf: BytesMut) -> Self {
+        Self {
+            start,
+            buf,
+            data: 0,
+            mask: [0; 4],
+        }
+    }
+
+    /// Whether headers fit in front of the data.
+    #[must_use]
+    pub(crate) fn has_headroom(&self) -> bool {
+        self.data >= Self::HEADROOM
+    }
+
+    /// The same bytes in memory of their own, with room in front.
+    pub(crate) fn copied(&self) -> Self {
+        let mut buf = BytesMut::with_capacity(Self::HEADROOM.max(self.data) + self.len());
+        match self.data {
+            // What was written in front is part of a message that is half sent.
+            data if data >= Self::HEADROOM => buf.extend_from_slice(&self.buf[..data]),
+            _ => buf.resize(Self::HEADROOM, 0),
+        }
+        let data = buf.len();
+        buf.extend_from_slice(&self.buf[self.data..]);
+        Self {
+            start: self.start,
+            buf,
+            data,
+            mask: self.mask,
         }
     }
 
@@ -105,7 +141,8 @@ impl Segment {
     /// it is: a masking carrier has masked its part already.
     ///
     /// # Panics
-    /// If `header` is longer than [`Segment::HEADROOM`]: an error of the caller.
+    /// If `header` is longer than [`Segment::HEADROOM`], or the segment is bare and `header` is not
+    /// empty: an error of the caller.
     pub fn frame(&mut self, header: &[u8], mask: [u8; 4]) -> &[u8] {
         let change = u32::from_ne_bytes(self.mask) ^ u32::from_ne_bytes(mask);
         apply_mask(&mut self.buf[self.data..], change.to_ne_bytes());

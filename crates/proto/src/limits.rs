@@ -118,6 +118,30 @@ pub const TLS_BUFFER: usize = 512 * 1024;
 /// TLS sessions one side remembers for resumption.
 pub const TLS_SESSIONS_MAX: usize = 256;
 
+/// Agents registered at one relay; one more is refused with LIMIT.
+pub const AGENTS_MAX: usize = 1024;
+/// Tunnels towards one agent at once; one more is refused with LIMIT.
+pub const TUNNELS_MAX: usize = 256;
+/// Longest of an agent's tags, in bytes.
+pub const TAG_MAX: usize = 64;
+/// Tags of one agent.
+pub const TAGS_MAX: usize = 16;
+/// Bytes of DATA payload that an agent may send on a new tunnel before a HOP-CREDIT, and one frame
+/// on top of it.
+pub const HOP_WINDOW: u64 = 256 * 1024;
+/// What the window of one tunnel may grow to.
+pub const HOP_WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// Largest sum of the tunnels' windows in one relay: what waits there for slow readers.
+pub const HOP_WINDOWS_MAX: u64 = 256 * 1024 * 1024;
+/// What windows that grow leave of [`HOP_WINDOWS_MAX`], for new tunnels.
+pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
+/// How long a relay holds the ATTACH of an established session for an agent that is not there.
+pub const HOLD: Duration = Duration::from_secs(30);
+/// Attaches that one relay holds at once; one more is refused at once.
+pub const HELD_MAX: usize = 1024;
+/// How long a relay that is told to end waits for its neighbours to leave.
+pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
+
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The adapted heartbeat stays between this and [`HEARTBEAT_MAX_PERCENT`] of the set one.

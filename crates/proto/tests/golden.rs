@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Exit, Open, Refuse, RefuseCode, Refused,
-    Resize, Signal, Terminal,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Exit, GoAway, Host, List, Listed, Open,
+    Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -76,6 +76,7 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         established: true,
         age_ms: 1500,
         resume_for_ms: 600_000,
+        caller: String::new(),
     };
     let refused = Refused {
         code: RefuseCode::Busy as u32,
@@ -93,6 +94,38 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         ("DETACH", HopFrame::Detach(tunnel)),
         ("PING", HopFrame::Ping(7)),
         ("PONG", HopFrame::Pong(7)),
+        ("HOP-CREDIT", HopFrame::HopCredit(TunnelId(2), 524_288)),
+        (
+            "GOAWAY",
+            HopFrame::GoAway(GoAway {
+                urls: vec!["wss://two.example".to_owned()],
+            }),
+        ),
+        (
+            "REGISTER",
+            HopFrame::Register(Register {
+                name: "web1".to_owned(),
+                tags: vec!["zone=a".to_owned()],
+                instance: vec![0x15; 16],
+            }),
+        ),
+        ("LIST", HopFrame::List(List::default())),
+        (
+            "REGISTERED",
+            HopFrame::Registered(Registered { window: 262_144 }),
+        ),
+        (
+            "LISTED",
+            HopFrame::Listed(Listed {
+                hosts: vec![Host {
+                    name: "web1".to_owned(),
+                    tags: vec!["zone=a".to_owned()],
+                    up_ms: 1500,
+                    sessions: 3,
+                }],
+                more: false,
+            }),
+        ),
     ]);
     frames
 }

@@ -86,6 +86,17 @@ fn values() -> Vec<(&'static str, String)> {
         RAW_DRAIN,
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
+        AGENTS_MAX,
+        TUNNELS_MAX,
+        TAG_MAX,
+        TAGS_MAX,
+        HOP_WINDOW,
+        HOP_WINDOW_MAX,
+        HOP_WINDOWS_MAX,
+        HOP_WINDOWS_RESERVED,
+        HOLD,
+        HELD_MAX,
+        RELAY_DRAIN,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,
@@ -115,7 +126,11 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 13] = [
+        const COUNTS: [&str; 17] = [
+            "AGENTS_MAX",
+            "TUNNELS_MAX",
+            "TAGS_MAX",
+            "HELD_MAX",
             "REFUSALS_BURST",
             "HTTP_HEADERS_MAX",
             "RAW_UPGRADES_MAX",

@@ -92,6 +92,7 @@ async fn ask(network: &Network, key: u8, epoch: u64) -> Raw {
         key: vec![key; 32],
         epoch,
         resume_for_ms: 60_000,
+        caller: String::new(),
         ..Attach::default()
     };
     raw.attach(attach).await;

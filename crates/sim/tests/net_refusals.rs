@@ -78,6 +78,7 @@ fn key(byte: u8) -> Attach {
         key: vec![byte; 32],
         epoch: 1,
         resume_for_ms: 60_000,
+        caller: String::new(),
         ..Attach::default()
     }
 }

@@ -45,6 +45,7 @@ impl Peer {
             key: vec![key; 32],
             epoch: 1,
             resume_for_ms: 1_000,
+            caller: String::new(),
             ..Attach::default()
         })
         .await;

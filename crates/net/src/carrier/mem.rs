@@ -135,6 +135,9 @@ impl Carrier for MemCarrier {
                 header.len() + segment.len() <= MESSAGE_MAX,
                 "the message is too long"
             );
+            if !segment.has_headroom() {
+                *segment = segment.copied();
+            }
             segment.frame(header, [0; 4]);
             self.sending = Some((self.queue.len(), Sending::new(header.len(), segment)));
         }

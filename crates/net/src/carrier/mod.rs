@@ -85,8 +85,8 @@ pub trait Carrier: Send + std::fmt::Debug {
     /// when a flush has nothing to do.
     fn queued(&self) -> usize;
 
-    /// Writes one message made of `header` and the segment's data, and whatever was queued before
-    /// it. Until it is ready, call it again with the same arguments and send nothing else: the
+    /// Writes one message made of `header` and the segment's data, which may be bare, and whatever
+    /// was queued before it. Until it is ready, call it again with the same arguments and send nothing else: the
     /// message is half written. Later calls to [`Carrier::queue`] line up behind it. Meanwhile what
     /// has arrived of it may be trimmed from the segment; nothing may be appended. A message that
     /// is half written when the neighbour closes may be finished; a new one may not be begun.

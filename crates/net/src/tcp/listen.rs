@@ -10,10 +10,10 @@ use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Frames, Scheme, Transport, Url, tls_blame, tls_words, tune_carrier};
-use crate::acceptor::Acceptor;
 use crate::admission::{Admission, AdmissionError};
 use crate::carrier::ws::upgrade;
 use crate::carrier::{Carrier, fp};
+use crate::entrance::Entrance;
 use crate::handshakes::{Handshakes, Known};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
@@ -134,7 +134,7 @@ impl Listener {
     ///
     /// # Panics
     /// If `acceptor` does not ask for the secret that keeps strangers out here.
-    pub async fn serve(self, acceptor: Arc<Acceptor>) {
+    pub async fn serve<E: Entrance>(self, acceptor: Arc<E>) {
         assert!(
             self.entry.admission.is_kept_by(acceptor.greeting()),
             "{} would let in everybody",
@@ -165,12 +165,12 @@ impl Listener {
     }
 }
 
-async fn handshake(
+async fn handshake<E: Entrance>(
     stream: TcpStream,
     from: SocketAddr,
     known: Known,
     entry: Arc<Entry>,
-    acceptor: Arc<Acceptor>,
+    acceptor: Arc<E>,
 ) {
     tune_carrier(&stream);
     let peer = from.to_string();
@@ -179,7 +179,7 @@ async fn handshake(
         refusals.tell(format_args!("{peer}: not on this host, refused"));
         return;
     }
-    if let Err(error) = entry.serve(stream, &peer, &known, &acceptor).await {
+    if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
         match error.refused_at() {
             Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
             None => tracing::info!("{peer}: {error}"),
@@ -194,7 +194,7 @@ impl Entry {
         stream: impl Transport,
         peer: &str,
         known: &Known,
-        acceptor: &Acceptor,
+        acceptor: &impl Entrance,
     ) -> Result<(), HandshakeError> {
         let carrier = self.carrier(stream, peer, known);
         acceptor.serve(carrier, peer.to_owned()).await

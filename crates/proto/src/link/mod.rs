@@ -9,11 +9,15 @@
 //!                 DETACH ────────────►
 //! ```
 
+pub mod credit;
+pub mod fair;
 pub mod handshake;
 pub mod keepalive;
 
 use crate::wire::control::{RefuseCode, Refused};
 
+pub use credit::{HopWindow, Overrun};
+pub use fair::{Fair, Turn};
 pub use handshake::{
     Accepting, Dialling, Features, Keys, Nonce, Prover, Step, VERSION, VERSION_MIN,
 };

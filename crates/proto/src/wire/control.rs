@@ -81,6 +81,10 @@ pub struct Attach {
     /// The opener's `--resume-for`, in milliseconds.
     #[prost(uint64, tag = "7")]
     pub resume_for_ms: u64,
+    /// Who asks, as a relay says it: the identity in the certificate that it verified. Of a
+    /// neighbour that is no relay it means nothing.
+    #[prost(string, tag = "8")]
+    pub caller: String,
 }
 
 /// The tunnel is there.
@@ -89,6 +93,73 @@ pub struct Attached {
     /// The offset up to which the acceptor has the opener's bytes.
     #[prost(uint64, tag = "1")]
     pub received: u64,
+}
+
+/// An agent asks a relay to send those on who ask for its name.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Register {
+    /// 1 to 64 letters, digits, dots, hyphens and underscores; the one in the certificate, if there
+    /// is one.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// For people and for choosing among hosts: `key=value` or a word.
+    #[prost(string, repeated, tag = "2")]
+    pub tags: Vec<String>,
+    /// Random, the same as long as the process lives: tells its new link from another process.
+    #[prost(bytes = "vec", tag = "3")]
+    pub instance: Vec<u8>,
+}
+
+/// The agent is known.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Registered {
+    /// Bytes of DATA payload that may be sent on each tunnel before a HOP-CREDIT.
+    #[prost(uint64, tag = "1")]
+    pub window: u64,
+}
+
+/// Asks a relay for the agents it knows, in the order of their names.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct List {
+    /// Only names behind this one.
+    #[prost(string, tag = "1")]
+    pub after: String,
+}
+
+/// Agents that a relay knows.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Listed {
+    /// As many as fit.
+    #[prost(message, repeated, tag = "1")]
+    pub hosts: Vec<Host>,
+    /// Others follow: ask for those behind the last one.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
+}
+
+/// One agent.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Host {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// What it said of itself.
+    #[prost(string, repeated, tag = "2")]
+    pub tags: Vec<String>,
+    /// How long its link has been up, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub up_ms: u64,
+    /// Sessions that are joined to it.
+    #[prost(uint32, tag = "4")]
+    pub sessions: u32,
+}
+
+/// The process at the other end of the link is about to leave.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct GoAway {
+    /// Where else to go, of what the neighbour knows already; empty: wherever it likes.
+    #[prost(string, repeated, tag = "1")]
+    pub urls: Vec<String>,
 }
 
 /// A tunnel or a whole link is refused.
@@ -129,6 +200,10 @@ pub enum RefuseCode {
     OutcomeUnknown = 9,
     /// This process is going away.
     ShuttingDown = 10,
+    /// The relay knows no agent of that name now.
+    NoRoute = 11,
+    /// The connection beyond the relay was lost: the tunnel is, the session is not.
+    Cut = 12,
 }
 
 impl RefuseCode {
@@ -146,11 +221,14 @@ impl RefuseCode {
             8 => Self::Protocol,
             9 => Self::OutcomeUnknown,
             10 => Self::ShuttingDown,
+            11 => Self::NoRoute,
+            12 => Self::Cut,
             _ => return None,
         })
     }
 
-    /// Whether asking again cannot help: what REFUSED with this code says.
+    /// Whether asking again cannot help: what REFUSED with this code says. A relay says NO_ROUTE
+    /// as final to a session that was never attached.
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
@@ -161,7 +239,7 @@ impl RefuseCode {
             | Self::Offset
             | Self::Protocol
             | Self::OutcomeUnknown => true,
-            Self::Fenced | Self::Limit | Self::ShuttingDown => false,
+            Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }
 }

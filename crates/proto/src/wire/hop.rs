@@ -4,7 +4,9 @@
 use prost::Message as _;
 
 use super::DecodeError;
-use super::control::{Attach, Attached, Auth, Hello, Refused, Welcome};
+use super::control::{
+    Attach, Attached, Auth, GoAway, Hello, List, Listed, Refused, Register, Registered, Welcome,
+};
 use super::id::TunnelId;
 use crate::limits::{HOP_CONTROL_MAX, HOP_FRAME_MAX};
 
@@ -27,7 +29,12 @@ mod kind {
     pub(super) const DETACH: u8 = 0x09;
     pub(super) const PING: u8 = 0x0a;
     pub(super) const PONG: u8 = 0x0b;
-    // 0x0c HOP-CREDIT, 0x0d GOAWAY, 0x0e REGISTER, 0x0f LIST: reserved for the relay.
+    pub(super) const HOP_CREDIT: u8 = 0x0c;
+    pub(super) const GOAWAY: u8 = 0x0d;
+    pub(super) const REGISTER: u8 = 0x0e;
+    pub(super) const LIST: u8 = 0x0f;
+    pub(super) const REGISTERED: u8 = 0x10;
+    pub(super) const LISTED: u8 = 0x11;
     pub(super) const OPTIONAL: u8 = 0x80;
 }
 
@@ -55,6 +62,18 @@ pub enum HopFrame {
     Ping(u64),
     /// Answers a PING.
     Pong(u64),
+    /// So many bytes of DATA payload, counted from the tunnel's start, may be sent on it.
+    HopCredit(TunnelId, u64),
+    /// The neighbour is going away: attach elsewhere.
+    GoAway(GoAway),
+    /// An agent asks to be known by a name.
+    Register(Register),
+    /// Asks who is registered.
+    List(List),
+    /// Answers REGISTER.
+    Registered(Registered),
+    /// Answers LIST.
+    Listed(Listed),
 }
 
 impl HopFrame {
@@ -73,6 +92,12 @@ impl HopFrame {
             Self::Detach(tunnel) => (kind::DETACH, *tunnel),
             Self::Ping(_) => (kind::PING, TunnelId::LINK),
             Self::Pong(_) => (kind::PONG, TunnelId::LINK),
+            Self::HopCredit(tunnel, _) => (kind::HOP_CREDIT, *tunnel),
+            Self::GoAway(_) => (kind::GOAWAY, TunnelId::LINK),
+            Self::Register(_) => (kind::REGISTER, TunnelId::LINK),
+            Self::List(_) => (kind::LIST, TunnelId::LINK),
+            Self::Registered(_) => (kind::REGISTERED, TunnelId::LINK),
+            Self::Listed(_) => (kind::LISTED, TunnelId::LINK),
         };
         out.push(kind);
         out.extend_from_slice(&tunnel.0.to_be_bytes());
@@ -83,7 +108,14 @@ impl HopFrame {
             Self::Attach(_, m) => out.extend(m.encode_to_vec()),
             Self::Attached(_, m) => out.extend(m.encode_to_vec()),
             Self::Refused(_, m) => out.extend(m.encode_to_vec()),
-            Self::Ack(_, n) | Self::Ping(n) | Self::Pong(n) => out.extend(n.to_be_bytes()),
+            Self::Ack(_, n) | Self::HopCredit(_, n) | Self::Ping(n) | Self::Pong(n) => {
+                out.extend(n.to_be_bytes());
+            }
+            Self::GoAway(m) => out.extend(m.encode_to_vec()),
+            Self::Register(m) => out.extend(m.encode_to_vec()),
+            Self::List(m) => out.extend(m.encode_to_vec()),
+            Self::Registered(m) => out.extend(m.encode_to_vec()),
+            Self::Listed(m) => out.extend(m.encode_to_vec()),
             Self::Detach(_) => {}
         }
         out
@@ -150,6 +182,30 @@ impl HopFrame {
             kind::PONG => {
                 of_link("PONG")?;
                 Self::Pong(number("PONG", payload)?)
+            }
+            kind::HOP_CREDIT => {
+                of_tunnel("HOP-CREDIT")?;
+                Self::HopCredit(tunnel, number("HOP-CREDIT", payload)?)
+            }
+            kind::GOAWAY => {
+                of_link("GOAWAY")?;
+                Self::GoAway(message_of("GOAWAY", payload)?)
+            }
+            kind::REGISTER => {
+                of_link("REGISTER")?;
+                Self::Register(message_of("REGISTER", payload)?)
+            }
+            kind::LIST => {
+                of_link("LIST")?;
+                Self::List(message_of("LIST", payload)?)
+            }
+            kind::REGISTERED => {
+                of_link("REGISTERED")?;
+                Self::Registered(message_of("REGISTERED", payload)?)
+            }
+            kind::LISTED => {
+                of_link("LISTED")?;
+                Self::Listed(message_of("LISTED", payload)?)
             }
             kind::OPTIONAL.. => return Ok(None),
             _ => return Err(DecodeError::UnknownType { layer: "hop", kind }),

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A tunnel on one link; 0 is the link itself. The dialling side numbers tunnels from 1.
+/// A tunnel on one link; 0 is the link itself. Who sends ATTACH numbers it: the dialling side with
+/// odd ids, the accepting side (a relay, towards an agent) with even ones, each counting up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TunnelId(pub u32);
 

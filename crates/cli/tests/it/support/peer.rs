@@ -173,6 +173,7 @@ impl Peer {
             key: KEY.to_vec(),
             epoch: 1,
             resume_for_ms: 1_000,
+            caller: String::new(),
             ..Attach::default()
         };
         change(&mut attach);

@@ -64,8 +64,15 @@ impl Outbox {
 
     /// Begins a message: `prefix` and the data of `segment`, behind what is queued now.
     pub(super) fn begin(&mut self, prefix: &Prefix, segment: &mut Segment) {
-        segment.frame(&prefix.bytes[..prefix.len], prefix.mask);
-        self.sending = Some((self.queue.len(), Sending::new(prefix.len, segment)));
+        let header = &prefix.bytes[..prefix.len];
+        if segment.has_headroom() {
+            segment.frame(header, prefix.mask);
+            self.sending = Some((self.queue.len(), Sending::new(prefix.len, segment)));
+        } else {
+            self.queue.extend_from_slice(header);
+            segment.frame(&[], prefix.mask);
+            self.sending = Some((self.queue.len(), Sending::new(0, segment)));
+        }
     }
 
     /// Writes what is ahead and the message that was begun.

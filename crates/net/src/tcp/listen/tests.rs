@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::acceptor::{AcceptorConfig, Sessions};
+use crate::acceptor::{Acceptor, AcceptorConfig, Sessions};
 use crate::link::{Greeting, system_random};
 use crate::tls::tests::pki::Pki;
 

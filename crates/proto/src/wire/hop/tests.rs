@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::{HOP_CONTROL_MAX, HOP_FRAME_MAX};
-use crate::wire::control::RefuseCode;
+use crate::wire::control::{Host, RefuseCode};
 
 /// What a message is, with the pieces of DATA put together again.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +138,7 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                             established,
                             age_ms,
                             resume_for_ms,
+                            caller: String::new(),
                         },
                     )
                 }
@@ -160,6 +161,36 @@ fn controls() -> impl Strategy<Value = HopFrame> {
         tunnels().prop_map(HopFrame::Detach),
         any::<u64>().prop_map(HopFrame::Ping),
         any::<u64>().prop_map(HopFrame::Pong),
+        of_relays(),
+    ]
+}
+
+fn of_relays() -> impl Strategy<Value = HopFrame> {
+    let texts = || proptest::collection::vec(".{0,40}", 0..4);
+    prop_oneof![
+        (tunnels(), any::<u64>()).prop_map(|(tunnel, limit)| HopFrame::HopCredit(tunnel, limit)),
+        texts().prop_map(|urls| HopFrame::GoAway(GoAway { urls })),
+        (".{0,80}", texts(), bytes(20)).prop_map(|(name, tags, instance)| {
+            HopFrame::Register(Register {
+                name,
+                tags,
+                instance,
+            })
+        }),
+        ".{0,80}".prop_map(|after| HopFrame::List(List { after })),
+        any::<u64>().prop_map(|window| HopFrame::Registered(Registered { window })),
+        (texts(), texts(), any::<(u64, u32, bool)>()).prop_map(
+            |(names, tags, (up_ms, sessions, more))| {
+                let host = |name| Host {
+                    name,
+                    tags: tags.clone(),
+                    up_ms,
+                    sessions,
+                };
+                let hosts = names.into_iter().map(host).collect();
+                HopFrame::Listed(Listed { hosts, more })
+            }
+        ),
     ]
 }
 
@@ -269,7 +300,7 @@ fn p1_a_long_control_frame_is_refused_at_its_first_byte() {
 
 #[test]
 fn p2_unknown_types_are_errors_and_optional_ones_are_skipped() {
-    for kind in (0..=u8::MAX).filter(|kind| !(kind::HELLO..=kind::PONG).contains(kind)) {
+    for kind in (0..=u8::MAX).filter(|kind| !(kind::HELLO..=kind::LISTED).contains(kind)) {
         for tunnel in [0, 1] {
             let found = feed_whole(&raw(kind, tunnel, b"anything"));
             if kind >= kind::OPTIONAL {
@@ -289,6 +320,11 @@ fn p2_frames_of_the_link_and_of_tunnels_are_not_mixed_up() {
         HopFrame::Auth(Auth::default()).encode(),
         HopFrame::Ping(1).encode(),
         HopFrame::Pong(1).encode(),
+        HopFrame::GoAway(GoAway::default()).encode(),
+        HopFrame::Register(Register::default()).encode(),
+        HopFrame::List(List::default()).encode(),
+        HopFrame::Registered(Registered::default()).encode(),
+        HopFrame::Listed(Listed::default()).encode(),
     ];
     for mut message in of_link {
         assert!(matches!(feed_whole(&message), Ok(Some(_))));
@@ -409,14 +445,14 @@ fn p10_the_last_of_duplicate_fields_counts_and_unknown_ones_are_skipped() {
 
 #[test]
 fn p10_an_unknown_refuse_code_keeps_its_finality() {
-    for code in 1..=10 {
+    for code in 1..=12 {
         assert_eq!(
             RefuseCode::from_wire(code).map(|code| code as u32),
             Some(code)
         );
     }
     assert_eq!(RefuseCode::from_wire(0), None);
-    assert_eq!(RefuseCode::from_wire(11), None);
+    assert_eq!(RefuseCode::from_wire(13), None);
     let refused = Refused {
         code: 4_000_000_000,
         is_final: true,

@@ -1,0 +1,369 @@
+//! A session that a peer opened here: served over one link after the other, parked without one.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use farpipe_proto::session::{Park, Settled};
+use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
+use farpipe_proto::wire::hop::HopFrame;
+use farpipe_proto::wire::id::{SessionKey, TunnelId};
+use tokio::sync::mpsc;
+
+use crate::acceptor::{AcceptorConfig, Arrival, Registered, Way};
+use crate::carrier::Close;
+use crate::driver::Driver;
+use crate::event::{LinkEvent, tell};
+use crate::link::{self, Wire};
+use crate::opener::{PROTOCOL_CLOSE, span};
+use crate::session::{SessionHandle, complete, ended};
+use crate::shared::{SessionEnd, Shared};
+use crate::trunk::{Orders, Seat};
+use crate::tunnel::{Driven, Tunnel};
+
+/// A session a peer opened here.
+#[derive(Debug)]
+pub struct AcceptedSession {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: AcceptorConfig,
+    pub(crate) key: SessionKey,
+    pub(crate) park: Park,
+    pub(crate) peer: String,
+    pub(crate) caller: Option<String>,
+    pub(crate) first: Option<Arrival>,
+    pub(crate) arrivals: mpsc::Receiver<Arrival>,
+    pub(crate) registered: Registered,
+}
+
+/// How waiting for a link ended.
+enum Parked {
+    Arrival(Box<Arrival>),
+    Ended(SessionEnd),
+    Expired,
+}
+
+impl AcceptedSession {
+    /// Accepts streams.
+    #[must_use]
+    pub fn handle(&self) -> SessionHandle {
+        SessionHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Where the opener came from, for people.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Who asks, as the relay says by whose way it came: the identity in the opener's certificate,
+    /// empty if it showed none. `None`: no relay lies between.
+    #[must_use]
+    pub fn caller_by_relay(&self) -> Option<&str> {
+        self.caller.as_deref()
+    }
+
+    /// The session's key, shortened.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.key.to_string()
+    }
+
+    /// Serves the session's links until everything is settled, or the session is given up.
+    ///
+    /// # Errors
+    /// [`SessionEnd`]; every handle of the session gets the same.
+    ///
+    /// # Cancellation
+    /// Dropping it ends the session here without a word; the opener hears it when it redials.
+    pub async fn run(mut self) -> Result<(), SessionEnd> {
+        let result = self.serve().await;
+        if let Err(end) = &result {
+            self.shared.lock().end(end.clone());
+        }
+        drop(self.registered);
+        result
+    }
+
+    async fn serve(&mut self) -> Result<(), SessionEnd> {
+        let mut next = self.first.take();
+        let mut links = 0u64;
+        loop {
+            let arrival = match next.take() {
+                Some(arrival) => arrival,
+                None => match self.parked().await {
+                    Parked::Arrival(arrival) => *arrival,
+                    Parked::Ended(end) => return Err(end),
+                    Parked::Expired => return self.expired(),
+                },
+            };
+            links += 1;
+            match self.link(arrival, links).await? {
+                Linked::Over => return Ok(()),
+                Linked::Lost => {}
+                Linked::Fenced(newer) => next = Some(*newer),
+            }
+        }
+    }
+
+    /// Waits for a link as long as the session is kept.
+    async fn parked(&mut self) -> Parked {
+        loop {
+            let settled = self.settled();
+            let until = self.park.poll_timeout(settled);
+            let expired = async {
+                match until {
+                    Some(at) => tokio::time::sleep_until(self.config.clock.deadline(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let may_settle = self.config.one_shot && settled == Settled::No;
+            // In order, so that simulations repeat: our own word, then a link in the last moment.
+            tokio::select! {
+                biased;
+                end = ended(&self.shared) => return Parked::Ended(end),
+                Some(arrival) = self.arrivals.recv() => return Parked::Arrival(Box::new(arrival)),
+                () = complete(&self.shared), if may_settle => {
+                    self.park.handle_settled(self.config.clock.now());
+                }
+                () = expired => return Parked::Expired,
+            }
+        }
+    }
+
+    /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
+    /// the final offsets as long as it parks, because the opener may be slow.
+    fn settled(&self) -> Settled {
+        if self.config.one_shot {
+            self.shared.lock().session.settled()
+        } else {
+            Settled::No
+        }
+    }
+
+    fn expired(&self) -> Result<(), SessionEnd> {
+        let state = self.shared.lock();
+        if state.session.is_complete() {
+            // COMPLETE is said; that it was not heard hurts nobody any more.
+            return Ok(());
+        }
+        Err(SessionEnd::Lost(format!(
+            "the session from {} was given up after {} without a link: {} bytes received, {} of {} \
+             sent bytes confirmed",
+            self.peer,
+            span(self.park.park_for()),
+            state.session.received(),
+            state.session.acked(),
+            state.session.numbered(),
+        )))
+    }
+
+    /// Serves one link.
+    async fn link(&mut self, arrival: Arrival, links: u64) -> Result<Linked, SessionEnd> {
+        let Arrival {
+            way,
+            tunnel,
+            attach,
+            peer,
+            ticket: _,
+        } = arrival;
+        self.park.handle_attached();
+        let mut carried = match way {
+            Way::Wire(wire) => self.attach_wire(*wire, tunnel, attach.received).await?,
+            Way::Trunk(orders) => match self.attach_trunk(orders, tunnel, attach.received).await? {
+                Some(seat) => Carried::Seat(seat),
+                None => {
+                    let why = "the link to the relay was lost".to_owned();
+                    return Ok(self.lost(why));
+                }
+            },
+        };
+        self.announce(peer, &attach, links);
+        // In order, so that simulations repeat: the first two end this link, whatever it brings.
+        tokio::select! {
+            biased;
+            end = ended(&self.shared) => {
+                let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &end.to_string());
+                carried.leave(words, GOING_AWAY).await;
+                Err(end)
+            }
+            Some(newer) = self.arrivals.recv() => {
+                tracing::debug!("a newer link fences the older one");
+                carried.stop().await;
+                Ok(Linked::Fenced(Box::new(newer)))
+            }
+            driven = carried.driven() => self.driven(carried, tunnel, driven).await,
+        }
+    }
+
+    /// A link of the session's own.
+    async fn attach_wire(
+        &mut self,
+        wire: Wire,
+        tunnel: TunnelId,
+        peer_received: u64,
+    ) -> Result<Carried, SessionEnd> {
+        let heartbeat = self.config.heartbeat;
+        let driver = Driver::attach(&self.shared, wire, tunnel, peer_received, heartbeat);
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err(refused) => {
+                let (error, mut wire) = *refused;
+                let message = format!("cannot resume: {error}");
+                let words = Tunnel::refusal(tunnel, RefuseCode::Offset, &message);
+                wire.refuse(&words).await;
+                return Err(SessionEnd::Protocol(message));
+            }
+        };
+        driver.queue(&self.attached(tunnel));
+        Ok(Carried::Driver(Box::new(driver)))
+    }
+
+    /// A seat on a link that is shared with others; `None` if that is gone.
+    async fn attach_trunk(
+        &mut self,
+        orders: Orders,
+        tunnel: TunnelId,
+        peer_received: u64,
+    ) -> Result<Option<Seat>, SessionEnd> {
+        match Tunnel::attach(&self.shared, tunnel, peer_received) {
+            Ok(attached) => {
+                let words = self.attached(tunnel);
+                Ok(orders.attach(attached, words).await)
+            }
+            Err(error) => {
+                let message = format!("cannot resume: {error}");
+                let words = Tunnel::refusal(tunnel, RefuseCode::Offset, &message);
+                orders.leave(tunnel, words).await;
+                Err(SessionEnd::Protocol(message))
+            }
+        }
+    }
+
+    /// The older link's reader has stopped: the offset is final until the new link brings more.
+    fn attached(&self, tunnel: TunnelId) -> HopFrame {
+        let received = self.shared.lock().session.received();
+        HopFrame::Attached(tunnel, Attached { received })
+    }
+
+    async fn driven(
+        &mut self,
+        carried: Carried,
+        tunnel: TunnelId,
+        driven: Driven,
+    ) -> Result<Linked, SessionEnd> {
+        let complete = self.shared.lock().session.is_complete();
+        match driven {
+            Driven::Detached | Driven::Complete if complete => {
+                carried.leave(HopFrame::Detach(tunnel), GOING_AWAY).await;
+                Ok(Linked::Over)
+            }
+            Driven::Failed(why) => {
+                let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &why);
+                carried.leave(words, PROTOCOL_CLOSE).await;
+                Err(SessionEnd::Protocol(why))
+            }
+            Driven::Refused(Refused {
+                is_final: false,
+                message,
+                ..
+            }) => Ok(self.lost(link::printable(&message))),
+            Driven::Refused(refused) => Err(SessionEnd::Refused(format!(
+                "{} ended the session: {}",
+                self.peer,
+                link::printable(&refused.message)
+            ))),
+            Driven::Detached | Driven::Complete => Err(SessionEnd::Lost(format!(
+                "{} left before everything was settled",
+                self.peer
+            ))),
+            Driven::Lost(lost) => Ok(self.lost(lost.to_string())),
+        }
+    }
+
+    fn lost(&mut self, why: String) -> Linked {
+        self.park.handle_lost(self.config.clock.now());
+        tell(
+            self.config.events.as_ref(),
+            LinkEvent::Lost {
+                why,
+                failures: 0,
+                retry_in: None,
+            },
+        );
+        Linked::Lost
+    }
+
+    fn announce(&self, peer: String, attach: &Attach, links: u64) {
+        let events = self.config.events.as_ref();
+        if links > 1 {
+            let state = self.shared.lock();
+            let resent = state.session.numbered() - state.session.acked();
+            drop(state);
+            tell(
+                events,
+                LinkEvent::Resumed {
+                    epoch: attach.epoch,
+                    resent,
+                },
+            );
+        } else {
+            tell(
+                events,
+                LinkEvent::Connected {
+                    session: self.key.to_string(),
+                    peer,
+                },
+            );
+        }
+    }
+}
+
+/// What moves the session's bytes.
+enum Carried {
+    /// In this task.
+    Driver(Box<Driver>),
+    /// In the task of the link that several sessions share.
+    Seat(Seat),
+}
+
+impl Carried {
+    /// Moves bytes until the tunnel ends.
+    ///
+    /// # Cancellation
+    /// Safe: it goes on with the next call, or ends with [`Carried::stop`].
+    async fn driven(&mut self) -> Driven {
+        match self {
+            Self::Driver(driver) => poll_fn(|cx| driver.poll_drive(cx)).await,
+            Self::Seat(seat) => seat.driven().await,
+        }
+    }
+
+    /// Says the last words.
+    async fn leave(self, words: HopFrame, close: Close) {
+        match self {
+            Self::Driver(driver) => {
+                driver.leave(&words, close).await;
+            }
+            Self::Seat(seat) => seat.leave(Some(words)).await,
+        }
+    }
+
+    /// Stops without a word; when this returns nothing more is read or sent of the session.
+    async fn stop(self) {
+        match self {
+            Self::Driver(driver) => drop(driver),
+            Self::Seat(seat) => seat.leave(None).await,
+        }
+    }
+}
+
+/// How one link of a session ended.
+enum Linked {
+    Over,
+    Lost,
+    Fenced(Box<Arrival>),
+}
+
+const GOING_AWAY: Close = Close {
+    code: 1000,
+    reason: "complete",
+};

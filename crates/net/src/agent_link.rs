@@ -1,0 +1,204 @@
+//! An agent's side of a relay: dials, registers, serves what the relay passes on, and dials again.
+//! For ever: an agent that gave up could be reached no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
+use farpipe_proto::link::LinkError;
+use farpipe_proto::session::{Attempt, Next, Redial};
+use farpipe_proto::wire::control::{RefuseCode, Refused, Register};
+use tokio::sync::watch;
+
+use crate::acceptor::Acceptor;
+use crate::carrier::CarrierError;
+use crate::event::{LinkEvent, tell};
+use crate::hop::Hop;
+use crate::link::{self, Greeting, HandshakeError, Wire};
+use crate::opener::{Blame, Dial};
+use crate::tls::TlsError;
+use crate::trunk::{Trunk, TrunkEnd};
+
+/// Settings of an agent's link to one relay.
+#[derive(Debug, Clone)]
+pub struct AgentLinkConfig {
+    /// What callers ask for; the name in the certificate, where there is one.
+    pub name: String,
+    /// What else it says of itself: at most 16 of at most 64 bytes.
+    pub tags: Vec<String>,
+    /// 16 random bytes, the same for all links of the process.
+    pub instance: Vec<u8>,
+    /// Default 10 s.
+    pub heartbeat: Duration,
+    /// What HELLO says.
+    pub greeting: Greeting,
+    /// Whether the relay knows the agent now.
+    pub registered: Option<watch::Sender<bool>>,
+}
+
+impl AgentLinkConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(name: String, greeting: Greeting) -> Self {
+        let mut instance = vec![0; 16];
+        (greeting.random)(&mut instance);
+        Self {
+            name,
+            tags: Vec::new(),
+            instance,
+            heartbeat: HEARTBEAT,
+            greeting,
+            registered: None,
+        }
+    }
+}
+
+/// Why a relay is of no use to this agent, however often it asks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RelayEnd(String);
+
+/// How one link ended.
+enum Linked {
+    Over(Attempt, String),
+    Final(String),
+}
+
+/// An agent at one relay.
+#[derive(Debug)]
+pub struct AgentLink {
+    acceptor: Arc<Acceptor>,
+    config: AgentLinkConfig,
+}
+
+impl AgentLink {
+    /// What callers bring by way of a relay goes to `acceptor`.
+    #[must_use]
+    pub fn new(acceptor: Arc<Acceptor>, config: AgentLinkConfig) -> Self {
+        Self { acceptor, config }
+    }
+
+    /// Keeps the agent registered at the relay that `dial` leads to. A relay that is not there is
+    /// tried again, as section 7 of docs/protocol.md says, and without end.
+    ///
+    /// # Errors
+    /// [`RelayEnd`]: a certificate, credential, version or name that does not fit, or another process
+    /// has registered under the same name.
+    ///
+    /// # Cancellation
+    /// Dropping it is a lost link to all sessions: they wait for another as long as they are parked.
+    pub async fn run(self, dial: &dyn Dial) -> Result<std::convert::Infallible, RelayEnd> {
+        let clock = self.acceptor.config().clock;
+        let mut redial = Redial::new(Duration::MAX);
+        loop {
+            let linked = self.link(dial).await;
+            if let Some(registered) = &self.config.registered {
+                registered.send_replace(false);
+            }
+            let (attempt, why) = match linked {
+                Linked::Over(attempt, why) => (attempt, why),
+                Linked::Final(why) => return Err(RelayEnd(why)),
+            };
+            let mut random = [0; 4];
+            (self.config.greeting.random)(&mut random);
+            let now = clock.now();
+            let next = redial.handle_ended(now, attempt, false, u32::from_ne_bytes(random));
+            // It has no end to its patience.
+            let at = match next {
+                Next::DialAt(at) => at,
+                Next::GiveUp | Next::Succeed => now,
+            };
+            self.tell(&redial, why, at - now);
+            tokio::time::sleep_until(clock.deadline(at)).await;
+        }
+    }
+
+    fn tell(&self, redial: &Redial, why: String, wait: Duration) {
+        let events = self.acceptor.config().events.as_ref();
+        let failures = redial.failures();
+        if redial.is_alarm() {
+            let why = why.clone();
+            tell(events, LinkEvent::Alarm { failures, why });
+        }
+        tell(
+            events,
+            LinkEvent::Lost {
+                why,
+                failures,
+                retry_in: Some(wait),
+            },
+        );
+    }
+
+    /// Dials once and serves as long as the link lasts.
+    async fn link(&self, dial: &dyn Dial) -> Linked {
+        let relay = dial.peer();
+        let carrier = match dial.dial().await {
+            Ok(carrier) => carrier,
+            Err(error) => {
+                return match error.blame {
+                    Blame::Final => Linked::Final(error.message),
+                    Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
+                    Blame::Cut | Blame::Stranger => Linked::Over(Attempt::Cut, error.message),
+                };
+            }
+        };
+        let mut wire = Wire::new(carrier);
+        let register = Register {
+            name: self.config.name.clone(),
+            tags: self.config.tags.clone(),
+            instance: self.config.instance.clone(),
+        };
+        let registered = link::register(&mut wire, &self.config.greeting, register).await;
+        let registered = match registered {
+            Ok(registered) => registered,
+            Err(error) => return failed(&relay, error),
+        };
+        tracing::info!("{relay}: registered as {}", self.config.name);
+        if let Some(told) = &self.config.registered {
+            told.send_replace(true);
+        }
+        let clock = self.acceptor.config().clock;
+        let began = clock.now();
+        let hop = Hop::new(wire, clock, self.config.heartbeat);
+        let acceptor = Arc::clone(&self.acceptor);
+        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), registered.window);
+        let end = trunk.run().await;
+        let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
+        let attempt = match progressed {
+            true => Attempt::Progressed,
+            false => Attempt::Cut,
+        };
+        match end {
+            TrunkEnd::Lost(why) => Linked::Over(attempt, format!("{relay}: {why}")),
+            TrunkEnd::Refused(refused) => refused_by(&relay, &refused),
+        }
+    }
+}
+
+fn failed(relay: &str, error: HandshakeError) -> Linked {
+    let why = format!("{relay}: {error}");
+    match error {
+        HandshakeError::Refused(refused) | HandshakeError::Link(LinkError::Refused(refused)) => {
+            refused_by(relay, &refused)
+        }
+        HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
+            Linked::Final(why)
+        }
+        HandshakeError::Link(LinkError::PeerUnproven { .. } | LinkError::RefusedPeer { .. }) => {
+            Linked::Final(why)
+        }
+        _ => Linked::Over(Attempt::Cut, why),
+    }
+}
+
+fn refused_by(relay: &str, refused: &Refused) -> Linked {
+    let why = format!("{relay} refused: {}", link::printable(&refused.message));
+    // What broke the protocol may be something that stands in for the relay for a while.
+    let is_protocol = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Protocol);
+    if refused.is_final && !is_protocol {
+        Linked::Final(why)
+    } else {
+        Linked::Over(Attempt::Refused, why)
+    }
+}

@@ -1,0 +1,70 @@
+//! What stands behind a listener: takes each connection through the handshake to what it wants.
+
+use std::time::Duration;
+
+use farpipe_proto::limits::HANDSHAKE_TOTAL;
+
+use crate::carrier::Carrier;
+use crate::clock::Clock;
+use crate::hop::Hop;
+use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::tls::PeerIdentity;
+
+/// Takes connections: an [`crate::Acceptor`], or a relay.
+pub trait Entrance: Send + Sync + 'static {
+    /// What is said and wanted in the handshake.
+    fn greeting(&self) -> &Greeting;
+
+    /// Takes a connection from `peer` to what it wants: through what makes a carrier of it and
+    /// through the handshake. A failed handshake uses nothing up. Run it in a task of its own; both
+    /// together last at most 30 s, and a refusal 1 s more.
+    ///
+    /// # Errors
+    /// [`HandshakeError`], for the log; the peer was told where it can be.
+    ///
+    /// # Cancellation
+    /// Dropping it drops the connection.
+    fn serve(
+        &self,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
+        peer: String,
+    ) -> impl Future<Output = Result<(), HandshakeError>> + Send;
+}
+
+/// A neighbour that was let in, and has had no answer to what it wants.
+#[derive(Debug)]
+pub struct Guest {
+    /// The link to it.
+    pub hop: Hop,
+    /// What it wants.
+    pub wanted: Wanted,
+    /// Who it is by its certificate, where the transport verified one.
+    pub identity: Option<PeerIdentity>,
+}
+
+/// Takes a connection through the handshake, up to what it wants.
+///
+/// # Errors
+/// [`HandshakeError`], for the log; the peer was told where it can be.
+///
+/// # Cancellation
+/// Dropping it drops the connection.
+pub async fn receive(
+    carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
+    greeting: &Greeting,
+    clock: Clock,
+    heartbeat: Duration,
+) -> Result<Guest, HandshakeError> {
+    let handshake = async {
+        let mut wire = Wire::new(carrier.await?);
+        let asking = link::accept(&mut wire, greeting).await?;
+        Ok::<_, HandshakeError>(Guest {
+            identity: wire.carrier.peer_identity().cloned(),
+            hop: Hop::new(wire, clock, heartbeat),
+            wanted: asking.wanted,
+        })
+    };
+    tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
+        .await
+        .map_err(|_| HandshakeError::Endless)?
+}

@@ -1,0 +1,180 @@
+//! How much an agent may send on one tunnel before its reader has taken something: the relay's side
+//! of HOP-CREDIT (docs/protocol.md section 4.6).
+//!
+//! A window is memory that one slow reader can make the relay use; it grows only for a reader that
+//! is faster than the window lets the agent be.
+
+use std::time::Duration;
+
+use crate::limits::{HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN};
+use crate::time::Instant;
+
+/// The agent sent more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("more on a tunnel than its window allows")]
+pub struct Overrun;
+
+/// The window of one tunnel. Counts bytes from the tunnel's start: `passed <= received`, and
+/// `received` stays below `limit` plus one frame.
+#[derive(Debug)]
+pub struct HopWindow {
+    window: u64,
+    limit: u64,
+    received: u64,
+    passed: u64,
+    /// Where the half of the window began that is being measured, and when.
+    half_from: u64,
+    half_since: Instant,
+    /// The agent came to the limit in that half.
+    blocked: bool,
+}
+
+impl HopWindow {
+    /// A tunnel's first window.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            window: HOP_WINDOW,
+            limit: HOP_WINDOW,
+            received: 0,
+            passed: 0,
+            half_from: 0,
+            half_since: now,
+            blocked: false,
+        }
+    }
+
+    /// Bytes of the window.
+    #[must_use]
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Bytes that wait for the reader.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.received - self.passed
+    }
+
+    /// Bytes came from the agent.
+    ///
+    /// # Errors
+    /// [`Overrun`]: the agent broke the protocol.
+    pub fn handle_received(&mut self, now: Instant, bytes: usize) -> Result<(), Overrun> {
+        if self.waiting() == 0 {
+            self.half_from = self.passed;
+            self.half_since = now;
+        }
+        self.received = self.received.saturating_add(bytes as u64);
+        if self.received > self.limit.saturating_add(HOP_FRAME_MAX as u64) {
+            return Err(Overrun);
+        }
+        self.blocked |= self.received >= self.limit;
+        Ok(())
+    }
+
+    /// Bytes left towards the reader. `rtt` is the agent's round trip; `grow` asks for so many more
+    /// bytes of the relay's budget, and is called at most once.
+    pub fn handle_passed(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        rtt: Duration,
+        grow: impl FnOnce(u64) -> bool,
+    ) {
+        self.passed = (self.passed + bytes as u64).min(self.received);
+        if self.passed - self.half_from < self.window / 2 {
+            return;
+        }
+        let is_fast = now - self.half_since <= (rtt * 2).max(WINDOW_GROWTH_TIME_MIN);
+        if is_fast && self.blocked && self.window < HOP_WINDOW_MAX && grow(self.window) {
+            self.window *= 2;
+        }
+        self.half_from = self.passed;
+        self.half_since = now;
+        self.blocked = false;
+    }
+
+    /// The limit to tell, when it has risen by a quarter of the window.
+    pub fn poll_credit(&mut self) -> Option<u64> {
+        let limit = self.passed.saturating_add(self.window);
+        if limit < self.limit.saturating_add(self.window / 4) {
+            return None;
+        }
+        self.limit = limit;
+        Some(limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(ms))
+    }
+
+    const NO_RTT: Duration = Duration::ZERO;
+
+    #[test]
+    fn a_reader_that_stands_still_costs_its_window_and_a_frame() {
+        let mut window = HopWindow::new(at(0));
+        let most = HOP_WINDOW as usize + HOP_FRAME_MAX;
+        assert_eq!(window.handle_received(at(0), most), Ok(()));
+        assert_eq!(window.poll_credit(), None);
+        assert_eq!(window.handle_received(at(0), 1), Err(Overrun));
+    }
+
+    #[test]
+    fn credit_follows_what_was_passed_on_a_quarter_at_a_time() {
+        let mut window = HopWindow::new(at(0));
+        let quarter = HOP_WINDOW as usize / 4;
+        window.handle_received(at(0), 4 * quarter).expect("within");
+        window.handle_passed(at(1000), quarter - 1, NO_RTT, |_| false);
+        assert_eq!(window.poll_credit(), None);
+        window.handle_passed(at(1000), 1, NO_RTT, |_| false);
+        assert_eq!(window.poll_credit(), Some(HOP_WINDOW + quarter as u64));
+        assert_eq!(window.poll_credit(), None);
+    }
+
+    /// The window after a reader took 64 windows, one each `ms`, from an agent that always sends all
+    /// it may.
+    fn grown(ms: u64, rtt: Duration, budget: &mut u64) -> u64 {
+        let mut window = HopWindow::new(at(0));
+        let (mut now, mut sent, mut limit) = (0, 0, HOP_WINDOW);
+        for _ in 0..64 {
+            let bytes = usize::try_from(limit - sent).expect("small");
+            window.handle_received(at(now), bytes).expect("allowed");
+            sent = limit;
+            now += ms;
+            window.handle_passed(at(now), bytes, rtt, |more| {
+                let fits = *budget >= more;
+                *budget -= if fits { more } else { 0 };
+                fits
+            });
+            limit = window.poll_credit().expect("all was passed on");
+        }
+        window.window()
+    }
+
+    #[test]
+    fn the_window_grows_for_a_fast_reader_up_to_its_cap_and_the_budget() {
+        let mut plenty = u64::MAX;
+        assert_eq!(grown(1, NO_RTT, &mut plenty), HOP_WINDOW_MAX);
+        assert_eq!(grown(150, Duration::from_millis(100), &mut plenty), HOP_WINDOW_MAX);
+        assert_eq!(grown(250, Duration::from_millis(100), &mut plenty), HOP_WINDOW);
+        let mut little = 3 * HOP_WINDOW;
+        assert_eq!(grown(1, NO_RTT, &mut little), 4 * HOP_WINDOW);
+    }
+
+    #[test]
+    fn an_agent_that_never_came_to_the_limit_gets_no_more() {
+        let mut window = HopWindow::new(at(0));
+        for _ in 0..100 {
+            window.handle_received(at(0), 1000).expect("within");
+            window.handle_passed(at(0), 1000, NO_RTT, |_| true);
+            let _ = window.poll_credit();
+        }
+        assert_eq!(window.window(), HOP_WINDOW);
+    }
+}

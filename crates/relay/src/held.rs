@@ -1,0 +1,128 @@
+//! A session that was attached before asks for an agent that is not there now: it is held for a
+//! moment, for the agent is most likely on its way back.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use farpipe_net::{Heard, HopError};
+use farpipe_proto::limits::{HANDSHAKE_STEP, HOLD};
+use farpipe_proto::wire::control::{RefuseCode, Refused};
+use farpipe_proto::wire::hop::HopFrame;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::joined::Joining;
+use crate::registry::{NotJoined, Registry};
+
+/// How often the opener is shown that somebody is there: it takes silence for an end.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(HANDSHAKE_STEP.as_millis() as u64 / 4);
+/// A PING that no keepalive waits for.
+const NO_NUMBER: u64 = 0;
+
+/// An ATTACH that waits for its agent.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) name: String,
+    pub(crate) joining: Joining,
+}
+
+impl Held {
+    /// Waits for the agent, the opener's end, or the end of patience.
+    ///
+    /// # Cancellation
+    /// Dropping it cuts the link.
+    pub(crate) async fn run(self, registry: Arc<Registry>, mut going: watch::Receiver<bool>) {
+        let Self { name, mut joining } = self;
+        let key = joining.key.clone();
+        tracing::info!("session {key}: held: {name} is not there");
+        let began = Instant::now();
+        let asked = joining.attach.age_ms;
+        let mut changes = registry.changes();
+        let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+        signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            changes.mark_unchanged();
+            // A relay adds the time it held a request.
+            let held = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            joining.attach.age_ms = asked.saturating_add(held);
+            let Err(back) = registry.join(&name, joining) else {
+                return;
+            };
+            let (why, returned) = *back;
+            joining = returned;
+            let (code, why) = match why {
+                NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
+                NotJoined::Full => (RefuseCode::Limit, "too many at once".to_owned()),
+            };
+            let is_going = async {
+                if going.wait_for(|going| *going).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                Ok(()) = changes.changed() => continue,
+                error = poll_fn(|cx| poll_link(&mut joining, &mut signs, cx)) => {
+                    tracing::info!("session {key}: left while it was held: {error}");
+                    return;
+                }
+                () = tokio::time::sleep_until(began + HOLD) => {}
+                () = is_going => {}
+            }
+            tracing::info!("session {key}: held no longer: {why}");
+            refuse(joining, code, false, why).await;
+            return;
+        }
+    }
+}
+
+/// Keeps the link alive; ready when it is over.
+fn poll_link(joining: &mut Joining, signs: &mut Interval, cx: &mut Context<'_>) -> Poll<HopError> {
+    let hop = &mut joining.hop;
+    while signs.poll_tick(cx).is_ready() {
+        if !hop.is_full() {
+            hop.queue(&HopFrame::Ping(NO_NUMBER));
+        }
+    }
+    hop.queue_ping();
+    // One frame a turn: it has nothing to say before it is attached.
+    match hop.poll_heard(cx) {
+        Poll::Ready(Err(error)) => return Poll::Ready(error),
+        Poll::Ready(Ok(None | Some(Heard::RoundTrip(_) | Heard::Frame(_) | Heard::Data { .. }))) => {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending => {}
+    }
+    if let Poll::Ready(Err(error)) = hop.poll_flush(cx) {
+        return Poll::Ready(error.into());
+    }
+    match hop.poll_timers(cx, None) {
+        Poll::Ready(Err(error)) => return Poll::Ready(error),
+        Poll::Ready(Ok(())) => cx.waker().wake_by_ref(),
+        Poll::Pending => {}
+    }
+    Poll::Pending
+}
+
+pub(crate) fn no_route(name: &str) -> String {
+    format!("no agent {name} is registered here")
+}
+
+/// Says why not, and closes.
+pub(crate) async fn refuse(
+    joining: Joining,
+    code: RefuseCode,
+    is_final: bool,
+    message: String,
+) -> Refused {
+    let refused = Refused {
+        code: code as u32,
+        is_final,
+        message,
+    };
+    let frame = HopFrame::Refused(joining.near, refused.clone());
+    joining.hop.refuse(&frame).await;
+    refused
+}

@@ -1,0 +1,477 @@
+//! An agent's link and every client that is joined to it: one task drives them all, with no channel
+//! between. It looks at the headers of hop frames and at nothing else.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use farpipe_net::carrier::Close;
+use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
+use farpipe_proto::limits::{RELAY_DRAIN, TUNNELS_MAX};
+use farpipe_proto::link::{Fair, Turn};
+use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
+use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
+use farpipe_proto::wire::id::TunnelId;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
+use crate::registry::Registration;
+use crate::windows::Windows;
+
+/// Pieces taken from the agent in one turn.
+const PIECES_PER_TURN: usize = 16;
+/// Messages sent to the agent in one turn.
+const MESSAGES_PER_TURN: usize = 8;
+/// Buffers that one agent's link and its clients read into, none of which is there while nothing is
+/// joined: a client that waits for the agent, or for which the first piece waits, holds one at most.
+const READ_SLOTS: usize = 64;
+/// Bytes of one: two frames of full size.
+const SLOT_SIZE: usize = 512 * 1024;
+
+/// Why a hub is over.
+#[derive(Debug)]
+enum End {
+    /// The agent's link is.
+    Lost(String),
+    /// The agent, or another process of its name, has a newer link.
+    Fenced,
+    /// This relay is going away.
+    Drained,
+}
+
+/// An agent's link and those who are joined to it.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    agent: Hop,
+    registration: Registration,
+    /// Where the agent came from, for people.
+    peer: String,
+    joined: BTreeMap<TunnelId, Joined>,
+    /// The highest tunnel id that was used.
+    last: TunnelId,
+    /// Who begins in the next turn: those behind this one.
+    cursor: TunnelId,
+    /// The message that the agent's carrier is half through.
+    in_hand: Option<(Segment, [u8; DATA_HEADER_LEN])>,
+    fair: Fair,
+    pool: Pool,
+    windows: Arc<Windows>,
+    /// The agent's smallest round trip.
+    rtt: Duration,
+    leaving: JoinSet<()>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        agent: Hop,
+        registration: Registration,
+        peer: String,
+        windows: Arc<Windows>,
+    ) -> Self {
+        Self {
+            agent,
+            registration,
+            peer,
+            joined: BTreeMap::new(),
+            last: TunnelId::LINK,
+            cursor: TunnelId::LINK,
+            in_hand: None,
+            fair: Fair::default(),
+            pool: Pool::new(SLOT_SIZE, READ_SLOTS),
+            windows,
+            rtt: Duration::ZERO,
+            leaving: JoinSet::new(),
+        }
+    }
+
+    /// Serves the agent until its link is over, or `going` says that the relay is.
+    ///
+    /// # Cancellation
+    /// Dropping it cuts every link.
+    pub(crate) async fn run(mut self, mut going: watch::Receiver<bool>) {
+        let name = self.registration.name.clone();
+        tracing::info!("agent {name}: registered from {}", self.peer);
+        let drained = async {
+            if going.wait_for(|going| *going).await.is_err() {
+                // Whoever could say so is gone: nobody will.
+                std::future::pending::<()>().await;
+            }
+        };
+        let end = tokio::select! {
+            biased;
+            end = poll_fn(|cx| self.poll_drive(cx)) => end,
+            () = drained => {
+                self.go_away();
+                let driving = poll_fn(|cx| self.poll_drain(cx));
+                tokio::time::timeout(RELAY_DRAIN, driving).await.unwrap_or(End::Drained)
+            }
+        };
+        self.end(end).await;
+    }
+
+    async fn end(mut self, end: End) {
+        let name = self.registration.name.clone();
+        let (why, words) = match &end {
+            End::Lost(why) => {
+                tracing::info!("agent {name}: lost: {why}");
+                (format!("the link to {name} was lost"), None)
+            }
+            End::Fenced => {
+                let is_other = self.registration.fenced.try_recv().unwrap_or(false);
+                let by = if is_other { "another process" } else { "its newer link" };
+                if is_other {
+                    tracing::warn!("agent {name}: {by} has taken the name over from {}", self.peer);
+                } else {
+                    tracing::info!("agent {name}: fenced by {by}");
+                }
+                let refused = Refused {
+                    code: RefuseCode::Fenced as u32,
+                    is_final: is_other,
+                    message: format!("{by} has registered as {name}"),
+                };
+                let words = HopFrame::Refused(TunnelId::LINK, refused);
+                (format!("{name} has a newer link"), Some(words))
+            }
+            End::Drained => ("the relay is going away".to_owned(), None),
+        };
+        let cut = std::mem::take(&mut self.joined);
+        for (_, joined) in cut {
+            let words = refusal(joined.near(), RefuseCode::Cut, &why);
+            self.part(joined, Some(words), &why);
+        }
+        let Self {
+            mut agent,
+            registration,
+            mut leaving,
+            ..
+        } = self;
+        drop(registration);
+        if let Some(words) = &words {
+            agent.queue(words);
+        }
+        if !matches!(end, End::Lost(_)) {
+            agent.close(GOING_AWAY).await;
+        }
+        while leaving.join_next().await.is_some() {}
+        tracing::info!("agent {name}: gone");
+    }
+
+    /// A client is not joined any more.
+    fn part(&mut self, joined: Joined, words: Option<HopFrame>, why: &str) {
+        tracing::info!(
+            "session {}: parted from {}: {why}; {} bytes to it, {} back",
+            joined.key,
+            self.registration.name,
+            joined.passed[0],
+            joined.passed[1],
+        );
+        self.leaving.spawn(joined.leave(words));
+        let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
+        self.registration.sessions.store(sessions, Ordering::Relaxed);
+        if self.joined.is_empty() {
+            // An agent that waits costs no buffers.
+            self.pool = Pool::new(SLOT_SIZE, READ_SLOTS);
+        }
+    }
+
+    fn go_away(&mut self) {
+        let frame = HopFrame::GoAway(GoAway::default());
+        self.agent.queue(&frame);
+        for joined in self.joined.values_mut() {
+            joined.queue(&frame);
+        }
+    }
+
+    /// As [`Hub::poll_drive`], until nobody is joined any more.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.poll_drive(cx) {
+            return Poll::Ready(end);
+        }
+        if self.joined.is_empty() && !self.agent.has_queued() {
+            return Poll::Ready(End::Drained);
+        }
+        Poll::Pending
+    }
+
+    fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        while self.leaving.try_join_next().is_some() {}
+        match self.turn(cx) {
+            Ok(more) => {
+                if more {
+                    // Let the other tasks of this thread have their turn first.
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Moves a bounded amount each way; whether there may be more.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.take_joining(cx)?;
+        let mut more = self.receive_from_agent(cx)?;
+        let order: Vec<TunnelId> = self.order().collect();
+        for id in &order {
+            more |= self.receive_from(cx, *id);
+        }
+        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
+        for id in &order {
+            more |= self.transmit_to(cx, *id);
+        }
+        if let Some(last) = order.first() {
+            self.cursor = *last;
+        }
+        if let Poll::Ready(looked) = self.agent.poll_timers(cx, None) {
+            looked.map_err(|e| lost(&e))?;
+            more = true;
+        }
+        Ok(more)
+    }
+
+    /// All clients; another begins each turn.
+    fn order(&self) -> impl Iterator<Item = TunnelId> {
+        let behind = (Bound::Excluded(self.cursor), Bound::Unbounded);
+        let behind = self.joined.range(behind);
+        behind
+            .chain(self.joined.range(..=self.cursor))
+            .map(|(id, _)| *id)
+    }
+
+    fn take_joining(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while let Poll::Ready(joining) = self.registration.joining.poll_recv(cx) {
+            match joining {
+                Some(joining) => self.join(joining),
+                None => return Err(End::Fenced),
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, joining: Joining) {
+        let name = &self.registration.name;
+        let share = match self.windows.first() {
+            Some(share) if self.joined.len() < TUNNELS_MAX => share,
+            _ => {
+                tracing::warn!("session {}: too many tunnels to {name}", joining.key);
+                let why = "too many tunnels at once; try again later";
+                let words = refusal(joining.near, RefuseCode::Limit, why);
+                self.leaving
+                    .spawn(async move { joining.hop.refuse(&words).await });
+                return;
+            }
+        };
+        tracing::info!("session {}: joined to {name} from {}", joining.key, joining.peer);
+        let far = TunnelId(self.last.0 + 2);
+        self.last = far;
+        let turn = self.fair.ready(Turn::default());
+        let (joined, attach) = Joined::new(joining, far, turn, share);
+        self.agent.queue(&HopFrame::Attach(far, attach));
+        self.joined.insert(far, joined);
+        let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
+        self.registration.sessions.store(sessions, Ordering::Relaxed);
+    }
+
+    fn receive_from_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        for pieces in 0..PIECES_PER_TURN {
+            match self.agent.poll_heard_into(cx, &mut self.pool) {
+                Poll::Pending => return Ok(pieces > 0),
+                Poll::Ready(heard) => match heard.map_err(|e| lost(&e))? {
+                    None => {}
+                    Some(Heard::RoundTrip(rtt)) => self.rtt = rtt,
+                    Some(Heard::Data {
+                        tunnel,
+                        offset,
+                        bytes,
+                    }) => self.take_data(cx, tunnel, offset, bytes)?,
+                    Some(Heard::Frame(frame)) => self.take_frame(frame)?,
+                },
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        tunnel: TunnelId,
+        offset: u64,
+        bytes: BytesMut,
+    ) -> Result<(), End> {
+        // What is parted may still have bytes under way.
+        let Some(joined) = self.joined.get_mut(&tunnel) else {
+            return Ok(());
+        };
+        joined
+            .take_data(offset, bytes)
+            .map_err(|overrun| End::Lost(format!("it broke the protocol: {overrun}")))?;
+        // At once: what does not wait is not copied.
+        self.transmit_to(cx, tunnel);
+        Ok(())
+    }
+
+    fn take_frame(&mut self, frame: HopFrame) -> Result<(), End> {
+        let (HopFrame::Ack(tunnel, _)
+        | HopFrame::Attached(tunnel, _)
+        | HopFrame::Detach(tunnel)
+        | HopFrame::Refused(tunnel, _)) = frame
+        else {
+            return Err(End::Lost(
+                "it broke the protocol: a frame that has no place here".to_owned(),
+            ));
+        };
+        if tunnel == TunnelId::LINK {
+            return Err(End::Lost("it refused to go on".to_owned()));
+        }
+        let Some(joined) = self.joined.get_mut(&tunnel) else {
+            return Ok(());
+        };
+        let near = joined.near();
+        match frame {
+            HopFrame::Ack(_, offset) => joined.take_ack(offset),
+            HopFrame::Attached(_, attached) => {
+                joined.take_attached(&HopFrame::Attached(near, attached));
+            }
+            HopFrame::Refused(_, refused) => {
+                joined.take_last_word(HopFrame::Refused(near, refused));
+            }
+            _ => joined.take_last_word(HopFrame::Detach(near)),
+        }
+        Ok(())
+    }
+
+    fn receive_from(&mut self, cx: &mut Context<'_>, id: TunnelId) -> bool {
+        let Some(joined) = self.joined.get_mut(&id) else {
+            return false;
+        };
+        match joined.receive(cx, &mut self.pool) {
+            Ok(more) => more,
+            Err(word) => {
+                self.handle_word(id, word);
+                false
+            }
+        }
+    }
+
+    fn transmit_to(&mut self, cx: &mut Context<'_>, id: TunnelId) -> bool {
+        let Some(joined) = self.joined.get_mut(&id) else {
+            return false;
+        };
+        let sent = joined.transmit(cx, self.rtt).and_then(|more| {
+            Ok(more | {
+                match joined.poll_timers(cx) {
+                    Poll::Ready(looked) => {
+                        looked?;
+                        true
+                    }
+                    Poll::Pending => false,
+                }
+            })
+        });
+        match sent {
+            Ok(more) => {
+                if let Some(words) = joined.poll_last_word()
+                    && let Some(joined) = self.joined.remove(&id)
+                {
+                    self.part(joined, Some(words), "the agent ended the tunnel");
+                }
+                more
+            }
+            Err(word) => {
+                self.handle_word(id, word);
+                false
+            }
+        }
+    }
+
+    fn handle_word(&mut self, id: TunnelId, word: Word) {
+        let Some(joined) = self.joined.remove(&id) else {
+            return;
+        };
+        match word {
+            Word::Last(frame) => {
+                self.agent.queue(&frame);
+                self.part(joined, None, "the client left");
+            }
+            Word::Gone { why, words } => {
+                let cut = refusal(id, RefuseCode::Cut, "the opener's connection was lost");
+                self.agent.queue(&cut);
+                self.part(joined, words, &format!("the client's link was lost: {why}"));
+            }
+        }
+    }
+
+    fn transmit_to_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, HopError> {
+        for _ in 0..MESSAGES_PER_TURN {
+            for joined in self.joined.values_mut() {
+                joined.queue_up(&mut self.agent);
+            }
+            self.agent.queue_ping();
+            if self.choose() {
+                match self.poll_send(cx) {
+                    Poll::Pending => return Ok(false),
+                    Poll::Ready(sent) => sent?,
+                }
+                continue;
+            }
+            if self.agent.has_queued()
+                && let Poll::Ready(flushed) = self.agent.poll_flush(cx)
+            {
+                flushed?;
+                if self.joined.values().any(Joined::has_up) {
+                    continue;
+                }
+            }
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Queues small pieces of whoever's turn it is, until one is in hand that is sent by itself.
+    fn choose(&mut self) -> bool {
+        while self.in_hand.is_none() {
+            if self.agent.is_full() {
+                return false;
+            }
+            let fair = &self.fair;
+            let ready = self.joined.iter_mut().filter(|(_, j)| j.has_up());
+            let Some((id, joined)) = ready.min_by_key(|(_, j)| fair.ready(j.turn)) else {
+                return false;
+            };
+            let Some(mut segment) = joined.take_up() else {
+                return false;
+            };
+            self.fair.charge(&mut joined.turn, segment.len());
+            let header = data_header(*id, segment.start());
+            if segment.len() > SMALL {
+                self.in_hand = Some((segment, header));
+            } else {
+                self.agent.queue_message(&message(&header, &mut segment));
+            }
+        }
+        true
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), HopError>> {
+        if let Some((segment, header)) = &mut self.in_hand {
+            ready!(self.agent.poll_send(cx, header, segment))?;
+            self.in_hand = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lost(error: &HopError) -> End {
+    End::Lost(error.to_string())
+}
+
+const GOING_AWAY: Close = Close {
+    code: 1001,
+    reason: "going away",
+};

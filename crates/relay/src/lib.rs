@@ -1,0 +1,12 @@
+//! The meeting point of agents and those who ask for them: lets both in, knows agents by name, joins
+//! tunnels. It reads nothing of what they carry and keeps nothing of a session: when it dies, the
+//! two ends go on over another one.
+
+mod held;
+mod hub;
+mod joined;
+mod registry;
+mod relay;
+mod windows;
+
+pub use relay::{Relay, RelayConfig, Running};

@@ -1,0 +1,304 @@
+//! Lets agents and callers in, and sends each to where it belongs.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use farpipe_net::carrier::{Carrier, Close};
+use farpipe_net::tls::PeerIdentity;
+use farpipe_net::{Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive};
+use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
+use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
+use farpipe_proto::wire::hop::HopFrame;
+use farpipe_proto::wire::id::{SessionKey, TunnelId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::held::{Held, no_route, refuse};
+use crate::hub::Hub;
+use crate::joined::{Joining, refusal};
+use crate::registry::{NotJoined, Registry};
+use crate::windows::Windows;
+
+/// Agents and held sessions that wait for a task of their own. Policy when full: their handshake
+/// waits.
+const WORK_MAX: usize = 64;
+
+/// Settings of a relay.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// Default 10 s.
+    pub heartbeat: Duration,
+    /// What WELCOME says, and what a neighbour must prove.
+    pub greeting: Greeting,
+    /// The clock; virtual in simulations.
+    pub clock: Clock,
+}
+
+impl RelayConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(greeting: Greeting) -> Self {
+        Self {
+            heartbeat: HEARTBEAT,
+            greeting,
+            clock: Clock::Boot,
+        }
+    }
+}
+
+/// What needs a task of its own.
+#[derive(Debug)]
+enum Work {
+    Agent(Box<Hub>),
+    Held(Box<Held>),
+}
+
+/// The door of a relay: takes connections, from any number of listeners.
+#[derive(Debug)]
+pub struct Relay {
+    config: RelayConfig,
+    registry: Arc<Registry>,
+    windows: Arc<Windows>,
+    held: Arc<AtomicUsize>,
+    work: mpsc::Sender<Work>,
+}
+
+/// The tasks of a relay.
+#[derive(Debug)]
+pub struct Running {
+    registry: Arc<Registry>,
+    held: Arc<AtomicUsize>,
+    work: mpsc::Receiver<Work>,
+}
+
+impl Relay {
+    /// A relay, and what runs it.
+    #[must_use]
+    pub fn new(config: RelayConfig) -> (Self, Running) {
+        let (work, received) = mpsc::channel(WORK_MAX);
+        let (registry, held): (Arc<Registry>, Arc<AtomicUsize>) = Default::default();
+        let running = Running {
+            registry: Arc::clone(&registry),
+            held: Arc::clone(&held),
+            work: received,
+        };
+        let relay = Self {
+            config,
+            registry,
+            windows: Arc::default(),
+            held,
+            work,
+        };
+        (relay, running)
+    }
+
+    async fn register(
+        &self,
+        mut hop: Hop,
+        register: Register,
+        identity: Option<&PeerIdentity>,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let now = self.config.clock.now();
+        let registration = match self.registry.register(register, identity, now) {
+            Ok(registration) => registration,
+            Err(objection) => {
+                let refused = Refused {
+                    code: objection.code as u32,
+                    is_final: objection.code.is_final(),
+                    message: objection.message,
+                };
+                let frame = HopFrame::Refused(TunnelId::LINK, refused.clone());
+                hop.refuse(&frame).await;
+                return Err(HandshakeError::Refused(refused));
+            }
+        };
+        hop.queue(&HopFrame::Registered(Registered { window: HOP_WINDOW }));
+        let hub = Hub::new(hop, registration, peer, Arc::clone(&self.windows));
+        // An error means that the relay has ended; the link is cut.
+        let _ = self.work.send(Work::Agent(Box::new(hub))).await;
+        Ok(())
+    }
+
+    async fn attach(&self, joining: Joining, name: String) -> Result<(), HandshakeError> {
+        let established = joining.attach.established;
+        let Err(back) = self.registry.join(&name, joining) else {
+            return Ok(());
+        };
+        let (why, joining) = *back;
+        let (code, message) = match why {
+            NotJoined::Full => (RefuseCode::Limit, "too many at once; try again later".to_owned()),
+            NotJoined::NoRoute if established && self.hold() => {
+                let held = Box::new(Held { name, joining });
+                // An error means that the relay has ended; the link is cut.
+                if self.work.send(Work::Held(held)).await.is_err() {
+                    self.held.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Ok(());
+            }
+            NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
+        };
+        tracing::info!("session {}: refused: {message}", joining.key);
+        let is_final = code == RefuseCode::NoRoute && !established;
+        let refused = refuse(joining, code, is_final, message).await;
+        Err(HandshakeError::Refused(refused))
+    }
+
+    /// Takes one of the places of held sessions, if there is one.
+    fn hold(&self) -> bool {
+        let more = |held: usize| (held < HELD_MAX).then_some(held + 1);
+        let taken = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok()
+    }
+
+    /// Answers as long as it is asked.
+    async fn list(&self, mut hop: Hop, mut list: List) -> Result<(), HandshakeError> {
+        loop {
+            let listed = self.registry.list(&list.after, self.config.clock.now());
+            hop.queue(&HopFrame::Listed(listed));
+            let next = poll_fn(|cx| {
+                if let Poll::Ready(Err(error)) = hop.poll_flush(cx) {
+                    return Poll::Ready(Err(error.into()));
+                }
+                hop.poll_heard(cx)
+            });
+            match tokio::time::timeout(HANDSHAKE_STEP, next).await {
+                Ok(Ok(Some(Heard::Frame(HopFrame::List(again))))) => list = again,
+                _ => break,
+            }
+        }
+        hop.close(Close {
+            code: 1000,
+            reason: "told",
+        })
+        .await;
+        Ok(())
+    }
+}
+
+impl Entrance for Relay {
+    fn greeting(&self) -> &Greeting {
+        &self.config.greeting
+    }
+
+    async fn serve(
+        &self,
+        carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let RelayConfig {
+            greeting,
+            clock,
+            heartbeat,
+        } = &self.config;
+        let Guest {
+            hop,
+            wanted,
+            identity,
+        } = receive(carrier, greeting, *clock, *heartbeat).await?;
+        match wanted {
+            Wanted::Registration(register) => {
+                self.register(hop, register, identity.as_ref(), peer).await
+            }
+            Wanted::Names(list) => self.list(hop, list).await,
+            Wanted::Session(near, mut attach) => {
+                let Some(key) = SessionKey::from_slice(&attach.key) else {
+                    return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
+                };
+                if attach.route.is_empty() {
+                    let why = "this is a relay: name the agent to ask for";
+                    return Err(wrong(hop, near, why).await);
+                }
+                let name = std::mem::take(&mut attach.route);
+                attach.caller = caller(identity.as_ref());
+                let joining = Joining {
+                    hop,
+                    near,
+                    attach,
+                    key: key.to_string(),
+                    peer,
+                };
+                self.attach(joining, name).await
+            }
+        }
+    }
+}
+
+/// Who asks, as far as this relay knows: what a caller says of itself counts for nothing.
+fn caller(identity: Option<&PeerIdentity>) -> String {
+    let identity = identity.and_then(|peer| peer.identity.as_ref());
+    identity.map(ToString::to_string).unwrap_or_default()
+}
+
+async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
+    let frame = refusal(near, RefuseCode::Protocol, why);
+    hop.refuse(&frame).await;
+    HandshakeError::Refused(Refused {
+        code: RefuseCode::Protocol as u32,
+        is_final: true,
+        message: why.to_owned(),
+    })
+}
+
+impl Running {
+    /// Serves who was let in. When `stop` is ready, everybody is told to go elsewhere and has 5 s for
+    /// it; stop listening before.
+    ///
+    /// # Cancellation
+    /// Dropping it cuts every link.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let (told, going) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                work = self.work.recv() => match work {
+                    Some(work) => self.start(work, &mut tasks, &going),
+                    // Nobody can come any more.
+                    None => break,
+                },
+                Some(ended) = tasks.join_next() => log_panic(ended),
+            }
+        }
+        self.work.close();
+        told.send_replace(true);
+        while let Some(work) = self.work.recv().await {
+            self.start(work, &mut tasks, &going);
+        }
+        while let Some(ended) = tasks.join_next().await {
+            log_panic(ended);
+        }
+    }
+
+    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &watch::Receiver<bool>) {
+        let going = going.clone();
+        match work {
+            Work::Agent(hub) => {
+                tasks.spawn(hub.run(going));
+            }
+            Work::Held(held) => {
+                let (registry, places) = (Arc::clone(&self.registry), Arc::clone(&self.held));
+                tasks.spawn(async move {
+                    held.run(registry, going).await;
+                    places.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        }
+    }
+}
+
+/// One agent's task must not take the relay down with it, but a bug is to be seen.
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a task of the relay failed: {error}");
+    }
+}
