@@ -6,8 +6,9 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpipe_net::tls::{Identity, PeerIdentity};
+use farpipe_net::tls::PeerIdentity;
 use farpipe_proto::Instant;
+use farpipe_proto::identity::{Identity, Kind, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
 use farpipe_proto::wire::control::{Host, Listed, RefuseCode, Register};
 use tokio::sync::mpsc::error::TrySendError;
@@ -216,7 +217,7 @@ impl Drop for Registration {
 /// Whose name an agent may register.
 fn owner(register: &Register, peer: Option<&PeerIdentity>) -> Result<Option<Identity>, Objection> {
     let Register { name, tags, .. } = register;
-    if Identity::new("any", "agent", name).is_err() {
+    if !is_name(name) {
         return Err(Objection::new(
             RefuseCode::Protocol,
             "an agent's name has 1 to 64 letters, digits, dots, hyphens and underscores",
@@ -235,7 +236,7 @@ fn owner(register: &Register, peer: Option<&PeerIdentity>) -> Result<Option<Iden
         return Ok(None);
     };
     match &peer.identity {
-        Some(identity) if identity.kind() == "agent" && identity.name() == name => {
+        Some(identity) if identity.kind() == Kind::Agent && identity.name() == name => {
             Ok(Some(identity.clone()))
         }
         Some(identity) => Err(Objection::new(
@@ -261,7 +262,7 @@ mod tests {
         }
     }
 
-    fn certified(domain: &str, kind: &str, name: &str) -> PeerIdentity {
+    fn certified(domain: &str, kind: Kind, name: &str) -> PeerIdentity {
         PeerIdentity {
             identity: Identity::new(domain, kind, name).ok(),
             subject: String::new(),
@@ -280,14 +281,14 @@ mod tests {
     #[test]
     fn a5_the_name_is_that_of_the_certificate() {
         let registry = Arc::default();
-        let peer = certified("example.org", "agent", "web1");
+        let peer = certified("example.org", Kind::Agent, "web1");
         assert!(register(&registry, "web1", Some(&peer)).is_ok());
         for (kind, name, asked) in [
-            ("agent", "web1", "web2"),
-            ("client", "web1", "web1"),
-            ("relay", "web1", "web1"),
+            (Kind::Agent, "web1", "web2"),
+            (Kind::Client, "web1", "web1"),
+            (Kind::Relay, "web1", "web1"),
             // None at all.
-            ("agent", "we,b1", "we,b1"),
+            (Kind::Agent, "we,b1", "we,b1"),
         ] {
             let peer = certified("example.org", kind, name);
             assert!(register(&registry, asked, Some(&peer)).is_err(), "{kind} {asked}");
@@ -306,8 +307,8 @@ mod tests {
     #[test]
     fn the_same_owner_takes_a_name_over_and_another_is_refused() {
         let registry = Arc::default();
-        let ours = certified("example.org", "agent", "web1");
-        let theirs = certified("example.net", "agent", "web1");
+        let ours = certified("example.org", Kind::Agent, "web1");
+        let theirs = certified("example.net", Kind::Agent, "web1");
         let mut older = register(&registry, "web1", Some(&ours)).expect("free");
         let refused = register(&registry, "web1", Some(&theirs)).expect_err("taken");
         assert_eq!(refused.code, RefuseCode::Busy);
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_in_parts() {
-        let registry = Arc::default();
+        let registry: Arc<Registry> = Arc::default();
         let mut held = Vec::new();
         for n in 0..AGENTS_MAX {
             let mut register = named(&format!("agent-with-a-long-name-{n:04}"));
