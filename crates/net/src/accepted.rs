@@ -9,7 +9,7 @@ use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
 
-use crate::acceptor::{AcceptorConfig, Arrival, Registered, Way};
+use crate::acceptor::{AcceptorConfig, Arrival, Registered, Relayed, Way};
 use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
@@ -28,7 +28,7 @@ pub struct AcceptedSession {
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
     pub(crate) peer: String,
-    pub(crate) caller: Option<String>,
+    pub(crate) caller: Option<Relayed>,
     pub(crate) first: Option<Arrival>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) registered: Registered,
@@ -54,11 +54,10 @@ impl AcceptedSession {
         &self.peer
     }
 
-    /// Who asks, as the relay says by whose way it came: the identity in the opener's certificate,
-    /// empty if it showed none. `None`: no relay lies between.
+    /// Who asks, as the relay says by whose way it came. `None`: no relay lies between.
     #[must_use]
-    pub fn caller_by_relay(&self) -> Option<&str> {
-        self.caller.as_deref()
+    pub fn caller_by_relay(&self) -> Option<&Relayed> {
+        self.caller.as_ref()
     }
 
     /// The session's key, shortened.
@@ -168,13 +167,15 @@ impl AcceptedSession {
         self.park.handle_attached();
         let mut carried = match way {
             Way::Wire(wire) => self.attach_wire(*wire, tunnel, attach.received).await?,
-            Way::Trunk(orders) => match self.attach_trunk(orders, tunnel, attach.received).await? {
-                Some(seat) => Carried::Seat(seat),
-                None => {
-                    let why = "the link to the relay was lost".to_owned();
-                    return Ok(self.lost(why));
+            Way::Trunk(orders, _) => {
+                match self.attach_trunk(orders, tunnel, attach.received).await? {
+                    Some(seat) => Carried::Seat(seat),
+                    None => {
+                        let why = "the link to the relay was lost".to_owned();
+                        return Ok(self.lost(why));
+                    }
                 }
-            },
+            }
         };
         self.announce(peer, &attach, links);
         // In order, so that simulations repeat: the first two end this link, whatever it brings.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
@@ -81,7 +82,7 @@ struct Entry {
     /// The ticket it was opened with; empty: none.
     ticket: Vec<u8>,
     /// Who opened it, as a relay says; `None`: it came without one.
-    caller: Option<String>,
+    caller: Option<Relayed>,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -95,13 +96,22 @@ pub(crate) struct Arrival {
     pub(crate) peer: String,
 }
 
+/// Who asks, as a relay says by whose way a session came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relayed {
+    /// The identity that the opener has shown there, as it was said; empty: none.
+    pub caller: String,
+    /// Whose word that is.
+    pub relay: Asserting,
+}
+
 /// What carries an arrival.
 #[derive(Debug)]
 pub(crate) enum Way {
     /// A link of its own.
     Wire(Box<Wire>),
-    /// One of the tunnels of a link to a relay.
-    Trunk(Orders),
+    /// One of the tunnels of a link to a relay, whose word on callers counts so much.
+    Trunk(Orders, Asserting),
 }
 
 type Registry = Arc<Mutex<BTreeMap<SessionKey, Entry>>>;
@@ -303,10 +313,13 @@ impl Entrance for Acceptor {
 
 impl Arrival {
     /// Who asks, as the relay says, if there is one.
-    fn caller(&self) -> Option<String> {
+    fn caller(&self) -> Option<Relayed> {
         match self.way {
             Way::Wire(_) => None,
-            Way::Trunk(_) => Some(link::printable(&self.attach.caller)),
+            Way::Trunk(_, relay) => Some(Relayed {
+                caller: self.attach.caller.clone(),
+                relay,
+            }),
         }
     }
 

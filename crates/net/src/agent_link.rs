@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
 use farpipe_proto::link::LinkError;
 use farpipe_proto::session::{Attempt, Next, Redial};
@@ -32,6 +33,8 @@ pub struct AgentLinkConfig {
     pub heartbeat: Duration,
     /// What HELLO says.
     pub greeting: Greeting,
+    /// What the relay's word on callers is worth. Default: that of somebody else's relay.
+    pub asserting: Asserting,
     /// Whether the relay knows the agent now.
     pub registered: Option<watch::Sender<bool>>,
 }
@@ -48,6 +51,7 @@ impl AgentLinkConfig {
             instance,
             heartbeat: HEARTBEAT,
             greeting,
+            asserting: Asserting::Another,
             registered: None,
         }
     }
@@ -162,7 +166,13 @@ impl AgentLink {
         let began = clock.now();
         let hop = Hop::new(wire, clock, self.config.heartbeat);
         let acceptor = Arc::clone(&self.acceptor);
-        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), registered.window);
+        let mut trunk = Trunk::new(
+            hop,
+            acceptor,
+            relay.clone(),
+            self.config.asserting,
+            registered.window,
+        );
         let end = trunk.run().await;
         let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
         let attempt = match progressed {

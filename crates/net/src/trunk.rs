@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::TUNNELS_MAX;
 use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::time::earliest;
@@ -143,6 +144,8 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
+    /// What its word on callers is worth.
+    asserting: Asserting,
     /// Bytes that each tunnel may send at first.
     window: u64,
     orders: mpsc::Receiver<Order>,
@@ -157,12 +160,19 @@ pub(crate) struct Trunk {
 }
 
 impl Trunk {
-    pub(crate) fn new(hop: Hop, acceptor: Arc<Acceptor>, relay: String, window: u64) -> Self {
+    pub(crate) fn new(
+        hop: Hop,
+        acceptor: Arc<Acceptor>,
+        relay: String,
+        asserting: Asserting,
+        window: u64,
+    ) -> Self {
         let (tell, orders) = mpsc::channel(ORDERS_MAX);
         Self {
             hop,
             acceptor,
             relay,
+            asserting,
             window,
             orders,
             tell: Orders(tell),
@@ -390,7 +400,7 @@ impl Trunk {
             return Ok(());
         }
         let arrival = Arrival {
-            way: Way::Trunk(self.tell.clone()),
+            way: Way::Trunk(self.tell.clone(), self.asserting),
             tunnel,
             attach,
             ticket: Vec::new(),

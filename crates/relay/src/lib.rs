@@ -9,4 +9,4 @@ mod registry;
 mod relay;
 mod windows;
 
-pub use relay::{Relay, RelayConfig, Running};
+pub use relay::{Door, Relay, RelayConfig, Running};

@@ -31,19 +31,14 @@ const WORK_MAX: usize = 64;
 pub struct RelayConfig {
     /// Default 10 s.
     pub heartbeat: Duration,
-    /// What WELCOME says, and what a neighbour must prove.
-    pub greeting: Greeting,
     /// The clock; virtual in simulations.
     pub clock: Clock,
 }
 
-impl RelayConfig {
-    /// The defaults.
-    #[must_use]
-    pub fn new(greeting: Greeting) -> Self {
+impl Default for RelayConfig {
+    fn default() -> Self {
         Self {
             heartbeat: HEARTBEAT,
-            greeting,
             clock: Clock::Boot,
         }
     }
@@ -56,7 +51,7 @@ enum Work {
     Held(Box<Held>),
 }
 
-/// The door of a relay: takes connections, from any number of listeners.
+/// A relay, with any number of doors.
 #[derive(Debug)]
 pub struct Relay {
     config: RelayConfig,
@@ -64,6 +59,13 @@ pub struct Relay {
     windows: Arc<Windows>,
     held: Arc<AtomicUsize>,
     work: mpsc::Sender<Work>,
+}
+
+/// One of a relay's doors, with what must be proven there. Listeners bring it their connections.
+#[derive(Debug)]
+pub struct Door {
+    relay: Arc<Relay>,
+    greeting: Greeting,
 }
 
 /// The tasks of a relay.
@@ -93,6 +95,15 @@ impl Relay {
             work,
         };
         (relay, running)
+    }
+
+    /// A door where `greeting` says what a neighbour must prove, and what WELCOME says.
+    #[must_use]
+    pub fn door(self: &Arc<Self>, greeting: Greeting) -> Door {
+        Door {
+            relay: Arc::clone(self),
+            greeting,
+        }
     }
 
     async fn register(
@@ -130,7 +141,10 @@ impl Relay {
         };
         let (why, joining) = *back;
         let (code, message) = match why {
-            NotJoined::Full => (RefuseCode::Limit, "too many at once; try again later".to_owned()),
+            NotJoined::Full => (
+                RefuseCode::Limit,
+                "too many at once; try again later".to_owned(),
+            ),
             NotJoined::NoRoute if established && self.hold() => {
                 let held = Box::new(Held { name, joining });
                 // An error means that the relay has ended; the link is cut.
@@ -181,9 +195,9 @@ impl Relay {
     }
 }
 
-impl Entrance for Relay {
+impl Entrance for Door {
     fn greeting(&self) -> &Greeting {
-        &self.config.greeting
+        &self.greeting
     }
 
     async fn serve(
@@ -191,11 +205,8 @@ impl Entrance for Relay {
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let RelayConfig {
-            greeting,
-            clock,
-            heartbeat,
-        } = &self.config;
+        let Self { relay, greeting } = self;
+        let RelayConfig { clock, heartbeat } = &relay.config;
         let Guest {
             hop,
             wanted,
@@ -203,9 +214,9 @@ impl Entrance for Relay {
         } = receive(carrier, greeting, *clock, *heartbeat).await?;
         match wanted {
             Wanted::Registration(register) => {
-                self.register(hop, register, identity.as_ref(), peer).await
+                relay.register(hop, register, identity.as_ref(), peer).await
             }
-            Wanted::Names(list) => self.list(hop, list).await,
+            Wanted::Names(list) => relay.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
                 let Some(key) = SessionKey::from_slice(&attach.key) else {
                     return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
@@ -223,7 +234,7 @@ impl Entrance for Relay {
                     key: key.to_string(),
                     peer,
                 };
-                self.attach(joining, name).await
+                relay.attach(joining, name).await
             }
         }
     }

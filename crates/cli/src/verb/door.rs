@@ -25,7 +25,7 @@ pub(crate) struct Invitation {
 /// Dropping the tasks takes no more connections.
 pub(crate) async fn open(
     listener: Listener,
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     outlet: Option<Outlet>,
     invitation: &Invitation,
     keep: bool,
@@ -45,6 +45,6 @@ pub(crate) async fn open(
     if let Some(tickets) = tickets {
         accepting.spawn(tickets.serve(keep));
     }
-    accepting.spawn(listener.serve(Arc::new(acceptor)));
+    accepting.spawn(listener.serve(acceptor));
     Ok(accepting)
 }

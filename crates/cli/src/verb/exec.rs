@@ -8,7 +8,8 @@ use std::time::Duration;
 use farpipe_agent::command::ask::{self, Here};
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::{Outcome, PipeError, pipe};
-use farpipe_net::{Admission, Opener, OpenerConfig, TcpDial, Ticket};
+use farpipe_net::{Admission, Dial, Greeting, Opener, OpenerConfig, RelayDial, TcpDial, Ticket};
+use farpipe_proto::identity::is_name;
 use farpipe_proto::limits::INNER_OPEN_MAX;
 use farpipe_proto::wire::control;
 use tokio::sync::mpsc;
@@ -36,9 +37,13 @@ const ASKS_MAX: usize = 16;
 /// it up. A lost connection is resumed, and the command goes on meanwhile; it never runs twice.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the agent listens: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on this host also ws:// or
-    /// fp://
+    /// The agent: its name at a relay, or where it listens: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on
+    /// this host also ws:// or fp://
     target: String,
+    /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
+    /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
+    #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
+    relay: Vec<String>,
     /// The program and its arguments; without them, with -t, the login shell
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -105,9 +110,49 @@ impl Args {
         Ok(command)
     }
 
-    /// How to come to the target. The one place that knows what a target can be.
-    fn dial(&self) -> anyhow::Result<(TcpDial, Admission, Option<Arc<Ticket>>)> {
-        let url = url(&self.target)?;
+    /// How to come to the target, and what to prove on the way. The one place that knows what a
+    /// target can be.
+    fn dial(&self) -> anyhow::Result<(Box<dyn Dial>, Greeting)> {
+        if self.target.contains("://") {
+            let (dial, admission, ticket) = self.hop(&self.target)?;
+            return Ok((Box::new(dial), dialling(admission, ticket)?));
+        }
+        let host = &self.target;
+        if !is_name(host) {
+            return Err(WithStatus::usage(
+                format!("'{}' is neither a URL nor a name", host.escape_debug()),
+                "a name has up to 63 small letters, digits, dots, hyphens and underscores; for example: \
+                 farpipe exec web1 -- CMD",
+            ));
+        }
+        let mut relays = Vec::new();
+        let mut proving = None;
+        for relay in &self.relay {
+            let (dial, admission, ticket) = self.hop(relay)?;
+            if proving
+                .replace((admission, ticket))
+                .is_some_and(|(other, _)| other != admission)
+            {
+                return Err(WithStatus::usage(
+                    "the relays of the list let in by different ways",
+                    "name relays with TLS only, or relays on this host only",
+                ));
+            }
+            relays.push(dial);
+        }
+        let Some((admission, ticket)) = proving else {
+            return Err(WithStatus::usage(
+                format!("which relay knows {host}? none was named"),
+                "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",
+            ));
+        };
+        let greeting = dialling(admission, ticket)?;
+        Ok((Box::new(RelayDial::new(host.clone(), relays)), greeting))
+    }
+
+    /// A connection to one URL.
+    fn hop(&self, text: &str) -> anyhow::Result<(TcpDial, Admission, Option<Arc<Ticket>>)> {
+        let url = url(text)?;
         let ticket = self.tls.ticket(&url)?;
         let admission = Admission::shown(url.scheme, ticket.as_deref());
         let proxy = self.proxy.resolve(&url)?;
@@ -131,14 +176,14 @@ impl Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let command = args.command()?;
-    let (dial, admission, ticket) = args.dial()?;
+    let (dial, greeting) = args.dial()?;
     let show = args.session.progress.without_bar();
     let status = Status::open(args.session.status_fd, true)?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (signals, cancel) = Forward::catch(asks.clone())?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(dialling(admission, ticket)?);
+    let mut config = OpenerConfig::new(greeting);
     config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     let events = args
@@ -154,7 +199,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         let _raw = args.tty.then(Raw::enter).flatten();
         let opener = Opener::new(config);
         let meter = Arc::clone(&counts.meter);
-        let running = ask::run(command, here, opener, &dial, meter, asked, cancel);
+        let running = ask::run(command, here, opener, &*dial, meter, asked, cancel);
         let running = progress::during(show, total, &counts, running);
         if args.tty {
             return Ok(terminal::resizing(asks, running).await);

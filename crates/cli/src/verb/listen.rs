@@ -110,7 +110,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let opened = door::open(
         listener,
-        acceptor,
+        Arc::new(acceptor),
         outlet,
         &invitation,
         args.keep,

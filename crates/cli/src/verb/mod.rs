@@ -15,6 +15,8 @@ pub(crate) mod pipe;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod quickstart;
+mod registration;
+pub(crate) mod relay;
 mod secure;
 pub(crate) mod session;
 mod terminal;

@@ -2,7 +2,7 @@
 //!
 //! Files only: nothing secret is ever an argument, where every process of the host could read it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +105,41 @@ pub(crate) struct ConnectTls {
     ticket_file: Option<PathBuf>,
 }
 
+impl Guarded {
+    /// For a listener that serves many: a ticket is good for one session.
+    pub(crate) fn without_tickets(self) -> anyhow::Result<TlsServer> {
+        if self.outlet.is_some() {
+            return Err(WithStatus::usage(
+                "a relay lets in by certificate, and none was given",
+                "give --cert, --key and --ca; `farpipe cert` makes all three",
+            ));
+        }
+        Ok(self.tls)
+    }
+}
+
 impl ListenTls {
+    /// The certificate to show, if one was given.
+    pub(crate) fn certificate(&self) -> Option<&Path> {
+        self.cert.as_deref()
+    }
+
+    /// What dials `url`, a neighbour of one who listens, too, by the same certificates.
+    pub(crate) fn dial(&self, url: Url) -> anyhow::Result<TcpDial> {
+        let certificates = ConnectCertificates {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            crl: self.crl.clone(),
+            pin: Vec::new(),
+        };
+        // For loopback they are not wanted, and another relay of the list may want them.
+        if !url.scheme.is_tls() {
+            return Ok(TcpDial::new(url));
+        }
+        certificates.dial(url, None)
+    }
+
     /// The TLS that `url` needs. Without certificates of the user's it makes its own, and tickets.
     pub(crate) fn server(&self, url: &Url, quiet: bool) -> anyhow::Result<Option<Guarded>> {
         let scheme = url.scheme;

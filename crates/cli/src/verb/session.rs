@@ -174,7 +174,7 @@ pub(crate) fn url(text: &str) -> anyhow::Result<Url> {
 }
 
 /// A beat that can be kept, and that notices a loss before anybody else does.
-fn heartbeat(text: &str) -> Result<Duration, String> {
+pub(super) fn heartbeat(text: &str) -> Result<Duration, String> {
     let beat = span(text)?;
     if !HEARTBEATS.contains(&beat) {
         return Err("from 100ms to 1h; the default is 10s".to_owned());

@@ -1,0 +1,154 @@
+//! How an agent makes itself known: the relays of its list, and its name there.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_net::tls::{identity_in_certificate, read_certificate};
+use farpipe_net::{Acceptor, Admission, AgentLink, AgentLinkConfig, Dial as _, RelayEnd, TcpDial};
+use farpipe_proto::identity::{Asserting, Kind, is_name};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::secure::ListenTls;
+use super::session::{dialling, url};
+use crate::exit::WithStatus;
+use crate::output;
+use crate::status::Status;
+
+/// Where an agent registers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RegistrationArgs {
+    /// The relays to register at, all of them at once: wss://HOST:PORT[/PATH] or fps://HOST:PORT, on this
+    /// host also ws:// or fp://; several with commas between
+    #[arg(value_name = "RELAY", env = "FARPIPE_RELAY", value_delimiter = ',')]
+    relay: Vec<String>,
+    /// The name that callers ask for [default: the one in the certificate]
+    #[arg(long)]
+    name: Option<String>,
+    /// What else to say of this host; repeatable
+    #[arg(long, value_name = "TAG")]
+    tag: Vec<String>,
+}
+
+/// An agent's links, not yet dialled.
+#[derive(Debug)]
+pub(crate) struct Links {
+    name: String,
+    links: Vec<(AgentLink, TcpDial, watch::Receiver<bool>)>,
+}
+
+impl RegistrationArgs {
+    /// Whether there is a relay to register at.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.relay.is_empty()
+    }
+
+    /// The name to register.
+    fn name(&self, tls: &ListenTls) -> anyhow::Result<String> {
+        let certified = tls.certificate().map(certified).transpose()?.flatten();
+        match (&self.name, certified) {
+            (Some(name), Some(certified)) if *name != certified => Err(WithStatus::usage(
+                format!("the certificate is that of the agent {certified}, not of {name}"),
+                "leave out --name, or issue a certificate for that name",
+            )),
+            (_, Some(certified)) => Ok(certified),
+            (Some(name), None) if is_name(name) => Ok(name.clone()),
+            (Some(name), None) => Err(WithStatus::usage(
+                format!("'{}' cannot be a name", name.escape_debug()),
+                "a name has up to 63 small letters, digits, dots, hyphens and underscores",
+            )),
+            (None, None) => Err(WithStatus::usage(
+                "callers need a name to ask for",
+                "give --name, or a certificate of an agent: farpipe cert issue NAME --kind agent",
+            )),
+        }
+    }
+
+    /// The links to all relays, which bring what callers want to `acceptor`.
+    pub(crate) fn links(
+        &self,
+        tls: &ListenTls,
+        acceptor: &Arc<Acceptor>,
+        heartbeat: Duration,
+    ) -> anyhow::Result<Links> {
+        let name = match self.is_given() {
+            true => self.name(tls)?,
+            false => String::new(),
+        };
+        let mut links = Vec::new();
+        let mut instance = vec![0; 16];
+        farpipe_net::system_random(&mut instance);
+        for text in &self.relay {
+            let url = url(text)?;
+            let admission = Admission::shown(url.scheme, None);
+            let mut config = AgentLinkConfig::new(name.clone(), dialling(admission, None)?);
+            config.tags.clone_from(&self.tag);
+            config.instance.clone_from(&instance);
+            config.heartbeat = heartbeat;
+            config.asserting = match admission {
+                Admission::LoopbackSecret => Asserting::ThisUser,
+                Admission::ClientCertificate | Admission::Ticket => Asserting::Another,
+            };
+            let (registered, is_registered) = watch::channel(false);
+            config.registered = Some(registered);
+            let link = AgentLink::new(Arc::clone(acceptor), config);
+            links.push((link, tls.dial(url)?, is_registered));
+        }
+        Ok(Links { name, links })
+    }
+}
+
+/// The agent's name in a certificate.
+fn certified(path: &Path) -> anyhow::Result<Option<String>> {
+    let der = read_certificate(path)
+        .map_err(|error| WithStatus::failure(error.to_string(), error.hint().map(str::to_owned)))?;
+    let identity = identity_in_certificate(&der).filter(|identity| identity.kind() == Kind::Agent);
+    Ok(identity.map(|identity| identity.name().to_owned()))
+}
+
+impl Links {
+    /// Keeps the agent registered, and says where it is. Ready when no relay wants it any more: for
+    /// ever pending without any relay.
+    ///
+    /// # Cancellation
+    /// Dropping it ends all links.
+    pub(crate) async fn keep(self, quiet: bool, status: &Status) {
+        let Self { name, links } = self;
+        if links.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let mut running = JoinSet::new();
+        for (link, dial, mut is_registered) in links {
+            let (name, relay, status) = (name.clone(), dial.peer(), status.clone());
+            running.spawn(async move {
+                let told = async {
+                    loop {
+                        let _ = is_registered.wait_for(|registered| *registered).await;
+                        if !quiet {
+                            output::line(&format!("registered as {name} at {relay}"));
+                        }
+                        status.write(serde_json::json!({
+                            "event": "registered", "name": name, "url": relay,
+                        }));
+                        let _ = is_registered.wait_for(|registered| !*registered).await;
+                    }
+                };
+                tokio::select! {
+                    ended = link.run(&dial) => match ended {
+                        Ok(never) => match never {},
+                        Err(end) => end,
+                    },
+                    () = told => unreachable!("it goes on for ever"),
+                }
+            });
+        }
+        while let Some(ended) = running.join_next().await {
+            let ended: Result<RelayEnd, _> = ended;
+            match ended {
+                Ok(end) => output::error(&end.to_string()),
+                Err(error) => output::error(&format!("a link's task failed: {error}")),
+            }
+        }
+    }
+}
