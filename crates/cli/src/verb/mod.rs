@@ -17,6 +17,7 @@ pub(crate) mod proxy;
 pub(crate) mod quickstart;
 mod secure;
 pub(crate) mod session;
+mod target;
 mod terminal;
 mod ticket;
 pub(crate) mod token;
