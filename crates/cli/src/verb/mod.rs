@@ -19,6 +19,7 @@ mod registration;
 pub(crate) mod relay;
 mod secure;
 pub(crate) mod session;
+mod target;
 mod terminal;
 mod ticket;
 pub(crate) mod token;

@@ -1,0 +1,103 @@
+//! Where the agent is that a verb talks to: the flags, and the way there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, RelayDial, TcpDial, Ticket};
+use farpipe_proto::identity::is_name;
+
+use super::proxy::ProxyArgs;
+use super::secure::ConnectTls;
+use super::session::{SessionArgs, dialling, span, url};
+use crate::exit::WithStatus;
+
+/// The agent, what is shown to it and believed of it, and how patiently it is sought.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// The agent: its name at a relay, or where it listens: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on
+    /// this host also ws:// or fp://
+    target: String,
+    /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
+    /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
+    #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
+    relay: Vec<String>,
+    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
+    #[command(flatten)]
+    tls: ConnectTls,
+    #[command(flatten)]
+    proxy: ProxyArgs,
+}
+
+/// The way to an agent.
+pub(crate) struct Way {
+    pub(crate) dial: Box<dyn Dial>,
+    pub(crate) config: OpenerConfig,
+}
+
+/// One connection on it, and what lets it in.
+struct Hop {
+    dial: TcpDial,
+    admission: Admission,
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl TargetArgs {
+    /// How to come to the target. The one place that knows what a target can be.
+    pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
+        let (dial, greeting): (Box<dyn Dial>, _) = if self.target.contains("://") {
+            let hop = self.hop(&self.target)?;
+            (Box::new(hop.dial), dialling(hop.admission, hop.ticket)?)
+        } else {
+            let (dial, greeting) = self.by_name()?;
+            (Box::new(dial), greeting)
+        };
+        let mut config = OpenerConfig::new(greeting);
+        config.resume_for = self.resume_for;
+        config.heartbeat = session.heartbeat;
+        Ok(Way { dial, config })
+    }
+
+    fn by_name(&self) -> anyhow::Result<(RelayDial, Greeting)> {
+        let host = &self.target;
+        if !is_name(host) {
+            return Err(WithStatus::usage(
+                format!("'{}' is neither a URL nor a name", host.escape_debug()),
+                "a name has up to 63 small letters, digits, dots, hyphens and underscores, for example \
+                 web1; a URL begins with wss://",
+            ));
+        }
+        let hops = self.relay.iter().map(|relay| self.hop(relay));
+        let hops: Vec<Hop> = hops.collect::<Result<_, _>>()?;
+        let Some(first) = hops.first() else {
+            return Err(WithStatus::usage(
+                format!("which relay knows {host}? none was named"),
+                "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",
+            ));
+        };
+        if hops.iter().any(|hop| hop.admission != first.admission) {
+            return Err(WithStatus::usage(
+                "the relays of the list let in by different ways",
+                "name relays with TLS only, or relays on this host only",
+            ));
+        }
+        let greeting = dialling(first.admission, first.ticket.clone())?;
+        let relays = hops.into_iter().map(|hop| hop.dial).collect();
+        Ok((RelayDial::new(host.clone(), relays), greeting))
+    }
+
+    fn hop(&self, text: &str) -> anyhow::Result<Hop> {
+        let url = url(text)?;
+        let ticket = self.tls.ticket(&url)?;
+        let admission = Admission::shown(url.scheme, ticket.as_deref());
+        let proxy = self.proxy.resolve(&url)?;
+        let dial = self.tls.dial(url, ticket.as_deref())?.through(proxy);
+        Ok(Hop {
+            dial,
+            admission,
+            ticket,
+        })
+    }
+}
