@@ -135,7 +135,8 @@ pub const HOP_WINDOW_MAX: u64 = 16 * 1024 * 1024;
 pub const HOP_WINDOWS_MAX: u64 = 256 * 1024 * 1024;
 /// What windows that grow leave of [`HOP_WINDOWS_MAX`], for new tunnels.
 pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
-/// How long a relay holds the ATTACH of an established session for an agent that is not there.
+/// How long a relay holds the ATTACH of an established session for an agent that is not there; at most
+/// half of the time for which its opener tries to resume.
 pub const HOLD: Duration = Duration::from_secs(30);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;

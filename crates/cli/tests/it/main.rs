@@ -32,6 +32,8 @@ mod pipe;
 mod policy;
 mod proxy;
 mod quickstart;
+mod relay;
+mod relay_faults;
 mod secrets;
 mod signals;
 mod slow;

@@ -141,6 +141,26 @@ impl Host {
         self.farpipe(["agent", "--listen", &format!("{scheme}://127.0.0.1:0")])
     }
 
+    /// `farpipe relay` on a free port.
+    pub(crate) fn relay(&self, scheme: &str) -> Invocation {
+        self.relay_at(&format!("{scheme}://127.0.0.1:0"))
+    }
+
+    /// `farpipe relay` where one was before.
+    pub(crate) fn relay_at(&self, url: &str) -> Invocation {
+        self.farpipe(["relay", "--listen", url])
+    }
+
+    /// `farpipe agent` at relays, with commas between.
+    pub(crate) fn agent_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["agent", relays, "--name", name])
+    }
+
+    /// `farpipe exec` by name.
+    pub(crate) fn exec_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["exec", "--relay", relays, name])
+    }
+
     /// `farpipe exec`.
     pub(crate) fn exec(&self, url: &str) -> Invocation {
         self.farpipe(["exec", url])
