@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use farpipe_proto::identity::Caller;
 use farpipe_proto::session::{Park, Settled};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -28,7 +29,7 @@ pub struct AcceptedSession {
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
     pub(crate) peer: String,
-    pub(crate) caller: Option<String>,
+    pub(crate) caller: Option<Caller>,
     pub(crate) first: Option<Arrival>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) registered: Registered,
@@ -54,11 +55,11 @@ impl AcceptedSession {
         &self.peer
     }
 
-    /// Who asks, as the relay says by whose way it came: the identity in the opener's certificate,
-    /// empty if it showed none. `None`: no relay lies between.
+    /// Who opened it, and how that was shown; whoever attaches it again is the same. `None`: nobody
+    /// had to say, or a relay says a name that is none.
     #[must_use]
-    pub fn caller_by_relay(&self) -> Option<&str> {
-        self.caller.as_deref()
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.as_ref()
     }
 
     /// The session's key, shortened.
@@ -164,6 +165,7 @@ impl AcceptedSession {
             attach,
             peer,
             ticket: _,
+            caller: _,
         } = arrival;
         self.park.handle_attached();
         let mut carried = match way {

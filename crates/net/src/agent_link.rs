@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
-use farpipe_proto::link::LinkError;
+use farpipe_proto::link::{LinkError, Prover};
 use farpipe_proto::session::{Attempt, Next, Redial};
 use farpipe_proto::wire::control::{RefuseCode, Refused, Register};
 use tokio::sync::watch;
@@ -161,8 +162,14 @@ impl AgentLink {
         let clock = self.acceptor.config().clock;
         let began = clock.now();
         let hop = Hop::new(wire, clock, self.config.heartbeat);
+        // Both sides have proven it; a ticket's or token's is others' as well.
+        let is_ours = |prover: &Arc<dyn Prover>| prover.ticket().is_empty();
+        let asserting = match self.config.greeting.prover.as_ref().is_some_and(is_ours) {
+            true => Asserting::ThisUser,
+            false => Asserting::Another,
+        };
         let acceptor = Arc::clone(&self.acceptor);
-        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), registered.window);
+        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), asserting, registered.window);
         let end = trunk.run().await;
         let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
         let attempt = match progressed {

@@ -54,6 +54,7 @@ pub use pool::Pool;
 pub use proxy::{Granted, PORTAL, Proxy, ProxyError, ProxyUrlError};
 pub use reach::Unreached;
 pub use redact::{redacted, redacted_url};
+pub use refusals::Refusals;
 pub use retention::Retention;
 pub use secret::{LoopbackSecret, SecretError};
 pub use segment::{Segment, apply_mask};

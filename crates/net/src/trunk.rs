@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::TUNNELS_MAX;
 use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::time::earliest;
@@ -18,7 +19,7 @@ use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::acceptor::{Acceptor, Arrival, Way};
+use crate::acceptor::{Acceptor, Arrival, Way, asserted};
 use crate::driver::{MESSAGES_PER_TURN, PIECES_PER_TURN};
 use crate::hop::{Heard, Hop};
 use crate::link::printable;
@@ -143,6 +144,8 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
+    /// What the relay's word is worth.
+    asserting: Asserting,
     /// Bytes that each tunnel may send at first.
     window: u64,
     orders: mpsc::Receiver<Order>,
@@ -157,12 +160,19 @@ pub(crate) struct Trunk {
 }
 
 impl Trunk {
-    pub(crate) fn new(hop: Hop, acceptor: Arc<Acceptor>, relay: String, window: u64) -> Self {
+    pub(crate) fn new(
+        hop: Hop,
+        acceptor: Arc<Acceptor>,
+        relay: String,
+        asserting: Asserting,
+        window: u64,
+    ) -> Self {
         let (tell, orders) = mpsc::channel(ORDERS_MAX);
         Self {
             hop,
             acceptor,
             relay,
+            asserting,
             window,
             orders,
             tell: Orders(tell),
@@ -389,11 +399,13 @@ impl Trunk {
             self.hop.queue(&words);
             return Ok(());
         }
+        let caller = asserted(&attach.caller, self.asserting);
         let arrival = Arrival {
             way: Way::Trunk(self.tell.clone()),
             tunnel,
             attach,
             ticket: Vec::new(),
+            caller,
             peer: self.relay.clone(),
         };
         if let Err(refusal) = self.acceptor.route(arrival) {

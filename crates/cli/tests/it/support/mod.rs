@@ -136,9 +136,15 @@ impl Host {
         self.farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
     }
 
-    /// `farpipe agent` on a free port.
+    /// `farpipe agent` on a free port, which runs anything for whoever it lets in.
     pub(crate) fn agent(&self, scheme: &str) -> Invocation {
+        self.strict_agent(scheme).args(["--allow", "exec"])
+    }
+
+    /// The same, and it allows nothing.
+    pub(crate) fn strict_agent(&self, scheme: &str) -> Invocation {
         self.farpipe(["agent", "--listen", &format!("{scheme}://127.0.0.1:0")])
+            .env("XDG_CONFIG_HOME", self.path("config"))
     }
 
     /// `farpipe exec`.
