@@ -28,6 +28,15 @@ impl Signals {
         ])
     }
 
+    /// Catches the others from now on, and hands out the hangups; none if they were ignored.
+    pub(crate) fn catch_but_hangup() -> std::io::Result<(Self, Cancel, Option<Signal>)> {
+        let (signals, cancel) =
+            Self::catch_these(&[SignalKind::interrupt(), SignalKind::terminate()])?;
+        let (mut hangup, _) = Self::catch_these(&[SignalKind::hangup()])?;
+        let hangup = hangup.kinds.pop().map(|(_, signal)| signal);
+        Ok((signals, cancel, hangup))
+    }
+
     fn catch_these(kinds: &[SignalKind]) -> std::io::Result<(Self, Cancel)> {
         let (told, cancel) = watch::channel(false);
         let ignored = ignored();

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use farpipe_proto::identity::Caller;
 use farpipe_proto::session::{Park, Settled};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
 
-use crate::acceptor::{AcceptorConfig, Arrival, Registered, Relayed, Way};
+use crate::acceptor::{AcceptorConfig, Arrival, Registered, Way};
 use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
@@ -28,7 +29,7 @@ pub struct AcceptedSession {
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
     pub(crate) peer: String,
-    pub(crate) caller: Option<Relayed>,
+    pub(crate) caller: Option<Caller>,
     pub(crate) first: Option<Arrival>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) registered: Registered,
@@ -54,9 +55,10 @@ impl AcceptedSession {
         &self.peer
     }
 
-    /// Who asks, as the relay says by whose way it came. `None`: no relay lies between.
+    /// Who opened it, and how that was shown; whoever attaches it again is the same. `None`: nobody
+    /// had to say, or a relay says a name that is none.
     #[must_use]
-    pub fn caller_by_relay(&self) -> Option<&Relayed> {
+    pub fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
     }
 
@@ -163,19 +165,18 @@ impl AcceptedSession {
             attach,
             peer,
             ticket: _,
+            caller: _,
         } = arrival;
         self.park.handle_attached();
         let mut carried = match way {
             Way::Wire(wire) => self.attach_wire(*wire, tunnel, attach.received).await?,
-            Way::Trunk(orders, _) => {
-                match self.attach_trunk(orders, tunnel, attach.received).await? {
-                    Some(seat) => Carried::Seat(seat),
-                    None => {
-                        let why = "the link to the relay was lost".to_owned();
-                        return Ok(self.lost(why));
-                    }
+            Way::Trunk(orders) => match self.attach_trunk(orders, tunnel, attach.received).await? {
+                Some(seat) => Carried::Seat(seat),
+                None => {
+                    let why = "the link to the relay was lost".to_owned();
+                    return Ok(self.lost(why));
                 }
-            }
+            },
         };
         self.announce(peer, &attach, links);
         // In order, so that simulations repeat: the first two end this link, whatever it brings.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farpipe_proto::identity::Asserting;
+use farpipe_proto::identity::{Asserting, Caller, Identity, Kind, LetInBy};
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
@@ -25,6 +25,7 @@ use crate::event::Events;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::shared::Shared;
+use crate::tls::PeerIdentity;
 use crate::trunk::Orders;
 
 /// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
@@ -81,8 +82,7 @@ struct Entry {
     epoch: u64,
     /// The ticket it was opened with; empty: none.
     ticket: Vec<u8>,
-    /// Who opened it, as a relay says; `None`: it came without one.
-    caller: Option<Relayed>,
+    caller: Option<Caller>,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -93,16 +93,9 @@ pub(crate) struct Arrival {
     pub(crate) tunnel: TunnelId,
     pub(crate) attach: Attach,
     pub(crate) ticket: Vec<u8>,
+    /// Who asks; `None`: nobody had to say.
+    pub(crate) caller: Option<Caller>,
     pub(crate) peer: String,
-}
-
-/// Who asks, as a relay says by whose way a session came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Relayed {
-    /// The identity that the opener has shown there, as it was said; empty: none.
-    pub caller: String,
-    /// Whose word that is.
-    pub relay: Asserting,
 }
 
 /// What carries an arrival.
@@ -110,8 +103,8 @@ pub struct Relayed {
 pub(crate) enum Way {
     /// A link of its own.
     Wire(Box<Wire>),
-    /// One of the tunnels of a link to a relay, whose word on callers counts so much.
-    Trunk(Orders, Asserting),
+    /// One of the tunnels of a link to a relay.
+    Trunk(Orders),
 }
 
 type Registry = Arc<Mutex<BTreeMap<SessionKey, Entry>>>;
@@ -173,11 +166,14 @@ impl Acceptor {
             let Wanted::Session(tunnel, attach) = asking.wanted else {
                 return Err(link::refuse_as_no_relay(wire).await);
             };
+            let has_secret = self.config.greeting.keys.is_some();
+            let caller = direct(wire.carrier.peer_identity(), has_secret, &asking.ticket);
             Ok::<_, HandshakeError>(Arrival {
                 way: Way::Wire(Box::new(wire)),
                 tunnel,
                 attach,
                 ticket: asking.ticket,
+                caller,
                 peer,
             })
         };
@@ -230,7 +226,7 @@ impl Acceptor {
         let entry = Entry {
             epoch: arrival.attach.epoch,
             ticket: arrival.ticket.clone(),
-            caller: arrival.caller(),
+            caller: arrival.caller.clone(),
             attaches,
         };
         sessions.insert(key, entry);
@@ -243,7 +239,7 @@ impl Acceptor {
             key,
             park,
             peer: arrival.peer.clone(),
-            caller: arrival.caller(),
+            caller: arrival.caller.clone(),
             first: Some(arrival),
             arrivals,
             registered: Registered {
@@ -290,6 +286,29 @@ impl Acceptor {
     }
 }
 
+/// Who is at the other end of a link that ends here.
+fn direct(peer: Option<&PeerIdentity>, has_secret: bool, ticket: &[u8]) -> Option<Caller> {
+    if let Some(peer) = peer {
+        let unnamed = Caller::Unnamed(LetInBy::Certificate);
+        return Some(peer.direct().unwrap_or(unnamed));
+    }
+    match (has_secret, ticket.is_empty()) {
+        (true, true) => Some(Caller::ThisUser),
+        (true, false) => Some(Caller::Unnamed(LetInBy::Ticket)),
+        (false, _) => None,
+    }
+}
+
+/// Who asks, as a relay says; it says nothing of who has shown no certificate.
+pub(crate) fn asserted(name: &str, relay: Asserting) -> Option<Caller> {
+    if name.is_empty() {
+        return Some(Caller::Unnamed(LetInBy::Relay(relay)));
+    }
+    let identity: Identity = name.parse().ok()?;
+    let may_ask = identity.kind() != Kind::Authority;
+    may_ask.then_some(Caller::RelayAsserted { identity, relay })
+}
+
 /// An arrival that is not taken, and why. Boxed because it is large.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -312,17 +331,6 @@ impl Entrance for Acceptor {
 }
 
 impl Arrival {
-    /// Who asks, as the relay says, if there is one.
-    fn caller(&self) -> Option<Relayed> {
-        match self.way {
-            Way::Wire(_) => None,
-            Way::Trunk(_, relay) => Some(Relayed {
-                caller: self.attach.caller.clone(),
-                relay,
-            }),
-        }
-    }
-
     fn refuse(self, code: RefuseCode, message: &str) -> Box<Refusal> {
         Box::new(Refusal {
             arrival: self,
@@ -348,7 +356,11 @@ impl Entry {
             let why = "this session was opened with another ticket";
             return Err(arrival.refuse(RefuseCode::Auth, why));
         }
-        if arrival.caller() != self.caller {
+        let is_same = match (&arrival.caller, &self.caller) {
+            (Some(comes), Some(opened)) => comes.is_same(opened),
+            (comes, opened) => comes.is_none() && opened.is_none(),
+        };
+        if !is_same {
             let why = "this session was opened by another caller";
             return Err(arrival.refuse(RefuseCode::Auth, why));
         }

@@ -19,7 +19,7 @@ use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::acceptor::{Acceptor, Arrival, Way};
+use crate::acceptor::{Acceptor, Arrival, Way, asserted};
 use crate::driver::{MESSAGES_PER_TURN, PIECES_PER_TURN};
 use crate::hop::{Heard, Hop};
 use crate::link::printable;
@@ -144,7 +144,7 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
-    /// What its word on callers is worth.
+    /// What the relay's word is worth.
     asserting: Asserting,
     /// Bytes that each tunnel may send at first.
     window: u64,
@@ -399,11 +399,13 @@ impl Trunk {
             self.hop.queue(&words);
             return Ok(());
         }
+        let caller = asserted(&attach.caller, self.asserting);
         let arrival = Arrival {
-            way: Way::Trunk(self.tell.clone(), self.asserting),
+            way: Way::Trunk(self.tell.clone()),
             tunnel,
             attach,
             ticket: Vec::new(),
+            caller,
             peer: self.relay.clone(),
         };
         if let Err(refusal) = self.acceptor.route(arrival) {

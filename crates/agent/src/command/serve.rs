@@ -5,17 +5,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, Asked, CommandControl, SessionEnd, SessionHandle, Stream};
+use farpipe_net::{
+    AcceptedSession, Asked, CommandControl, Refusals, SessionEnd, SessionHandle, Stream,
+};
+use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::environment::{AllowedEnv, EnvError, User, resolve};
+use super::environment::Resolved;
 use super::input::InputSink;
 use super::launch::{Ends, LaunchError, Launcher};
-use super::may::{Caller, Denied, may};
+use super::may::{Objection, Permit, Refused, may};
 use super::process::Process;
 use super::pty::Pty;
 use super::request::{Request, RequestError, Size};
@@ -25,6 +28,7 @@ use crate::endpoint::named::Named;
 use crate::endpoint::pipe::{PipeSink, PipeSource};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::pipe::{self, Cancel, Pipe, cancelled};
+use crate::policy::{Denied, LivePolicy, ProgramError};
 use crate::pump::Meter;
 use crate::server::{describe_open, status_of};
 
@@ -33,8 +37,10 @@ use crate::server::{describe_open, status_of};
 pub struct Agent {
     /// What makes processes.
     pub launcher: Launcher,
-    /// What callers may set.
-    pub allowed_env: AllowedEnv,
+    /// What callers may have.
+    pub policy: Arc<LivePolicy>,
+    /// Where it says what it does not allow.
+    pub refusals: Arc<Refusals>,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }
@@ -48,15 +54,12 @@ pub struct Agent {
 /// # Cancellation
 /// Dropping it kills the commands. Use `agent.cancel`: they are hung up, and what they say meanwhile,
 /// and their status, still arrives.
-pub async fn serve(
-    session: AcceptedSession,
-    caller: Caller,
-    agent: &Agent,
-) -> Result<(), SessionEnd> {
+pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), SessionEnd> {
     let handle = session.handle();
     handle.hold();
     let name = session.name();
-    let caller = Arc::new(caller);
+    let caller = session.caller().cloned();
+    let peer: Arc<str> = session.peer().into();
     let (running, mut are_running) = watch::channel(0_usize);
     let serving = async {
         let mut commands = JoinSet::new();
@@ -66,7 +69,8 @@ pub async fn serve(
                     let Some((stream, open)) = opened else { break };
                     let command = Serving {
                         handle: handle.clone(),
-                        caller: Arc::clone(&caller),
+                        caller: caller.clone(),
+                        peer: Arc::clone(&peer),
                         agent: agent.clone(),
                         running: running.clone(),
                         name: format!("session {name}, stream {}", stream.id().0),
@@ -116,10 +120,9 @@ enum Refusal {
     NoCommand,
     #[error(transparent)]
     Malformed(#[from] RequestError),
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Env(#[from] EnvError),
+    /// Why is for this host's log.
+    #[error("{}", Denied::TOLD)]
+    Denied,
     #[error("{message}")]
     NotRun { status: u8, message: String },
     #[error("cannot open pipes or a terminal for the command: {0}")]
@@ -136,12 +139,24 @@ impl Refusal {
             Self::NotRun { status, .. } => *status,
             Self::NoCommand
             | Self::Malformed(_)
-            | Self::Denied(_)
-            | Self::Env(_)
+            | Self::Denied
             | Self::Ends(_)
             | Self::NoStream
             | Self::Over(_) => STATUS_FAILURE,
         }
+    }
+
+    /// What may be told of an objection.
+    fn told(why: Objection, request: &Request) -> Self {
+        let error = match why {
+            Objection::Denied(_) | Objection::Nobody => return Self::Denied,
+            Objection::Program(ProgramError::NotFound) => {
+                LaunchError::Program(io::ErrorKind::NotFound.into())
+            }
+            Objection::Program(ProgramError::NotExecutable(error)) => LaunchError::Program(error),
+            Objection::Directory { dir, error } => LaunchError::Cwd { cwd: dir, error },
+        };
+        Self::of(error, request)
     }
 
     fn of(error: LaunchError, request: &Request) -> Self {
@@ -169,7 +184,8 @@ struct Running {
 
 struct Serving {
     handle: SessionHandle,
-    caller: Arc<Caller>,
+    caller: Option<Caller>,
+    peer: Arc<str>,
     agent: Agent,
     /// Counts the commands of the session that have not ended.
     running: watch::Sender<usize>,
@@ -200,8 +216,7 @@ impl Serving {
 
     async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
         let request = Request::parse(open.command.ok_or(Refusal::NoCommand)?)?;
-        may(&self.caller, &request)?;
-        let resolved = resolve(&request, &self.agent.allowed_env, &User::own())?;
+        let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
         let starting = self.agent.launcher.start(&resolved, ends);
@@ -210,6 +225,42 @@ impl Serving {
         let process = process.map_err(|error| Refusal::of(error, &request))?;
         let name = request.name().display().to_string();
         ours.running(process, &name).map_err(Refusal::Ends)
+    }
+
+    /// Asks the policy; what it says in full is for this host's log.
+    async fn permitted(&self, request: Request) -> Result<(Request, Resolved), Refusal> {
+        let (live, caller) = (Arc::clone(&self.agent.policy), self.caller.clone());
+        // Dropped, it only looks at the disk for nothing.
+        let asked = tokio::task::spawn_blocking(move || {
+            let policy = live.current();
+            let permit = may(&policy, caller.as_ref(), &request);
+            (permit, request, policy.is_empty())
+        });
+        let (permit, request, is_empty) = asked.await.map_err(|error| {
+            tracing::error!("{}: the policy could not be asked: {error}", self.name);
+            Refusal::Denied
+        })?;
+        let who = || match &self.caller {
+            Some(caller) => caller.to_string(),
+            None => "nobody".to_owned(),
+        };
+        match permit {
+            Ok(Permit { resolved, rule }) => {
+                tracing::info!("{}: {}: allowed by {rule}", self.name, who());
+                Ok((request, resolved))
+            }
+            Err(Refused { why, is_told: true }) => Err(Refusal::told(why, &request)),
+            Err(Refused { why, .. }) => {
+                let hint = match is_empty {
+                    true => "; nothing is allowed here: start the agent with --policy or --allow",
+                    false => "",
+                };
+                let (peer, name) = (&self.peer, &self.name);
+                let told = format!("{peer}: {name}: denied to {}: {why}{hint}", who());
+                self.agent.refusals.tell(told);
+                Err(Refusal::Denied)
+            }
+        }
     }
 
     /// Joins a command to its streams, until both know how it ended.

@@ -1,6 +1,7 @@
 //! The verbs, one file each, and the flags that several of them share.
 
 pub(crate) mod agent;
+pub(crate) mod allow;
 pub(crate) mod bench;
 pub(crate) mod cert;
 pub(crate) mod completions;

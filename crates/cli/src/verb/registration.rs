@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farpipe_net::tls::{identity_in_certificate, read_certificate};
 use farpipe_net::{Acceptor, Admission, AgentLink, AgentLinkConfig, Dial as _, RelayEnd, TcpDial};
-use farpipe_proto::identity::{Asserting, Kind, is_name};
+use farpipe_proto::identity::{Kind, is_name};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -86,10 +86,6 @@ impl RegistrationArgs {
             config.tags.clone_from(&self.tag);
             config.instance.clone_from(&instance);
             config.heartbeat = heartbeat;
-            config.asserting = match admission {
-                Admission::LoopbackSecret => Asserting::ThisUser,
-                Admission::ClientCertificate | Admission::Ticket => Asserting::Another,
-            };
             let (registered, is_registered) = watch::channel(false);
             config.registered = Some(registered);
             let link = AgentLink::new(Arc::clone(acceptor), config);

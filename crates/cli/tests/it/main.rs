@@ -17,6 +17,7 @@ mod doctor_proxy;
 mod events;
 mod exec;
 mod exec_ends;
+mod exec_policy;
 mod exec_terminal;
 mod exec_verb;
 mod fifo;

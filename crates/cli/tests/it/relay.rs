@@ -33,7 +33,7 @@ fn a_host_is_asked_for_by_its_name() {
 fn the_relay_of_the_environment_is_asked() {
     let host = Host::new();
     let relay = host.relay("ws").start_listening();
-    let agent = host.farpipe(["agent", "--name", "web1"]);
+    let agent = host.farpipe(["agent", "--name", "web1", "--allow", "exec"]);
     let _agent = agent.env("FARPIPE_RELAY", relay.url()).start_registered(1);
     let exec = host.farpipe(["exec", "web1", "--", "sh", "-c", "exit 7"]);
     exec.env("FARPIPE_RELAY", relay.url()).run().exits(7);

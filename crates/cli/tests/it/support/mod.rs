@@ -136,9 +136,15 @@ impl Host {
         self.farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
     }
 
-    /// `farpipe agent` on a free port.
+    /// `farpipe agent` on a free port, which runs anything for whoever it lets in.
     pub(crate) fn agent(&self, scheme: &str) -> Invocation {
+        self.strict_agent(scheme).args(["--allow", "exec"])
+    }
+
+    /// The same, and it allows nothing.
+    pub(crate) fn strict_agent(&self, scheme: &str) -> Invocation {
         self.farpipe(["agent", "--listen", &format!("{scheme}://127.0.0.1:0")])
+            .env("XDG_CONFIG_HOME", self.path("config"))
     }
 
     /// `farpipe relay` on a free port.
@@ -153,7 +159,7 @@ impl Host {
 
     /// `farpipe agent` at relays, with commas between.
     pub(crate) fn agent_at(&self, relays: &str, name: &str) -> Invocation {
-        self.farpipe(["agent", relays, "--name", name])
+        self.farpipe(["agent", relays, "--name", name, "--allow", "exec"])
     }
 
     /// `farpipe exec` by name.
