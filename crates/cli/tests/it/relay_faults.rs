@@ -48,13 +48,9 @@ fn n13_a_relay_that_is_killed_and_started_again_loses_nothing() {
         let listener = host.relay(scheme).start_listening();
         let url = listener.url().to_owned();
         let agent = host.agent_at(&url, "web1").start_registered(1);
-        let mut relay = None;
+        let mut relay = Some(listener.into_running());
         survives(&host, host.exec_at(&url, "web1"), 3, |number| {
-            match &relay {
-                None => listener.kill(),
-                Some(relay) => Running::kill(relay),
-            }
-            // The older one is waited for before its port is taken again.
+            // Dropped is killed, and waited for: its port is free again.
             drop(relay.take());
             relay = Some(again(&host, &url));
             agent.await_registered(1 + number);

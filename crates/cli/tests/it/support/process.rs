@@ -383,6 +383,11 @@ impl Listener {
     pub(crate) fn end(self) -> Ended {
         self.running.end()
     }
+
+    /// The process, when its place is known.
+    pub(crate) fn into_running(self) -> Running {
+        self.running
+    }
 }
 
 impl Deref for Listener {
