@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_agent::command::detached::Table;
 use farpipe_agent::command::launch::Launcher;
 use farpipe_agent::command::{AllowedEnv, Caller, serve};
 use farpipe_agent::pipe::cancelled;
@@ -95,6 +96,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let agent = serve::Agent {
         launcher: Launcher::own()?,
         allowed_env: AllowedEnv::with(args.allow_env),
+        detached: Table::default(),
         cancel,
     };
     let (_, signal) = signals.run(keep(sessions, agent, admission, quiet)).await;
@@ -119,6 +121,7 @@ async fn keep(mut sessions: Sessions, agent: serve::Agent, admission: Admission,
     }
     // Who comes now hears that this process is going away.
     drop(sessions);
+    agent.detached.ended().await;
     while let Some(ended) = running.join_next().await {
         report(ended, quiet);
     }
