@@ -86,18 +86,28 @@ const SAME: Duration = Duration::from_millis(250);
 pub(crate) struct Forward {
     signals: Signals,
     asks: mpsc::Sender<Asked>,
+    /// The command outlives this process: only what comes from a keyboard is the command's.
+    outlives: bool,
 }
 
 impl Forward {
     /// Catches the signals from now on.
-    pub(crate) fn catch(asks: mpsc::Sender<Asked>) -> std::io::Result<(Self, Cancel)> {
+    pub(crate) fn catch(
+        asks: mpsc::Sender<Asked>,
+        outlives: bool,
+    ) -> std::io::Result<(Self, Cancel)> {
         let (signals, cancel) = Signals::catch_these(&[
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
             SignalKind::quit(),
         ])?;
-        Ok((Self { signals, asks }, cancel))
+        let forward = Self {
+            signals,
+            asks,
+            outlives,
+        };
+        Ok((forward, cancel))
     }
 
     /// As [`Signals::run`]; the signal is the first that came, whatever became of it.
@@ -107,10 +117,16 @@ impl Forward {
             done = &mut work => return (Some(done), None),
             number = Signals::any(&mut self.signals.kinds) => number,
         };
-        // There is room: nothing else came before but sizes, and of those there are few.
-        let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
+        let is_typed = [SignalKind::interrupt(), SignalKind::quit()]
+            .iter()
+            .any(|kind| kind.as_raw_value() == i32::from(first));
+        let is_passed_on = is_typed || !self.outlives;
+        if is_passed_on {
+            // There is room: nothing else came before but sizes, and of those there are few.
+            let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
+        }
         let at = Instant::now();
-        loop {
+        while is_passed_on {
             tokio::select! {
                 done = &mut work => return (Some(done), Some(first)),
                 _ = Signals::any(&mut self.signals.kinds) => {

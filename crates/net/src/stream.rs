@@ -458,6 +458,13 @@ impl CommandControl {
         state.number_control();
     }
 
+    /// As [`SendStream::progress`].
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let state = self.0.shared.lock();
+        (state.session.numbered(), state.session.acked())
+    }
+
     /// The other side: ready with the next thing that is asked. A signal that comes again before it
     /// was taken comes once, and of sizes the newest. Cancel safe.
     pub fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {

@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Exit, GoAway, Host, List, Listed, Open,
-    Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Exit, GoAway, Host, List,
+    Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize,
+    Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -144,6 +145,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             cwd: b"/srv".to_vec(),
             env: vec![b"TZ=UTC".to_vec()],
             terminal: None,
+            detached: None,
         }),
         ..Open::default()
     };
@@ -156,6 +158,29 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
                 term: b"xterm".to_vec(),
             }),
             ..Command::default()
+        }),
+        ..Open::default()
+    };
+    let detached = Open {
+        command: Some(Command {
+            argv: vec![b"ls".to_vec()],
+            detached: Some(Detached {
+                id: "a1".to_owned(),
+                keep: 4096,
+                drops: true,
+                no_stdin: true,
+            }),
+            ..Command::default()
+        }),
+        ..Open::default()
+    };
+    let kill = Open {
+        manage: Some(Manage {
+            what: ManageWhat::Kill as u32,
+            id: "a1".to_owned(),
+            signal: 15,
+            grace_ms: 500,
+            ..Manage::default()
         }),
         ..Open::default()
     };
@@ -175,11 +200,13 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         code: Some(0),
         signal: None,
         core_dumped: false,
+        dropped: 0,
     };
     let killed = Exit {
         code: None,
         signal: Some(9),
         core_dumped: false,
+        dropped: 0,
     };
     vec![
         ("OPEN, interactive", stream, InnerFrame::Open(open)),
@@ -196,6 +223,16 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             "OPEN, a login shell on a terminal",
             stream,
             InnerFrame::Open(shell),
+        ),
+        (
+            "OPEN, a detached command",
+            stream,
+            InnerFrame::Open(detached),
+        ),
+        (
+            "OPEN, end a detached command",
+            stream,
+            InnerFrame::Open(kill),
         ),
         (
             "OPEN, stderr of stream 1",

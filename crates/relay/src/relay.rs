@@ -225,6 +225,13 @@ impl Entrance for Door {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
                 }
+                let is_nameless = |peer: &PeerIdentity| peer.identity.is_none();
+                if identity.as_ref().is_some_and(is_nameless) {
+                    // An agent would take it for somebody else who has no name.
+                    let why =
+                        "the certificate has no farpipe identity; issue one with `farpipe cert`";
+                    return Err(refused(hop, near, RefuseCode::Auth, why).await);
+                }
                 let name = std::mem::take(&mut attach.route);
                 attach.caller = caller(identity.as_ref());
                 let joining = Joining {
@@ -247,10 +254,15 @@ fn caller(identity: Option<&PeerIdentity>) -> String {
 }
 
 async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
-    let frame = refusal(near, RefuseCode::Protocol, why);
+    refused(hop, near, RefuseCode::Protocol, why).await
+}
+
+/// Refuses for good.
+async fn refused(hop: Hop, near: TunnelId, code: RefuseCode, why: &str) -> HandshakeError {
+    let frame = refusal(near, code, why);
     hop.refuse(&frame).await;
     HandshakeError::Refused(Refused {
-        code: RefuseCode::Protocol as u32,
+        code: code as u32,
         is_final: true,
         message: why.to_owned(),
     })

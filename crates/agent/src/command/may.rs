@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use farpipe_proto::identity::Caller;
+use farpipe_proto::identity::{Asserting, Caller, LetInBy};
 
 use super::environment::{self, Resolved, User};
 use super::request::{Request, What};
@@ -152,5 +152,21 @@ impl Found {
             },
             rule,
         })
+    }
+}
+
+/// Whether `caller` may see, join and end what `starter` has started to go on without it: who has the
+/// same name, shown no less well, and the user whom this agent runs as. Nobody else may, whatever the
+/// policy lets them run.
+pub(crate) fn may_manage(caller: Option<&Caller>, starter: Option<&Caller>) -> bool {
+    match (caller, starter) {
+        // By whose relay it comes or not: on loopback all are one user.
+        (Some(Caller::ThisUser | Caller::Unnamed(LetInBy::Relay(Asserting::ThisUser))), _) => true,
+        (Some(caller), Some(starter)) => {
+            caller.identity().is_some()
+                && caller.identity() == starter.identity()
+                && (starter.rests_on_relay() || !caller.rests_on_relay())
+        }
+        (None, _) | (_, None) => false,
     }
 }

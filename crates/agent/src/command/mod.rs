@@ -2,10 +2,12 @@
 //! `farpipe exec` asks.
 //!
 //! The way of a request: `request.rs` makes a checked value of it, `may.rs` looks up what it
-//! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it, `process.rs` ends it with all that it
-//! started, and `serve.rs` joins it to its streams. `ask.rs` is the other side.
+//! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it,
+//! `process.rs` ends it with all that it started, and `serve.rs` joins it to its streams.
+//! `detached/` has those that go on without their caller. `ask.rs` is the other side.
 
 pub mod ask;
+pub mod detached;
 mod environment;
 mod input;
 pub mod launch;

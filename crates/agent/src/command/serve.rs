@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use super::detached::{Table, TableError};
 use super::environment::Resolved;
 use super::input::InputSink;
 use super::launch::{Ends, LaunchError, Launcher};
@@ -41,6 +42,8 @@ pub struct Agent {
     pub policy: Arc<LivePolicy>,
     /// Where it says what it does not allow.
     pub refusals: Arc<Refusals>,
+    /// Commands that go on without their callers.
+    pub detached: Table,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }
@@ -115,7 +118,7 @@ fn log(ended: Result<(), JoinError>) {
 
 /// Why a stream gets no command.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("this agent runs commands, and the stream asks for none")]
     NoCommand,
     #[error(transparent)]
@@ -131,6 +134,14 @@ enum Refusal {
     NoStream,
     #[error("{0}")]
     Over(PipeError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("this command has no terminal; attach without -t")]
+    NoTerminal,
+    #[error("signal {0} is none of this system's")]
+    NoSignal(u32),
+    #[error("the command '{0}' has ended already")]
+    HasEnded(String),
 }
 
 impl Refusal {
@@ -142,7 +153,11 @@ impl Refusal {
             | Self::Denied
             | Self::Ends(_)
             | Self::NoStream
-            | Self::Over(_) => STATUS_FAILURE,
+            | Self::Over(_)
+            | Self::Table(_)
+            | Self::NoTerminal
+            | Self::NoSignal(_)
+            | Self::HasEnded(_) => STATUS_FAILURE,
         }
     }
 
@@ -174,34 +189,34 @@ impl Refusal {
 }
 
 /// A command that runs, and this side's ends of it.
-struct Running {
-    process: Process,
-    pty: Option<Pty>,
-    main: Endpoint,
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) pty: Option<Pty>,
+    pub(super) main: Endpoint,
     /// What carries stderr, unless a terminal does.
-    stderr: Option<Endpoint>,
+    pub(super) stderr: Option<Endpoint>,
 }
 
-struct Serving {
+pub(super) struct Serving {
     handle: SessionHandle,
-    caller: Option<Caller>,
+    pub(super) caller: Option<Caller>,
     peer: Arc<str>,
-    agent: Agent,
+    pub(super) agent: Agent,
     /// Counts the commands of the session that have not ended.
-    running: watch::Sender<usize>,
-    name: String,
+    pub(super) running: watch::Sender<usize>,
+    pub(super) name: String,
 }
 
 impl Serving {
-    async fn run(self, mut stream: Stream, open: Open) {
+    async fn run(self, stream: Stream, open: Open) {
+        let (mut stream, open) = match self.detached(stream, open).await {
+            Ok(()) => return,
+            Err(other) => other,
+        };
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {
-                tracing::info!("{}: refused: {refusal}", self.name);
-                stream.refuse(Refuse {
-                    status: u32::from(refusal.status()),
-                    message: refusal.to_string(),
-                });
+                refuse(stream, &self.name, &refusal);
                 return;
             }
         };
@@ -214,7 +229,7 @@ impl Serving {
         }
     }
 
-    async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
+    pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
         let request = Request::parse(open.command.ok_or(Refusal::NoCommand)?)?;
         let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
@@ -263,6 +278,24 @@ impl Serving {
         }
     }
 
+    /// The stream for stderr; announced before ACCEPT, so that the opener knows of it before anything
+    /// comes.
+    pub(super) fn aside(
+        &self,
+        of: &Stream,
+        stderr: Option<Endpoint>,
+    ) -> Result<Option<(Endpoint, Stream)>, Refusal> {
+        let Some(endpoint) = stderr else {
+            return Ok(None);
+        };
+        let open = Open {
+            stderr_of: of.id().0,
+            ..Open::default()
+        };
+        let stream = self.handle.open_with(open).ok_or(Refusal::NoStream)?;
+        Ok(Some((endpoint, stream)))
+    }
+
     /// Joins a command to its streams, until both know how it ended.
     async fn join(&self, stream: Stream, running: Running) -> Outcome {
         let Running {
@@ -271,24 +304,11 @@ impl Serving {
             main,
             stderr,
         } = running;
-        // Announced before ACCEPT, so that the opener knows of it before anything comes.
-        let aside = stderr.map(|endpoint| {
-            let open = Open {
-                stderr_of: stream.id().0,
-                ..Open::default()
-            };
-            (endpoint, self.handle.open_with(open))
-        });
-        let aside = match aside {
-            None => None,
-            Some((endpoint, Some(stream))) => Some((endpoint, stream)),
-            Some((_, None)) => {
+        let aside = match self.aside(&stream, stderr) {
+            Ok(aside) => aside,
+            Err(refusal) => {
                 process.kill().await;
-                let refusal = Refusal::NoStream;
-                stream.refuse(Refuse {
-                    status: u32::from(refusal.status()),
-                    message: refusal.to_string(),
-                });
+                refuse(stream, &self.name, &refusal);
                 return PipeError::Local(refusal.to_string()).into();
             }
         };
@@ -357,6 +377,15 @@ impl Serving {
     }
 }
 
+/// Says why a stream is joined to nothing.
+pub(super) fn refuse(stream: Stream, name: &str, refusal: &Refusal) {
+    tracing::info!("{name}: refused: {refusal}");
+    stream.refuse(Refuse {
+        status: u32::from(refusal.status()),
+        message: refusal.to_string(),
+    });
+}
+
 /// Whether `is_so` is news to `noted`, which it is from now on.
 fn note(noted: &mut bool, is_so: bool) -> bool {
     let is_news = is_so && !*noted;
@@ -365,10 +394,10 @@ fn note(noted: &mut bool, is_so: bool) -> bool {
 }
 
 /// One command more, until dropped.
-struct Counted<'a>(&'a watch::Sender<usize>);
+pub(super) struct Counted<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Counted<'a> {
-    fn new(running: &'a watch::Sender<usize>) -> Self {
+    pub(super) fn new(running: &'a watch::Sender<usize>) -> Self {
         running.send_modify(|running| *running += 1);
         Self(running)
     }
@@ -381,7 +410,7 @@ impl Drop for Counted<'_> {
 }
 
 /// The pipe of stdin and stdout, and the one of stderr.
-fn pipes(
+pub(super) fn pipes(
     main: Endpoint,
     stream: Stream,
     aside: Option<(Endpoint, Stream)>,

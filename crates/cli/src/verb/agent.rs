@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_agent::command::detached::Table;
 use farpipe_agent::command::launch::Launcher;
 use farpipe_agent::command::serve;
 use farpipe_agent::outcome::STATUS_FAILURE;
@@ -106,6 +107,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         launcher: Launcher::own()?,
         policy: Arc::clone(&policy),
         refusals: Arc::default(),
+        detached: Table::default(),
         cancel,
     };
     if let Some(hangups) = hangups {
@@ -236,6 +238,7 @@ async fn keep(mut sessions: Sessions, agent: serve::Agent, quiet: bool) {
     }
     // Who comes now hears that this process is going away.
     drop(sessions);
+    agent.detached.ended().await;
     while let Some(ended) = running.join_next().await {
         report(ended, quiet);
     }

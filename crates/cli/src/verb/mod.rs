@@ -2,19 +2,23 @@
 
 pub(crate) mod agent;
 pub(crate) mod allow;
+pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
+mod detached;
 pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod exec;
+pub(crate) mod kill;
 pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod ps;
 pub(crate) mod quickstart;
 mod registration;
 pub(crate) mod relay;
@@ -24,3 +28,4 @@ mod target;
 mod terminal;
 mod ticket;
 pub(crate) mod token;
+pub(crate) mod wait;

@@ -16,6 +16,7 @@ mod doctor;
 mod doctor_proxy;
 mod events;
 mod exec;
+mod exec_detached;
 mod exec_ends;
 mod exec_policy;
 mod exec_terminal;
