@@ -115,9 +115,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     }
     let has_door = args.listen.is_some();
     let work = async {
+        // In order: with the last link there are no more sessions either.
         tokio::select! {
-            () = keep(sessions, agent, quiet) => true,
+            biased;
             () = links.keep(quiet, &status), if !has_door => false,
+            () = keep(sessions, agent, quiet) => true,
         }
     };
     let (in_order, signal) = signals.run(work).await;
