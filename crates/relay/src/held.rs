@@ -90,7 +90,9 @@ fn poll_link(joining: &mut Joining, signs: &mut Interval, cx: &mut Context<'_>) 
     // One frame a turn: it has nothing to say before it is attached.
     match hop.poll_heard(cx) {
         Poll::Ready(Err(error)) => return Poll::Ready(error),
-        Poll::Ready(Ok(None | Some(Heard::RoundTrip(_) | Heard::Frame(_) | Heard::Data { .. }))) => {
+        Poll::Ready(Ok(
+            None | Some(Heard::RoundTrip(_) | Heard::Frame(_) | Heard::Data { .. }),
+        )) => {
             cx.waker().wake_by_ref();
         }
         Poll::Pending => {}

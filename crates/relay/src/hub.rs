@@ -124,9 +124,16 @@ impl Hub {
             }
             End::Fenced => {
                 let is_other = self.registration.fenced.try_recv().unwrap_or(false);
-                let by = if is_other { "another process" } else { "its newer link" };
+                let by = if is_other {
+                    "another process"
+                } else {
+                    "its newer link"
+                };
                 if is_other {
-                    tracing::warn!("agent {name}: {by} has taken the name over from {}", self.peer);
+                    tracing::warn!(
+                        "agent {name}: {by} has taken the name over from {}",
+                        self.peer
+                    );
                 } else {
                     tracing::info!("agent {name}: fenced by {by}");
                 }
@@ -173,7 +180,9 @@ impl Hub {
         );
         self.leaving.spawn(joined.leave(words));
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
-        self.registration.sessions.store(sessions, Ordering::Relaxed);
+        self.registration
+            .sessions
+            .store(sessions, Ordering::Relaxed);
         if self.joined.is_empty() {
             // An agent that waits costs no buffers.
             self.pool = Pool::new(SLOT_SIZE, READ_SLOTS);
@@ -267,7 +276,11 @@ impl Hub {
                 return;
             }
         };
-        tracing::info!("session {}: joined to {name} from {}", joining.key, joining.peer);
+        tracing::info!(
+            "session {}: joined to {name} from {}",
+            joining.key,
+            joining.peer
+        );
         let far = TunnelId(self.last.0 + 2);
         self.last = far;
         let turn = self.fair.ready(Turn::default());
@@ -275,7 +288,9 @@ impl Hub {
         self.agent.queue(&HopFrame::Attach(far, attach));
         self.joined.insert(far, joined);
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
-        self.registration.sessions.store(sessions, Ordering::Relaxed);
+        self.registration
+            .sessions
+            .store(sessions, Ordering::Relaxed);
     }
 
     fn receive_from_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {

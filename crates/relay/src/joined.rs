@@ -118,9 +118,7 @@ impl Joined {
         }
         match self.down.back_mut() {
             Some(last)
-                if last.is_plain()
-                    && last.end() == offset
-                    && last.tail_room() >= bytes.len() =>
+                if last.is_plain() && last.end() == offset && last.tail_room() >= bytes.len() =>
             {
                 last.append(&bytes);
             }
@@ -186,11 +184,7 @@ impl Joined {
     }
 
     /// Reads the client while the agent's link has taken what came before. Whether something came.
-    pub(crate) fn receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        pool: &mut Pool,
-    ) -> Result<bool, Word> {
+    pub(crate) fn receive(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Result<bool, Word> {
         for frames in 0..FRAMES_PER_TURN {
             if self.up.is_some() {
                 return Ok(frames > 0);
@@ -229,9 +223,7 @@ impl Joined {
                 self.up = Some(Segment::bare(offset, bytes));
                 Ok(())
             }
-            Heard::Frame(HopFrame::Ack(tunnel, offset))
-                if tunnel == self.near && self.attached =>
-            {
+            Heard::Frame(HopFrame::Ack(tunnel, offset)) if tunnel == self.near && self.attached => {
                 self.ack_up = Some(offset.max(self.ack_up.unwrap_or(0)));
                 Ok(())
             }

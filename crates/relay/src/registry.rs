@@ -164,11 +164,14 @@ impl Registry {
         let Some(entry) = state.agents.get(name) else {
             return Err(Box::new((NotJoined::NoRoute, joining)));
         };
-        entry.joining.try_send(joining).map_err(|error| match error {
-            TrySendError::Full(joining) => Box::new((NotJoined::Full, joining)),
-            // Its task is ending, and the entry about to go.
-            TrySendError::Closed(joining) => Box::new((NotJoined::NoRoute, joining)),
-        })
+        entry
+            .joining
+            .try_send(joining)
+            .map_err(|error| match error {
+                TrySendError::Full(joining) => Box::new((NotJoined::Full, joining)),
+                // Its task is ending, and the entry about to go.
+                TrySendError::Closed(joining) => Box::new((NotJoined::NoRoute, joining)),
+            })
     }
 
     /// Changes whenever somebody has registered.
@@ -290,14 +293,27 @@ mod tests {
             ("agent", "we,b1", "we,b1"),
         ] {
             let peer = certified("example.org", kind, name);
-            assert!(register(&registry, asked, Some(&peer)).is_err(), "{kind} {asked}");
+            assert!(
+                register(&registry, asked, Some(&peer)).is_err(),
+                "{kind} {asked}"
+            );
         }
     }
 
     #[test]
     fn a4_odd_names_are_refused_at_the_door() {
         let registry = Arc::default();
-        for name in ["", "a,b", "a\nb", "*", "a/b", "..", "ä", "a\0", &"x".repeat(65)] {
+        for name in [
+            "",
+            "a,b",
+            "a\nb",
+            "*",
+            "a/b",
+            "..",
+            "ä",
+            "a\0",
+            &"x".repeat(65),
+        ] {
             let refused = register(&registry, name, None).expect_err(name);
             assert_eq!(refused.code, RefuseCode::Protocol);
         }
@@ -336,7 +352,9 @@ mod tests {
             let frame = farpipe_proto::wire::hop::HopFrame::Listed(listed.clone()).encode();
             assert!(frame.len() <= HOP_CONTROL_MAX, "{}", frame.len());
             names += listed.hosts.len();
-            let Some(last) = listed.hosts.last() else { break };
+            let Some(last) = listed.hosts.last() else {
+                break;
+            };
             after = last.name.clone();
             if !listed.more {
                 break;

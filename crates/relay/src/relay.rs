@@ -130,7 +130,10 @@ impl Relay {
         };
         let (why, joining) = *back;
         let (code, message) = match why {
-            NotJoined::Full => (RefuseCode::Limit, "too many at once; try again later".to_owned()),
+            NotJoined::Full => (
+                RefuseCode::Limit,
+                "too many at once; try again later".to_owned(),
+            ),
             NotJoined::NoRoute if established && self.hold() => {
                 let held = Box::new(Held { name, joining });
                 // An error means that the relay has ended; the link is cut.

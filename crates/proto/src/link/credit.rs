@@ -161,8 +161,14 @@ mod tests {
     fn the_window_grows_for_a_fast_reader_up_to_its_cap_and_the_budget() {
         let mut plenty = u64::MAX;
         assert_eq!(grown(1, NO_RTT, &mut plenty), HOP_WINDOW_MAX);
-        assert_eq!(grown(150, Duration::from_millis(100), &mut plenty), HOP_WINDOW_MAX);
-        assert_eq!(grown(250, Duration::from_millis(100), &mut plenty), HOP_WINDOW);
+        assert_eq!(
+            grown(150, Duration::from_millis(100), &mut plenty),
+            HOP_WINDOW_MAX
+        );
+        assert_eq!(
+            grown(250, Duration::from_millis(100), &mut plenty),
+            HOP_WINDOW
+        );
         let mut little = 3 * HOP_WINDOW;
         assert_eq!(grown(1, NO_RTT, &mut little), 4 * HOP_WINDOW);
     }

@@ -85,6 +85,9 @@ pub struct Attach {
     /// neighbour that is no relay it means nothing.
     #[prost(string, tag = "8")]
     pub caller: String,
+    /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
+    #[prost(bool, tag = "9")]
+    pub sealed: bool,
 }
 
 /// The tunnel is there.
@@ -204,6 +207,8 @@ pub enum RefuseCode {
     NoRoute = 11,
     /// The connection beyond the relay was lost: the tunnel is, the session is not.
     Cut = 12,
+    /// End-to-end TLS cannot be had, or it failed.
+    EndToEnd = 13,
 }
 
 impl RefuseCode {
@@ -223,6 +228,7 @@ impl RefuseCode {
             10 => Self::ShuttingDown,
             11 => Self::NoRoute,
             12 => Self::Cut,
+            13 => Self::EndToEnd,
             _ => return None,
         })
     }
@@ -238,7 +244,8 @@ impl RefuseCode {
             | Self::UnknownSession
             | Self::Offset
             | Self::Protocol
-            | Self::OutcomeUnknown => true,
+            | Self::OutcomeUnknown
+            | Self::EndToEnd => true,
             Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }
