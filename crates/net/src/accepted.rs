@@ -248,7 +248,7 @@ impl AcceptedSession {
 
     async fn driven(
         &mut self,
-        carried: Carried,
+        mut carried: Carried,
         tunnel: TunnelId,
         driven: Driven,
     ) -> Result<Linked, SessionEnd> {
@@ -257,6 +257,12 @@ impl AcceptedSession {
             Driven::Detached | Driven::Complete if complete => {
                 carried.leave(HopFrame::Detach(tunnel), GOING_AWAY).await;
                 Ok(Linked::Over)
+            }
+            Driven::Unsealed(error) => {
+                carried.say_rest().await;
+                let words = Tunnel::refusal(tunnel, RefuseCode::EndToEnd, &error.to_string());
+                carried.leave(words, PROTOCOL_CLOSE).await;
+                Err(error.end(&self.peer))
             }
             Driven::Failed(why) => {
                 let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &why);
@@ -336,6 +342,15 @@ impl Carried {
         match self {
             Self::Driver(driver) => poll_fn(|cx| driver.poll_drive(cx)).await,
             Self::Seat(seat) => seat.driven().await,
+        }
+    }
+
+    /// Sends what is numbered, as far as it leaves within a second.
+    async fn say_rest(&mut self) {
+        match self {
+            Self::Driver(driver) => driver.say_rest().await,
+            // Its link has done so.
+            Self::Seat(_) => {}
         }
     }
 

@@ -25,7 +25,7 @@ use crate::event::Events;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::shared::Shared;
-use crate::tls::PeerIdentity;
+use crate::tls::{AcceptorSeal, PeerIdentity, Seal};
 use crate::trunk::Orders;
 
 /// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
@@ -49,6 +49,9 @@ pub struct AcceptorConfig {
     pub buffer_max: u64,
     /// Default: for this acceptor alone. A process with several shares one among them.
     pub windows: Arc<WindowBudget>,
+    /// Uncovers sessions that their openers have covered with TLS up to here; such are refused
+    /// without it. Default: none.
+    pub seal: Option<AcceptorSeal>,
     /// What WELCOME says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -68,6 +71,7 @@ impl AcceptorConfig {
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
+            seal: None,
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -83,6 +87,8 @@ struct Entry {
     /// The ticket it was opened with; empty: none.
     ticket: Vec<u8>,
     caller: Option<Caller>,
+    /// Its bytes are TLS.
+    sealed: bool,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -227,14 +233,25 @@ impl Acceptor {
             epoch: arrival.attach.epoch,
             ticket: arrival.ticket.clone(),
             caller: arrival.caller.clone(),
+            sealed: arrival.attach.sealed,
             attaches,
         };
         sessions.insert(key, entry);
         drop(sessions);
+        let registered = Registered {
+            key,
+            sessions: Arc::clone(&self.sessions),
+            keys: self.config.greeting.keys.clone(),
+        };
+        let seal = match self.seal(&arrival.attach) {
+            Ok(seal) => seal,
+            Err(why) => return Err(arrival.refuse(RefuseCode::EndToEnd, &why)),
+        };
+        let windows = Arc::clone(&self.config.windows);
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
         place.send(AcceptedSession {
-            shared: Shared::new(config, Arc::clone(&self.config.windows), self.config.clock),
+            shared: Shared::new(config, windows, self.config.clock, seal),
             config: self.config.clone(),
             key,
             park,
@@ -242,13 +259,22 @@ impl Acceptor {
             caller: arrival.caller.clone(),
             first: Some(arrival),
             arrivals,
-            registered: Registered {
-                key,
-                sessions: Arc::clone(&self.sessions),
-                keys: self.config.greeting.keys.clone(),
-            },
+            registered,
         });
         Ok(())
+    }
+
+    /// What uncovers the session, if it is covered, or why that cannot be had.
+    fn seal(&self, attach: &Attach) -> Result<Option<Seal>, String> {
+        match &self.config.seal {
+            _ if !attach.sealed => Ok(None),
+            Some(seal) => seal.begin().map(Some).map_err(|error| error.to_string()),
+            None => Err(
+                "this agent has no certificate: end-to-end TLS needs one (give it --cert, --key \
+                 and --ca)"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Why no session is made for an attach whose key is not known.
@@ -363,6 +389,11 @@ impl Entry {
         if !is_same {
             let why = "this session was opened by another caller";
             return Err(arrival.refuse(RefuseCode::Auth, why));
+        }
+        if arrival.attach.sealed != self.sealed {
+            let why = "end-to-end: this session is sealed and the attach is not, or the other way \
+                       round: something between changed it";
+            return Err(arrival.refuse(RefuseCode::EndToEnd, why));
         }
         match self.attaches.try_send(arrival) {
             Ok(()) => {

@@ -213,6 +213,7 @@ impl Trunk {
             Driven::Refused(refused) => Poll::Ready(TrunkEnd::Refused(refused)),
             Driven::Lost(lost) => Poll::Ready(TrunkEnd::Lost(lost.to_string())),
             Driven::Failed(why) => Poll::Ready(TrunkEnd::Lost(why)),
+            Driven::Unsealed(error) => Poll::Ready(TrunkEnd::Lost(error.to_string())),
             Driven::Detached | Driven::Complete => {
                 Poll::Ready(TrunkEnd::Lost("the relay left".to_owned()))
             }
@@ -311,6 +312,12 @@ impl Trunk {
 
     /// A tunnel ended by what it brought.
     fn end(&mut self, id: TunnelId, driven: Driven) {
+        if let Driven::Unsealed(_) = driven
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            // What this end thinks of it; what is long has to be left out.
+            member.tunnel.take_next(&mut self.hop);
+        }
         let Some(member) = self.remove(id) else {
             return;
         };

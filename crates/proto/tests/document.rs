@@ -241,6 +241,7 @@ fn control_payloads_have_the_documented_fields() {
         age_ms: 1,
         resume_for_ms: 1,
         caller: text(),
+        sealed: true,
     };
     let register = Register {
         name: text(),

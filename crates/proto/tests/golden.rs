@@ -78,6 +78,7 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         age_ms: 1500,
         resume_for_ms: 600_000,
         caller: String::new(),
+        sealed: false,
     };
     let refused = Refused {
         code: RefuseCode::Busy as u32,

@@ -87,6 +87,9 @@ pub struct Attach {
     /// neighbour that is no relay it means nothing.
     #[prost(string, tag = "8")]
     pub caller: String,
+    /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
+    #[prost(bool, tag = "9")]
+    pub sealed: bool,
 }
 
 /// The tunnel is there.
@@ -206,6 +209,8 @@ pub enum RefuseCode {
     NoRoute = 11,
     /// The connection beyond the relay was lost: the tunnel is, the session is not.
     Cut = 12,
+    /// End-to-end TLS cannot be had, or it failed.
+    EndToEnd = 13,
 }
 
 impl RefuseCode {
@@ -225,6 +230,7 @@ impl RefuseCode {
             10 => Self::ShuttingDown,
             11 => Self::NoRoute,
             12 => Self::Cut,
+            13 => Self::EndToEnd,
             _ => return None,
         })
     }
@@ -240,7 +246,8 @@ impl RefuseCode {
             | Self::UnknownSession
             | Self::Offset
             | Self::Protocol
-            | Self::OutcomeUnknown => true,
+            | Self::OutcomeUnknown
+            | Self::EndToEnd => true,
             Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }

@@ -139,6 +139,7 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                             age_ms,
                             resume_for_ms,
                             caller: String::new(),
+                            sealed: false,
                         },
                     )
                 }
