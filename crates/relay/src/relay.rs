@@ -203,6 +203,7 @@ impl Entrance for Relay {
             hop,
             wanted,
             identity,
+            ..
         } = receive(carrier, greeting, *clock, *heartbeat).await?;
         match wanted {
             Wanted::Registration(register) => {

@@ -62,7 +62,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Some(Guarded { tls, outlet }) => (Some(tls), outlet),
         None => (None, None),
     };
-    let admission = Admission::wanted(url.scheme, tls.as_ref())
+    let tokens = args.tls.tokens()?;
+    let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
     let policy = Arc::new(policy(&args.allow)?);
     let status = Status::open(args.session.status_fd, false)?;
@@ -75,8 +76,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
+    let takes_tokens = tokens.is_some();
     let tickets = outlet.as_ref().map(|outlet| Arc::clone(&outlet.tickets));
-    let mut config = AcceptorConfig::new(listening(admission, tickets)?);
+    let mut config = AcceptorConfig::new(listening(admission, tickets, tokens)?);
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
     config.events = Some(
@@ -84,7 +86,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             .watch(&mut tasks, counts, status.clone(), quiet),
     );
     let (acceptor, sessions) = Acceptor::new(config);
-    let listener = match Listener::bind_with(url, tls).await {
+    let listener = match Listener::bind_with(url, tls, takes_tokens).await {
         Ok(listener) => listener,
         Err(error) => return conclude(Err(error.into()), None, &status),
     };

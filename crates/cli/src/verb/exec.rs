@@ -8,14 +8,14 @@ use std::time::Duration;
 use farpipe_agent::command::ask::{self, Here};
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::{Outcome, PipeError, pipe};
-use farpipe_net::{Admission, Opener, OpenerConfig, TcpDial, Ticket};
+use farpipe_net::{Admission, Opener, OpenerConfig, TcpDial};
 use farpipe_proto::limits::INNER_OPEN_MAX;
 use farpipe_proto::wire::control;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::proxy::ProxyArgs;
-use super::secure::ConnectTls;
+use super::secure::{ConnectTls, Proves};
 use super::session::{SessionArgs, conclude, dialling, not_opened, settle, span, url};
 use super::terminal::{self, Raw};
 use crate::exit::WithStatus;
@@ -106,13 +106,13 @@ impl Args {
     }
 
     /// How to come to the target. The one place that knows what a target can be.
-    fn dial(&self) -> anyhow::Result<(TcpDial, Admission, Option<Arc<Ticket>>)> {
+    fn dial(&self) -> anyhow::Result<(TcpDial, Admission, Proves)> {
         let url = url(&self.target)?;
-        let ticket = self.tls.ticket(&url)?;
-        let admission = Admission::shown(url.scheme, ticket.as_deref());
+        let proves = self.tls.proves(&url)?;
+        let admission = proves.admission(&url);
         let proxy = self.proxy.resolve(&url)?;
-        let dial = self.tls.dial(url, ticket.as_deref())?.through(proxy);
-        Ok((dial, admission, ticket))
+        let dial = self.tls.dial(url, proves.ticket())?.through(proxy);
+        Ok((dial, admission, proves))
     }
 
     /// This process's side.
@@ -131,14 +131,14 @@ impl Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let command = args.command()?;
-    let (dial, admission, ticket) = args.dial()?;
+    let (dial, admission, proves) = args.dial()?;
     let show = args.session.progress.without_bar();
     let status = Status::open(args.session.status_fd, true)?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (signals, cancel) = Forward::catch(asks.clone())?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(dialling(admission, ticket)?);
+    let mut config = OpenerConfig::new(dialling(admission, proves)?);
     config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     let events = args

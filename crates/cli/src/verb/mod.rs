@@ -10,6 +10,7 @@ pub(crate) mod connect;
 pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod exec;
+mod given;
 pub(crate) mod listen;
 pub(crate) mod man;
 pub(crate) mod pipe;
