@@ -8,7 +8,7 @@ use farpipe_proto::identity::{Asserting, Caller, Identity, Kind, LetInBy};
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
-use farpipe_proto::link::Keys;
+use farpipe_proto::link::{Keys, SecretId};
 use farpipe_proto::session::{Park, SessionConfig, Side};
 use farpipe_proto::wire::control::{Attach, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -22,7 +22,7 @@ use crate::carrier::Carrier;
 use crate::clock::Clock;
 use crate::entrance::Entrance;
 use crate::event::Events;
-use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::link::{self, Asking, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::shared::Shared;
 use crate::tls::{AcceptorSeal, PeerIdentity, Seal};
@@ -169,16 +169,17 @@ impl Acceptor {
         let handshake = async {
             let mut wire = Wire::new(carrier.await?);
             let asking = link::accept(&mut wire, &self.config.greeting).await?;
+            let caller = direct(wire.carrier.peer_identity(), &asking);
             let Wanted::Session(tunnel, attach) = asking.wanted else {
                 return Err(link::refuse_as_no_relay(wire).await);
             };
-            let has_secret = self.config.greeting.keys.is_some();
-            let caller = direct(wire.carrier.peer_identity(), has_secret, &asking.ticket);
             Ok::<_, HandshakeError>(Arrival {
                 way: Way::Wire(Box::new(wire)),
                 tunnel,
                 attach,
-                ticket: asking.ticket,
+                ticket: asking
+                    .proven
+                    .map_or_else(Vec::new, |secret| secret.ticket().to_vec()),
                 caller,
                 peer,
             })
@@ -313,15 +314,19 @@ impl Acceptor {
 }
 
 /// Who is at the other end of a link that ends here.
-fn direct(peer: Option<&PeerIdentity>, has_secret: bool, ticket: &[u8]) -> Option<Caller> {
-    if let Some(peer) = peer {
-        let unnamed = Caller::Unnamed(LetInBy::Certificate);
-        return Some(peer.direct().unwrap_or(unnamed));
+fn direct(peer: Option<&PeerIdentity>, asking: &Asking) -> Option<Caller> {
+    if let Some(named) = peer.and_then(PeerIdentity::direct) {
+        return Some(named);
     }
-    match (has_secret, ticket.is_empty()) {
-        (true, true) => Some(Caller::ThisUser),
-        (true, false) => Some(Caller::Unnamed(LetInBy::Ticket)),
-        (false, _) => None,
+    if let Some(token) = &asking.token {
+        let identity = token.identity.clone();
+        return Some(Caller::Token { identity });
+    }
+    match (&asking.proven, peer) {
+        (Some(SecretId::Loopback), _) => Some(Caller::ThisUser),
+        (Some(SecretId::Ticket(_)), _) => Some(Caller::Unnamed(LetInBy::Ticket)),
+        (_, Some(_)) => Some(Caller::Unnamed(LetInBy::Certificate)),
+        (Some(SecretId::Token(_)) | None, None) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
-use farpipe_proto::link::{LinkError, Prover};
+use farpipe_proto::link::{LinkError, Prover, SecretId};
 use farpipe_proto::session::{Attempt, Next, Redial};
 use farpipe_proto::wire::control::{RefuseCode, Refused, Register};
 use tokio::sync::watch;
@@ -163,7 +163,7 @@ impl AgentLink {
         let began = clock.now();
         let hop = Hop::new(wire, clock, self.config.heartbeat);
         // Both sides have proven it; a ticket's or token's is others' as well.
-        let is_ours = |prover: &Arc<dyn Prover>| prover.ticket().is_empty();
+        let is_ours = |prover: &Arc<dyn Prover>| prover.secret() == SecretId::Loopback;
         let asserting = match self.config.greeting.prover.as_ref().is_some_and(is_ours) {
             true => Asserting::ThisUser,
             false => Asserting::Another,
@@ -192,7 +192,7 @@ fn failed(relay: &str, error: HandshakeError) -> Linked {
         HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
             Linked::Final(why)
         }
-        HandshakeError::Link(LinkError::PeerUnproven { .. } | LinkError::RefusedPeer { .. }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(_) | LinkError::RefusedPeer { .. }) => {
             Linked::Final(why)
         }
         _ => Linked::Over(Attempt::Cut, why),

@@ -515,6 +515,7 @@ mod tests {
             software: "test".to_owned(),
             prover: None,
             keys: None,
+            tokens: None,
             random: |bytes| bytes.fill(7),
         });
         config.buffer_max = 10_000;

@@ -183,6 +183,11 @@ pub enum Caller {
     },
     /// Proved the loopback secret: the user whom this process runs as.
     ThisUser,
+    /// Proved a token on a connection that ends here.
+    Token {
+        /// Whom the token stands for.
+        identity: Identity,
+    },
     /// Was let in by something that has no name.
     Unnamed(LetInBy),
 }
@@ -215,7 +220,8 @@ impl Caller {
         match self {
             Self::EndToEnd { identity, .. }
             | Self::Direct { identity, .. }
-            | Self::RelayAsserted { identity, .. } => Some(identity),
+            | Self::RelayAsserted { identity, .. }
+            | Self::Token { identity } => Some(identity),
             Self::ThisUser | Self::Unnamed(_) => None,
         }
     }
@@ -232,6 +238,7 @@ impl Caller {
             Self::EndToEnd { .. }
             | Self::Direct { .. }
             | Self::ThisUser
+            | Self::Token { .. }
             | Self::Unnamed(LetInBy::Ticket | LetInBy::Certificate) => false,
         }
     }
@@ -251,6 +258,7 @@ impl Caller {
             Self::Direct { .. } => "direct-cert",
             Self::RelayAsserted { .. } => "relay-asserted",
             Self::ThisUser => "loopback-secret",
+            Self::Token { .. } => "direct-token",
             Self::Unnamed(LetInBy::Ticket) => "ticket",
             Self::Unnamed(LetInBy::Certificate) => "direct-cert",
             Self::Unnamed(LetInBy::Relay(_)) => "relay-asserted",

@@ -224,6 +224,7 @@ fn control_payloads_have_the_documented_fields() {
         software: text(),
         wants_proof: true,
         ticket: vec![1],
+        token: vec![1],
     };
     let welcome = Welcome {
         version: 1,

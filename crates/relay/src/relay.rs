@@ -211,6 +211,7 @@ impl Entrance for Door {
             hop,
             wanted,
             identity,
+            ..
         } = receive(carrier, greeting, *clock, *heartbeat).await?;
         match wanted {
             Wanted::Registration(register) => {

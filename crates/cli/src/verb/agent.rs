@@ -11,8 +11,10 @@ use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::pipe::cancelled;
 use farpipe_agent::policy::LivePolicy;
 use farpipe_net::tls::TlsServer;
+use farpipe_net::token::TokenStore;
 use farpipe_net::{
-    AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener, SessionEnd, Sessions, Url,
+    AcceptedSession, Acceptor, AcceptorConfig, Admission, Greeting, Listener, SessionEnd, Sessions,
+    Url,
 };
 use farpipe_proto::limits::PARK_MAX;
 use tokio::signal::unix::Signal;
@@ -76,17 +78,12 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let (admission, tickets) = match &front {
-        Some(Front {
-            admission, outlet, ..
-        }) => (
-            *admission,
-            outlet.as_ref().map(|outlet| Arc::clone(&outlet.tickets)),
-        ),
+    let greeting = match &front {
+        Some(front) => front.greeting()?,
         // Nobody comes by a door that is not there.
-        None => (Admission::ClientCertificate, None),
+        None => listening(Admission::ClientCertificate, None, None)?,
     };
-    let mut config = AcceptorConfig::new(listening(admission, tickets)?);
+    let mut config = AcceptorConfig::new(greeting);
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
     config.events = Some(
@@ -137,7 +134,17 @@ struct Front {
     url: Url,
     tls: Option<TlsServer>,
     outlet: Option<Outlet>,
+    tokens: Option<Arc<TokenStore>>,
     admission: Admission,
+}
+
+impl Front {
+    /// What is said and wanted there.
+    fn greeting(&self) -> anyhow::Result<Greeting> {
+        let tickets = self.outlet.as_ref();
+        let tickets = tickets.map(|outlet| Arc::clone(&outlet.tickets));
+        listening(self.admission, tickets, self.tokens.clone())
+    }
 }
 
 impl Args {
@@ -156,12 +163,14 @@ impl Args {
             Some(Guarded { tls, outlet }) => (Some(tls), outlet),
             None => (None, None),
         };
-        let admission = Admission::wanted(url.scheme, tls.as_ref())
+        let tokens = self.tls.tokens()?;
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
             .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
         Ok(Some(Front {
             url,
             tls,
             outlet,
+            tokens,
             admission,
         }))
     }
@@ -176,7 +185,7 @@ async fn open(
     let Some(front) = front else {
         return Ok(JoinSet::new());
     };
-    let listener = Listener::bind_with(front.url, front.tls).await?;
+    let listener = Listener::bind_with(front.url, front.tls, front.tokens.is_some()).await?;
     let invitation = Invitation {
         verb: "exec",
         rest: " -- CMD",

@@ -16,7 +16,7 @@ use farpipe_net::{
     Admission, Blame, CheckupError, Granted, HandshakeError, HostPort, PORTAL, Proxy, ProxyError,
     Seen, Url, WallClock, Watch, Welcomed, checkup,
 };
-use farpipe_proto::link::LinkError;
+use farpipe_proto::link::{LinkError, SecretId};
 
 use super::proxy::ProxyArgs;
 use super::secure::ConnectTls;
@@ -74,18 +74,18 @@ impl Step {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
-    let ticket = args.tls.ticket(&url)?;
-    let admission = Admission::shown(url.scheme, ticket.as_deref());
+    let proves = args.tls.proves(&url)?;
+    let admission = proves.admission(&url);
     let proxy = args.proxy.resolve(&url)?;
     let report = Report::new(&url, proxy.as_ref());
     let told = report.clone();
     let watch = Watch::new(move |seen| told.see(seen));
     let dial = args
         .tls
-        .dial(url.clone(), ticket.as_deref())?
+        .dial(url.clone(), proves.ticket())?
         .through(proxy)
         .watched(watch);
-    let greeting = dialling(admission, ticket)?;
+    let greeting = dialling(admission, proves)?;
     match checkup(&dial, &greeting).await {
         Ok(welcomed) => {
             report.passed(Step::Farpipe, &welcome(&welcomed, admission));
@@ -116,6 +116,9 @@ fn welcome(welcomed: &Welcomed, admission: Admission) -> String {
         Admission::LoopbackSecret => "it knows this user's loopback secret",
         Admission::ClientCertificate => "it lets this side in by its certificate",
         Admission::Ticket => "it knows the ticket, which is still to be used",
+        Admission::Token => {
+            "it knows the token; whether that is still good is seen when it is used"
+        }
     };
     let Welcomed { software, version } = welcomed;
     format!("{software}, protocol {version}; {by}")
@@ -390,14 +393,17 @@ fn secured(told: &Handshaken) -> String {
 
 fn handshake_advice(error: &HandshakeError) -> &'static str {
     match error {
-        HandshakeError::Link(LinkError::PeerUnproven { is_ticket: false }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Loopback)) => {
             "run both as the same user of this host; between users or hosts use wss://"
         }
-        HandshakeError::Link(LinkError::PeerUnproven { is_ticket: true }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Ticket(_))) => {
             "copy the newest ticket that `farpipe listen` made"
         }
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Token(_))) => {
+            "ask whoever issued the token for another"
+        }
         HandshakeError::Link(LinkError::Refused(_)) | HandshakeError::Refused(_) => {
-            "give the listener's newest ticket, or a certificate of the authority that it names with \
+            "give the listener's newest ticket, a token, or a certificate of the authority that it names with \
              --ca"
         }
         HandshakeError::Tls(_)

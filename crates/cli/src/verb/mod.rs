@@ -12,6 +12,7 @@ mod detached;
 pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod exec;
+mod given;
 pub(crate) mod kill;
 pub(crate) mod listen;
 pub(crate) mod man;

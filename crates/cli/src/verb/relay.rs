@@ -73,16 +73,18 @@ async fn open(
         .iter()
         .map(|text| url(text))
         .collect::<Result<_, _>>()?;
+    let tokens = args.tls.tokens()?;
     let mut listeners = Vec::new();
     for url in urls {
         let guarded = args.tls.server(&url, quiet)?;
         let tls = guarded
             .map(|guarded| guarded.without_tickets())
             .transpose()?;
-        let admission = Admission::wanted(url.scheme, tls.as_ref())
+        let takes_tokens = tokens.is_some();
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens)
             .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
-        let door = relay.door(listening(admission, None)?);
-        listeners.push((Listener::bind_with(url, tls).await?, door));
+        let door = relay.door(listening(admission, None, tokens.clone())?);
+        listeners.push((Listener::bind_with(url, tls, takes_tokens).await?, door));
     }
     for (listener, door) in listeners {
         let url = listener.url().to_string();

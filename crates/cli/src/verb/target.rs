@@ -1,14 +1,13 @@
 //! Where the agent is that a verb talks to: the flags, and the way there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, RelayDial, TcpDial, Ticket};
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, RelayDial, TcpDial};
 use farpipe_proto::identity::is_name;
 
 use super::proxy::ProxyArgs;
-use super::secure::ConnectTls;
+use super::secure::{ConnectTls, Proves};
 use super::session::{SessionArgs, dialling, span, url};
 use crate::exit::WithStatus;
 
@@ -41,7 +40,7 @@ pub(crate) struct Way {
 struct Hop {
     dial: TcpDial,
     admission: Admission,
-    ticket: Option<Arc<Ticket>>,
+    proves: Proves,
 }
 
 impl TargetArgs {
@@ -49,7 +48,7 @@ impl TargetArgs {
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
         let (dial, greeting): (Box<dyn Dial>, _) = if self.target.contains("://") {
             let hop = self.hop(&self.target)?;
-            (Box::new(hop.dial), dialling(hop.admission, hop.ticket)?)
+            (Box::new(hop.dial), dialling(hop.admission, hop.proves)?)
         } else {
             let (dial, greeting) = self.by_name()?;
             (Box::new(dial), greeting)
@@ -83,21 +82,21 @@ impl TargetArgs {
                 "name relays with TLS only, or relays on this host only",
             ));
         }
-        let greeting = dialling(first.admission, first.ticket.clone())?;
+        let greeting = dialling(first.admission, first.proves.clone())?;
         let relays = hops.into_iter().map(|hop| hop.dial).collect();
         Ok((RelayDial::new(host.clone(), relays), greeting))
     }
 
     fn hop(&self, text: &str) -> anyhow::Result<Hop> {
         let url = url(text)?;
-        let ticket = self.tls.ticket(&url)?;
-        let admission = Admission::shown(url.scheme, ticket.as_deref());
+        let proves = self.tls.proves(&url)?;
+        let admission = proves.admission(&url);
         let proxy = self.proxy.resolve(&url)?;
-        let dial = self.tls.dial(url, ticket.as_deref())?.through(proxy);
+        let dial = self.tls.dial(url, proves.ticket())?.through(proxy);
         Ok(Hop {
             dial,
             admission,
-            ticket,
+            proves,
         })
     }
 }

@@ -26,9 +26,12 @@ pub struct Hello {
     /// Whether this side wants both sides to prove a secret.
     #[prost(bool, tag = "6")]
     pub wants_proof: bool,
-    /// The ticket whose secret that is; empty: the loopback secret.
+    /// The ticket whose secret that is; empty: another secret.
     #[prost(bytes = "vec", tag = "7")]
     pub ticket: Vec<u8>,
+    /// The token whose secret that is; neither: the loopback secret.
+    #[prost(bytes = "vec", tag = "8")]
+    pub token: Vec<u8>,
 }
 
 /// The answer to HELLO.
