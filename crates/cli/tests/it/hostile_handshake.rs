@@ -128,7 +128,7 @@ fn a_peer_without_the_secret_is_refused() {
     );
     handshake_fails(
         |_, peer| peer.send(&hello(|hello| hello.wants_proof = false)),
-        "this side asks for a secret: the user's on loopback, a ticket's elsewhere",
+        "this side asks for a secret: the user's on loopback, a ticket's or a token's elsewhere",
     );
     // The accepting side's own proof, sent back.
     handshake_fails(
