@@ -164,7 +164,7 @@ fn p2_malformed_and_unknown_frames_are_refused() {
         &[0x7f, 0, 0, 0, 0],
         &[0x01, 0, 0, 0, 0, 0xff, 0xff],
         &[0x01, 0, 0, 0, 1],
-        &[0x0d, 0, 0, 0, 0],
+        &[0x12, 0, 0, 0, 0],
     ];
     for case in cases {
         handshake_fails(|_, peer| peer.message(case), "a malformed frame");
