@@ -333,7 +333,7 @@ fn control_payloads_have_the_documented_fields() {
         message(
             &hello,
             &[
-                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes",
+                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes", "bytes",
             ],
         ),
         message(&welcome, &["uint32", "uint64", "bytes", "string", "bytes"]),

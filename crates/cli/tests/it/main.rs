@@ -46,6 +46,7 @@ mod support;
 mod tickets;
 mod tls;
 mod token;
+mod token_link;
 mod usage;
 mod websocket_ends;
 mod websockets;
