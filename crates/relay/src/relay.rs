@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use farpipe_net::carrier::{Carrier, Close};
-use farpipe_net::tls::PeerIdentity;
 use farpipe_net::{Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive};
+use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
@@ -110,11 +110,11 @@ impl Relay {
         &self,
         mut hop: Hop,
         register: Register,
-        identity: Option<&PeerIdentity>,
+        who: Option<&Identity>,
         peer: String,
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
-        let registration = match self.registry.register(register, identity, now) {
+        let registration = match self.registry.register(register, who, now) {
             Ok(registration) => registration,
             Err(objection) => {
                 let refused = Refused {
@@ -207,15 +207,22 @@ impl Entrance for Door {
     ) -> Result<(), HandshakeError> {
         let Self { relay, greeting } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
-        let Guest {
-            hop,
-            wanted,
-            identity,
-            ..
-        } = receive(carrier, greeting, *clock, *heartbeat).await?;
+        let guest = receive(carrier, greeting, *clock, *heartbeat).await?;
+        let who = guest.who().cloned();
+        let is_nameless = guest.identity.is_some() && who.is_none();
+        let Guest { hop, wanted, .. } = guest;
+        if is_nameless {
+            // Where names decide, it would be taken for somebody else who has none.
+            let about = match &wanted {
+                Wanted::Session(near, _) => *near,
+                Wanted::Registration(_) | Wanted::Names(_) => TunnelId::LINK,
+            };
+            let why = "the certificate has no farpipe identity; issue one with `farpipe cert`";
+            return Err(refused(hop, about, RefuseCode::Auth, why).await);
+        }
         match wanted {
             Wanted::Registration(register) => {
-                relay.register(hop, register, identity.as_ref(), peer).await
+                relay.register(hop, register, who.as_ref(), peer).await
             }
             Wanted::Names(list) => relay.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
@@ -226,15 +233,9 @@ impl Entrance for Door {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
                 }
-                let is_nameless = |peer: &PeerIdentity| peer.identity.is_none();
-                if identity.as_ref().is_some_and(is_nameless) {
-                    // An agent would take it for somebody else who has no name.
-                    let why =
-                        "the certificate has no farpipe identity; issue one with `farpipe cert`";
-                    return Err(refused(hop, near, RefuseCode::Auth, why).await);
-                }
                 let name = std::mem::take(&mut attach.route);
-                attach.caller = caller(identity.as_ref());
+                // What a caller says of itself counts for nothing.
+                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
                 let joining = Joining {
                     hop,
                     near,
@@ -246,12 +247,6 @@ impl Entrance for Door {
             }
         }
     }
-}
-
-/// Who asks, as far as this relay knows: what a caller says of itself counts for nothing.
-fn caller(identity: Option<&PeerIdentity>) -> String {
-    let identity = identity.and_then(|peer| peer.identity.as_ref());
-    identity.map(ToString::to_string).unwrap_or_default()
 }
 
 async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
