@@ -61,10 +61,12 @@ pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), Sessio
     let handle = session.handle();
     handle.hold();
     let name = session.name();
-    let caller = session.caller().cloned();
+    let shown = session.caller().cloned();
     let peer: Arc<str> = session.peer().into();
     let (running, mut are_running) = watch::channel(0_usize);
     let serving = async {
+        // What was shown in the session itself says more than what was shown on the way.
+        let caller = handle.peer_identity().await.or(shown);
         let mut commands = JoinSet::new();
         loop {
             tokio::select! {

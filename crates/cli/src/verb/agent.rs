@@ -84,6 +84,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         None => listening(Admission::ClientCertificate, None, None)?,
     };
     let mut config = AcceptorConfig::new(greeting);
+    config.seal = args.tls.seal()?;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
     config.events = Some(

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use farpipe_net::tls::{
-    ClientAuth, ClientTlsOptions, KeyFiles, Pin, ServerTlsOptions, TlsClient, TlsConfigError,
-    TlsServer,
+    AcceptorSeal, ClientAuth, ClientTlsOptions, KeyFiles, OpenerSeal, Pin, SealConfigError,
+    SealOptions, ServerTlsOptions, TlsClient, TlsConfigError, TlsServer,
 };
 use farpipe_net::token::{Token, TokenStore};
 use farpipe_net::{Admission, Clock, TcpDial, Ticket, Tickets, Url, WallClock};
@@ -159,6 +159,14 @@ impl Guarded {
 }
 
 impl ListenTls {
+    /// What callers that come by a relay are shown, and have to show; `None` without certificates.
+    pub(crate) fn seal(&self) -> anyhow::Result<Option<AcceptorSeal>> {
+        let identity = key_files(self.cert.as_ref(), self.key.as_ref());
+        let options = seal_options(identity, self.ca.as_ref(), self.crl.as_ref());
+        let seal = options.map(AcceptorSeal::new);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
     /// The certificate to show, if one was given.
     pub(crate) fn certificate(&self) -> Option<&Path> {
         self.cert.as_deref()
@@ -295,6 +303,41 @@ impl ConnectTls {
     /// What dials `url`.
     pub(crate) fn dial(&self, url: Url, ticket: Option<&Ticket>) -> anyhow::Result<TcpDial> {
         self.certificates.dial(url, ticket)
+    }
+}
+
+impl ConnectTls {
+    /// What shows to the agent, and believes of it, whatever lies between; `None` without certificates.
+    pub(crate) fn seal(&self, agent: &str) -> anyhow::Result<Option<OpenerSeal>> {
+        let certificates = &self.certificates;
+        let options = seal_options(
+            key_files(certificates.cert.as_ref(), certificates.key.as_ref()),
+            certificates.ca.as_ref(),
+            certificates.crl.as_ref(),
+        );
+        let seal = options.map(|options| OpenerSeal::new(options, agent));
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+}
+
+/// What both ends of a session show and believe; `None` if one of the three is missing.
+fn seal_options(
+    identity: Option<KeyFiles>,
+    ca: Option<&PathBuf>,
+    crl: Option<&PathBuf>,
+) -> Option<SealOptions> {
+    Some(SealOptions {
+        identity: identity?,
+        ca: ca?.clone(),
+        crl: crl.cloned(),
+        clock: WallClock::System,
+    })
+}
+
+fn unsealed(error: &SealConfigError) -> anyhow::Error {
+    match error {
+        SealConfigError::Tls(error) => failed(error),
+        error => WithStatus::failure(error.to_string(), None),
     }
 }
 

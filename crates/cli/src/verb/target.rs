@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, RelayDial, TcpDial};
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, RelayDial, TcpDial, Url};
 use farpipe_proto::identity::is_name;
 
 use super::proxy::ProxyArgs;
@@ -24,6 +24,10 @@ pub(crate) struct TargetArgs {
     /// How long to try to get a lost connection back (30s, 10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
+    /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
+    /// little to such callers
+    #[arg(long)]
+    no_e2e: bool,
     #[command(flatten)]
     tls: ConnectTls,
     #[command(flatten)]
@@ -46,14 +50,19 @@ struct Hop {
 impl TargetArgs {
     /// How to come to the target. The one place that knows what a target can be.
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
-        let (dial, greeting): (Box<dyn Dial>, _) = if self.target.contains("://") {
-            let hop = self.hop(&self.target)?;
-            (Box::new(hop.dial), dialling(hop.admission, hop.proves)?)
+        let (dial, mut config): (Box<dyn Dial>, _) = if self.target.contains("://") {
+            let url = url(&self.target)?;
+            let hop = self.hop(&url, |proves| self.tls.dial(url.clone(), proves.ticket()))?;
+            let greeting = dialling(hop.admission, hop.proves)?;
+            (Box::new(hop.dial), OpenerConfig::new(greeting))
         } else {
             let (dial, greeting) = self.by_name()?;
-            (Box::new(dial), greeting)
+            let mut config = OpenerConfig::new(greeting);
+            if !self.no_e2e {
+                config.seal = self.tls.seal(&self.target)?;
+            }
+            (Box::new(dial), config)
         };
-        let mut config = OpenerConfig::new(greeting);
         config.resume_for = self.resume_for;
         config.heartbeat = session.heartbeat;
         Ok(Way { dial, config })
@@ -68,7 +77,7 @@ impl TargetArgs {
                  web1; a URL begins with wss://",
             ));
         }
-        let hops = self.relay.iter().map(|relay| self.hop(relay));
+        let hops = self.relay.iter().map(|relay| self.relay(relay));
         let hops: Vec<Hop> = hops.collect::<Result<_, _>>()?;
         let Some(first) = hops.first() else {
             return Err(WithStatus::usage(
@@ -87,12 +96,24 @@ impl TargetArgs {
         Ok((RelayDial::new(host.clone(), relays), greeting))
     }
 
-    fn hop(&self, text: &str) -> anyhow::Result<Hop> {
+    /// A relay of the list. On this host it has no use for certificates, which are the agent's to see.
+    fn relay(&self, text: &str) -> anyhow::Result<Hop> {
         let url = url(text)?;
-        let proves = self.tls.proves(&url)?;
-        let admission = proves.admission(&url);
-        let proxy = self.proxy.resolve(&url)?;
-        let dial = self.tls.dial(url, proves.ticket())?.through(proxy);
+        self.hop(&url, |proves| match url.scheme.is_tls() {
+            true => self.tls.dial(url.clone(), proves.ticket()),
+            false => Ok(TcpDial::new(url.clone())),
+        })
+    }
+
+    fn hop(
+        &self,
+        url: &Url,
+        dial: impl FnOnce(&Proves) -> anyhow::Result<TcpDial>,
+    ) -> anyhow::Result<Hop> {
+        let proves = self.tls.proves(url)?;
+        let admission = proves.admission(url);
+        let proxy = self.proxy.resolve(url)?;
+        let dial = dial(&proves)?.through(proxy);
         Ok(Hop {
             dial,
             admission,
