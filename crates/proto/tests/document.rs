@@ -8,9 +8,8 @@ use std::fmt::Write as _;
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
     Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Detached, DetachedCommand,
-    DetachedCommands, Exit, GoAway, Hello, Host, List,
-    Listed, Manage, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
-    Welcome,
+    DetachedCommands, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse, RefuseCode,
+    Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -351,7 +350,10 @@ fn control_payloads_have_the_documented_fields() {
         message(&host, &["string", "repeated string", "uint64", "uint32"]),
         message(&GoAway { urls: vec![text()] }, &["repeated string"]),
         message(&refused, &["uint32", "bool", "string"]),
-        message(&open, &["string", "bool", "bool", "Command", "uint32", "Manage"]),
+        message(
+            &open,
+            &["string", "bool", "bool", "Command", "uint32", "Manage"],
+        ),
         message(
             &command,
             &[

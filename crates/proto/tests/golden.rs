@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Exit, GoAway, Host, List, Listed,
-    Manage, ManageWhat, Open,
-    Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Exit, GoAway, Host, List,
+    Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize,
+    Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};

@@ -13,6 +13,7 @@ mod flood;
 mod half;
 mod invariants;
 mod park;
+mod prompt;
 mod rate;
 mod resume;
 mod stream;
@@ -37,6 +38,7 @@ use crate::wire::control::{Abort, AbortCode, Accept, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use flood::Floods;
+use prompt::Prompt;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
@@ -61,6 +63,7 @@ pub struct Session {
     events: VecDeque<Event>,
     last_written: StreamId,
     rate: Rate,
+    prompt: Prompt,
     rtt_min: Duration,
     floods: Floods,
     /// Pipes that still have something to say; COMPLETE waits for them.
@@ -100,6 +103,7 @@ impl Session {
             events: VecDeque::new(),
             last_written: StreamId::SESSION,
             rate: Rate::default(),
+            prompt: Prompt::default(),
             rtt_min: Duration::ZERO,
             floods: Floods::default(),
             holds: 0,
@@ -204,6 +208,11 @@ impl Session {
             .config
             .buffer_max
             .saturating_sub(self.outgoing.retained());
+        let room = if stream.is_interactive() {
+            room.min(self.prompt.room(self.rtt_min))
+        } else {
+            room
+        };
         stream.credit().min(room).min(frame as u64) as usize
     }
 
@@ -236,7 +245,11 @@ impl Session {
             .expect("a stream that was granted");
         stream.number(len);
         self.last_written = id;
+        let is_interactive = stream.is_interactive();
         self.outgoing.number(HEADER_LEN + len);
+        if is_interactive {
+            self.prompt.handle_numbered(self.outgoing.numbered(), len);
+        }
         bytes_header(id, len)
     }
 
@@ -322,7 +335,7 @@ impl Session {
         let progress = self.outgoing.handle_attached(peer_received)?;
         self.incoming.handle_attached();
         if progress > 0 {
-            self.rate.handle_acked(now, progress);
+            self.handle_progress(now, progress);
         }
         self.wake_writers();
         Ok(progress > 0)
@@ -368,14 +381,21 @@ impl Session {
         let was_backlogged = self.is_backlogged();
         let progress = self.outgoing.handle_ack(offset)?;
         if progress > 0 {
-            self.rate.handle_acked(now, progress);
+            let has_prompted = self.handle_progress(now, progress);
             let was_full = self.outgoing.retained() + progress >= self.config.buffer_max;
             // A faster link takes larger frames: what was a backlog may be none any more.
-            if was_full || was_backlogged && !self.is_backlogged() {
+            if was_full || has_prompted || was_backlogged && !self.is_backlogged() {
                 self.wake_writers();
             }
         }
         Ok(progress > 0)
+    }
+
+    /// Whether bytes of interactive streams were among what the peer acknowledged.
+    fn handle_progress(&mut self, now: Instant, progress: u64) -> bool {
+        self.rate.handle_acked(now, progress);
+        let acked = self.outgoing.acked();
+        self.prompt.handle_acked(now, acked, progress)
     }
 
     /// The caller hands the bytes up to offset `end` to the carrier.
