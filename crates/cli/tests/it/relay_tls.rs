@@ -98,7 +98,7 @@ fn a5_nobody_registers_or_answers_under_another_name() {
     let host = certified();
     let relay = relay(&host);
     let ended = host
-        .farpipe(["agent", relay.url(), "--name", "web2"])
+        .farpipe(["agent", relay.url(), "--name", "web2", "--allow", "exec"])
         .args(shows("web1"))
         .run();
     ended.exits(2).says(
@@ -121,7 +121,13 @@ fn p17_a_relay_that_leads_elsewhere_is_found_out() {
     let host = certified();
     // Two relays' worth of trust: this one lets anybody register by token, under any name.
     let issue = host.farpipe([
-        "token", "issue", "web1", "--kind", "agent", "--scope", "register", "--store", "t.yaml",
+        "token",
+        "issue",
+        "farpipe://local/agent/web1",
+        "--scope",
+        "register",
+        "--store",
+        "t.yaml",
     ]);
     let ended = issue.run();
     let token = host.file("token", &ended.exits(0).stdout);
