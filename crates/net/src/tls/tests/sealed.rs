@@ -146,6 +146,7 @@ fn greeting() -> Greeting {
         software: "test".to_owned(),
         prover: None,
         keys: None,
+        tokens: None,
         random: system_random,
     }
 }
