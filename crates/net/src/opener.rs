@@ -138,6 +138,12 @@ impl Opener {
         }
     }
 
+    /// The session's key, shortened.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.key.to_string()
+    }
+
     /// Opens streams.
     #[must_use]
     pub fn handle(&self) -> SessionHandle {

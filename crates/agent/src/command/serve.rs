@@ -24,6 +24,7 @@ use crate::endpoint::exec::{OutputSource, explain};
 use crate::endpoint::named::Named;
 use crate::endpoint::pipe::{PipeSink, PipeSource};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::ping;
 use crate::pipe::{self, Cancel, Pipe, cancelled};
 use crate::pump::Meter;
 use crate::server::{describe_open, status_of};
@@ -178,6 +179,11 @@ struct Serving {
 
 impl Serving {
     async fn run(self, mut stream: Stream, open: Open) {
+        if ping::is_asked(&open) {
+            // Whoever was let in may know that this agent is here: the relay says so as well.
+            ping::answer(stream).await;
+            return;
+        }
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {

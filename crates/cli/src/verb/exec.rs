@@ -8,16 +8,14 @@ use std::time::Duration;
 use farpipe_agent::command::ask::{self, Here};
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::{Outcome, PipeError, pipe};
-use farpipe_net::{Admission, Dial, Greeting, Opener, OpenerConfig, RelayDial, TcpDial, Ticket};
-use farpipe_proto::identity::is_name;
+use farpipe_net::{Opener, OpenerConfig};
 use farpipe_proto::limits::INNER_OPEN_MAX;
 use farpipe_proto::wire::control;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::proxy::ProxyArgs;
-use super::secure::ConnectTls;
-use super::session::{SessionArgs, conclude, dialling, not_opened, settle, span, url};
+use super::route::RouteArgs;
+use super::session::{SessionArgs, conclude, not_opened, settle, span};
 use super::terminal::{self, Raw};
 use crate::exit::WithStatus;
 use crate::progress::{self, Counts};
@@ -40,10 +38,8 @@ pub(crate) struct Args {
     /// The agent: its name at a relay, or where it listens: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on
     /// this host also ws:// or fp://
     target: String,
-    /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
-    /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
-    #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
-    relay: Vec<String>,
+    #[command(flatten)]
+    route: RouteArgs,
     /// The program and its arguments; without them, with -t, the login shell
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -65,10 +61,6 @@ pub(crate) struct Args {
     /// How long to try to get a lost connection back (30s, 10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
-    #[command(flatten)]
-    tls: ConnectTls,
-    #[command(flatten)]
-    proxy: ProxyArgs,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -110,56 +102,6 @@ impl Args {
         Ok(command)
     }
 
-    /// How to come to the target, and what to prove on the way. The one place that knows what a
-    /// target can be.
-    fn dial(&self) -> anyhow::Result<(Box<dyn Dial>, Greeting)> {
-        if self.target.contains("://") {
-            let (dial, admission, ticket) = self.hop(&self.target)?;
-            return Ok((Box::new(dial), dialling(admission, ticket)?));
-        }
-        let host = &self.target;
-        if !is_name(host) {
-            return Err(WithStatus::usage(
-                format!("'{}' is neither a URL nor a name", host.escape_debug()),
-                "a name has up to 63 small letters, digits, dots, hyphens and underscores; for example: \
-                 farpipe exec web1 -- CMD",
-            ));
-        }
-        let mut relays = Vec::new();
-        let mut proving = None;
-        for relay in &self.relay {
-            let (dial, admission, ticket) = self.hop(relay)?;
-            if proving
-                .replace((admission, ticket))
-                .is_some_and(|(other, _)| other != admission)
-            {
-                return Err(WithStatus::usage(
-                    "the relays of the list let in by different ways",
-                    "name relays with TLS only, or relays on this host only",
-                ));
-            }
-            relays.push(dial);
-        }
-        let Some((admission, ticket)) = proving else {
-            return Err(WithStatus::usage(
-                format!("which relay knows {host}? none was named"),
-                "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",
-            ));
-        };
-        let greeting = dialling(admission, ticket)?;
-        Ok((Box::new(RelayDial::new(host.clone(), relays)), greeting))
-    }
-
-    /// A connection to one URL.
-    fn hop(&self, text: &str) -> anyhow::Result<(TcpDial, Admission, Option<Arc<Ticket>>)> {
-        let url = url(text)?;
-        let ticket = self.tls.ticket(&url)?;
-        let admission = Admission::shown(url.scheme, ticket.as_deref());
-        let proxy = self.proxy.resolve(&url)?;
-        let dial = self.tls.dial(url, ticket.as_deref())?.through(proxy);
-        Ok((dial, admission, ticket))
-    }
-
     /// This process's side.
     async fn here(&self) -> anyhow::Result<Here> {
         let wanted = if self.no_stdin { Use::Sink } else { Use::Both };
@@ -176,7 +118,7 @@ impl Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let command = args.command()?;
-    let (dial, greeting) = args.dial()?;
+    let (dial, greeting) = args.route.dial(&args.target)?;
     let show = args.session.progress.without_bar();
     let status = Status::open(args.session.status_fd, true)?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);

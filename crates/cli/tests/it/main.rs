@@ -32,6 +32,7 @@ mod pipe;
 mod policy;
 mod proxy;
 mod quickstart;
+mod relay_ls;
 mod secrets;
 mod signals;
 mod slow;
