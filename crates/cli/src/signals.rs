@@ -28,6 +28,11 @@ impl Signals {
         ])
     }
 
+    /// Catches those that end a process which SIGHUP tells something else: see [`Hangups`].
+    pub(crate) fn catch_ends() -> std::io::Result<(Self, Cancel)> {
+        Self::catch_these(&[SignalKind::interrupt(), SignalKind::terminate()])
+    }
+
     fn catch_these(kinds: &[SignalKind]) -> std::io::Result<(Self, Cancel)> {
         let (told, cancel) = watch::channel(false);
         let ignored = ignored();
@@ -64,6 +69,35 @@ impl Signals {
             std::task::Poll::Pending
         })
         .await
+    }
+}
+
+/// SIGHUP as a word to a process that goes on: read the configuration again. Ignored where it was
+/// ignored when the process started.
+#[derive(Debug)]
+pub(crate) struct Hangups(Option<Signal>);
+
+impl Hangups {
+    /// Catches them from now on.
+    pub(crate) fn catch() -> std::io::Result<Self> {
+        let kind = SignalKind::hangup();
+        let is_ignored = ignored() & (1 << (kind.as_raw_value() - 1)) != 0;
+        Ok(Self(match is_ignored {
+            true => None,
+            false => Some(signal(kind)?),
+        }))
+    }
+
+    /// The next one. Cancel safe.
+    pub(crate) async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                if signal.recv().await.is_none() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -29,11 +29,15 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Waits for the agent, the opener's end, or the end of patience.
+    /// Waits for the agent, the opener's end, or the end of patience. Why it was refused, if it was.
     ///
     /// # Cancellation
     /// Dropping it cuts the link.
-    pub(crate) async fn run(self, registry: Arc<Registry>, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        registry: Arc<Registry>,
+        mut going: watch::Receiver<bool>,
+    ) -> Option<&'static str> {
         let Self { name, mut joining } = self;
         let key = joining.key.clone();
         tracing::info!("session {key}: held: {name} is not there");
@@ -48,13 +52,13 @@ impl Held {
             let held = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             joining.attach.age_ms = asked.saturating_add(held);
             let Err(back) = registry.join(&name, joining) else {
-                return;
+                return None;
             };
             let (why, returned) = *back;
             joining = returned;
-            let (code, why) = match why {
-                NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
-                NotJoined::Full => (RefuseCode::Limit, "too many at once".to_owned()),
+            let (code, reason, why) = match why {
+                NotJoined::NoRoute => (RefuseCode::NoRoute, "no_route", no_route(&name)),
+                NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
             let is_going = async {
                 if going.wait_for(|going| *going).await.is_err() {
@@ -66,14 +70,14 @@ impl Held {
                 Ok(()) = changes.changed() => continue,
                 error = poll_fn(|cx| poll_link(&mut joining, &mut signs, cx)) => {
                     tracing::info!("session {key}: left while it was held: {error}");
-                    return;
+                    return None;
                 }
                 () = tokio::time::sleep_until(began + HOLD) => {}
                 () = is_going => {}
             }
             tracing::info!("session {key}: held no longer: {why}");
             refuse(joining, code, false, why).await;
-            return;
+            return Some(reason);
         }
     }
 }

@@ -55,8 +55,34 @@ struct Entry {
     since: Instant,
     sessions: Arc<AtomicU32>,
     joining: mpsc::Sender<Joining>,
-    /// Hears whether the process that takes the name over is another one.
-    fenced: oneshot::Sender<bool>,
+    /// Where it came from.
+    address: String,
+    /// Hears why it has no place here any more.
+    ousted: oneshot::Sender<Ousted>,
+}
+
+/// Why an agent has lost its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ousted {
+    /// It has a newer link.
+    Newer,
+    /// Another process has its name.
+    Other,
+    /// Whoever runs the relay wants it so.
+    Disconnected,
+}
+
+/// An agent, for the admin.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    /// As its certificate names it.
+    pub(crate) identity: Option<String>,
+    pub(crate) address: String,
+    pub(crate) instance: String,
+    pub(crate) since: Instant,
+    pub(crate) sessions: u32,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +117,10 @@ pub(crate) struct Registration {
     pub(crate) sessions: Arc<AtomicU32>,
     /// Who is to be joined; over when another has the name.
     pub(crate) joining: mpsc::Receiver<Joining>,
-    /// Whether that is another process.
-    pub(crate) fenced: oneshot::Receiver<bool>,
+    /// Why that is so.
+    pub(crate) ousted: oneshot::Receiver<Ousted>,
+    /// Where it came from, who it is, and which process of that name, for people.
+    pub(crate) who: String,
 }
 
 impl Registry {
@@ -106,6 +134,7 @@ impl Registry {
         self: &Arc<Self>,
         register: Register,
         peer: Option<&PeerIdentity>,
+        address: &str,
         now: Instant,
     ) -> Result<Registration, Objection> {
         let owner = owner(&register, peer)?;
@@ -123,14 +152,24 @@ impl Registry {
                     format!("the name {name} is registered with another certificate"),
                 ));
             }
-            let _ = older.fenced.send(older.instance != instance);
+            let why = match older.instance == instance {
+                true => Ousted::Newer,
+                false => Ousted::Other,
+            };
+            // An error means that its link is ending anyhow.
+            let _ = older.ousted.send(why);
         } else if state.agents.len() >= AGENTS_MAX {
             return Err(Objection::new(RefuseCode::Limit, "too many agents"));
         }
         state.last += 1;
         let number = state.last;
         let (joining, joined) = mpsc::channel(JOINING_MAX);
-        let (fenced, is_fenced) = oneshot::channel();
+        let (ousted, is_ousted) = oneshot::channel();
+        let who = match &owner {
+            Some(identity) => identity.to_string(),
+            None => "this user".to_owned(),
+        };
+        let who = format!("{address}, {who}, instance {}", short(&instance));
         let sessions = Arc::default();
         let entry = Entry {
             number,
@@ -140,7 +179,8 @@ impl Registry {
             since: now,
             sessions: Arc::clone(&sessions),
             joining,
-            fenced,
+            address: address.to_owned(),
+            ousted,
         };
         state.agents.insert(name.clone(), entry);
         drop(state);
@@ -151,7 +191,8 @@ impl Registry {
             number,
             sessions,
             joining: joined,
-            fenced: is_fenced,
+            ousted: is_ousted,
+            who,
         })
     }
 
@@ -173,6 +214,35 @@ impl Registry {
                 // Its task is ending, and the entry about to go.
                 TrySendError::Closed(joining) => Box::new((NotJoined::NoRoute, joining)),
             })
+    }
+
+    /// Takes an agent's place away; its link ends. Whether there was one.
+    pub(crate) fn disconnect(&self, name: &str) -> bool {
+        let Some(entry) = self.lock().agents.remove(name) else {
+            return false;
+        };
+        // An error means that its link is ending anyhow.
+        let _ = entry.ousted.send(Ousted::Disconnected);
+        true
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().agents.len()
+    }
+
+    /// All agents, in the order of their names.
+    pub(crate) fn agents(&self) -> Vec<Agent> {
+        let state = self.lock();
+        let agents = state.agents.iter().map(|(name, entry)| Agent {
+            name: name.clone(),
+            tags: entry.tags.clone(),
+            identity: entry.owner.as_ref().map(ToString::to_string),
+            address: entry.address.clone(),
+            instance: short(&entry.instance),
+            since: entry.since,
+            sessions: entry.sessions.load(Ordering::Relaxed),
+        });
+        agents.collect()
     }
 
     /// Changes whenever somebody has registered.
@@ -215,6 +285,15 @@ impl Drop for Registration {
             state.agents.remove(&self.name);
         }
     }
+}
+
+/// Enough of an instance to tell it from others.
+fn short(instance: &[u8]) -> String {
+    instance
+        .iter()
+        .take(4)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// Whose name an agent may register.
@@ -278,7 +357,7 @@ mod tests {
         name: &str,
         peer: Option<&PeerIdentity>,
     ) -> Result<Registration, Objection> {
-        registry.register(named(name), peer, Instant::default())
+        registry.register(named(name), peer, "", Instant::default())
     }
 
     #[test]
@@ -328,9 +407,9 @@ mod tests {
         let mut older = register(&registry, "web1", Some(&ours)).expect("free");
         let refused = register(&registry, "web1", Some(&theirs)).expect_err("taken");
         assert_eq!(refused.code, RefuseCode::Busy);
-        assert!(older.fenced.try_recv().is_err(), "nobody took it over");
+        assert!(older.ousted.try_recv().is_err(), "nobody took it over");
         let _newer = register(&registry, "web1", Some(&ours)).expect("its own");
-        assert_eq!(older.fenced.try_recv(), Ok(false), "the same process");
+        assert_eq!(older.ousted.try_recv(), Ok(Ousted::Newer));
         // What is left of the older one does not take the name with it.
         drop(older);
         assert_eq!(registry.list("", Instant::default()).hosts.len(), 1);
@@ -343,7 +422,7 @@ mod tests {
         for n in 0..AGENTS_MAX {
             let mut register = named(&format!("agent-with-a-long-name-{n:04}"));
             register.tags = vec!["t".repeat(TAG_MAX); TAGS_MAX];
-            let registered = registry.register(register, None, Instant::default());
+            let registered = registry.register(register, None, "", Instant::default());
             held.push(registered.expect("there is room"));
         }
         assert!(register(&registry, "one-more", None).is_err());
