@@ -57,7 +57,10 @@ impl Held {
             let (why, returned) = *back;
             joining = returned;
             let (code, reason, why) = match why {
-                NotJoined::NoRoute => (RefuseCode::NoRoute, "no_route", no_route(&name)),
+                NotJoined::NoRoute => {
+                    let known = registry.no_route(&name, joining.hop.now());
+                    (RefuseCode::NoRoute, "no_route", known)
+                }
                 NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
             let is_going = async {
@@ -110,10 +113,6 @@ fn poll_link(joining: &mut Joining, signs: &mut Interval, cx: &mut Context<'_>) 
         Poll::Pending => {}
     }
     Poll::Pending
-}
-
-pub(crate) fn no_route(name: &str) -> String {
-    format!("no agent {name} is registered here")
 }
 
 /// Says why not, and closes.

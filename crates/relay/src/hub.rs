@@ -140,6 +140,8 @@ impl Hub {
             }
         };
         self.metrics.agent_gone(gone);
+        let now = self.agent.now();
+        self.registration.note_left(now, gone.words());
         let parted = self.joined.len();
         let cut = std::mem::take(&mut self.joined);
         for (_, joined) in cut {

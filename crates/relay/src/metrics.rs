@@ -61,6 +61,19 @@ pub(crate) enum Gone {
     Drained,
 }
 
+impl Gone {
+    /// For who asks for the agent.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Lost => "its link was lost",
+            Self::TimedOut => "it was silent for three heartbeats",
+            Self::Fenced => "it had a newer link",
+            Self::Disconnected => "it was disconnected by whoever runs the relay",
+            Self::Drained => "the relay was going away",
+        }
+    }
+}
+
 /// How a tunnel came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parted {

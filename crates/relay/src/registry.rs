@@ -89,6 +89,9 @@ pub(crate) struct Agent {
 struct State {
     agents: BTreeMap<String, Entry>,
     last: u64,
+    /// When those left that are not there, and why: so that who asks for one hears what is known.
+    /// Policy when full: the one that has been away longest is forgotten.
+    left: BTreeMap<String, (Instant, &'static str)>,
 }
 
 /// The agents of a relay.
@@ -182,6 +185,7 @@ impl Registry {
             address: address.to_owned(),
             ousted,
         };
+        state.left.remove(&name);
         state.agents.insert(name.clone(), entry);
         drop(state);
         self.changes.send_replace(());
@@ -224,6 +228,16 @@ impl Registry {
         // An error means that its link is ending anyhow.
         let _ = entry.ousted.send(Ousted::Disconnected);
         true
+    }
+
+    /// What is known of an agent that is not there.
+    pub(crate) fn no_route(&self, name: &str, now: Instant) -> String {
+        let mut words = format!("no agent {name} is registered here");
+        if let Some((at, why)) = self.lock().left.get(name) {
+            let seconds = (now - *at).as_secs();
+            words.push_str(&format!("; it was until {seconds} s ago: {why}"));
+        }
+        words
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -271,6 +285,25 @@ impl Registry {
             });
         }
         listed
+    }
+}
+
+impl Registration {
+    /// Notes why the agent has left, unless its name is another's by now.
+    pub(crate) fn note_left(&self, now: Instant, why: &'static str) {
+        let mut state = self.registry.lock();
+        let is_anothers = |entry: &Entry| entry.number != self.number;
+        if state.agents.get(&self.name).is_some_and(is_anothers) {
+            return;
+        }
+        if state.left.len() >= AGENTS_MAX {
+            let oldest = state.left.iter().min_by_key(|(_, (at, _))| *at);
+            let oldest = oldest.map(|(name, _)| name.clone());
+            if let Some(oldest) = oldest {
+                state.left.remove(&oldest);
+            }
+        }
+        state.left.insert(self.name.clone(), (now, why));
     }
 }
 
@@ -413,6 +446,31 @@ mod tests {
         // What is left of the older one does not take the name with it.
         drop(older);
         assert_eq!(registry.list("", Instant::default()).hosts.len(), 1);
+    }
+
+    #[test]
+    fn of_an_agent_that_left_it_is_known_when_and_why() {
+        let registry: Arc<Registry> = Arc::default();
+        let start = Instant::default();
+        let later = start + std::time::Duration::from_secs(7);
+        let known = |registry: &Registry| registry.no_route("web1", later);
+        assert_eq!(known(&registry), "no agent web1 is registered here");
+        let older = register(&registry, "web1", None).expect("free");
+        older.note_left(start, "its link was lost");
+        drop(older);
+        let expected = "no agent web1 is registered here; it was until 7 s ago: its link was lost";
+        assert_eq!(known(&registry), expected);
+        // What is left of an older link says nothing of the newer one.
+        let older = register(&registry, "web1", None).expect("free");
+        let newer = register(&registry, "web1", None).expect("its own");
+        older.note_left(start, "its link was lost");
+        assert_eq!(known(&registry), "no agent web1 is registered here");
+        drop((older, newer));
+        for n in 0..=AGENTS_MAX {
+            let one = register(&registry, &format!("n{n}"), None).expect("free");
+            one.note_left(start, "");
+        }
+        assert_eq!(registry.lock().left.len(), AGENTS_MAX);
     }
 
     #[test]

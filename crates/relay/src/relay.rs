@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Order};
-use crate::held::{Held, no_route, refuse};
+use crate::held::{Held, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
 use crate::metrics::Metrics;
@@ -183,7 +183,10 @@ impl Relay {
                 }
                 return Ok(());
             }
-            NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
+            NotJoined::NoRoute => {
+                let known = self.registry.no_route(&name, self.config.clock.now());
+                (RefuseCode::NoRoute, known)
+            }
         };
         self.metrics.session_refused(match code {
             RefuseCode::NoRoute => "no_route",

@@ -172,8 +172,15 @@ impl Args {
         };
         let Some(found) = known.iter().find(|known| known.name == host) else {
             report.failed();
+            let others = known.len();
+            // Who asks for it hears what the relay remembers of it.
+            let dial = RelayDial::new(host.to_owned(), vec![leg.dial]);
+            let why = match ping::once(&dial, greeting, ANSWER).await {
+                Err(end) => format!("{end}; {others} others are"),
+                Ok(_) => format!("{relay} did not know {host} a moment ago"),
+            };
             return Err(WithStatus::failure(
-                format!("{relay} knows no agent {host}, and {} others", known.len()),
+                why,
                 Some(format!(
                     "see that `farpipe agent {relay} --name {host}` runs there, and what it says"
                 )),

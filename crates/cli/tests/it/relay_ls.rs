@@ -104,7 +104,7 @@ fn ping_says_who_does_not_answer() {
 fn doctor_goes_on_through_each_relay_to_the_agent() {
     let host = Host::new();
     let (one, two) = (relay(&host, &[]), relay(&host, &[]));
-    let _agent = agent_at(&host, one.url(), "web1", &["--tag", "zone=a"]);
+    let agent = agent_at(&host, one.url(), "web1", &["--tag", "zone=a"]);
     let doctor = |relays: &str| host.farpipe(["doctor", "web1", "--relay", relays]);
     let ended = doctor(one.url()).run().exits(0);
     let text = String::from_utf8(ended.stdout).expect("UTF-8");
@@ -123,9 +123,18 @@ fn doctor_goes_on_through_each_relay_to_the_agent() {
         .exits(125);
     let text = String::from_utf8(ended.stdout).expect("UTF-8");
     assert!(text.contains("web1 answers within "), "{text}");
-    let why = format!("{} knows no agent web1, and 0 others", two.url());
-    assert!(ended.stderr.contains(&why), "{}", ended.stderr);
+    let why = "no agent web1 is registered here; 0 others are";
+    assert!(ended.stderr.contains(why), "{}", ended.stderr);
     assert!(ended.stderr.contains("hint: "), "{}", ended.stderr);
+    // One that was there is remembered.
+    agent.kill();
+    agent.end();
+    one.stderr_until(|text| text.contains("agent web1: cleaned up"));
+    let said = doctor(one.url()).run().exits(125).stderr;
+    assert!(
+        said.contains(" s ago: its link was lost; 0 others are"),
+        "{said}"
+    );
     // What is no relay is said to be none.
     let listener = host
         .listen("ws")

@@ -54,7 +54,7 @@ fn doors_open_and_close_as_the_changed_file_says() {
         .farpipe(["ls", "--relay", relay.url()])
         .run()
         .exits(125);
-    assert!(ls.stderr.contains("refused"), "{}", ls.stderr);
+    assert!(ls.stderr.contains("nothing listens there"), "{}", ls.stderr);
     assert_eq!(admin.metric("farpipe_relay_doors"), 1);
     // What cannot be changed is said.
     write(&host, &["fp://127.0.0.1:0"], "  heartbeat: 5s\n");
