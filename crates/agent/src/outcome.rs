@@ -63,6 +63,9 @@ pub struct Outcome {
     pub local_exit: Option<Exit>,
     /// How the far command ended.
     pub remote_exit: Option<Exit>,
+    /// Bytes of the far command's output that were lost before they were sent, because whoever started
+    /// it chose that.
+    pub dropped: u64,
     /// The local sink's reader went away early.
     pub reader_gone: bool,
     /// The far sink's reader went away early.
@@ -150,6 +153,7 @@ pub(crate) fn to_wire(exit: Exit) -> control::Exit {
             code: u32::try_from(code).ok(),
             signal: None,
             core_dumped: false,
+            dropped: 0,
         },
         Exit::Signal {
             number,
@@ -158,6 +162,7 @@ pub(crate) fn to_wire(exit: Exit) -> control::Exit {
             code: None,
             signal: u32::try_from(number).ok(),
             core_dumped,
+            dropped: 0,
         },
     }
 }

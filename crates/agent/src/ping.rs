@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use farpipe_net::{RecvError, RecvStream, SendError, SendStream, SessionHandle, Stream};
 use farpipe_proto::wire::control::{Accept, Open};
 
-/// What OPEN names (docs/protocol.md section 6.8).
+/// What OPEN names (docs/protocol.md section 6.9).
 const TARGET: &str = "ping";
 /// Bytes of a question: its number.
 const QUESTION: usize = 8;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use farpipe_net::{RecvError, SendError, Stream, StreamWatch};
 use farpipe_proto::link::handshake::printable;
-use farpipe_proto::wire::control::{Abort, AbortCode, Refuse};
+use farpipe_proto::wire::control::{self, Abort, AbortCode, Refuse};
 use tokio::sync::watch;
 
 use crate::blocks::{Compression, Decoder, Encoder};
@@ -193,8 +193,13 @@ impl Pipe {
     /// Tells the peer how the command at the endpoint has ended. A status that is lost is told as
     /// well: the peer waits for it.
     pub(crate) fn exit(&mut self, exit: Option<Exit>) {
-        self.stream.send.exit(exit.map(to_wire).unwrap_or_default());
+        self.last_word(exit.map(to_wire).unwrap_or_default());
         self.outcome.local_exit = exit;
+    }
+
+    /// Tells the peer how a command elsewhere has ended.
+    pub(crate) fn last_word(&mut self, exit: control::Exit) {
+        self.stream.send.exit(exit);
     }
 
     /// How it ended so far, and what will tell the rest: see [`settle`].
@@ -417,6 +422,7 @@ pub(crate) async fn end_child(
 pub fn settle(outcome: &mut Outcome, watch: &StreamWatch) {
     let fate = watch.fate();
     outcome.remote_exit = fate.exited.map(from_wire);
+    outcome.dropped = fate.exited.map_or(0, |exit| exit.dropped);
     if let Some(refuse) = &fate.refused {
         outcome.fail(refused(refuse));
     }

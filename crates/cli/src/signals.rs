@@ -28,9 +28,13 @@ impl Signals {
         ])
     }
 
-    /// Catches those that end a process which SIGHUP tells something else: see [`Hangups`].
-    pub(crate) fn catch_ends() -> std::io::Result<(Self, Cancel)> {
-        Self::catch_these(&[SignalKind::interrupt(), SignalKind::terminate()])
+    /// Catches the others from now on, and hands out the hangups; none if they were ignored.
+    pub(crate) fn catch_but_hangup() -> std::io::Result<(Self, Cancel, Option<Signal>)> {
+        let (signals, cancel) =
+            Self::catch_these(&[SignalKind::interrupt(), SignalKind::terminate()])?;
+        let (mut hangup, _) = Self::catch_these(&[SignalKind::hangup()])?;
+        let hangup = hangup.kinds.pop().map(|(_, signal)| signal);
+        Ok((signals, cancel, hangup))
     }
 
     fn catch_these(kinds: &[SignalKind]) -> std::io::Result<(Self, Cancel)> {
@@ -72,35 +76,6 @@ impl Signals {
     }
 }
 
-/// SIGHUP as a word to a process that goes on: read the configuration again. Ignored where it was
-/// ignored when the process started.
-#[derive(Debug)]
-pub(crate) struct Hangups(Option<Signal>);
-
-impl Hangups {
-    /// Catches them from now on.
-    pub(crate) fn catch() -> std::io::Result<Self> {
-        let kind = SignalKind::hangup();
-        let is_ignored = ignored() & (1 << (kind.as_raw_value() - 1)) != 0;
-        Ok(Self(match is_ignored {
-            true => None,
-            false => Some(signal(kind)?),
-        }))
-    }
-
-    /// The next one. Cancel safe.
-    pub(crate) async fn next(&mut self) {
-        match &mut self.0 {
-            Some(signal) => {
-                if signal.recv().await.is_none() {
-                    std::future::pending::<()>().await;
-                }
-            }
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// A signal that comes again so soon is the same one by two ways: from a terminal, and from a
 /// `timeout` that passes it on.
 const SAME: Duration = Duration::from_millis(250);
@@ -111,18 +86,28 @@ const SAME: Duration = Duration::from_millis(250);
 pub(crate) struct Forward {
     signals: Signals,
     asks: mpsc::Sender<Asked>,
+    /// The command outlives this process: only what comes from a keyboard is the command's.
+    outlives: bool,
 }
 
 impl Forward {
     /// Catches the signals from now on.
-    pub(crate) fn catch(asks: mpsc::Sender<Asked>) -> std::io::Result<(Self, Cancel)> {
+    pub(crate) fn catch(
+        asks: mpsc::Sender<Asked>,
+        outlives: bool,
+    ) -> std::io::Result<(Self, Cancel)> {
         let (signals, cancel) = Signals::catch_these(&[
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
             SignalKind::quit(),
         ])?;
-        Ok((Self { signals, asks }, cancel))
+        let forward = Self {
+            signals,
+            asks,
+            outlives,
+        };
+        Ok((forward, cancel))
     }
 
     /// As [`Signals::run`]; the signal is the first that came, whatever became of it.
@@ -132,10 +117,16 @@ impl Forward {
             done = &mut work => return (Some(done), None),
             number = Signals::any(&mut self.signals.kinds) => number,
         };
-        // There is room: nothing else came before but sizes, and of those there are few.
-        let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
+        let is_typed = [SignalKind::interrupt(), SignalKind::quit()]
+            .iter()
+            .any(|kind| kind.as_raw_value() == i32::from(first));
+        let is_passed_on = is_typed || !self.outlives;
+        if is_passed_on {
+            // There is room: nothing else came before but sizes, and of those there are few.
+            let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
+        }
         let at = Instant::now();
-        loop {
+        while is_passed_on {
             tokio::select! {
                 done = &mut work => return (Some(done), Some(first)),
                 _ = Signals::any(&mut self.signals.kinds) => {

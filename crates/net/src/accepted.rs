@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use farpipe_proto::identity::Caller;
 use farpipe_proto::session::{Park, Settled};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
 
-use crate::acceptor::{AcceptorConfig, Arrival, Registered, Relayed, Way};
+use crate::acceptor::{AcceptorConfig, Arrival, Registered, Way};
 use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
@@ -28,7 +29,7 @@ pub struct AcceptedSession {
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
     pub(crate) peer: String,
-    pub(crate) caller: Option<Relayed>,
+    pub(crate) caller: Option<Caller>,
     pub(crate) first: Option<Arrival>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) registered: Registered,
@@ -54,9 +55,10 @@ impl AcceptedSession {
         &self.peer
     }
 
-    /// Who asks, as the relay says by whose way it came. `None`: no relay lies between.
+    /// Who opened it, and how that was shown; whoever attaches it again is the same. `None`: nobody
+    /// had to say, or a relay says a name that is none.
     #[must_use]
-    pub fn caller_by_relay(&self) -> Option<&Relayed> {
+    pub fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
     }
 
@@ -169,19 +171,18 @@ impl AcceptedSession {
             attach,
             peer,
             ticket: _,
+            caller: _,
         } = arrival;
         self.park.handle_attached();
         let mut carried = match way {
             Way::Wire(wire) => self.attach_wire(*wire, tunnel, attach.received).await?,
-            Way::Trunk(orders, _) => {
-                match self.attach_trunk(orders, tunnel, attach.received).await? {
-                    Some(seat) => Carried::Seat(seat),
-                    None => {
-                        let why = "the link to the relay was lost".to_owned();
-                        return Ok(self.lost(why));
-                    }
+            Way::Trunk(orders) => match self.attach_trunk(orders, tunnel, attach.received).await? {
+                Some(seat) => Carried::Seat(seat),
+                None => {
+                    let why = "the link to the relay was lost".to_owned();
+                    return Ok(self.lost(why));
                 }
-            }
+            },
         };
         self.announce(peer, &attach, links);
         // In order, so that simulations repeat: the first two end this link, whatever it brings.
@@ -253,7 +254,7 @@ impl AcceptedSession {
 
     async fn driven(
         &mut self,
-        carried: Carried,
+        mut carried: Carried,
         tunnel: TunnelId,
         driven: Driven,
     ) -> Result<Linked, SessionEnd> {
@@ -262,6 +263,12 @@ impl AcceptedSession {
             Driven::Detached | Driven::Complete if complete => {
                 carried.leave(HopFrame::Detach(tunnel), GOING_AWAY).await;
                 Ok(Linked::Over)
+            }
+            Driven::Unsealed(error) => {
+                carried.say_rest().await;
+                let words = Tunnel::refusal(tunnel, RefuseCode::EndToEnd, &error.to_string());
+                carried.leave(words, PROTOCOL_CLOSE).await;
+                Err(error.end(&self.peer))
             }
             Driven::Failed(why) => {
                 let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &why);
@@ -348,6 +355,15 @@ impl Carried {
         match self {
             Self::Driver(driver) => poll_fn(|cx| driver.poll_drive(cx)).await,
             Self::Seat(seat) => seat.driven().await,
+        }
+    }
+
+    /// Sends what is numbered, as far as it leaves within a second.
+    async fn say_rest(&mut self) {
+        match self {
+            Self::Driver(driver) => driver.say_rest().await,
+            // Its link has done so.
+            Self::Seat(_) => {}
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farpipe_proto::identity::Asserting;
+use farpipe_proto::identity::{Asserting, Caller, Identity, Kind, LetInBy};
 use farpipe_proto::limits::{
     DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
-use farpipe_proto::link::Keys;
+use farpipe_proto::link::{Keys, SecretId};
 use farpipe_proto::session::{Park, SessionConfig, Side};
 use farpipe_proto::wire::control::{Attach, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -22,9 +22,10 @@ use crate::carrier::Carrier;
 use crate::clock::Clock;
 use crate::entrance::Entrance;
 use crate::event::Events;
-use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::link::{self, Asking, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::shared::Shared;
+use crate::tls::{AcceptorSeal, PeerIdentity, Seal};
 use crate::trunk::Orders;
 
 /// Attaches of one session waiting for its task. Policy when full: the newest is refused and asks
@@ -48,6 +49,9 @@ pub struct AcceptorConfig {
     pub buffer_max: u64,
     /// Default: for this acceptor alone. A process with several shares one among them.
     pub windows: Arc<WindowBudget>,
+    /// Uncovers sessions that their openers have covered with TLS up to here; such are refused
+    /// without it. Default: none.
+    pub seal: Option<AcceptorSeal>,
     /// What WELCOME says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -67,6 +71,7 @@ impl AcceptorConfig {
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
+            seal: None,
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -81,8 +86,9 @@ struct Entry {
     epoch: u64,
     /// The ticket it was opened with; empty: none.
     ticket: Vec<u8>,
-    /// Who opened it, as a relay says; `None`: it came without one.
-    caller: Option<Relayed>,
+    caller: Option<Caller>,
+    /// Its bytes are TLS.
+    sealed: bool,
     attaches: mpsc::Sender<Arrival>,
 }
 
@@ -93,16 +99,9 @@ pub(crate) struct Arrival {
     pub(crate) tunnel: TunnelId,
     pub(crate) attach: Attach,
     pub(crate) ticket: Vec<u8>,
+    /// Who asks; `None`: nobody had to say.
+    pub(crate) caller: Option<Caller>,
     pub(crate) peer: String,
-}
-
-/// Who asks, as a relay says by whose way a session came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Relayed {
-    /// The identity that the opener has shown there, as it was said; empty: none.
-    pub caller: String,
-    /// Whose word that is.
-    pub relay: Asserting,
 }
 
 /// What carries an arrival.
@@ -110,8 +109,8 @@ pub struct Relayed {
 pub(crate) enum Way {
     /// A link of its own.
     Wire(Box<Wire>),
-    /// One of the tunnels of a link to a relay, whose word on callers counts so much.
-    Trunk(Orders, Asserting),
+    /// One of the tunnels of a link to a relay.
+    Trunk(Orders),
 }
 
 type Registry = Arc<Mutex<BTreeMap<SessionKey, Entry>>>;
@@ -170,6 +169,7 @@ impl Acceptor {
         let handshake = async {
             let mut wire = Wire::new(carrier.await?);
             let asking = link::accept(&mut wire, &self.config.greeting).await?;
+            let caller = direct(wire.carrier.peer_identity(), &asking);
             let Wanted::Session(tunnel, attach) = asking.wanted else {
                 return Err(link::refuse_as_no_relay(wire).await);
             };
@@ -177,7 +177,10 @@ impl Acceptor {
                 way: Way::Wire(Box::new(wire)),
                 tunnel,
                 attach,
-                ticket: asking.ticket,
+                ticket: asking
+                    .proven
+                    .map_or_else(Vec::new, |secret| secret.ticket().to_vec()),
+                caller,
                 peer,
             })
         };
@@ -230,29 +233,49 @@ impl Acceptor {
         let entry = Entry {
             epoch: arrival.attach.epoch,
             ticket: arrival.ticket.clone(),
-            caller: arrival.caller(),
+            caller: arrival.caller.clone(),
+            sealed: arrival.attach.sealed,
             attaches,
         };
         sessions.insert(key, entry);
         drop(sessions);
+        let registered = Registered {
+            key,
+            sessions: Arc::clone(&self.sessions),
+            keys: self.config.greeting.keys.clone(),
+        };
+        let seal = match self.seal(&arrival.attach) {
+            Ok(seal) => seal,
+            Err(why) => return Err(arrival.refuse(RefuseCode::EndToEnd, &why)),
+        };
+        let windows = Arc::clone(&self.config.windows);
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
         place.send(AcceptedSession {
-            shared: Shared::new(config, Arc::clone(&self.config.windows), self.config.clock),
+            shared: Shared::new(config, windows, self.config.clock, seal),
             config: self.config.clone(),
             key,
             park,
             peer: arrival.peer.clone(),
-            caller: arrival.caller(),
+            caller: arrival.caller.clone(),
             first: Some(arrival),
             arrivals,
-            registered: Registered {
-                key,
-                sessions: Arc::clone(&self.sessions),
-                keys: self.config.greeting.keys.clone(),
-            },
+            registered,
         });
         Ok(())
+    }
+
+    /// What uncovers the session, if it is covered, or why that cannot be had.
+    fn seal(&self, attach: &Attach) -> Result<Option<Seal>, String> {
+        match &self.config.seal {
+            _ if !attach.sealed => Ok(None),
+            Some(seal) => seal.begin().map(Some).map_err(|error| error.to_string()),
+            None => Err(
+                "this agent has no certificate: end-to-end TLS needs one (give it --cert, --key \
+                 and --ca)"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Why no session is made for an attach whose key is not known.
@@ -290,6 +313,33 @@ impl Acceptor {
     }
 }
 
+/// Who is at the other end of a link that ends here.
+fn direct(peer: Option<&PeerIdentity>, asking: &Asking) -> Option<Caller> {
+    if let Some(named) = peer.and_then(PeerIdentity::direct) {
+        return Some(named);
+    }
+    if let Some(token) = &asking.token {
+        let identity = token.identity.clone();
+        return Some(Caller::Token { identity });
+    }
+    match (&asking.proven, peer) {
+        (Some(SecretId::Loopback), _) => Some(Caller::ThisUser),
+        (Some(SecretId::Ticket(_)), _) => Some(Caller::Unnamed(LetInBy::Ticket)),
+        (_, Some(_)) => Some(Caller::Unnamed(LetInBy::Certificate)),
+        (Some(SecretId::Token(_)) | None, None) => None,
+    }
+}
+
+/// Who asks, as a relay says; it says nothing of who has shown no certificate.
+pub(crate) fn asserted(name: &str, relay: Asserting) -> Option<Caller> {
+    if name.is_empty() {
+        return Some(Caller::Unnamed(LetInBy::Relay(relay)));
+    }
+    let identity: Identity = name.parse().ok()?;
+    let may_ask = identity.kind() != Kind::Authority;
+    may_ask.then_some(Caller::RelayAsserted { identity, relay })
+}
+
 /// An arrival that is not taken, and why. Boxed because it is large.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -312,17 +362,6 @@ impl Entrance for Acceptor {
 }
 
 impl Arrival {
-    /// Who asks, as the relay says, if there is one.
-    fn caller(&self) -> Option<Relayed> {
-        match self.way {
-            Way::Wire(_) => None,
-            Way::Trunk(_, relay) => Some(Relayed {
-                caller: self.attach.caller.clone(),
-                relay,
-            }),
-        }
-    }
-
     fn refuse(self, code: RefuseCode, message: &str) -> Box<Refusal> {
         Box::new(Refusal {
             arrival: self,
@@ -348,9 +387,18 @@ impl Entry {
             let why = "this session was opened with another ticket";
             return Err(arrival.refuse(RefuseCode::Auth, why));
         }
-        if arrival.caller() != self.caller {
+        let is_same = match (&arrival.caller, &self.caller) {
+            (Some(comes), Some(opened)) => comes.is_same(opened),
+            (comes, opened) => comes.is_none() && opened.is_none(),
+        };
+        if !is_same {
             let why = "this session was opened by another caller";
             return Err(arrival.refuse(RefuseCode::Auth, why));
+        }
+        if arrival.attach.sealed != self.sealed {
+            let why = "end-to-end: this session is sealed and the attach is not, or the other way \
+                       round: something between changed it";
+            return Err(arrival.refuse(RefuseCode::EndToEnd, why));
         }
         match self.attaches.try_send(arrival) {
             Ok(()) => {

@@ -9,6 +9,7 @@ use crate::link::Greeting;
 use crate::tcp::Scheme;
 use crate::ticket::Ticket;
 use crate::tls::{PeerIdentity, TlsServer};
+use crate::token::Token;
 
 /// How a peer shows that it may come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub enum Admission {
     LoopbackSecret,
     /// By a client certificate that the listening side's authority issued.
     ClientCertificate,
+    /// By proving a token's secret over TLS (docs/protocol.md section 4.3); or, where the listening
+    /// side has an authority of clients, by a client certificate. Without TLS a token does as well as
+    /// the loopback secret.
+    Token,
     /// By proving the secret of a ticket that the listening side made, over TLS to the very key that
     /// the ticket names (docs/protocol.md section 4.3).
     Ticket,
@@ -37,12 +42,21 @@ impl AdmissionError {
 }
 
 impl Admission {
-    /// What a listening side wants.
+    /// What a listening side wants that takes tokens, or takes none.
     ///
     /// # Errors
-    /// [`AdmissionError`] if it would want nothing.
-    pub fn wanted(scheme: Scheme, tls: Option<&TlsServer>) -> Result<Self, AdmissionError> {
+    /// [`AdmissionError`] if it would want nothing, or tokens from those who cannot know whom they
+    /// prove them to.
+    pub fn wanted(
+        scheme: Scheme,
+        tls: Option<&TlsServer>,
+        takes_tokens: bool,
+    ) -> Result<Self, AdmissionError> {
         match tls {
+            Some(tls) if takes_tokens && scheme.is_tls() && !tls.is_self_signed() => {
+                Ok(Self::Token)
+            }
+            Some(_) if takes_tokens => Err(AdmissionError(scheme)),
             None if !scheme.is_tls() => Ok(Self::LoopbackSecret),
             Some(tls) if scheme.is_tls() && tls.knows_clients() => Ok(Self::ClientCertificate),
             Some(tls) if scheme.is_tls() && tls.is_self_signed() => Ok(Self::Ticket),
@@ -52,7 +66,10 @@ impl Admission {
 
     /// What a dialling side shows.
     #[must_use]
-    pub fn shown(scheme: Scheme, ticket: Option<&Ticket>) -> Self {
+    pub fn shown(scheme: Scheme, ticket: Option<&Ticket>, token: Option<&Token>) -> Self {
+        if token.is_some() {
+            return Self::Token;
+        }
         match (scheme.is_tls(), ticket) {
             (false, _) => Self::LoopbackSecret,
             (true, None) => Self::ClientCertificate,
@@ -66,6 +83,7 @@ impl Admission {
     pub(crate) fn is_kept_by(self, greeting: &Greeting) -> bool {
         match self {
             Self::LoopbackSecret | Self::Ticket => greeting.keys.is_some(),
+            Self::Token => greeting.tokens.is_some(),
             Self::ClientCertificate => true,
         }
     }
@@ -75,17 +93,17 @@ impl Admission {
     #[must_use]
     pub(crate) fn admits(self, peer: Option<&PeerIdentity>) -> bool {
         match self {
-            Self::LoopbackSecret | Self::Ticket => true,
+            Self::LoopbackSecret | Self::Ticket | Self::Token => true,
             Self::ClientCertificate => peer.is_some(),
         }
     }
 
     /// Whether a peer that the transport let through has shown who it is by that.
     #[must_use]
-    pub(crate) fn is_shown_by_transport(self) -> bool {
+    pub(crate) fn is_shown_by_transport(self, peer: Option<&PeerIdentity>) -> bool {
         match self {
             Self::LoopbackSecret | Self::Ticket => false,
-            Self::ClientCertificate => true,
+            Self::ClientCertificate | Self::Token => peer.is_some(),
         }
     }
 }

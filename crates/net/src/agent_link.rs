@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
-use farpipe_proto::link::LinkError;
+use farpipe_proto::link::{LinkError, Prover, SecretId};
 use farpipe_proto::session::{Attempt, Next, Redial};
 use farpipe_proto::wire::control::{RefuseCode, Refused, Register};
 use tokio::sync::watch;
@@ -33,8 +33,6 @@ pub struct AgentLinkConfig {
     pub heartbeat: Duration,
     /// What HELLO says.
     pub greeting: Greeting,
-    /// What the relay's word on callers is worth. Default: that of somebody else's relay.
-    pub asserting: Asserting,
     /// Whether the relay knows the agent now.
     pub registered: Option<watch::Sender<bool>>,
 }
@@ -51,7 +49,6 @@ impl AgentLinkConfig {
             instance,
             heartbeat: HEARTBEAT,
             greeting,
-            asserting: Asserting::Another,
             registered: None,
         }
     }
@@ -165,14 +162,14 @@ impl AgentLink {
         let clock = self.acceptor.config().clock;
         let began = clock.now();
         let hop = Hop::new(wire, clock, self.config.heartbeat);
+        // Both sides have proven it; a ticket's or token's is others' as well.
+        let is_ours = |prover: &Arc<dyn Prover>| prover.secret() == SecretId::Loopback;
+        let asserting = match self.config.greeting.prover.as_ref().is_some_and(is_ours) {
+            true => Asserting::ThisUser,
+            false => Asserting::Another,
+        };
         let acceptor = Arc::clone(&self.acceptor);
-        let mut trunk = Trunk::new(
-            hop,
-            acceptor,
-            relay.clone(),
-            self.config.asserting,
-            registered.window,
-        );
+        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), asserting, registered.window);
         let end = trunk.run().await;
         let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
         let attempt = match progressed {
@@ -195,7 +192,7 @@ fn failed(relay: &str, error: HandshakeError) -> Linked {
         HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
             Linked::Final(why)
         }
-        HandshakeError::Link(LinkError::PeerUnproven { .. } | LinkError::RefusedPeer { .. }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(_) | LinkError::RefusedPeer { .. }) => {
             Linked::Final(why)
         }
         _ => Linked::Over(Attempt::Cut, why),

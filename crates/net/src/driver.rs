@@ -3,15 +3,17 @@
 //! The rules decide everything; this file only waits. Receiving never waits for sending: two full
 //! peers would stand still for ever. Each turn does a bounded amount of both.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use farpipe_proto::limits::DRAIN;
 use farpipe_proto::session::SessionError;
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::TunnelId;
 
-use crate::carrier::Close;
+use crate::carrier::{CarrierError, Close};
 use crate::hop::{Heard, Hop};
 use crate::link::Wire;
 use crate::shared::Shared;
@@ -73,8 +75,31 @@ impl Driver {
             Ok(()) => Driven::Complete,
             Err(driven) => driven,
         };
-        self.tunnel.give_back();
+        if !matches!(driven, Driven::Unsealed(_)) {
+            self.tunnel.give_back();
+        }
         Poll::Ready(driven)
+    }
+
+    /// Sends what is numbered, as far as it leaves within a second: after [`Driven::Unsealed`] the last
+    /// of it tells the peer what this end thinks of it.
+    pub(crate) async fn say_rest(&mut self) {
+        let Self { hop, tunnel } = self;
+        let saying = poll_fn(|cx| {
+            loop {
+                let (_, in_hand) = tunnel.take_next(hop);
+                if in_hand {
+                    ready!(tunnel.poll_send(cx, hop))?;
+                    continue;
+                }
+                ready!(hop.poll_flush(cx))?;
+                if !tunnel.has_unsent() {
+                    return Poll::Ready(Ok::<(), CarrierError>(()));
+                }
+            }
+        });
+        let said = tokio::time::timeout(DRAIN, saying).await;
+        tracing::trace!(?said, "told what broke the seal");
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Driven>> {

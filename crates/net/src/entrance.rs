@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::HANDSHAKE_TOTAL;
 
 use crate::carrier::Carrier;
@@ -9,6 +10,7 @@ use crate::clock::Clock;
 use crate::hop::Hop;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
 use crate::tls::PeerIdentity;
+use crate::token::Admitted;
 
 /// Takes connections: an [`crate::Acceptor`], or a relay.
 pub trait Entrance: Send + Sync + 'static {
@@ -40,6 +42,22 @@ pub struct Guest {
     pub wanted: Wanted,
     /// Who it is by its certificate, where the transport verified one.
     pub identity: Option<PeerIdentity>,
+    /// Who it is by its token, and what that is good for: it has the scope that `wanted` needs
+    /// (`register` and the very name, or `attach`). With a certificate as well, both say one name.
+    pub token: Option<Admitted>,
+}
+
+impl Guest {
+    /// The one name for routes and permissions, if it showed one.
+    #[must_use]
+    pub fn who(&self) -> Option<&Identity> {
+        let certificate = self
+            .identity
+            .as_ref()
+            .and_then(|peer| peer.identity.as_ref());
+        let token = self.token.as_ref().map(|token| &token.identity);
+        token.or(certificate)
+    }
 }
 
 /// Takes a connection through the handshake, up to what it wants.
@@ -62,6 +80,7 @@ pub async fn receive(
             identity: wire.carrier.peer_identity().cloned(),
             hop: Hop::new(wire, clock, heartbeat),
             wanted: asking.wanted,
+            token: asking.token,
         })
     };
     tokio::time::timeout(HANDSHAKE_TOTAL, handshake)

@@ -40,7 +40,7 @@ mod trunk;
 mod tunnel;
 
 pub use accepted::AcceptedSession;
-pub use acceptor::{Acceptor, AcceptorConfig, Relayed, Sessions};
+pub use acceptor::{Acceptor, AcceptorConfig, Sessions};
 pub use admission::{Admission, AdmissionError};
 pub use agent_link::{AgentLink, AgentLinkConfig, RelayEnd};
 pub use budget::WindowBudget;
@@ -57,6 +57,7 @@ pub use pool::Pool;
 pub use proxy::{Granted, PORTAL, Proxy, ProxyError, ProxyUrlError};
 pub use reach::Unreached;
 pub use redact::{redacted, redacted_url};
+pub use refusals::Refusals;
 pub use relays::RelayDial;
 pub use retention::Retention;
 pub use secret::{LoopbackSecret, SecretError};

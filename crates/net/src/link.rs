@@ -9,7 +9,9 @@ use std::time::Duration;
 use farpipe_proto::limits::{AGENTS_MAX, DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
 pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
-use farpipe_proto::link::{Accepting, Dialling, Features, Keys, LinkError, Nonce, Prover, Step};
+use farpipe_proto::link::{
+    Accepting, Dialling, Features, Keys, LinkError, Nonce, NotLetIn, Prover, SecretId, Step,
+};
 use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{
     Attach, Attached, Host, List, RefuseCode, Refused, Register, Registered, Welcome,
@@ -22,7 +24,8 @@ use crate::carrier::{Carrier, CarrierError, Close};
 use crate::hop::QUEUE_MAX;
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
-use crate::tls::TlsError;
+use crate::tls::{PeerIdentity, TlsError};
+use crate::token::{Admitted, Gate, Scope, TokenError, TokenId, TokenRefusal, TokenStore};
 
 /// The tunnel of a session on a link of its own.
 pub(crate) const TUNNEL: TunnelId = TunnelId(1);
@@ -41,6 +44,9 @@ pub struct Greeting {
     pub prover: Option<Arc<dyn Prover>>,
     /// The secrets of which a neighbour must prove one when it dials.
     pub keys: Option<Arc<dyn Keys>>,
+    /// The tokens of which a neighbour may prove one instead; where there are no `keys`, instead of
+    /// showing a certificate.
+    pub tokens: Option<Arc<TokenStore>>,
     /// Random bytes for nonces; a closure so that simulations repeat.
     pub random: fn(&mut [u8]),
 }
@@ -317,7 +323,10 @@ pub(crate) async fn greet(wire: &mut Wire, greeting: &Greeting) -> Result<Welcom
     );
     wire.queue(&handshake.hello());
     let frame = wire.frame().await?;
-    handshake.handle(&frame)?;
+    if let Some(auth) = handshake.handle(&frame)? {
+        // Or it would seem that this side has another secret.
+        wire.queue(&auth);
+    }
     match frame {
         HopFrame::Welcome(welcome) => Ok(welcome),
         _ => Err(LinkError::Protocol("no WELCOME in answer to HELLO").into()),
@@ -339,8 +348,10 @@ pub enum Wanted {
 #[derive(Debug)]
 pub(crate) struct Asking {
     pub(crate) wanted: Wanted,
-    /// The ticket it has proven; empty: none.
-    pub(crate) ticket: Vec<u8>,
+    /// The secret it has proven.
+    pub(crate) proven: Option<SecretId>,
+    /// What its token is good for, if that is what it has proven.
+    pub(crate) token: Option<Admitted>,
 }
 
 /// Refuses what only a relay can do.
@@ -374,14 +385,24 @@ pub(crate) async fn accept(wire: &mut Wire, greeting: &Greeting) -> Result<Askin
 }
 
 async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Asking, HandshakeError> {
+    let gate = Gate::new(greeting.keys.as_deref(), greeting.tokens.as_deref());
     let mut handshake = Accepting::new(
         greeting.nonce(),
         Features::default(),
-        greeting.keys.as_deref(),
+        gate.as_ref().map(|gate| gate as &dyn Keys),
         &greeting.software,
     );
+    if greeting.keys.is_none() && wire.carrier.peer_identity().is_some() {
+        handshake = handshake.or_transport();
+    }
     loop {
-        match handshake.handle(&wire.frame().await?)? {
+        let frame = wire.frame().await.map_err(|error| {
+            let is_gone = matches!(error, HandshakeError::Carrier(_));
+            let gate = gate.as_ref().filter(|_| is_gone);
+            let why = gate.and_then(|gate| gate.left(handshake.named()));
+            why.map_or(error, HandshakeError::from)
+        })?;
+        match handshake.handle(&frame)? {
             Step::Send(frame) => wire.queue(&frame),
             Step::Up(frame) => {
                 if let Some(frame) = frame {
@@ -397,10 +418,55 @@ async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Asking, Ha
         HopFrame::List(list) => Wanted::Names(list),
         _ => return Err(LinkError::Protocol("no ATTACH after the handshake").into()),
     };
+    let proven = handshake.into_proven();
+    let token = match (&proven, &greeting.tokens) {
+        (Some(SecretId::Token(id)), Some(tokens)) => {
+            let shown = wire.carrier.peer_identity().cloned();
+            Some(admit(Arc::clone(tokens), id, &wanted, shown).await?)
+        }
+        _ => None,
+    };
     Ok(Asking {
         wanted,
-        ticket: handshake.into_ticket(),
+        proven,
+        token,
     })
+}
+
+/// Whom a token lets in, to what it wants. One that is good once is used up when this returns.
+async fn admit(
+    tokens: Arc<TokenStore>,
+    id: &[u8],
+    wanted: &Wanted,
+    shown: Option<PeerIdentity>,
+) -> Result<Admitted, HandshakeError> {
+    let (scope, user, name) = match wanted {
+        Wanted::Session(_, attach) => (Scope::Attach, attach.key.clone(), None),
+        Wanted::Registration(register) => {
+            let name = Some(register.name.clone());
+            (Scope::Register, register.instance.clone(), name)
+        }
+        Wanted::Names(_) => (Scope::Attach, Vec::new(), None),
+    };
+    let refused = |refusal: TokenRefusal| LinkError::from(NotLetIn::from(refusal));
+    let Some(id) = TokenId::of(id) else {
+        return Err(refused(TokenRefusal::NoToken(TokenError::Id)).into());
+    };
+    // It may have to be written, and synced.
+    let admitting = move || tokens.admit(id, &scope, &user, shown.as_ref());
+    let admitted = tokio::task::spawn_blocking(admitting).await;
+    let admitted = admitted.map_err(|error| {
+        tracing::error!("a token could not be checked: {error}");
+        HandshakeError::TimedOut
+    })?;
+    let admitted = admitted.map_err(refused)?;
+    match name {
+        Some(name) if admitted.identity.name() != name => {
+            let identity = admitted.identity;
+            Err(refused(TokenRefusal::Name { id, identity, name }).into())
+        }
+        _ => Ok(admitted),
+    }
 }
 
 /// A timer that is only touched when the deadline moves forward.

@@ -22,7 +22,7 @@ use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
 use crate::session::{SessionHandle, ended};
 use crate::shared::{SessionEnd, Shared};
-use crate::tls::TlsError;
+use crate::tls::{OpenerSeal, TlsError};
 use crate::tunnel::{Driven, LostLink, Tunnel};
 
 /// How a failed attempt to reach the peer counts.
@@ -89,6 +89,9 @@ pub struct OpenerConfig {
     pub buffer_max: u64,
     /// Default: for this opener alone. A process with several shares one among them.
     pub windows: Arc<WindowBudget>,
+    /// Covers the session's bytes with TLS up to the agent, whatever lies between. Default: nothing
+    /// does; what lies between reads and may change them.
+    pub seal: Option<OpenerSeal>,
     /// What HELLO says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -106,6 +109,7 @@ impl OpenerConfig {
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
+            seal: None,
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -124,15 +128,25 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// A new session under a fresh random key.
+    /// A new session under a fresh random key. One that cannot be sealed as it was asked is over: the
+    /// handles and [`Opener::run`] say so.
     #[must_use]
     pub fn new(config: OpenerConfig) -> Self {
         let mut key = [0; 32];
         (config.greeting.random)(&mut key);
         let mut session = SessionConfig::new(Side::Opener);
         session.buffer_max = config.buffer_max;
+        let (seal, end) = match config.seal.as_ref().map(OpenerSeal::begin).transpose() {
+            Ok(seal) => (seal, None),
+            Err(error) => (None, Some(error.end("this end"))),
+        };
+        let windows = Arc::clone(&config.windows);
+        let shared = Shared::new(session, windows, config.clock, seal);
+        if let Some(end) = end {
+            shared.lock().end(end);
+        }
         Self {
-            shared: Shared::new(session, Arc::clone(&config.windows), config.clock),
+            shared,
             config,
             key: SessionKey::new(key),
         }
@@ -357,11 +371,15 @@ impl Running<'_> {
                 Attempt::Refused,
                 "the other side left".to_owned(),
             )),
-            Driven::Refused(refused) if refused.is_final => Err(SessionEnd::Refused(format!(
-                "{} ended the session: {}",
-                self.dial.peer(),
-                link::printable(&refused.message)
-            ))),
+            Driven::Refused(refused) if refused.is_final => {
+                let peer = self.dial.peer();
+                let mut why = link::printable(&refused.message);
+                if !shared.lock().is_open() {
+                    why.push_str(" (end-to-end TLS had not come about)");
+                }
+                let why = format!("{peer} ended the session: {why}");
+                Err(SessionEnd::Refused(why))
+            }
             Driven::Refused(refused) => {
                 let why = link::printable(&refused.message);
                 let is_cut = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut);
@@ -370,6 +388,12 @@ impl Running<'_> {
                     true => Step::Failed(Attempt::Cut, why),
                     false => Step::Failed(Attempt::Refused, why),
                 })
+            }
+            Driven::Unsealed(error) => {
+                driver.say_rest().await;
+                let words = Tunnel::refusal(TUNNEL, RefuseCode::EndToEnd, &error.to_string());
+                driver.leave(&words, PROTOCOL_CLOSE).await;
+                Err(error.end(&self.dial.peer()))
             }
             Driven::Failed(why) => {
                 let words = Tunnel::refusal(TUNNEL, RefuseCode::Protocol, &why);
@@ -452,6 +476,7 @@ impl Running<'_> {
             age_ms: millis(age),
             resume_for_ms: millis(config.resume_for),
             caller: String::new(),
+            sealed: config.seal.is_some(),
         }
     }
 

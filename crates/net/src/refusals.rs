@@ -1,4 +1,4 @@
-//! What a listener says of peers that it refuses: a line each, and never more than a disk can bear.
+//! What a listener or an agent says of peers that it refuses: a line each, and never more than a disk can bear.
 //!
 //! Strangers decide how often they come. Policy: [`REFUSALS_BURST`] lines at once, then one each
 //! [`REFUSALS_EVERY`]; what does not fit is left to `-v`, and the next line that fits says how many.
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use crate::link::printable;
 
-/// The lines of one listener.
+/// The lines of one listener, or of one agent.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<Said>);
+pub struct Refusals(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
@@ -33,7 +33,7 @@ enum Room {
 
 impl Refusals {
     /// Says something about a peer, as a warning while that fits.
-    pub(crate) fn tell(&self, what: impl fmt::Display) {
+    pub fn tell(&self, what: impl fmt::Display) {
         // Some of it is the peer's own words.
         let what = printable(&what.to_string());
         match self.take(Instant::now()) {

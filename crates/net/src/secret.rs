@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use farpipe_proto::link::Prover;
+use farpipe_proto::link::{Prover, Shared};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -79,15 +79,26 @@ impl LoopbackSecret {
     }
 
     fn mac(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> Hmac<Sha256> {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("HMAC takes any key length");
-        mac.update(label.as_bytes());
-        mac.update(&[0]);
-        mac.update(dialling);
-        mac.update(accepting);
-        mac
+        mac(&self.0, label, dialling, accepting)
     }
 }
+
+/// What is known to who has `key`, and nobody else, in this one handshake.
+pub(crate) fn mac(
+    key: &[u8; SECRET_LEN],
+    label: &str,
+    dialling: &[u8],
+    accepting: &[u8],
+) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes any key length");
+    mac.update(label.as_bytes());
+    mac.update(&[0]);
+    mac.update(dialling);
+    mac.update(accepting);
+    mac
+}
+
+impl Shared for LoopbackSecret {}
 
 impl Prover for LoopbackSecret {
     fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
+use farpipe_proto::identity::Caller;
 use farpipe_proto::session::Side;
 use farpipe_proto::wire::control::Open;
 
@@ -76,6 +77,22 @@ impl SessionHandle {
         })
         .await?;
         Some((Stream::new(&self.shared, id), open))
+    }
+
+    /// Who is at the other end, as it has proven in the session itself, whatever lies between; waits
+    /// until it has. `None`: the session is not sealed, or it ended before. For one task at a time.
+    /// Cancel safe.
+    pub async fn peer_identity(&self) -> Option<Caller> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            let peer = state.peer();
+            if peer.is_some() || state.is_anonymous() {
+                return Poll::Ready(peer);
+            }
+            park(&mut state.identified, cx);
+            Poll::Pending
+        })
+        .await
     }
 
     /// Opener: no more streams will be opened; the session completes when all are settled.

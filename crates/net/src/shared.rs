@@ -9,18 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use bytes::{Buf as _, BytesMut};
+use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::FRAME_MAX;
 use farpipe_proto::session::{Event, Session, SessionConfig};
 use farpipe_proto::wire::control::{Abort, Exit, Open, Refuse, Resize};
 use farpipe_proto::wire::id::StreamId;
+use farpipe_proto::wire::inner::HEADER_LEN;
 
 use crate::budget::{Share, WindowBudget};
 use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::retention::Retention;
+use crate::segment::Segment;
+use crate::tls::{Seal, SealError, sealed_max};
 
-/// A slot holds two frames of full size and their headers.
-pub(crate) const SLOT_SIZE: usize = 2 * (FRAME_MAX + crate::stream::PAYLOAD_AT);
+/// A slot holds two frames of full size, sealed, and their headers.
+pub(crate) const SLOT_SIZE: usize = 2 * (Segment::HEADROOM + sealed_max(HEADER_LEN + FRAME_MAX));
 /// Received pieces smaller than this are copied together, so that a crumb does not hold a slot.
 const CRUMB_MAX: usize = 2 * 1024;
 /// Room of a buffer that collects crumbs.
@@ -39,6 +43,9 @@ pub enum SessionEnd {
     /// One side broke the protocol.
     #[error("{0}")]
     Protocol(String),
+    /// What came of a sealed session is not what the peer said: something between changed it.
+    #[error("{0}")]
+    Integrity(String),
     /// This process ended it.
     #[error("the session was closed")]
     Closed,
@@ -115,6 +122,8 @@ impl StreamIo {
 pub(crate) struct State {
     pub(crate) session: Session,
     pub(crate) retention: Retention,
+    /// What covers the session's bytes from end to end; `None`: they are plain.
+    seal: Option<Box<Seal>>,
     pub(crate) windows: Share,
     pub(crate) pool: Pool,
     /// A writer waits for a slot.
@@ -126,6 +135,8 @@ pub(crate) struct State {
     /// Who waits to open a stream.
     pub(crate) opener: Option<Waker>,
     pub(crate) driver: Option<Waker>,
+    /// Who waits to know who is at the other end.
+    pub(crate) identified: Option<Waker>,
     /// Who waits for `end`.
     pub(crate) ender: Option<Waker>,
     pub(crate) end: Option<SessionEnd>,
@@ -137,19 +148,119 @@ impl State {
         self.windows.spend(&mut self.session, act)
     }
 
+    /// Whether frames may be numbered: not before the ends of a sealed session know each other.
+    pub(crate) fn is_open(&self) -> bool {
+        self.seal.as_ref().is_none_or(|seal| seal.is_open())
+    }
+
+    /// Who is at the other end, as it has proven in the session itself; `None`: not yet, or never.
+    pub(crate) fn peer(&self) -> Option<Caller> {
+        self.seal.as_ref()?.peer()?.end_to_end()
+    }
+
+    /// Whether [`State::peer`] will never be known.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.seal.is_none() || self.end.is_some()
+    }
+
     /// Numbers the waiting control frames. To be called after every call into the rules that may
     /// have produced some, before any bytes are numbered.
     pub(crate) fn number_control(&mut self) {
         self.windows.settle(&self.session);
-        let mut some = false;
-        while let Some(frame) = self.session.poll_control() {
-            self.retention.push_control(&frame);
-            some = true;
-        }
-        if some {
-            self.wake_driver();
+        if self.is_open() {
+            self.number_waiting();
         }
         self.wake_opener();
+    }
+
+    fn number_waiting(&mut self) {
+        let Some(mut frames) = self.session.poll_control() else {
+            return;
+        };
+        if self.seal.is_some() {
+            // What is numbered together shares a record.
+            while let Some(frame) = self.session.poll_control() {
+                frames.extend_from_slice(&frame);
+            }
+            let mut sealed = BytesMut::with_capacity(sealed_max(frames.len()));
+            self.seal_onto(&frames, &mut sealed);
+            self.number_small(&sealed);
+            return;
+        }
+        self.number_small(&frames);
+        while let Some(frame) = self.session.poll_control() {
+            self.number_small(&frame);
+        }
+    }
+
+    /// Numbers bytes by a copy.
+    fn number_small(&mut self, bytes: &[u8]) {
+        self.session.handle_numbered(bytes.len());
+        self.retention.push_control(bytes);
+        self.wake_driver();
+    }
+
+    /// Numbers frames: `buf` from index `data` on, which stay where they are unless they are sealed.
+    pub(crate) fn number(&mut self, buf: BytesMut, data: usize) {
+        let (buf, data) = match self.seal {
+            None => (buf, data),
+            Some(_) => (self.sealed(&buf[data..]), Segment::HEADROOM),
+        };
+        self.session.handle_numbered(buf.len() - data);
+        self.retention.push(buf, data);
+        self.wake_driver();
+    }
+
+    /// The same frames sealed, in a slot of their own; in memory of their own if there is none: never
+    /// more than what may be retained.
+    fn sealed(&mut self, frames: &[u8]) -> BytesMut {
+        let room = Segment::HEADROOM + sealed_max(frames.len());
+        let slot = self.pool.take(room);
+        let is_pooled = slot.is_some();
+        let mut slot = slot.unwrap_or_else(|| BytesMut::with_capacity(room));
+        slot.extend_from_slice(&[0; Segment::HEADROOM]);
+        self.seal_onto(frames, &mut slot);
+        let sealed = slot.split();
+        if is_pooled {
+            self.put_back(slot);
+        }
+        sealed
+    }
+
+    fn seal_onto(&mut self, frames: &[u8], output: &mut BytesMut) {
+        if let Some(seal) = &mut self.seal
+            && let Err(error) = seal.seal(frames, output)
+        {
+            self.end(error.end("this end"));
+        }
+    }
+
+    /// The next frames in what has arrived, which is used up when there are no more.
+    ///
+    /// # Errors
+    /// The session is over. What the peer is to hear of it is numbered.
+    pub(crate) fn unseal(&mut self, arrived: &mut BytesMut) -> Result<Option<BytesMut>, SealError> {
+        let was_open = self.is_open();
+        let Some(seal) = &mut self.seal else {
+            let frames = std::mem::take(arrived);
+            return Ok((!frames.is_empty()).then_some(frames));
+        };
+        let opened = seal.open(arrived);
+        self.number_said();
+        if !was_open && self.is_open() {
+            self.number_control();
+            self.wake_writers();
+            wake(&mut self.identified);
+        }
+        opened
+    }
+
+    /// Numbers what the seal itself has to say.
+    fn number_said(&mut self) {
+        let said = self.seal.as_mut().and_then(|seal| seal.take_said());
+        if let Some(said) = said {
+            self.number_small(&said);
+        }
     }
 
     /// Streams are settled by what either side says.
@@ -273,6 +384,7 @@ impl State {
         }
         wake(&mut self.acceptor);
         wake(&mut self.opener);
+        wake(&mut self.identified);
     }
 
     /// The session is over; every handle hears it.
@@ -296,24 +408,30 @@ impl Shared {
         config: SessionConfig,
         windows: Arc<WindowBudget>,
         clock: Clock,
+        seal: Option<Seal>,
     ) -> Arc<Self> {
         // Slots that hold the whole window, and some for what is half filled.
         let slots = usize::try_from(config.buffer_max).unwrap_or(usize::MAX) / SLOT_SIZE + 4;
+        let mut state = State {
+            session: Session::new(config),
+            retention: Retention::default(),
+            seal: seal.map(Box::new),
+            windows: Share::new(windows),
+            pool: Pool::new(SLOT_SIZE, slots),
+            slot_wanted: false,
+            streams: BTreeMap::new(),
+            opened: VecDeque::new(),
+            acceptor: None,
+            opener: None,
+            driver: None,
+            identified: None,
+            ender: None,
+            end: None,
+        };
+        // An opener's greeting is the first that its session says.
+        state.number_said();
         Arc::new(Self {
-            state: Mutex::new(State {
-                session: Session::new(config),
-                retention: Retention::default(),
-                windows: Share::new(windows),
-                pool: Pool::new(SLOT_SIZE, slots),
-                slot_wanted: false,
-                streams: BTreeMap::new(),
-                opened: VecDeque::new(),
-                acceptor: None,
-                opener: None,
-                driver: None,
-                ender: None,
-                end: None,
-            }),
+            state: Mutex::new(state),
             clock,
         })
     }

@@ -153,7 +153,10 @@ impl SendStream {
     /// it waits for its source.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, SendError>> {
         let mut state = self.handle.shared.lock();
-        let grant = state.session.grant(self.handle.id);
+        let grant = match state.is_open() {
+            true => state.session.grant(self.handle.id),
+            false => 0,
+        };
         let end = state.end.clone();
         let Some(io) = state.streams.get_mut(&self.handle.id) else {
             return Poll::Ready(Err(SendError::Session(SessionEnd::Closed)));
@@ -209,6 +212,7 @@ impl SendStream {
         let len = part.len() - PAYLOAD_AT;
         if len == 0
             || state.end.is_some()
+            || !state.is_open()
             || state.session.send_state(self.handle.id) != Some(SendState::Open)
         {
             return;
@@ -216,8 +220,7 @@ impl SendStream {
         state.number_control();
         let header = state.session.write(self.handle.id, len);
         part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
-        state.retention.push(part, Segment::HEADROOM);
-        state.wake_driver();
+        state.number(part, Segment::HEADROOM);
     }
 
     /// Bytes of the session so far, all its streams together, and how many of them the peer has.
@@ -458,6 +461,13 @@ impl CommandControl {
         state.number_control();
     }
 
+    /// As [`SendStream::progress`].
+    #[must_use]
+    pub fn progress(&self) -> (u64, u64) {
+        let state = self.0.shared.lock();
+        (state.session.numbered(), state.session.acked())
+    }
+
     /// The other side: ready with the next thing that is asked. A signal that comes again before it
     /// was taken comes once, and of sizes the newest. Cancel safe.
     pub fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
@@ -505,6 +515,7 @@ mod tests {
             software: "test".to_owned(),
             prover: None,
             keys: None,
+            tokens: None,
             random: |bytes| bytes.fill(7),
         });
         config.buffer_max = 10_000;
@@ -552,6 +563,7 @@ mod tests {
             SessionConfig::new(Side::Acceptor),
             Arc::default(),
             Clock::Boot,
+            None,
         );
         let id = StreamId(1);
         let now = shared.clock.now();
@@ -561,7 +573,7 @@ mod tests {
             .session
             .handle_attached(now, 0)
             .expect("a new session");
-        state.session.handle_data(now, 0, &open).expect("an OPEN");
+        state.session.handle_frames(now, &open).expect("an OPEN");
         state.dispatch(BytesMut::new());
         drop(state);
         let stream = Stream::new(&shared, id);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farpipe_proto::link::{Keys, Prover};
+use farpipe_proto::link::{Keys, NotLetIn, Prover, SecretId};
 use farpipe_proto::wire::id::SessionKey;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
@@ -138,8 +138,8 @@ impl fmt::Debug for Ticket {
 }
 
 impl Prover for Ticket {
-    fn ticket(&self) -> &[u8] {
-        &self.id
+    fn secret(&self) -> SecretId {
+        SecretId::Ticket(self.id.to_vec())
     }
 
     fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
@@ -248,7 +248,8 @@ impl Tickets {
     }
 
     /// The ticket of that id, if it may still open a session or resume its own.
-    fn find(&self, id: &[u8]) -> Result<Ticket, String> {
+    fn find(&self, secret: &SecretId) -> Result<Ticket, String> {
+        let id = secret.ticket();
         if id.is_empty() {
             return Err(format!("a ticket is needed; {COPY}"));
         }
@@ -279,24 +280,29 @@ fn spent() -> String {
 impl Keys for Tickets {
     fn prove_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
-    ) -> Result<[u8; 32], String> {
-        Ok(self.find(ticket)?.prove(label, dialling, accepting))
+    ) -> Result<[u8; 32], NotLetIn> {
+        let ticket = self.find(secret).map_err(NotLetIn::openly)?;
+        Ok(ticket.prove(label, dialling, accepting))
     }
 
     fn verify_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
         proof: &[u8],
-    ) -> bool {
-        self.find(ticket)
-            .is_ok_and(|ticket| ticket.verify(label, dialling, accepting, proof))
+    ) -> Result<(), NotLetIn> {
+        let ticket = self.find(secret).map_err(NotLetIn::openly)?;
+        if ticket.verify(label, dialling, accepting, proof) {
+            return Ok(());
+        }
+        let why = "the ticket's secret was not proven; copy the whole ticket";
+        Err(NotLetIn::openly(why))
     }
 
     fn claim(&self, ticket: &[u8], session: &SessionKey) -> Result<(), String> {
@@ -341,7 +347,9 @@ mod tests {
 
     fn proves(tickets: &Tickets, ticket: &Ticket) -> bool {
         let proof = ticket.prove("label", &[1; 32], &[2; 32]);
-        tickets.verify_for(ticket.ticket(), "label", &[1; 32], &[2; 32], &proof)
+        tickets
+            .verify_for(&ticket.secret(), "label", &[1; 32], &[2; 32], &proof)
+            .is_ok()
     }
 
     const fn session(n: u8) -> SessionKey {
@@ -384,7 +392,7 @@ mod tests {
         let ticket = tickets.issue();
         assert!(proves(&tickets, &ticket));
         tickets
-            .claim(ticket.ticket(), &session(1))
+            .claim(&ticket.id[..], &session(1))
             .expect("the first");
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert!(
@@ -392,12 +400,12 @@ mod tests {
             "a resume needs it again, however late"
         );
         tickets
-            .claim(ticket.ticket(), &session(1))
+            .claim(&ticket.id[..], &session(1))
             .expect("its own again");
-        assert_eq!(tickets.claim(ticket.ticket(), &session(2)), Err(spent()));
+        assert_eq!(tickets.claim(&ticket.id[..], &session(2)), Err(spent()));
         tickets.release(&session(1));
         assert!(!proves(&tickets, &ticket));
-        assert_eq!(tickets.claim(ticket.ticket(), &session(1)), Err(spent()));
+        assert_eq!(tickets.claim(&ticket.id[..], &session(1)), Err(spent()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -408,10 +416,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(61)).await;
         assert!(!proves(&ours, &ticket));
         drop(ours.issue());
-        let why = ours.find(ticket.ticket()).expect_err("expired");
+        let why = ours.find(&ticket.secret()).expect_err("expired");
         assert!(why.contains("has expired unused"), "{why}");
         assert!(
-            ours.find(&[])
+            ours.find(&SecretId::Loopback)
                 .expect_err("none")
                 .contains("a ticket is needed")
         );
@@ -421,7 +429,7 @@ mod tests {
     async fn a_new_one_is_due_when_the_last_was_used_or_has_expired() {
         let tickets = tickets();
         let ticket = tickets.issue();
-        tickets.claim(ticket.ticket(), &session(1)).expect("open");
+        tickets.claim(&ticket.id[..], &session(1)).expect("open");
         assert_eq!(tickets.used_up().await, UsedUp::Claimed);
         let begin = tokio::time::Instant::now();
         drop(tickets.issue());

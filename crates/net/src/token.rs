@@ -4,8 +4,13 @@
 //! SHA-256 (a fast hash is right for what cannot be guessed), and the checksum tells a slip in copying
 //! without asking anybody. What is kept (`store`) lets nobody in. A token stands for one identity, has
 //! scopes and an end, may be good once, and may be bound to a certificate.
+//!
+//! It is proven, as SCRAM does (RFC 5802 section 3): the dialling side sends its secret masked with
+//! what only who has the digest can make of the two nonces. The accepting side takes the mask off and
+//! compares digests. So neither its store nor what passed once lets anybody in.
 
 mod entry;
+mod gate;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -15,10 +20,15 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use farpipe_proto::link::{Prover, SecretId};
+use hmac::Mac as _;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::secret::mac;
+
 pub use self::entry::{Scope, ScopeError, TokenEntry, TokenState};
+pub(crate) use self::gate::Gate;
 pub use self::store::{Admitted, StoreError, TokenRefusal, TokenStore, Wanted};
 
 /// What a token's text begins with.
@@ -84,6 +94,15 @@ impl Token {
         self.id
     }
 
+    /// The secret behind its mask, or what comes of another proof.
+    pub(crate) fn unmasked(proof: &[u8], mask: &[u8; SECRET_LEN]) -> Zeroizing<[u8; SECRET_LEN]> {
+        let mut secret = Zeroizing::new([0; SECRET_LEN]);
+        for (byte, (a, b)) in secret.iter_mut().zip(proof.iter().zip(mask)) {
+            *byte = a ^ b;
+        }
+        secret
+    }
+
     /// What is kept in its place.
     pub(crate) fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.secret.as_slice()).into()
@@ -101,6 +120,23 @@ impl Token {
         let sum = crc32fast::hash(text.as_bytes());
         text.push_str(&format!(".{sum:08x}"));
         text
+    }
+}
+
+impl Prover for Token {
+    fn secret(&self) -> SecretId {
+        SecretId::Token(self.id.0.to_vec())
+    }
+
+    fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
+        let mask = mac(&self.digest(), label, dialling, accepting);
+        let mask = mask.finalize().into_bytes().into();
+        *Self::unmasked(self.secret.as_slice(), &mask)
+    }
+
+    fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool {
+        let mac = mac(&self.digest(), label, dialling, accepting);
+        mac.verify_slice(proof).is_ok()
     }
 }
 
@@ -136,6 +172,13 @@ impl FromStr for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token({}, ..)", self.id)
+    }
+}
+
+impl TokenId {
+    /// Of its bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
     }
 }
 

@@ -19,7 +19,7 @@ use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::acceptor::{Acceptor, Arrival, Way};
+use crate::acceptor::{Acceptor, Arrival, Way, asserted};
 use crate::driver::{MESSAGES_PER_TURN, PIECES_PER_TURN};
 use crate::hop::{Heard, Hop};
 use crate::link::printable;
@@ -144,7 +144,7 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
-    /// What its word on callers is worth.
+    /// What the relay's word is worth.
     asserting: Asserting,
     /// Bytes that each tunnel may send at first.
     window: u64,
@@ -213,6 +213,7 @@ impl Trunk {
             Driven::Refused(refused) => Poll::Ready(TrunkEnd::Refused(refused)),
             Driven::Lost(lost) => Poll::Ready(TrunkEnd::Lost(lost.to_string())),
             Driven::Failed(why) => Poll::Ready(TrunkEnd::Lost(why)),
+            Driven::Unsealed(error) => Poll::Ready(TrunkEnd::Lost(error.to_string())),
             Driven::Detached | Driven::Complete => {
                 Poll::Ready(TrunkEnd::Lost("the relay left".to_owned()))
             }
@@ -311,6 +312,12 @@ impl Trunk {
 
     /// A tunnel ended by what it brought.
     fn end(&mut self, id: TunnelId, driven: Driven) {
+        if let Driven::Unsealed(_) = driven
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            // What this end thinks of it; what is long has to be left out.
+            member.tunnel.take_next(&mut self.hop);
+        }
         let Some(member) = self.remove(id) else {
             return;
         };
@@ -399,11 +406,13 @@ impl Trunk {
             self.hop.queue(&words);
             return Ok(());
         }
+        let caller = asserted(&attach.caller, self.asserting);
         let arrival = Arrival {
-            way: Way::Trunk(self.tell.clone(), self.asserting),
+            way: Way::Trunk(self.tell.clone()),
             tunnel,
             attach,
             ticket: Vec::new(),
+            caller,
             peer: self.relay.clone(),
         };
         if let Err(refusal) = self.acceptor.route(arrival) {

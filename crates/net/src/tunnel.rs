@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use farpipe_proto::Instant;
 use farpipe_proto::session::{SessionError, Side};
 use farpipe_proto::wire::control::{RefuseCode, Refused};
@@ -16,6 +16,7 @@ use crate::carrier::CarrierError;
 use crate::hop::{Hop, HopError};
 use crate::segment::Segment;
 use crate::shared::{Shared, park};
+use crate::tls::SealError;
 
 /// Segments up to this size are copied into one write with their neighbours.
 const SMALL: usize = 4 * 1024;
@@ -31,6 +32,8 @@ pub(crate) enum Driven {
     Complete,
     /// The session is over.
     Failed(String),
+    /// Likewise, because its seal is broken.
+    Unsealed(SealError),
     /// The peer ended the session, or a relay the tunnel.
     Refused(Refused),
 }
@@ -72,6 +75,12 @@ impl From<SessionError> for Driven {
         } else {
             Self::Failed(error.to_string())
         }
+    }
+}
+
+impl From<SealError> for Driven {
+    fn from(error: SealError) -> Self {
+        Self::Unsealed(error)
     }
 }
 
@@ -140,14 +149,17 @@ impl Tunnel {
         park(&mut self.shared.lock().driver, cx);
     }
 
-    pub(crate) fn handle_data(&mut self, offset: u64, bytes: BytesMut) -> Result<(), Driven> {
+    pub(crate) fn handle_data(&mut self, offset: u64, mut bytes: BytesMut) -> Result<(), Driven> {
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
-        let received = state.session.received();
-        state.with_windows(|session| session.handle_data(now, offset, &bytes))?;
+        let repeat = state.session.handle_arrived(now, offset, bytes.len())?;
+        bytes.advance(repeat);
         // A repeat is none: a link that brings nothing else is to be backed off from.
-        self.progressed |= state.session.received() > received;
-        state.dispatch(bytes);
+        self.progressed |= !bytes.is_empty();
+        while let Some(frames) = state.unseal(&mut bytes)? {
+            state.with_windows(|session| session.handle_frames(now, &frames))?;
+            state.dispatch(frames);
+        }
         state.number_control();
         Ok(())
     }

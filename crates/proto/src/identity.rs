@@ -183,6 +183,24 @@ pub enum Caller {
     },
     /// Proved the loopback secret: the user whom this process runs as.
     ThisUser,
+    /// Proved a token on a connection that ends here.
+    Token {
+        /// Whom the token stands for.
+        identity: Identity,
+    },
+    /// Was let in by something that has no name.
+    Unnamed(LetInBy),
+}
+
+/// What lets in somebody without a name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LetInBy {
+    /// A ticket that this process made, on a connection that ends here.
+    Ticket,
+    /// A certificate of the right authority, with no identity in it, on a connection that ends here.
+    Certificate,
+    /// A relay, which says no name.
+    Relay(Asserting),
 }
 
 /// Who says who somebody is.
@@ -196,14 +214,15 @@ pub enum Asserting {
 }
 
 impl Caller {
-    /// The name to route and to decide by; none for [`Caller::ThisUser`].
+    /// The name to route and to decide by; none for [`Caller::ThisUser`] and [`Caller::Unnamed`].
     #[must_use]
     pub const fn identity(&self) -> Option<&Identity> {
         match self {
             Self::EndToEnd { identity, .. }
             | Self::Direct { identity, .. }
-            | Self::RelayAsserted { identity, .. } => Some(identity),
-            Self::ThisUser => None,
+            | Self::RelayAsserted { identity, .. }
+            | Self::Token { identity } => Some(identity),
+            Self::ThisUser | Self::Unnamed(_) => None,
         }
     }
 
@@ -211,12 +230,24 @@ impl Caller {
     #[must_use]
     pub const fn rests_on_relay(&self) -> bool {
         match self {
-            Self::RelayAsserted { relay, .. } => match relay {
+            Self::RelayAsserted { relay, .. } | Self::Unnamed(LetInBy::Relay(relay)) => match relay
+            {
                 Asserting::Another => true,
                 Asserting::ThisUser => false,
             },
-            Self::EndToEnd { .. } | Self::Direct { .. } | Self::ThisUser => false,
+            Self::EndToEnd { .. }
+            | Self::Direct { .. }
+            | Self::ThisUser
+            | Self::Token { .. }
+            | Self::Unnamed(LetInBy::Ticket | LetInBy::Certificate) => false,
         }
+    }
+
+    /// Whether `other` is the same somebody, shown the same way. A certificate may have been renewed
+    /// meanwhile.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.source() == other.source() && self.identity() == other.identity()
     }
 
     /// Where the name comes from, as logs have it.
@@ -227,15 +258,21 @@ impl Caller {
             Self::Direct { .. } => "direct-cert",
             Self::RelayAsserted { .. } => "relay-asserted",
             Self::ThisUser => "loopback-secret",
+            Self::Token { .. } => "direct-token",
+            Self::Unnamed(LetInBy::Ticket) => "ticket",
+            Self::Unnamed(LetInBy::Certificate) => "direct-cert",
+            Self::Unnamed(LetInBy::Relay(_)) => "relay-asserted",
         }
     }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.identity() {
-            Some(identity) => write!(f, "{identity} ({})", self.source()),
-            None => write!(f, "this user ({})", self.source()),
+        let source = self.source();
+        match (self, self.identity()) {
+            (_, Some(identity)) => write!(f, "{identity} ({source})"),
+            (Self::Unnamed(_), None) => write!(f, "somebody without a name ({source})"),
+            (_, None) => write!(f, "this user ({source})"),
         }
     }
 }

@@ -53,6 +53,21 @@ pub const COMMAND_GRACE: Duration = Duration::from_secs(5);
 /// How long a command's output may be open and silent after the command's end before that is its end
 /// too.
 pub const COMMAND_SILENCE: Duration = Duration::from_secs(2);
+/// Detached commands that an agent keeps, running and ended; for one more the one that ended first is
+/// forgotten, and if all run it is refused.
+pub const DETACHED_MAX: usize = 256;
+/// How long a detached command is kept after its end, with its status and what is left of its output.
+pub const DETACHED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Longest id of a detached command.
+pub const DETACHED_ID_MAX: usize = 64;
+/// Bytes of stdout that wait for somebody to attach, and as many of stderr, unless told otherwise.
+pub const KEEP_OUTPUT: usize = 1024 * 1024;
+/// What that may be set to.
+pub const KEEP_OUTPUT_MAX: usize = 64 * 1024 * 1024;
+/// What the output of all that an agent keeps may take.
+pub const DETACHED_OUTPUT_MAX: u64 = 1024 * 1024 * 1024;
+/// Bytes of stdin that wait for a detached command to read them.
+pub const DETACHED_INPUT_MAX: usize = 64 * 1024;
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 
@@ -135,7 +150,8 @@ pub const HOP_WINDOW_MAX: u64 = 16 * 1024 * 1024;
 pub const HOP_WINDOWS_MAX: u64 = 256 * 1024 * 1024;
 /// What windows that grow leave of [`HOP_WINDOWS_MAX`], for new tunnels.
 pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
-/// How long a relay holds the ATTACH of an established session for an agent that is not there.
+/// How long a relay holds the ATTACH of an established session for an agent that is not there; at most
+/// half of the time for which its opener tries to resume.
 pub const HOLD: Duration = Duration::from_secs(30);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;

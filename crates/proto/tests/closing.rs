@@ -2,10 +2,10 @@
 
 use farpipe_proto::Instant;
 use farpipe_proto::limits::MESSAGE_MAX;
-use farpipe_proto::session::{Event, Session, SessionConfig, Settled, Side};
+use farpipe_proto::session::{Event, Session, SessionConfig, SessionError, Settled, Side};
 use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Exit, Open, Refuse, Resize, Signal};
 use farpipe_proto::wire::id::StreamId;
-use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use farpipe_proto::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 
 const NOW: Instant = Instant::from_origin(std::time::Duration::ZERO);
 
@@ -24,16 +24,21 @@ impl End {
 
     fn hear(&mut self, id: StreamId, frame: &InnerFrame) {
         let bytes = frame.encode(id);
-        self.session
-            .handle_data(NOW, self.heard, &bytes)
-            .expect("within the rules");
+        self.hear_bytes(&bytes).expect("within the rules");
+    }
+
+    fn hear_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        let repeat = self.session.handle_arrived(NOW, self.heard, bytes.len())?;
+        assert_eq!(repeat, 0);
         self.heard += bytes.len() as u64;
+        self.session.handle_frames(NOW, bytes)
     }
 
     /// Numbers and sends what there is to say.
     fn say(&mut self) -> Vec<InnerFrame> {
         let mut said = Vec::new();
         while let Some(bytes) = self.session.poll_control() {
+            self.session.handle_numbered(bytes.len());
             match InnerDecoder::default().next(&bytes) {
                 Ok((_, Some(InnerItem::Frame(_, frame)))) => said.push(frame),
                 other => panic!("{other:?}"),
@@ -237,12 +242,13 @@ fn an_end_in_order_that_left_bytes_behind_is_a_reader_gone() {
         let id = side.session.open(NOW, Open::default()).expect("a stream");
         side.say();
         side.session.write(id, 5);
+        side.session.handle_numbered(HEADER_LEN + 5);
         let stop = Abort {
             taken,
             ..Abort::new(AbortCode::Ended, "")
         };
         let frame = InnerFrame::Stop(stop.clone()).encode(id);
-        let heard = side.session.handle_data(NOW, 0, &frame);
+        let heard = side.hear_bytes(&frame);
         match expected {
             None => assert!(heard.is_err(), "more than was sent"),
             Some(code) => {
@@ -264,9 +270,7 @@ fn a_sink_that_ends_in_order_tells_what_it_took_and_hears_of_what_it_did_not() {
     let hear_byte = |side: &mut End| {
         let mut frame = bytes_header(id, 1).to_vec();
         frame.push(b'x');
-        let heard = side.session.handle_data(NOW, side.heard, &frame);
-        heard.expect("within the rules");
-        side.heard += frame.len() as u64;
+        side.hear_bytes(&frame).expect("within the rules");
     };
     hear_byte(&mut side);
     side.session.consumed(NOW, id, 1);

@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Exit, GoAway, Hello, Host, List,
-    Listed, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
-    Welcome,
+    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Detached, DetachedCommand,
+    DetachedCommands, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse, RefuseCode,
+    Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -224,6 +224,7 @@ fn control_payloads_have_the_documented_fields() {
         software: text(),
         wants_proof: true,
         ticket: vec![1],
+        token: vec![1],
     };
     let welcome = Welcome {
         version: 1,
@@ -241,6 +242,7 @@ fn control_payloads_have_the_documented_fields() {
         age_ms: 1,
         resume_for_ms: 1,
         caller: text(),
+        sealed: true,
     };
     let register = Register {
         name: text(),
@@ -268,6 +270,35 @@ fn control_payloads_have_the_documented_fields() {
         blocks: true,
         command: Some(Command::default()),
         stderr_of: 1,
+        manage: Some(Manage::default()),
+    };
+    let detached = Detached {
+        id: text(),
+        keep: 1,
+        drops: true,
+        no_stdin: true,
+    };
+    let manage = Manage {
+        what: 1,
+        id: text(),
+        signal: 1,
+        grace_ms: 1,
+        terminal: Some(Terminal::default()),
+        no_stdin: true,
+    };
+    let listed_command = DetachedCommand {
+        id: text(),
+        line: vec![1],
+        pid: 1,
+        started_ms: 1,
+        exit: Some(Exit::default()),
+        kept: 1,
+        dropped: 1,
+        attached: true,
+        terminal: true,
+    };
+    let commands = DetachedCommands {
+        commands: vec![DetachedCommand::default()],
     };
     let command = Command {
         argv: vec![vec![1]],
@@ -275,6 +306,7 @@ fn control_payloads_have_the_documented_fields() {
         cwd: vec![1],
         env: vec![vec![1]],
         terminal: Some(Terminal::default()),
+        detached: Some(Detached::default()),
     };
     let terminal = Terminal {
         rows: 1,
@@ -295,12 +327,13 @@ fn control_payloads_have_the_documented_fields() {
         code: Some(1),
         signal: Some(1),
         core_dumped: true,
+        dropped: 1,
     };
     let schema = [
         message(
             &hello,
             &[
-                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes",
+                "uint32", "uint32", "uint64", "bytes", "string", "bool", "bytes", "bytes",
             ],
         ),
         message(&welcome, &["uint32", "uint64", "bytes", "string", "bytes"]),
@@ -319,7 +352,10 @@ fn control_payloads_have_the_documented_fields() {
         message(&host, &["string", "repeated string", "uint64", "uint32"]),
         message(&GoAway { urls: vec![text()] }, &["repeated string"]),
         message(&refused, &["uint32", "bool", "string"]),
-        message(&open, &["string", "bool", "bool", "Command", "uint32"]),
+        message(
+            &open,
+            &["string", "bool", "bool", "Command", "uint32", "Manage"],
+        ),
         message(
             &command,
             &[
@@ -328,6 +364,19 @@ fn control_payloads_have_the_documented_fields() {
                 "bytes",
                 "repeated bytes",
                 "Terminal",
+                "Detached",
+            ],
+        ),
+        message(&detached, &["string", "uint64", "bool", "bool"]),
+        message(
+            &manage,
+            &["uint32", "string", "uint32", "uint64", "Terminal", "bool"],
+        ),
+        message(&commands, &["repeated DetachedCommand"]),
+        message(
+            &listed_command,
+            &[
+                "string", "bytes", "uint32", "uint64", "Exit", "uint64", "uint64", "bool", "bool",
             ],
         ),
         message(&terminal, &["uint32", "uint32", "bytes"]),
@@ -336,7 +385,10 @@ fn control_payloads_have_the_documented_fields() {
         message(&accept, &["bool"]),
         message(&refuse, &["uint32", "string"]),
         message(&abort, &["uint32", "string", "uint64"]),
-        message(&exit, &["optional uint32", "optional uint32", "bool"]),
+        message(
+            &exit,
+            &["optional uint32", "optional uint32", "bool", "uint64"],
+        ),
     ];
     let shown: Vec<String> = section("3.")
         .lines()

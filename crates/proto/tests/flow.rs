@@ -54,8 +54,12 @@ impl Acceptor {
     }
 
     fn hear(&mut self, bytes: &[u8]) {
+        let arrived = self
+            .session
+            .handle_arrived(self.now, self.offset, bytes.len());
+        assert_eq!(arrived, Ok(0), "within the rules");
         self.session
-            .handle_data(self.now, self.offset, bytes)
+            .handle_frames(self.now, bytes)
             .expect("within the rules");
         self.offset += bytes.len() as u64;
         while self.session.poll_event().is_some() {}
@@ -81,6 +85,7 @@ impl Acceptor {
         self.session.consumed(self.now, STREAM, len as usize);
         self.consumed += len;
         let bytes = self.session.poll_control()?;
+        self.session.handle_numbered(bytes.len());
         self.session.handle_sent(self.session.numbered());
         match InnerDecoder::default().next(&bytes) {
             Ok((_, Some(InnerItem::Frame(STREAM, InnerFrame::Credit(limit))))) => {
@@ -316,21 +321,33 @@ fn an_attach_tells_the_offset_and_leaves_nothing_to_acknowledge() {
     assert_eq!(acceptor.session.poll_ack(acceptor.now + ACK_DELAY), None);
 }
 
+fn number(session: &mut Session) {
+    while let Some(bytes) = session.poll_control() {
+        session.handle_numbered(bytes.len());
+    }
+}
+
+fn write(session: &mut Session, id: StreamId, len: usize) {
+    session.write(id, len);
+    session.handle_numbered(HEADER_LEN + len);
+}
+
 #[test]
 fn frames_follow_the_rate_and_a_faster_link_wakes_who_waited() {
     let mut session = Session::new(SessionConfig::new(Side::Opener));
     let mut now = Instant::default();
     session.handle_attached(now, 0).expect("a new session");
     let id = session.open(now, Open::default()).expect("room");
-    while session.poll_control().is_some() {}
+    number(&mut session);
     assert_eq!(session.grant(id), FRAME_MIN, "nothing is known of the link");
-    session.write(id, FRAME_MIN);
+    write(&mut session, id, FRAME_MIN);
     assert_eq!(session.grant(id), 0);
     assert!(session.is_backlogged());
     // One byte of the frame leaves; the rest is a backlog still.
     session.handle_sent(FRAME_MIN as u64);
     while session.poll_event().is_some() {}
-    session.write(id, session.grant(id));
+    let grant = session.grant(id);
+    write(&mut session, id, grant);
     assert_eq!(session.grant(id), 0);
     session.handle_ack(now, 1).expect("a first sample");
     assert_eq!(session.poll_event(), None, "still a backlog");
@@ -358,11 +375,12 @@ fn writers_are_woken_in_turn_and_interactive_ones_first() {
         Open::default(),
     ];
     let ids = opens.map(|open| session.open(now, open).expect("room"));
-    while session.poll_control().is_some() {}
+    number(&mut session);
     session.handle_sent(session.numbered());
     for (writer, woken) in [(0, [1, 2, 3, 0]), (2, [1, 3, 0, 2]), (3, [1, 0, 2, 3])] {
         while session.poll_event().is_some() {}
-        session.write(ids[writer], session.grant(ids[writer]));
+        let grant = session.grant(ids[writer]);
+        write(&mut session, ids[writer], grant);
         assert_eq!(session.grant(ids[writer]), 0);
         session.handle_sent(session.numbered());
         let order: Vec<Event> = std::iter::from_fn(|| session.poll_event()).collect();

@@ -4,16 +4,19 @@
 
 use std::fmt::Write as _;
 
-use farpipe_proto::link::{Accepting, Dialling, Features, Keys, Prover, Step};
+use farpipe_proto::link::{
+    Accepting, Dialling, Features, Keys, NotLetIn, Prover, SecretId, Shared, Step,
+};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Exit, GoAway, Host, List, Listed, Open,
-    Refuse, RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Exit, GoAway, Host, List,
+    Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize,
+    Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
-use farpipe_proto::wire::id::{StreamId, TunnelId};
+use farpipe_proto::wire::id::{SessionKey, StreamId, TunnelId};
 use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 
 const GOLDEN: &str = include_str!("golden/frames.txt");
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -36,10 +39,69 @@ impl Prover for Secret {
     }
 }
 
+impl Shared for Secret {}
+
+/// The token of the same secret, at both ends.
+#[derive(Debug)]
+struct Token(Secret);
+
+impl Token {
+    fn mac(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
+        let digest = Secret(Sha256::digest(self.0.0).into());
+        digest.prove(label, dialling, accepting)
+    }
+}
+
+impl Prover for Token {
+    fn secret(&self) -> SecretId {
+        SecretId::Token(vec![0xa1; 8])
+    }
+
+    fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
+        let mask = self.mac(label, dialling, accepting);
+        std::array::from_fn(|i| self.0.0[i] ^ mask[i])
+    }
+
+    fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool {
+        self.mac(label, dialling, accepting) == proof
+    }
+}
+
+/// Has the digest alone.
+impl Keys for Token {
+    fn prove_for(
+        &self,
+        _secret: &SecretId,
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+    ) -> Result<[u8; 32], NotLetIn> {
+        Ok(self.mac(label, dialling, accepting))
+    }
+
+    fn verify_for(
+        &self,
+        _secret: &SecretId,
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+        proof: &[u8],
+    ) -> Result<(), NotLetIn> {
+        let mask = self.mac(label, dialling, accepting);
+        let secret: Vec<u8> = proof.iter().zip(mask).map(|(a, b)| a ^ b).collect();
+        assert_eq!(Sha256::digest(secret), Sha256::digest(self.0.0));
+        Ok(())
+    }
+
+    fn claim(&self, _ticket: &[u8], _session: &SessionKey) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn release(&self, _session: &SessionKey) {}
+}
+
 /// HELLO, WELCOME and AUTH of one handshake.
-fn handshake(secret: Option<&Secret>) -> Vec<HopFrame> {
-    let prover = secret.map(|secret| secret as &dyn Prover);
-    let keys = secret.map(|secret| secret as &dyn Keys);
+fn handshake(prover: Option<&dyn Prover>, keys: Option<&dyn Keys>) -> Vec<HopFrame> {
     let dialling = Dialling::new([0xd1; 32], Features(0), prover, "farpipe 0.1.0");
     let mut accepting = Accepting::new([0xac; 32], Features(0), keys, "farpipe 0.1.0");
     let hello = dialling.hello();
@@ -60,13 +122,24 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
     let secret = Secret(std::array::from_fn(|i| i as u8));
     let mut frames = Vec::new();
     let names = ["HELLO, no secret", "WELCOME, no secret"];
-    frames.extend(names.into_iter().zip(handshake(None)));
+    frames.extend(names.into_iter().zip(handshake(None, None)));
     let names = [
         "HELLO, secret 00 to 1f",
         "WELCOME, secret 00 to 1f",
         "AUTH, secret 00 to 1f",
     ];
-    frames.extend(names.into_iter().zip(handshake(Some(&secret))));
+    frames.extend(
+        names
+            .into_iter()
+            .zip(handshake(Some(&secret), Some(&secret))),
+    );
+    let names = [
+        "HELLO, token a1, secret 00 to 1f",
+        "WELCOME, token a1, secret 00 to 1f",
+        "AUTH, token a1, secret 00 to 1f",
+    ];
+    let token = Token(secret);
+    frames.extend(names.into_iter().zip(handshake(Some(&token), Some(&token))));
     let tunnel = TunnelId(1);
     let attach = Attach {
         route: String::new(),
@@ -77,6 +150,7 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         age_ms: 1500,
         resume_for_ms: 600_000,
         caller: String::new(),
+        sealed: false,
     };
     let refused = Refused {
         code: RefuseCode::Busy as u32,
@@ -144,6 +218,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             cwd: b"/srv".to_vec(),
             env: vec![b"TZ=UTC".to_vec()],
             terminal: None,
+            detached: None,
         }),
         ..Open::default()
     };
@@ -156,6 +231,29 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
                 term: b"xterm".to_vec(),
             }),
             ..Command::default()
+        }),
+        ..Open::default()
+    };
+    let detached = Open {
+        command: Some(Command {
+            argv: vec![b"ls".to_vec()],
+            detached: Some(Detached {
+                id: "a1".to_owned(),
+                keep: 4096,
+                drops: true,
+                no_stdin: true,
+            }),
+            ..Command::default()
+        }),
+        ..Open::default()
+    };
+    let kill = Open {
+        manage: Some(Manage {
+            what: ManageWhat::Kill as u32,
+            id: "a1".to_owned(),
+            signal: 15,
+            grace_ms: 500,
+            ..Manage::default()
         }),
         ..Open::default()
     };
@@ -175,11 +273,13 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         code: Some(0),
         signal: None,
         core_dumped: false,
+        dropped: 0,
     };
     let killed = Exit {
         code: None,
         signal: Some(9),
         core_dumped: false,
+        dropped: 0,
     };
     vec![
         ("OPEN, interactive", stream, InnerFrame::Open(open)),
@@ -196,6 +296,16 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             "OPEN, a login shell on a terminal",
             stream,
             InnerFrame::Open(shell),
+        ),
+        (
+            "OPEN, a detached command",
+            stream,
+            InnerFrame::Open(detached),
+        ),
+        (
+            "OPEN, end a detached command",
+            stream,
+            InnerFrame::Open(kill),
         ),
         (
             "OPEN, stderr of stream 1",

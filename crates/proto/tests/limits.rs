@@ -61,6 +61,13 @@ fn values() -> Vec<(&'static str, String)> {
         RESETS_WINDOW,
         COMMAND_GRACE,
         COMMAND_SILENCE,
+        DETACHED_MAX,
+        DETACHED_FOR,
+        DETACHED_ID_MAX,
+        KEEP_OUTPUT,
+        KEEP_OUTPUT_MAX,
+        DETACHED_OUTPUT_MAX,
+        DETACHED_INPUT_MAX,
         MESSAGE_MAX,
         ACK_DELAY,
         ACK_BYTES_MAX,
@@ -126,8 +133,9 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 17] = [
+        const COUNTS: [&str; 18] = [
             "AGENTS_MAX",
+            "DETACHED_MAX",
             "TUNNELS_MAX",
             "TAGS_MAX",
             "HELD_MAX",

@@ -43,6 +43,9 @@ impl Held {
         tracing::info!("session {key}: held: {name} is not there");
         let began = Instant::now();
         let asked = joining.attach.age_ms;
+        // An opener that is soon out of patience is to hear why, and not nothing.
+        let patience = Duration::from_millis(joining.attach.resume_for_ms) / 2;
+        let until = began + HOLD.min(patience);
         let mut changes = registry.changes();
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -75,7 +78,7 @@ impl Held {
                     tracing::info!("session {key}: left while it was held: {error}");
                     return None;
                 }
-                () = tokio::time::sleep_until(began + HOLD) => {}
+                () = tokio::time::sleep_until(until) => {}
                 () = is_going => {}
             }
             tracing::info!("session {key}: held no longer: {why}");

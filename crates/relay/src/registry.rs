@@ -6,7 +6,6 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpipe_net::tls::PeerIdentity;
 use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
@@ -136,11 +135,11 @@ impl Registry {
     pub(crate) fn register(
         self: &Arc<Self>,
         register: Register,
-        peer: Option<&PeerIdentity>,
+        who: Option<&Identity>,
         address: &str,
         now: Instant,
     ) -> Result<Registration, Objection> {
-        let owner = owner(&register, peer)?;
+        let owner = owner(&register, who)?;
         let Register {
             name,
             tags,
@@ -330,7 +329,7 @@ fn short(instance: &[u8]) -> String {
 }
 
 /// Whose name an agent may register.
-fn owner(register: &Register, peer: Option<&PeerIdentity>) -> Result<Option<Identity>, Objection> {
+fn owner(register: &Register, who: Option<&Identity>) -> Result<Option<Identity>, Objection> {
     let Register { name, tags, .. } = register;
     if !is_name(name) {
         return Err(Objection::new(
@@ -347,20 +346,12 @@ fn owner(register: &Register, peer: Option<&PeerIdentity>) -> Result<Option<Iden
             format!("at most {TAGS_MAX} tags of 1 to {TAG_MAX} characters without spaces"),
         ));
     }
-    let Some(peer) = peer else {
-        return Ok(None);
-    };
-    match &peer.identity {
-        Some(identity) if identity.kind() == Kind::Agent && identity.name() == name => {
-            Ok(Some(identity.clone()))
-        }
-        Some(identity) => Err(Objection::new(
+    match who {
+        None => Ok(None),
+        Some(who) if who.kind() == Kind::Agent && who.name() == name => Ok(Some(who.clone())),
+        Some(who) => Err(Objection::new(
             RefuseCode::Auth,
-            format!("the certificate of {identity} is not that of an agent {name}"),
-        )),
-        None => Err(Objection::new(
-            RefuseCode::Auth,
-            format!("the certificate names no agent; issue one for {name}"),
+            format!("{who} is not the agent {name}"),
         )),
     }
 }
@@ -377,18 +368,14 @@ mod tests {
         }
     }
 
-    fn certified(domain: &str, kind: Kind, name: &str) -> PeerIdentity {
-        PeerIdentity {
-            identity: Identity::new(domain, kind, name).ok(),
-            subject: String::new(),
-            fingerprint: [0; 32],
-        }
+    fn certified(domain: &str, kind: Kind, name: &str) -> Identity {
+        Identity::new(domain, kind, name).expect("an identity")
     }
 
     fn register(
         registry: &Arc<Registry>,
         name: &str,
-        peer: Option<&PeerIdentity>,
+        who: Option<&Identity>,
     ) -> Result<Registration, Objection> {
         registry.register(named(name), peer, "", Instant::default())
     }
@@ -402,8 +389,6 @@ mod tests {
             (Kind::Agent, "web1", "web2"),
             (Kind::Client, "web1", "web1"),
             (Kind::Relay, "web1", "web1"),
-            // None at all.
-            (Kind::Agent, "we,b1", "we,b1"),
         ] {
             let peer = certified("example.org", kind, name);
             assert!(

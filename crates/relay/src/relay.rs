@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use farpipe_net::carrier::{Carrier, Close};
-use farpipe_net::tls::PeerIdentity;
 use farpipe_net::{Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive};
+use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
@@ -131,12 +131,12 @@ impl Relay {
         &self,
         mut hop: Hop,
         register: Register,
-        identity: Option<&PeerIdentity>,
+        who: Option<&Identity>,
         peer: &str,
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
         let name = register.name.clone();
-        let registration = match self.registry.register(register, identity, peer, now) {
+        let registration = match self.registry.register(register, who, peer, now) {
             Ok(registration) => registration,
             Err(objection) => {
                 self.metrics.registration("refused");
@@ -248,19 +248,28 @@ impl Entrance for Door {
     ) -> Result<(), HandshakeError> {
         let Self { relay, greeting } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
-        let Guest {
-            hop,
-            wanted,
-            identity,
-        } = receive(carrier, greeting, *clock, *heartbeat)
+        let guest = receive(carrier, greeting, *clock, *heartbeat)
             .await
             .inspect_err(|error| relay.metrics.handshake_failed(error))?;
-        tracing::info!("{peer}: let in as {}", who(identity.as_ref()));
+        let who = guest.who().cloned();
+        let is_nameless = guest.identity.is_some() && who.is_none();
+        let Guest { hop, wanted, .. } = guest;
+        match &who {
+            Some(who) => tracing::info!("{peer}: let in as {who}"),
+            None => tracing::info!("{peer}: let in as this user"),
+        }
+        if is_nameless {
+            // Where names decide, it would be taken for somebody else who has none.
+            let about = match &wanted {
+                Wanted::Session(near, _) => *near,
+                Wanted::Registration(_) | Wanted::Names(_) => TunnelId::LINK,
+            };
+            let why = "the certificate has no farpipe identity; issue one with `farpipe cert`";
+            return Err(refused(hop, about, RefuseCode::Auth, why).await);
+        }
         match wanted {
             Wanted::Registration(register) => {
-                relay
-                    .register(hop, register, identity.as_ref(), &peer)
-                    .await
+                relay.register(hop, register, who.as_ref(), &peer).await
             }
             Wanted::Names(list) => relay.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
@@ -272,7 +281,8 @@ impl Entrance for Door {
                     return Err(wrong(hop, near, why).await);
                 }
                 let name = std::mem::take(&mut attach.route);
-                attach.caller = caller(identity.as_ref());
+                // What a caller says of itself counts for nothing.
+                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
                 let joining = Joining {
                     hop,
                     near,
@@ -292,28 +302,16 @@ impl Drop for Door {
     }
 }
 
-/// Who was let in, for people.
-fn who(identity: Option<&PeerIdentity>) -> String {
-    match identity {
-        None => "this user".to_owned(),
-        Some(peer) => match &peer.identity {
-            Some(identity) => identity.to_string(),
-            None => peer.subject.clone(),
-        },
-    }
-}
-
-/// Who asks, as far as this relay knows: what a caller says of itself counts for nothing.
-fn caller(identity: Option<&PeerIdentity>) -> String {
-    let identity = identity.and_then(|peer| peer.identity.as_ref());
-    identity.map(ToString::to_string).unwrap_or_default()
-}
-
 async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
-    let frame = refusal(near, RefuseCode::Protocol, why);
+    refused(hop, near, RefuseCode::Protocol, why).await
+}
+
+/// Refuses for good.
+async fn refused(hop: Hop, near: TunnelId, code: RefuseCode, why: &str) -> HandshakeError {
+    let frame = refusal(near, code, why);
     hop.refuse(&frame).await;
     HandshakeError::Refused(Refused {
-        code: RefuseCode::Protocol as u32,
+        code: code as u32,
         is_final: true,
         message: why.to_owned(),
     })

@@ -7,7 +7,7 @@ use farpipe_proto::session::{Event, Session, SessionConfig, SessionError, Side};
 use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
-use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem};
+use farpipe_proto::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem};
 
 /// A hop frame, with the pieces of DATA put together again.
 #[derive(Debug, PartialEq)]
@@ -167,6 +167,7 @@ fn hear(side: Side, input: &[u8], piece_len: usize) -> (Vec<Event>, Vec<u8>, Opt
             let id = session.open(now, Default::default()).expect("room");
             flush(&mut session);
             session.write(id, 5);
+            session.handle_numbered(HEADER_LEN + 5);
             session.finish(id);
         }
         session.finish_opening();
@@ -176,7 +177,9 @@ fn hear(side: Side, input: &[u8], piece_len: usize) -> (Vec<Event>, Vec<u8>, Opt
     let mut heard = Vec::new();
     let mut offset = 0;
     for piece in input.chunks(piece_len) {
-        let result = session.handle_data(now, offset, piece);
+        let arrived = session.handle_arrived(now, offset, piece.len());
+        assert_eq!(arrived, Ok(0), "nothing is missing here");
+        let result = session.handle_frames(now, piece);
         offset += piece.len() as u64;
         session.assert_invariants();
         while let Some(event) = session.poll_event() {
@@ -197,6 +200,8 @@ fn hear(side: Side, input: &[u8], piece_len: usize) -> (Vec<Event>, Vec<u8>, Opt
 }
 
 fn flush(session: &mut Session) {
-    while session.poll_control().is_some() {}
+    while let Some(bytes) = session.poll_control() {
+        session.handle_numbered(bytes.len());
+    }
     session.handle_sent(session.numbered());
 }

@@ -1,9 +1,11 @@
 //! The opener's side: asks an agent for a command and joins it to what is here.
 
-use std::sync::Arc;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use farpipe_net::{Asked, CommandControl, Dial, Opener, SessionHandle, Stream};
-use farpipe_proto::wire::control::{Command, Open, Refuse};
+use farpipe_proto::wire::control::{Open, Refuse};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -14,8 +16,8 @@ use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
 
-/// What a command is joined to here.
-#[derive(Debug)]
+/// What a command is joined to here; by default to nothing.
+#[derive(Debug, Default)]
 pub struct Here {
     /// Where its stdin comes from and its stdout goes to. Without a source it has no input.
     pub main: Endpoint,
@@ -23,14 +25,67 @@ pub struct Here {
     pub stderr: Option<Box<dyn Sink>>,
 }
 
-/// Has `command` run at whoever `dial` leads to, until it has ended and all that it said is written.
+impl Here {
+    /// What is said is collected, at most [`COLLECTED_MAX`] bytes.
+    #[must_use]
+    pub fn collecting(into: &Collected) -> Self {
+        let main = Endpoint {
+            sink: Some(Box::new(into.clone())),
+            ..Endpoint::default()
+        };
+        Self { main, stderr: None }
+    }
+}
+
+/// More than an agent's list of its commands can be.
+const COLLECTED_MAX: usize = 1024 * 1024;
+
+/// What a far end has said; its clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Collected {
+    /// All that came.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sink for Collected {
+    fn poll_write(
+        &mut self,
+        _cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.len();
+        for buf in bufs {
+            all.extend_from_slice(buf);
+        }
+        if all.len() > COLLECTED_MAX {
+            return Poll::Ready(Err(io::Error::other("the answer is too long")));
+        }
+        Poll::Ready(Ok(all.len() - before))
+    }
+
+    fn poll_reader_gone(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Has what `open` asks for done at whoever `dial` leads to, until it has ended and all that it said is written.
 /// Its status ends it: input that nobody read is no error. What arrives on `asks` is passed on to
 /// it, but a signal before it runs gives it up, as `cancel` does at any time; then it is hung up.
 ///
 /// # Cancellation
 /// As for [`crate::client::run`].
 pub async fn run(
-    command: Command,
+    open: Open,
     here: Here,
     opener: Opener,
     dial: &dyn Dial,
@@ -39,11 +94,6 @@ pub async fn run(
     cancel: Cancel,
 ) -> Outcome {
     let handle = opener.handle();
-    let open = Open {
-        interactive: command.terminal.is_some(),
-        command: Some(command),
-        ..Open::default()
-    };
     let Some(stream) = handle.open_with(open) else {
         return PipeError::Local("no stream can be opened".to_owned()).into();
     };

@@ -1,70 +1,15 @@
 //! The environment of a command: made anew, as at a login. The agent's own has what concerns the
-//! agent.
+//! agent. What a caller may add is the policy's to say.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::request::{Request, What};
+use super::request::Request;
 
-/// Variables that make the loader run other code than the program's: never taken from a peer,
-/// whatever is allowed.
-const NEVER: [&str; 2] = ["LD_*", "DYLD_*"];
-/// What a peer may set unless told otherwise: how text looks, and where the sun stands.
-const ALLOWED: [&str; 7] = [
-    "COLORTERM",
-    "LANG",
-    "LANGUAGE",
-    "LC_*",
-    "NO_COLOR",
-    "TERM",
-    "TZ",
-];
 /// Where programs are looked for if the agent itself was not told.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 const SHELL: &str = "/bin/sh";
-
-/// The names of the variables that a peer may set. `NAME*` stands for all that begin so.
-#[derive(Debug, Clone, Default)]
-pub struct AllowedEnv(Vec<String>);
-
-/// A variable that a peer may not set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum EnvError {
-    #[error("the variable {0} is never taken from a peer: it makes programs run other code")]
-    Never(String),
-    #[error(
-        "the variable {0} may not be set here; the agent allows it with --allow-env {0}, or run \
-         `env {0}=… COMMAND`"
-    )]
-    NotAllowed(String),
-}
-
-impl AllowedEnv {
-    /// The usual names, and `more`.
-    #[must_use]
-    pub fn with(more: impl IntoIterator<Item = String>) -> Self {
-        Self(ALLOWED.map(str::to_owned).into_iter().chain(more).collect())
-    }
-
-    fn check(&self, name: &OsStr) -> Result<(), EnvError> {
-        let shown = || name.to_string_lossy().into_owned();
-        if NEVER.iter().any(|pattern| covers(pattern, name)) {
-            return Err(EnvError::Never(shown()));
-        }
-        if self.0.iter().any(|pattern| covers(pattern, name)) {
-            return Ok(());
-        }
-        Err(EnvError::NotAllowed(shown()))
-    }
-}
-
-fn covers(pattern: &str, name: &OsStr) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(begin) => name.as_bytes().starts_with(begin.as_bytes()),
-        None => name == pattern,
-    }
-}
 
 /// The user that this process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,86 +62,64 @@ fn or(value: OsString, instead: &str) -> OsString {
     }
 }
 
-/// What a request comes to on this host.
+/// A command as it is executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
-    /// What is executed: looked for in PATH if there is no `/` in it.
+    /// The file.
     pub(crate) program: OsString,
     /// What it hears as its name.
     pub(crate) argv0: OsString,
     pub(crate) args: Vec<OsString>,
+    /// All links in it are followed already.
     pub(crate) cwd: PathBuf,
     pub(crate) env: Vec<(OsString, OsString)>,
 }
 
-/// Makes the whole environment of a request, with what the peer may set of it.
-pub(crate) fn resolve(
-    request: &Request,
-    allowed: &AllowedEnv,
-    user: &User,
-) -> Result<Resolved, EnvError> {
-    let own = |name: &str| std::env::var_os(name);
+/// Where programs are looked for.
+pub(crate) fn path() -> OsString {
+    or(std::env::var_os("PATH").unwrap_or_default(), PATH)
+}
+
+/// What runs a line: the program, its name and its arguments.
+pub(crate) fn line(line: &OsStr) -> (OsString, OsString, Vec<OsString>) {
+    (SHELL.into(), "sh".into(), vec!["-c".into(), line.into()])
+}
+
+impl User {
+    /// The same for the user's shell, as at a login.
+    pub(crate) fn login_shell(&self) -> (OsString, OsString, Vec<OsString>) {
+        // A shell whose name begins with a dash reads its profile.
+        let mut argv0 = OsString::from("-");
+        argv0.push(Path::new(&self.shell).file_name().unwrap_or_default());
+        (self.shell.clone(), argv0, Vec::new())
+    }
+}
+
+/// Makes the whole environment of a request whose variables the policy allows.
+pub(crate) fn make(request: &Request, user: &User, path: OsString) -> Vec<(OsString, OsString)> {
     let mut env: Vec<(OsString, OsString)> = vec![
         ("HOME".into(), user.home.clone().into()),
         ("LOGNAME".into(), user.name.clone()),
-        ("PATH".into(), or(own("PATH").unwrap_or_default(), PATH)),
+        ("PATH".into(), path),
         ("SHELL".into(), user.shell.clone()),
         ("USER".into(), user.name.clone()),
     ];
-    if let Some(lang) = own("LANG") {
+    if let Some(lang) = std::env::var_os("LANG") {
         env.push(("LANG".into(), lang));
     }
     if let Some(terminal) = &request.terminal {
         env.push(("TERM".into(), terminal.term.clone()));
     }
     for (name, value) in &request.env {
-        allowed.check(name)?;
         env.retain(|(other, _)| other != name);
         env.push((name.clone(), value.clone()));
     }
-    let (program, argv0, args) = match &request.what {
-        What::Program(program, args) => (program.clone(), program.clone(), args.clone()),
-        What::Line(line) => {
-            let args = vec!["-c".into(), line.clone()];
-            (SHELL.into(), "sh".into(), args)
-        }
-        What::LoginShell => {
-            // A shell whose name begins with a dash reads its profile.
-            let mut argv0 = OsString::from("-");
-            argv0.push(Path::new(&user.shell).file_name().unwrap_or_default());
-            (user.shell.clone(), argv0, Vec::new())
-        }
-    };
-    Ok(Resolved {
-        program,
-        argv0,
-        args,
-        cwd: user.home.join(&request.cwd),
-        env,
-    })
+    env
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_peer_sets_what_is_allowed_and_never_what_the_loader_reads() {
-        let allowed = AllowedEnv::with(["DEPLOY_*".to_owned(), "*".to_owned()]);
-        assert_eq!(allowed.check("ANY".as_ref()), Ok(()));
-        for name in ["LD_PRELOAD", "LD_", "DYLD_INSERT_LIBRARIES"] {
-            let error = EnvError::Never(name.to_owned());
-            assert_eq!(allowed.check(name.as_ref()), Err(error));
-        }
-        let allowed = AllowedEnv::with(["DEPLOY_*".to_owned()]);
-        for name in ["LANG", "LC_ALL", "TZ", "DEPLOY_ID"] {
-            assert_eq!(allowed.check(name.as_ref()), Ok(()), "{name}");
-        }
-        for name in ["PATH", "HOME", "BASH_ENV", "TZX", "LDX"] {
-            let error = EnvError::NotAllowed(name.to_owned());
-            assert_eq!(allowed.check(name.as_ref()), Err(error));
-        }
-    }
 
     #[test]
     fn the_user_is_the_one_of_passwd() {

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use rustix::net::{
@@ -259,11 +259,20 @@ fn launch(socket: &mut UnixStream) -> Result<(), (u8, io::Error)> {
         cwd,
         env,
     } = resolved;
-    std::env::set_current_dir(cwd).map_err(|error| (said::CWD, error))?;
+    enter(&cwd).map_err(|error| (said::CWD, error))?;
     socket.write_all(&[said::READY]).map_err(setup)?;
     let mut command = Command::new(program);
     command.arg0(argv0).args(args).env_clear().envs(env);
     Err((said::PROGRAM, command.exec()))
+}
+
+/// A link that took a directory's place since the policy allowed that leads somewhere else.
+fn enter(cwd: &Path) -> io::Result<()> {
+    std::env::set_current_dir(cwd)?;
+    if std::env::current_dir()? != cwd {
+        return Err(rustix::io::Errno::NOENT.into());
+    }
+    Ok(())
 }
 
 fn receive_rights(socket: &UnixStream) -> io::Result<Vec<OwnedFd>> {

@@ -1,29 +1,172 @@
-//! Who may run what. The one place that decides; everything that a command is asked for through
-//! comes here first.
+//! Who may run what: asks the policy, with what the caller's words come to on this host. The one
+//! place that decides; everything that a command is asked for through comes here first.
 
-use farpipe_net::Admission;
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
 
-use super::request::Request;
+use farpipe_proto::identity::{Asserting, Caller, LetInBy};
 
-/// Who asks.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// Where it came from, for people.
-    pub peer: String,
-    /// What let its connection in.
-    pub admission: Admission,
+use super::environment::{self, Resolved, User};
+use super::request::{Request, What};
+use crate::policy::{self, Decision, Denied, Exec, Origin, Policy, Program, Setting, Within};
+
+/// A command that its caller may have, as it is to be run.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    pub(crate) resolved: Resolved,
+    /// The rule that says so.
+    pub(crate) rule: Origin,
 }
 
-/// A request that its caller may not have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Denied(String);
+/// A command that its caller may not have, or that is none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Objection {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("nothing says who asks")]
+    Nobody,
+    #[error(transparent)]
+    Program(policy::ProgramError),
+    #[error("cannot change to the directory '{}': {error}", dir.display())]
+    Directory { dir: PathBuf, error: io::Error },
+}
 
-/// Whether `caller` may have `request`. Until there is a policy: who was let in may run whatever the
-/// agent's user may.
-pub(crate) fn may(caller: &Caller, _request: &Request) -> Result<(), Denied> {
-    match caller.admission {
-        // Each has proven, on a link that nobody else can write to, that this host's user let it in.
-        Admission::LoopbackSecret | Admission::ClientCertificate | Admission::Ticket => Ok(()),
+/// Why a command is not run.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) why: Objection,
+    /// Whether its caller is told so: who may run anything may see what there is to be run. Others
+    /// are told [`Denied::TOLD`].
+    pub(crate) is_told: bool,
+}
+
+/// Whether `caller` may have `request`. What it names is looked up first: a rule is for a file, not
+/// for a way to write its name. Blocks on the disk for a moment.
+pub(crate) fn may(
+    policy: &Policy,
+    caller: Option<&Caller>,
+    request: &Request,
+) -> Result<Permit, Refused> {
+    let Some(caller) = caller else {
+        return Err(Refused::silently(Objection::Nobody));
+    };
+    let found = Found::look(request, User::own()).map_err(|why| {
+        let anything = policy::Request::Shell(Setting::default());
+        let is_told = matches!(policy.decide(caller, &anything), Decision::Allowed { .. });
+        Refused { why, is_told }
+    })?;
+    found
+        .decide(policy, caller, request)
+        .map_err(|denied| Refused::silently(denied.into()))
+}
+
+impl Refused {
+    fn silently(why: Objection) -> Self {
+        Self {
+            why,
+            is_told: false,
+        }
+    }
+}
+
+/// What a request comes to on this host.
+struct Found {
+    user: User,
+    path: OsString,
+    cwd: PathBuf,
+    /// None: a shell.
+    program: Option<Program>,
+}
+
+impl Found {
+    fn look(request: &Request, user: User) -> Result<Self, Objection> {
+        let path = environment::path();
+        let dir = user.home.join(&request.cwd);
+        let cwd = match dir.canonicalize() {
+            Ok(cwd) => cwd,
+            Err(error) => return Err(Objection::Directory { dir, error }),
+        };
+        let program = match &request.what {
+            What::Program(name, _) => {
+                let found = Program::find(name, &path, &cwd).map_err(Objection::Program)?;
+                Some(found)
+            }
+            What::Line(_) | What::LoginShell => None,
+        };
+        Ok(Self {
+            user,
+            path,
+            cwd,
+            program,
+        })
+    }
+
+    fn decide(self, policy: &Policy, caller: &Caller, request: &Request) -> Result<Permit, Denied> {
+        let names: Vec<OsString> = request.env.iter().map(|(name, _)| name.clone()).collect();
+        let is_elsewhere = !request.cwd.as_os_str().is_empty();
+        let setting = Setting {
+            environment: &names,
+            directory: is_elsewhere.then_some(self.cwd.as_path()),
+        };
+        let wanted = match (&request.what, &self.program) {
+            (What::Program(_, arguments), Some(program)) => policy::Request::Exec(Exec {
+                program,
+                arguments,
+                setting,
+            }),
+            (What::Program(..) | What::Line(_) | What::LoginShell, _) => {
+                policy::Request::Shell(setting)
+            }
+        };
+        let (rule, within) = match policy.decide(caller, &wanted) {
+            Decision::Allowed { rule, within } => (rule, within),
+            Decision::Denied(denied) => return Err(denied),
+        };
+        let Self {
+            user,
+            path,
+            cwd,
+            program,
+        } = self;
+        let (program, argv0, args) = match (&request.what, program) {
+            (What::Program(name, args), Some(program)) => {
+                let (program, argv0) = match within {
+                    Within::Program(program) => (program.clone(), program.into()),
+                    Within::AsAsked | Within::Directory(_) => {
+                        (program.named().to_owned(), name.clone())
+                    }
+                };
+                (program.into(), argv0, args.clone())
+            }
+            (What::Line(line), _) => environment::line(line),
+            (What::LoginShell | What::Program(..), _) => user.login_shell(),
+        };
+        Ok(Permit {
+            resolved: Resolved {
+                program,
+                argv0,
+                args,
+                cwd,
+                env: environment::make(request, &user, path),
+            },
+            rule,
+        })
+    }
+}
+
+/// Whether `caller` may see, join and end what `starter` has started to go on without it: who has the
+/// same name, shown no less well, and the user whom this agent runs as. Nobody else may, whatever the
+/// policy lets them run.
+pub(crate) fn may_manage(caller: Option<&Caller>, starter: Option<&Caller>) -> bool {
+    match (caller, starter) {
+        // By whose relay it comes or not: on loopback all are one user.
+        (Some(Caller::ThisUser | Caller::Unnamed(LetInBy::Relay(Asserting::ThisUser))), _) => true,
+        (Some(caller), Some(starter)) => {
+            caller.identity().is_some()
+                && caller.identity() == starter.identity()
+                && (starter.rests_on_relay() || !caller.rests_on_relay())
+        }
+        (None, _) | (_, None) => false,
     }
 }

@@ -1,11 +1,13 @@
 //! Commands that a peer asks for (docs/protocol.md section 6.7): `farpipe agent` runs them,
 //! `farpipe exec` asks.
 //!
-//! The way of a request: `request.rs` makes a checked value of it, `may.rs` says whether its caller
-//! may have it, `launch.rs` makes a process of it, `process.rs` ends it with all that it
-//! started, and `serve.rs` joins it to its streams. `ask.rs` is the other side.
+//! The way of a request: `request.rs` makes a checked value of it, `may.rs` looks up what it
+//! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it,
+//! `process.rs` ends it with all that it started, and `serve.rs` joins it to its streams.
+//! `detached/` has those that go on without their caller. `ask.rs` is the other side.
 
 pub mod ask;
+pub mod detached;
 mod environment;
 mod input;
 pub mod launch;
@@ -14,6 +16,3 @@ mod process;
 mod pty;
 mod request;
 pub mod serve;
-
-pub use self::environment::AllowedEnv;
-pub use self::may::Caller;

@@ -50,16 +50,20 @@ impl Process {
         self.child.pid()
     }
 
-    /// Ends all: SIGHUP as when a terminal is gone, and SIGKILL to what is left after
-    /// [`TERMINATE_GRACE`].
+    /// Ends all as when a terminal is gone: [`Process::end`] with SIGHUP and [`TERMINATE_GRACE`].
+    pub(crate) async fn hang_up(&self) {
+        self.end(Signal::HUP, TERMINATE_GRACE).await;
+    }
+
+    /// Ends all: `signal`, and SIGKILL to what is left after `grace`.
     ///
     /// # Cancellation
-    /// Dropping it leaves the session with its SIGHUP.
-    pub(crate) async fn hang_up(&self) {
-        self.signal_all(Signal::HUP);
-        // A stopped process takes no signal but these two.
+    /// Dropping it leaves the session with its signal.
+    pub(crate) async fn end(&self, signal: Signal, grace: Duration) {
+        self.signal_all(signal);
+        // A stopped process takes no signal but SIGKILL and this one.
         self.signal_all(Signal::CONT);
-        let until = Instant::now() + TERMINATE_GRACE;
+        let until = Instant::now() + grace;
         let mut pause = FIRST_LOOK;
         while self.is_alive() && Instant::now() < until {
             // Most are no children of ours: nobody tells about their end.

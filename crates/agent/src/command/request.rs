@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
+use farpipe_proto::limits::{DETACHED_ID_MAX, KEEP_OUTPUT_MAX};
 use farpipe_proto::wire::control;
 
 /// A command that may be refused, and cannot be malformed.
@@ -14,6 +15,41 @@ pub(crate) struct Request {
     pub(crate) cwd: PathBuf,
     pub(crate) env: Vec<(OsString, OsString)>,
     pub(crate) terminal: Option<Terminal>,
+    /// It goes on without its caller.
+    pub(crate) detached: Option<Detached>,
+}
+
+/// How a command is kept that goes on without its caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Detached {
+    /// Its name among all such commands of the agent.
+    pub(crate) id: String,
+    /// Bytes of stdout that wait for somebody, at most, and as many of stderr.
+    pub(crate) keep: usize,
+    /// Whether the oldest are lost beyond that; else the command waits.
+    pub(crate) drops: bool,
+    /// Whether its stdin is empty.
+    pub(crate) no_stdin: bool,
+}
+
+impl Detached {
+    fn parse(asked: control::Detached) -> Result<Self, RequestError> {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let id = asked.id;
+        if id.is_empty() || id.len() > DETACHED_ID_MAX || !id.chars().all(is_word) {
+            return Err(RequestError::Id);
+        }
+        let keep = usize::try_from(asked.keep).unwrap_or(usize::MAX);
+        if keep == 0 || keep > KEEP_OUTPUT_MAX {
+            return Err(RequestError::Keep);
+        }
+        Ok(Self {
+            id,
+            keep,
+            drops: asked.drops,
+            no_stdin: asked.no_stdin,
+        })
+    }
 }
 
 /// What is to be run.
@@ -63,6 +99,10 @@ pub(crate) enum RequestError {
     Lines(usize),
     #[error("the command is empty")]
     Empty,
+    #[error("an id has 1 to {DETACHED_ID_MAX} letters, digits, dots, hyphens and underscores")]
+    Id,
+    #[error("from 1 byte to {} MiB of output can be kept", KEEP_OUTPUT_MAX >> 20)]
+    Keep,
 }
 
 impl Request {
@@ -73,6 +113,7 @@ impl Request {
             cwd,
             env,
             terminal,
+            detached,
         } = asked;
         let term = terminal.iter().map(|terminal| &terminal.term);
         let all = argv.iter().chain(&env).chain([&cwd]).chain(term);
@@ -99,7 +140,24 @@ impl Request {
                 size: Size::new(terminal.rows, terminal.cols),
                 term: OsString::from_vec(terminal.term),
             }),
+            detached: detached.map(Detached::parse).transpose()?,
         })
+    }
+
+    /// The command line, one word behind the other.
+    pub(crate) fn line(&self) -> Vec<u8> {
+        match &self.what {
+            What::Program(program, args) => {
+                let mut line = program.clone().into_vec();
+                for arg in args {
+                    line.push(b' ');
+                    line.extend_from_slice(arg.as_bytes());
+                }
+                line
+            }
+            What::Line(line) => line.clone().into_vec(),
+            What::LoginShell => b"(login shell)".to_vec(),
+        }
     }
 
     /// What is run, for people.

@@ -5,17 +5,21 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, Asked, CommandControl, SessionEnd, SessionHandle, Stream};
+use farpipe_net::{
+    AcceptedSession, Asked, CommandControl, Refusals, SessionEnd, SessionHandle, Stream,
+};
+use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::environment::{AllowedEnv, EnvError, User, resolve};
+use super::detached::{Table, TableError};
+use super::environment::Resolved;
 use super::input::InputSink;
 use super::launch::{Ends, LaunchError, Launcher};
-use super::may::{Caller, Denied, may};
+use super::may::{Objection, Permit, Refused, may};
 use super::process::Process;
 use super::pty::Pty;
 use super::request::{Request, RequestError, Size};
@@ -26,6 +30,7 @@ use crate::endpoint::pipe::{PipeSink, PipeSource};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::ping;
 use crate::pipe::{self, Cancel, Pipe, cancelled};
+use crate::policy::{Denied, LivePolicy, ProgramError};
 use crate::pump::Meter;
 use crate::server::{describe_open, status_of};
 
@@ -34,8 +39,12 @@ use crate::server::{describe_open, status_of};
 pub struct Agent {
     /// What makes processes.
     pub launcher: Launcher,
-    /// What callers may set.
-    pub allowed_env: AllowedEnv,
+    /// What callers may have.
+    pub policy: Arc<LivePolicy>,
+    /// Where it says what it does not allow.
+    pub refusals: Arc<Refusals>,
+    /// Commands that go on without their callers.
+    pub detached: Table,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }
@@ -49,17 +58,16 @@ pub struct Agent {
 /// # Cancellation
 /// Dropping it kills the commands. Use `agent.cancel`: they are hung up, and what they say meanwhile,
 /// and their status, still arrives.
-pub async fn serve(
-    session: AcceptedSession,
-    caller: Caller,
-    agent: &Agent,
-) -> Result<(), SessionEnd> {
+pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), SessionEnd> {
     let handle = session.handle();
     handle.hold();
     let name = session.name();
-    let caller = Arc::new(caller);
+    let shown = session.caller().cloned();
+    let peer: Arc<str> = session.peer().into();
     let (running, mut are_running) = watch::channel(0_usize);
     let serving = async {
+        // What was shown in the session itself says more than what was shown on the way.
+        let caller = handle.peer_identity().await.or(shown);
         let mut commands = JoinSet::new();
         loop {
             tokio::select! {
@@ -67,7 +75,8 @@ pub async fn serve(
                     let Some((stream, open)) = opened else { break };
                     let command = Serving {
                         handle: handle.clone(),
-                        caller: Arc::clone(&caller),
+                        caller: caller.clone(),
+                        peer: Arc::clone(&peer),
                         agent: agent.clone(),
                         running: running.clone(),
                         name: format!("session {name}, stream {}", stream.id().0),
@@ -112,15 +121,14 @@ fn log(ended: Result<(), JoinError>) {
 
 /// Why a stream gets no command.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("this agent runs commands, and the stream asks for none")]
     NoCommand,
     #[error(transparent)]
     Malformed(#[from] RequestError),
-    #[error(transparent)]
-    Denied(#[from] Denied),
-    #[error(transparent)]
-    Env(#[from] EnvError),
+    /// Why is for this host's log.
+    #[error("{}", Denied::TOLD)]
+    Denied,
     #[error("{message}")]
     NotRun { status: u8, message: String },
     #[error("cannot open pipes or a terminal for the command: {0}")]
@@ -129,6 +137,14 @@ enum Refusal {
     NoStream,
     #[error("{0}")]
     Over(PipeError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("this command has no terminal; attach without -t")]
+    NoTerminal,
+    #[error("signal {0} is none of this system's")]
+    NoSignal(u32),
+    #[error("the command '{0}' has ended already")]
+    HasEnded(String),
 }
 
 impl Refusal {
@@ -137,12 +153,28 @@ impl Refusal {
             Self::NotRun { status, .. } => *status,
             Self::NoCommand
             | Self::Malformed(_)
-            | Self::Denied(_)
-            | Self::Env(_)
+            | Self::Denied
             | Self::Ends(_)
             | Self::NoStream
-            | Self::Over(_) => STATUS_FAILURE,
+            | Self::Over(_)
+            | Self::Table(_)
+            | Self::NoTerminal
+            | Self::NoSignal(_)
+            | Self::HasEnded(_) => STATUS_FAILURE,
         }
+    }
+
+    /// What may be told of an objection.
+    fn told(why: Objection, request: &Request) -> Self {
+        let error = match why {
+            Objection::Denied(_) | Objection::Nobody => return Self::Denied,
+            Objection::Program(ProgramError::NotFound) => {
+                LaunchError::Program(io::ErrorKind::NotFound.into())
+            }
+            Objection::Program(ProgramError::NotExecutable(error)) => LaunchError::Program(error),
+            Objection::Directory { dir, error } => LaunchError::Cwd { cwd: dir, error },
+        };
+        Self::of(error, request)
     }
 
     fn of(error: LaunchError, request: &Request) -> Self {
@@ -160,38 +192,39 @@ impl Refusal {
 }
 
 /// A command that runs, and this side's ends of it.
-struct Running {
-    process: Process,
-    pty: Option<Pty>,
-    main: Endpoint,
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) pty: Option<Pty>,
+    pub(super) main: Endpoint,
     /// What carries stderr, unless a terminal does.
-    stderr: Option<Endpoint>,
+    pub(super) stderr: Option<Endpoint>,
 }
 
-struct Serving {
+pub(super) struct Serving {
     handle: SessionHandle,
-    caller: Arc<Caller>,
-    agent: Agent,
+    pub(super) caller: Option<Caller>,
+    peer: Arc<str>,
+    pub(super) agent: Agent,
     /// Counts the commands of the session that have not ended.
-    running: watch::Sender<usize>,
-    name: String,
+    pub(super) running: watch::Sender<usize>,
+    pub(super) name: String,
 }
 
 impl Serving {
-    async fn run(self, mut stream: Stream, open: Open) {
+    async fn run(self, stream: Stream, open: Open) {
         if ping::is_asked(&open) {
             // Whoever was let in may know that this agent is here: the relay says so as well.
             ping::answer(stream).await;
             return;
         }
+        let (mut stream, open) = match self.detached(stream, open).await {
+            Ok(()) => return,
+            Err(other) => other,
+        };
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {
-                tracing::info!("{}: refused: {refusal}", self.name);
-                stream.refuse(Refuse {
-                    status: u32::from(refusal.status()),
-                    message: refusal.to_string(),
-                });
+                refuse(stream, &self.name, &refusal);
                 return;
             }
         };
@@ -204,10 +237,9 @@ impl Serving {
         }
     }
 
-    async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
+    pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
         let request = Request::parse(open.command.ok_or(Refusal::NoCommand)?)?;
-        may(&self.caller, &request)?;
-        let resolved = resolve(&request, &self.agent.allowed_env, &User::own())?;
+        let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
         let starting = self.agent.launcher.start(&resolved, ends);
@@ -218,6 +250,60 @@ impl Serving {
         ours.running(process, &name).map_err(Refusal::Ends)
     }
 
+    /// Asks the policy; what it says in full is for this host's log.
+    async fn permitted(&self, request: Request) -> Result<(Request, Resolved), Refusal> {
+        let (live, caller) = (Arc::clone(&self.agent.policy), self.caller.clone());
+        // Dropped, it only looks at the disk for nothing.
+        let asked = tokio::task::spawn_blocking(move || {
+            let policy = live.current();
+            let permit = may(&policy, caller.as_ref(), &request);
+            (permit, request, policy.is_empty())
+        });
+        let (permit, request, is_empty) = asked.await.map_err(|error| {
+            tracing::error!("{}: the policy could not be asked: {error}", self.name);
+            Refusal::Denied
+        })?;
+        let who = || match &self.caller {
+            Some(caller) => caller.to_string(),
+            None => "nobody".to_owned(),
+        };
+        match permit {
+            Ok(Permit { resolved, rule }) => {
+                tracing::info!("{}: {}: allowed by {rule}", self.name, who());
+                Ok((request, resolved))
+            }
+            Err(Refused { why, is_told: true }) => Err(Refusal::told(why, &request)),
+            Err(Refused { why, .. }) => {
+                let hint = match is_empty {
+                    true => "; nothing is allowed here: start the agent with --policy or --allow",
+                    false => "",
+                };
+                let (peer, name) = (&self.peer, &self.name);
+                let told = format!("{peer}: {name}: denied to {}: {why}{hint}", who());
+                self.agent.refusals.tell(told);
+                Err(Refusal::Denied)
+            }
+        }
+    }
+
+    /// The stream for stderr; announced before ACCEPT, so that the opener knows of it before anything
+    /// comes.
+    pub(super) fn aside(
+        &self,
+        of: &Stream,
+        stderr: Option<Endpoint>,
+    ) -> Result<Option<(Endpoint, Stream)>, Refusal> {
+        let Some(endpoint) = stderr else {
+            return Ok(None);
+        };
+        let open = Open {
+            stderr_of: of.id().0,
+            ..Open::default()
+        };
+        let stream = self.handle.open_with(open).ok_or(Refusal::NoStream)?;
+        Ok(Some((endpoint, stream)))
+    }
+
     /// Joins a command to its streams, until both know how it ended.
     async fn join(&self, stream: Stream, running: Running) -> Outcome {
         let Running {
@@ -226,24 +312,11 @@ impl Serving {
             main,
             stderr,
         } = running;
-        // Announced before ACCEPT, so that the opener knows of it before anything comes.
-        let aside = stderr.map(|endpoint| {
-            let open = Open {
-                stderr_of: stream.id().0,
-                ..Open::default()
-            };
-            (endpoint, self.handle.open_with(open))
-        });
-        let aside = match aside {
-            None => None,
-            Some((endpoint, Some(stream))) => Some((endpoint, stream)),
-            Some((_, None)) => {
+        let aside = match self.aside(&stream, stderr) {
+            Ok(aside) => aside,
+            Err(refusal) => {
                 process.kill().await;
-                let refusal = Refusal::NoStream;
-                stream.refuse(Refuse {
-                    status: u32::from(refusal.status()),
-                    message: refusal.to_string(),
-                });
+                refuse(stream, &self.name, &refusal);
                 return PipeError::Local(refusal.to_string()).into();
             }
         };
@@ -312,6 +385,15 @@ impl Serving {
     }
 }
 
+/// Says why a stream is joined to nothing.
+pub(super) fn refuse(stream: Stream, name: &str, refusal: &Refusal) {
+    tracing::info!("{name}: refused: {refusal}");
+    stream.refuse(Refuse {
+        status: u32::from(refusal.status()),
+        message: refusal.to_string(),
+    });
+}
+
 /// Whether `is_so` is news to `noted`, which it is from now on.
 fn note(noted: &mut bool, is_so: bool) -> bool {
     let is_news = is_so && !*noted;
@@ -320,10 +402,10 @@ fn note(noted: &mut bool, is_so: bool) -> bool {
 }
 
 /// One command more, until dropped.
-struct Counted<'a>(&'a watch::Sender<usize>);
+pub(super) struct Counted<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Counted<'a> {
-    fn new(running: &'a watch::Sender<usize>) -> Self {
+    pub(super) fn new(running: &'a watch::Sender<usize>) -> Self {
         running.send_modify(|running| *running += 1);
         Self(running)
     }
@@ -336,7 +418,7 @@ impl Drop for Counted<'_> {
 }
 
 /// The pipe of stdin and stdout, and the one of stderr.
-fn pipes(
+pub(super) fn pipes(
     main: Endpoint,
     stream: Stream,
     aside: Option<(Endpoint, Stream)>,

@@ -91,8 +91,21 @@ pub(super) enum Refused {
 }
 
 impl Environment {
+    /// Names that were checked.
+    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let listed = names.map(str::to_owned).collect();
+        Self { listed }
+    }
+
     /// Adds `NAME`, `PREFIX*` or `*`.
     pub(super) fn list(&mut self, text: &str) -> Result<(), &'static str> {
+        Self::check(text)?;
+        self.listed.push(text.to_owned());
+        Ok(())
+    }
+
+    /// Whether a text can be listed.
+    pub(super) fn check(text: &str) -> Result<(), &'static str> {
         let name = text.strip_suffix('*').unwrap_or(text);
         if text.is_empty() || !(name.is_empty() || is_variable(name)) {
             return Err("a variable is NAME, or PREFIX* for all that begin so");
@@ -100,7 +113,6 @@ impl Environment {
         if !text.ends_with('*') && NEVER.iter().any(|never| fits(never, name)) {
             return Err("no caller may set this variable: it changes what programs do");
         }
-        self.listed.push(text.to_owned());
         Ok(())
     }
 

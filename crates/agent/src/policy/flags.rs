@@ -10,14 +10,14 @@ use super::resolve;
 use super::who::Who;
 use super::{Origin, Rule};
 
-/// One value of `--allow`; it holds for every caller that is known.
+/// One value of `--allow`; it holds for every caller that was let in.
 #[derive(Debug, Clone)]
 pub struct Allow {
     typed: String,
     grant: Grant,
 }
 
-/// Why a text is no value of `--allow`.
+/// Why a text is no value of `--allow` or `--allow-env`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowError {
     /// It begins with no word of it.
@@ -28,15 +28,41 @@ pub enum AllowError {
     Value(String),
 }
 
-impl Allow {
-    pub(super) fn rule(&self) -> Rule {
-        let origin = Origin::Flag(format!("--allow {}", self.typed));
-        Rule {
+/// One value of `--allow-env`: a variable that callers may set for what `--allow` lets them run.
+#[derive(Debug, Clone)]
+pub struct AllowEnv(String);
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--allow`.
+    pub allow: Vec<Allow>,
+    /// `--allow-env`.
+    pub env: Vec<AllowEnv>,
+}
+
+impl Flags {
+    pub(super) fn rules(&self) -> impl Iterator<Item = Rule> {
+        let environment = Environment::of(self.env.iter().map(|AllowEnv(name)| name.as_str()));
+        self.allow.iter().map(move |allow| Rule {
             who: vec![Who::Anyone],
-            grants: vec![(self.grant.clone(), origin)],
-            environment: Environment::default(),
+            grants: vec![(
+                allow.grant.clone(),
+                Origin::Flag(format!("--allow {}", allow.typed)),
+            )],
+            environment: environment.clone(),
             directories: Vec::new(),
-        }
+        })
+    }
+}
+
+impl FromStr for AllowEnv {
+    type Err = AllowError;
+
+    fn from_str(text: &str) -> Result<Self, AllowError> {
+        let listed = Environment::check(text);
+        listed.map_err(|why| AllowError::Value(why.to_owned()))?;
+        Ok(Self(text.to_owned()))
     }
 }
 

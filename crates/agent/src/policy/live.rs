@@ -6,17 +6,17 @@
 //! whoever took it away meant that.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_net::FileStamp;
 
-use super::{Allow, LoadError, Policy};
+use super::{Flags, LoadError, Policy};
 
 /// A policy that is read again when its file changes.
 #[derive(Debug)]
 pub struct LivePolicy {
     path: Option<PathBuf>,
-    flags: Vec<Allow>,
+    flags: Flags,
     current: Mutex<Current>,
 }
 
@@ -32,7 +32,7 @@ impl LivePolicy {
     ///
     /// # Errors
     /// [`LoadError`] when the file cannot be used: there is no last good version yet.
-    pub fn open(path: Option<PathBuf>, flags: Vec<Allow>) -> Result<Self, LoadError> {
+    pub fn open(path: Option<PathBuf>, flags: Flags) -> Result<Self, LoadError> {
         // Before the file is read: a change in between is seen next time.
         let stamp = path.as_deref().map(FileStamp::of);
         let policy = match &path {
@@ -48,10 +48,27 @@ impl LivePolicy {
         })
     }
 
+    /// Whether it has a file, which may change.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Reads the file again though it may look the same, and says what is wrong with it. Blocks on the
+    /// disk for a moment.
+    pub fn reload(&self) {
+        self.lock().stamp = None;
+        let _newest = self.current();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What holds now. Blocks on the disk for a moment.
     #[must_use]
     pub fn current(&self) -> Arc<Policy> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.lock();
         let Some(path) = &self.path else {
             return Arc::clone(&current.policy);
         };

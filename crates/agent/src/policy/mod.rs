@@ -30,7 +30,7 @@ use self::grant::Grant;
 use self::who::Who;
 
 pub use self::file::{LoadError, default_path};
-pub use self::flags::{Allow, AllowError};
+pub use self::flags::{Allow, AllowEnv, AllowError, Flags};
 pub use self::live::LivePolicy;
 pub use self::request::{Exec, Request, Setting};
 pub use self::resolve::{Program, ProgramError, target};
@@ -165,18 +165,10 @@ impl Denied {
 }
 
 impl Policy {
-    /// A policy of flags alone, which hold for every caller that is known.
+    /// The same, and what `flags` allow to every caller that was let in.
     #[must_use]
-    pub fn of_flags(flags: &[Allow]) -> Self {
-        let mut policy = Self::default();
-        policy.rules.extend(flags.iter().map(Allow::rule));
-        policy
-    }
-
-    /// The same, and what `flags` allow.
-    #[must_use]
-    pub fn and_flags(mut self, flags: &[Allow]) -> Self {
-        self.rules.extend(flags.iter().map(Allow::rule));
+    pub fn and_flags(mut self, flags: &Flags) -> Self {
+        self.rules.extend(flags.rules());
         self
     }
 

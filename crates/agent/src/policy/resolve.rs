@@ -18,9 +18,6 @@ pub struct Program {
 /// Why there is no such program.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// Relative to what? And `../` is for hiding where something is.
-    #[error("a program is a name or an absolute path")]
-    Relative,
     /// 127.
     #[error("no such program")]
     NotFound,
@@ -30,18 +27,19 @@ pub enum ProgramError {
 }
 
 impl Program {
-    /// Finds `name` as a shell would: in the absolute directories of `path` (of this process, never of
-    /// the caller), or where it says. Blocks on the disk for a moment.
+    /// Finds `name` as a shell in the absolute directory `cwd` would: in the absolute directories of
+    /// `path` (of this process, never of the caller), or where it says. Blocks on the disk for a
+    /// moment.
     ///
     /// # Errors
     /// [`ProgramError`].
-    pub fn find(name: &OsStr, path: &OsStr) -> Result<Self, ProgramError> {
+    pub fn find(name: &OsStr, path: &OsStr, cwd: &Path) -> Result<Self, ProgramError> {
         let bytes = name.as_bytes();
         if bytes.is_empty() || bytes.contains(&0) {
             return Err(ProgramError::NotFound);
         }
         if bytes.contains(&b'/') {
-            return Self::at(Path::new(name));
+            return Self::at(&cwd.join(name));
         }
         let mut refused = None;
         for dir in std::env::split_paths(path).filter(|dir| dir.is_absolute()) {
@@ -57,9 +55,6 @@ impl Program {
     }
 
     fn at(path: &Path) -> Result<Self, ProgramError> {
-        if !path.is_absolute() {
-            return Err(ProgramError::Relative);
-        }
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ProgramError::NotFound,
             _ => ProgramError::NotExecutable(error),

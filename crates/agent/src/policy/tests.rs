@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use farpipe_net::HostPort;
-use farpipe_proto::identity::{Asserting, Caller, Identity};
+use farpipe_proto::identity::{Asserting, Caller, Identity, LetInBy};
 
 use super::*;
 
@@ -52,6 +52,13 @@ fn asserted(text: &str, relay: Asserting) -> Caller {
     Caller::RelayAsserted {
         identity: identity(text),
         relay,
+    }
+}
+
+fn flags(allow: Vec<Allow>) -> Flags {
+    Flags {
+        allow,
+        ..Flags::default()
     }
 }
 

@@ -7,7 +7,7 @@ use farpipe_proto::identity::{Caller, Identity, IdentityError, Kind, is_name};
 /// One entry of `who`. Compared with whole, typed identities; never as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Who {
-    /// Everybody who is known to be somebody.
+    /// Everybody who was let in.
     Anyone,
     /// Whoever proved this user's loopback secret.
     ThisUser,
@@ -20,12 +20,13 @@ pub(super) enum Who {
 impl Who {
     pub(super) fn is(&self, caller: &Caller) -> bool {
         match (self, caller.identity()) {
-            (Self::Anyone, _) | (Self::ThisUser, None) => true,
+            (Self::Anyone, _) => true,
+            (Self::ThisUser, _) => *caller == Caller::ThisUser,
             (Self::One(one), Some(identity)) => one == identity,
             (Self::All { domain, kind }, Some(identity)) => {
                 identity.domain() == domain && identity.kind() == *kind
             }
-            (Self::ThisUser, Some(_)) | (Self::One(_) | Self::All { .. }, None) => false,
+            (Self::One(_) | Self::All { .. }, None) => false,
         }
     }
 }

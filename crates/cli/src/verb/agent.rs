@@ -1,20 +1,26 @@
 //! `farpipe agent`: runs the commands that callers ask for.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_agent::command::detached::Table;
 use farpipe_agent::command::launch::Launcher;
-use farpipe_agent::command::{AllowedEnv, Caller, serve};
+use farpipe_agent::command::serve;
 use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::pipe::cancelled;
+use farpipe_agent::policy::LivePolicy;
 use farpipe_net::tls::TlsServer;
+use farpipe_net::token::TokenStore;
 use farpipe_net::{
-    AcceptedSession, Acceptor, AcceptorConfig, Admission, Listener, SessionEnd, Sessions, Url,
+    AcceptedSession, Acceptor, AcceptorConfig, Admission, Greeting, Listener, SessionEnd, Sessions,
+    Url,
 };
-use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::PARK_MAX;
+use tokio::signal::unix::Signal;
 use tokio::task::{JoinError, JoinSet};
 
+use super::allow::{AllowArgs, unusable};
 use super::door::{self, Invitation};
 use super::registration::RegistrationArgs;
 use super::secure::{Guarded, ListenTls};
@@ -28,9 +34,13 @@ use crate::{notify, output};
 
 /// Run commands for `farpipe exec`
 ///
-/// Whoever is let in may run whatever this user may: with a certificate of the authority of --ca, or
-/// with a ticket, which is good for one command; on loopback this user's own processes. Commands get
-/// an environment of their own, a session of their own, and the home directory as their place.
+/// Nobody may have anything that --policy or --allow does not say; `--allow exec` lets whoever is let
+/// in run whatever this user may: with a certificate of the authority of --ca, or with a ticket, which
+/// is good for one session; on loopback this user's own processes. Commands get an environment of their
+/// own, a session of their own, and the home directory as their place.
+///
+/// A changed policy holds from the next request on, and is read at once after SIGHUP; one that is
+/// malformed leaves the last good one in force. Without a policy file SIGHUP ends the agent.
 ///
 /// A command whose caller has lost the connection goes on; when the caller is given up (its
 /// --resume-for and up to a minute more), or this agent is told to end, the command is hung up:
@@ -43,10 +53,8 @@ pub(crate) struct Args {
     /// certificates or a ticket; ws:// or fp:// on loopback only; port 0 picks a free one
     #[arg(long, value_name = "URL")]
     listen: Option<String>,
-    /// A variable that callers may set with --env, besides LANG, LANGUAGE, LC_*, TZ, TERM, COLORTERM
-    /// and NO_COLOR; NAME* allows all that begin so; repeatable. LD_* and DYLD_* are never taken
-    #[arg(long, value_name = "NAME")]
-    allow_env: Vec<String>,
+    #[command(flatten)]
+    allow: AllowArgs,
     #[command(flatten)]
     tls: ListenTls,
     /// How long to keep a session whose connection is lost, and its commands, at most [default: as
@@ -59,21 +67,24 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let front = args.front(quiet)?;
+    let policy = Arc::new(policy(&args.allow)?);
     let status = Status::open(args.session.status_fd, false)?;
-    let (signals, cancel) = Signals::catch()?;
+    let (signals, cancel, hangups) = match policy.has_file() {
+        true => Signals::catch_but_hangup()?,
+        false => {
+            let (signals, cancel) = Signals::catch()?;
+            (signals, cancel, None)
+        }
+    };
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let (admission, tickets) = match &front {
-        Some(Front {
-            admission, outlet, ..
-        }) => (
-            *admission,
-            outlet.as_ref().map(|outlet| Arc::clone(&outlet.tickets)),
-        ),
+    let greeting = match &front {
+        Some(front) => front.greeting()?,
         // Nobody comes by a door that is not there.
-        None => (Admission::ClientCertificate, None),
+        None => listening(Admission::ClientCertificate, None, None)?,
     };
-    let mut config = AcceptorConfig::new(listening(admission, tickets)?);
+    let mut config = AcceptorConfig::new(greeting);
+    config.seal = args.tls.seal()?;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
     config.events = Some(
@@ -93,14 +104,21 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     notify::ready();
     let agent = serve::Agent {
         launcher: Launcher::own()?,
-        allowed_env: AllowedEnv::with(args.allow_env),
+        policy: Arc::clone(&policy),
+        refusals: Arc::default(),
+        detached: Table::default(),
         cancel,
     };
+    if let Some(hangups) = hangups {
+        accepting.spawn(reload(policy, hangups));
+    }
     let has_door = args.listen.is_some();
     let work = async {
+        // In order: with the last link there are no more sessions either.
         tokio::select! {
-            () = keep(sessions, agent, admission, quiet) => true,
+            biased;
             () = links.keep(quiet, &status), if !has_door => false,
+            () = keep(sessions, agent, quiet) => true,
         }
     };
     let (in_order, signal) = signals.run(work).await;
@@ -118,7 +136,17 @@ struct Front {
     url: Url,
     tls: Option<TlsServer>,
     outlet: Option<Outlet>,
+    tokens: Option<Arc<TokenStore>>,
     admission: Admission,
+}
+
+impl Front {
+    /// What is said and wanted there.
+    fn greeting(&self) -> anyhow::Result<Greeting> {
+        let tickets = self.outlet.as_ref();
+        let tickets = tickets.map(|outlet| Arc::clone(&outlet.tickets));
+        listening(self.admission, tickets, self.tokens.clone())
+    }
 }
 
 impl Args {
@@ -137,12 +165,14 @@ impl Args {
             Some(Guarded { tls, outlet }) => (Some(tls), outlet),
             None => (None, None),
         };
-        let admission = Admission::wanted(url.scheme, tls.as_ref())
+        let tokens = self.tls.tokens()?;
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
             .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
         Ok(Some(Front {
             url,
             tls,
             outlet,
+            tokens,
             admission,
         }))
     }
@@ -157,7 +187,7 @@ async fn open(
     let Some(front) = front else {
         return Ok(JoinSet::new());
     };
-    let listener = Listener::bind_with(front.url, front.tls).await?;
+    let listener = Listener::bind_with(front.url, front.tls, front.tokens.is_some()).await?;
     let invitation = Invitation {
         verb: "exec",
         rest: " -- CMD",
@@ -174,14 +204,46 @@ async fn open(
     .await
 }
 
+/// The policy of the flags, and of a file if there is one.
+fn policy(args: &AllowArgs) -> anyhow::Result<LivePolicy> {
+    let is_missing = |file: &PathBuf| {
+        let looked = std::fs::symlink_metadata(file);
+        looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    let file = args
+        .file()
+        .filter(|file| args.is_named() || !is_missing(file));
+    let is_given = file.is_some();
+    let live = LivePolicy::open(file, args.flags()).map_err(|error| unusable(&error))?;
+    // What an empty file comes to was said when it was read.
+    if !is_given && live.current().is_empty() {
+        tracing::warn!(
+            "this agent allows nothing: start it with --policy FILE, or with --allow exec for whoever \
+             is let in"
+        );
+    }
+    Ok(live)
+}
+
+/// Reads the policy again when told to; never ready.
+async fn reload(policy: Arc<LivePolicy>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        let policy = Arc::clone(&policy);
+        // Its errors are in the log.
+        if let Err(error) = tokio::task::spawn_blocking(move || policy.reload()).await {
+            tracing::error!("the policy could not be read: {error}");
+        }
+    }
+}
+
 /// Serves sessions until told to end; then they end in order.
-async fn keep(mut sessions: Sessions, agent: serve::Agent, admission: Admission, quiet: bool) {
+async fn keep(mut sessions: Sessions, agent: serve::Agent, quiet: bool) {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             session = sessions.next() => {
                 let Some(session) = session else { break };
-                running.spawn(one(session, agent.clone(), admission));
+                running.spawn(one(session, agent.clone()));
             }
             Some(ended) = running.join_next() => report(ended, quiet),
             () = cancelled(agent.cancel.clone()) => break,
@@ -189,27 +251,14 @@ async fn keep(mut sessions: Sessions, agent: serve::Agent, admission: Admission,
     }
     // Who comes now hears that this process is going away.
     drop(sessions);
+    agent.detached.ended().await;
     while let Some(ended) = running.join_next().await {
         report(ended, quiet);
     }
 }
 
-async fn one(
-    session: AcceptedSession,
-    agent: serve::Agent,
-    admission: Admission,
-) -> (String, Result<(), SessionEnd>) {
-    let name = session.name();
-    let admission = match session.caller_by_relay().map(|relayed| relayed.relay) {
-        None => admission,
-        Some(Asserting::ThisUser) => Admission::LoopbackSecret,
-        Some(Asserting::Another) => Admission::ClientCertificate,
-    };
-    let caller = Caller {
-        peer: session.peer().to_owned(),
-        admission,
-    };
-    (name, serve::serve(session, caller, &agent).await)
+async fn one(session: AcceptedSession, agent: serve::Agent) -> (String, Result<(), SessionEnd>) {
+    (session.name(), serve::serve(session, &agent).await)
 }
 
 fn report(ended: Result<(String, Result<(), SessionEnd>), JoinError>, quiet: bool) {

@@ -34,6 +34,9 @@ const DAYS_MAX: u32 = 825;
 const SKEW: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// What an agent's own host name ends with; nothing is looked up by it.
+const AGENTS: &str = ".agent.farpipe";
+
 const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca-key.pem";
 
@@ -67,6 +70,10 @@ struct InitArgs {
 struct IssueArgs {
     /// Its name: lower-case letters, digits, dots, hyphens and underscores
     name: String,
+    /// What it is for; an agent's is also good for NAME.agent.farpipe, which callers verify through a
+    /// relay
+    #[arg(long, value_name = "KIND", default_value = "client")]
+    kind: Role,
     /// Where the authority's files are, and where these go
     #[arg(long, value_name = "DIR", default_value = "farpipe-certs")]
     dir: PathBuf,
@@ -77,6 +84,43 @@ struct IssueArgs {
     #[arg(long, value_name = "N", default_value_t = DAYS_MAX,
         value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
     days: u32,
+}
+
+/// What a certificate is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Role {
+    /// Connect, listen, exec
+    Client,
+    /// An agent
+    Agent,
+    /// A relay; needs --san
+    Relay,
+}
+
+impl Role {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Client => Kind::Client,
+            Self::Agent => Kind::Agent,
+            Self::Relay => Kind::Relay,
+        }
+    }
+
+    /// The names that a certificate has beside those of --san.
+    fn own_hosts(self, name: &str) -> anyhow::Result<Option<SanType>> {
+        if self != Self::Agent {
+            return Ok(None);
+        }
+        let own = host(&format!("{name}{AGENTS}")).map_err(|_| {
+            let hint =
+                "an agent's is part of a host name: at most 63 of a-z, 0-9, dots and hyphens";
+            WithStatus::usage(
+                format!("'{}' is no agent's name", name.escape_debug()),
+                hint,
+            )
+        })?;
+        Ok(Some(own))
+    }
 }
 
 pub(crate) fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
@@ -129,17 +173,24 @@ fn init(args: &InitArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
 }
 
 fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
-    let hosts: Vec<SanType> = args
+    let mut hosts: Vec<SanType> = args
         .san
         .iter()
-        .map(|name| host(name))
+        .map(|name| said_host(name))
         .collect::<Result<_, _>>()?;
+    if args.kind == Role::Relay && hosts.is_empty() {
+        return Err(WithStatus::usage(
+            "a relay is dialled: its certificate has to name its host",
+            "--san relay.example.org",
+        ));
+    }
     let ca = Authority::load(&args.dir)?;
-    let identity =
-        Identity::new(ca.identity.domain(), Kind::Client, &args.name).map_err(|error| {
-            let hint = "a name such as alice, build-7 or db.example.org";
-            WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
-        })?;
+    let (domain, kind) = (ca.identity.domain(), args.kind.kind());
+    let identity = Identity::new(domain, kind, &args.name).map_err(|error| {
+        let hint = "a name such as alice, build-7 or db.example.org";
+        WithStatus::usage(format!("'{}': {error}", args.name.escape_debug()), hint)
+    })?;
+    hosts.extend(args.kind.own_hosts(&args.name)?);
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = leaf(&identity, hosts, args.days)?.signed_by(&key, &ca.issuer)?;
     let made = Made {
@@ -161,6 +212,9 @@ fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
         made.key.display(),
         ca.file.display()
     );
+    if args.kind == Role::Relay {
+        return Ok(0);
+    }
     if let Some(host) = args.san.first() {
         let host = if host.contains(':') {
             format!("[{host}]")
@@ -168,7 +222,14 @@ fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
             host.clone()
         };
         line(&format!("\nListen as {host}:"));
-        line(&format!("  farpipe listen wss://{host}:7000 {files}"));
+        match args.kind {
+            Role::Agent => line(&format!(
+                "  farpipe agent --listen wss://{host}:7000 {files} --allow exec"
+            )),
+            Role::Client | Role::Relay => {
+                line(&format!("  farpipe listen wss://{host}:7000 {files}"));
+            }
+        }
     } else {
         line("\nIt names no host, so it is for dialling; --san HOST makes one to listen with.");
     }
@@ -282,6 +343,19 @@ fn valid_for(params: &mut CertificateParams, days: u32) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + now.saturating_sub(SKEW);
     params.not_after = epoch + now + DAY * days;
+}
+
+/// A host that was said. An agent's own name comes with its kind: whoever else had it could stand in
+/// for the agent.
+fn said_host(name: &str) -> anyhow::Result<SanType> {
+    let lower = name.to_ascii_lowercase();
+    if lower.ends_with(AGENTS) || lower == AGENTS[1..] {
+        return Err(WithStatus::usage(
+            format!("--san '{}' is an agent's name", name.escape_debug()),
+            "farpipe cert issue NAME --kind agent",
+        ));
+    }
+    host(name)
 }
 
 /// A host name or address; patterns and lists are none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::{Compression, PipeError, client, pipe};
-use farpipe_net::{Admission, Opener, OpenerConfig};
+use farpipe_net::{Opener, OpenerConfig};
 use tokio::task::JoinSet;
 
 use super::proxy::ProxyArgs;
@@ -68,15 +68,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let url = url(&args.url)?;
     let (spec, wanted) = args.endpoint.resolve()?;
     let show = args.session.progress.resolve(quiet, &[(&spec, wanted)]);
-    let ticket = args.tls.ticket(&url)?;
-    let admission = Admission::shown(url.scheme, ticket.as_deref());
+    let proves = args.tls.proves(&url)?;
+    let admission = proves.admission(&url);
     let proxy = args.proxy.resolve(&url)?;
-    let dial = args.tls.dial(url, ticket.as_deref())?.through(proxy);
+    let dial = args.tls.dial(url, proves.ticket())?.through(proxy);
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(dialling(admission, ticket)?);
+    let mut config = OpenerConfig::new(dialling(admission, proves)?);
     config.resume_for = args.resume_for;
     config.heartbeat = args.session.heartbeat;
     config.events =

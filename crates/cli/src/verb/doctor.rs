@@ -14,14 +14,13 @@ use farpipe_net::carrier::ws::upgrade::{StatusAnswer, UpgradeError};
 use farpipe_net::tls::{CertificateFacts, Handshaken, Pin, TlsError};
 use farpipe_net::{
     Admission, Blame, CheckupError, Granted, HandshakeError, HostPort, PORTAL, Proxy, ProxyError,
-    RelayDial, Seen, Url, WallClock, Watch, Welcomed, checkup, hosts,
+    Seen, Url, WallClock, Watch, Welcomed, checkup, hosts,
 };
-use farpipe_proto::identity::is_name;
-use farpipe_proto::link::LinkError;
+use farpipe_proto::link::{LinkError, SecretId};
 use farpipe_proto::wire::control::Host;
 
 use super::ping;
-use super::route::RouteArgs;
+use super::route::{Leg, RouteArgs, check_name};
 use super::session::{rough, url};
 use crate::exit::{self, WithStatus};
 use crate::output;
@@ -86,16 +85,12 @@ impl Step {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     if args.url.contains("://") {
-        let report = args.look_at(&args.url).await?;
+        let leg = args.route.listener(&args.url)?;
+        let report = look_at(&args.url, leg).await?;
         return report.conclude(Ok(()));
     }
     let host = &args.url;
-    if !is_name(host) {
-        return Err(WithStatus::usage(
-            format!("'{}' is neither a URL nor a name", host.escape_debug()),
-            "for example: farpipe doctor wss://HOST:PORT, or farpipe doctor NAME --relay URL",
-        ));
-    }
+    check_name(host)?;
     let relays = args.route.relays(&format!("which relay knows {host}?"))?;
     let mut status = 0;
     for (number, relay) in relays.iter().enumerate() {
@@ -105,7 +100,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
                 return exit::printed(Err(error));
             }
         }
-        let looked = match args.look_at(relay).await {
+        let leg = args.route.relay(relay)?;
+        let looked = match look_at(relay, leg).await {
             Ok(report) => {
                 let asked = args.ask_for(host, relay, &report).await;
                 report.conclude(asked)
@@ -125,43 +121,43 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     Ok(status)
 }
 
-impl Args {
-    /// The way to a URL, up to WELCOME.
-    async fn look_at(&self, text: &str) -> anyhow::Result<Report> {
-        let url = url(text)?;
-        let leg = self.route.leg(text)?;
-        let report = Report::new(&url, leg.proxy.as_ref());
-        let told = report.clone();
-        let watch = Watch::new(move |seen| told.see(seen));
-        let greeting = leg.greeting()?;
-        match checkup(&leg.dial.watched(watch), &greeting).await {
-            Ok(welcomed) => {
-                report.passed(Step::Farpipe, &welcome(&welcomed, leg.admission));
-                Ok(report)
-            }
-            Err(error) => {
-                let message = match &error {
-                    CheckupError::Dial(error) => error.message.clone(),
-                    // fps: nothing is read before that could say so.
-                    CheckupError::Handshake(HandshakeError::Carrier(CarrierError::Io(error)))
-                        if TlsError::of(error).is_some() =>
-                    {
-                        report.see(Seen::NoTls(error));
-                        format!("{url}: {error}")
-                    }
-                    CheckupError::Handshake(error) => format!("{url}: {error}"),
-                };
-                report.failed();
-                Err(WithStatus::failure(message, report.advice(error)))
-            }
+/// The way to a URL, up to WELCOME.
+async fn look_at(text: &str, leg: Leg) -> anyhow::Result<Report> {
+    let url = url(text)?;
+    let report = Report::new(&url, leg.proxy.as_ref());
+    let told = report.clone();
+    let watch = Watch::new(move |seen| told.see(seen));
+    let greeting = leg.greeting()?;
+    match checkup(&leg.dial.watched(watch), &greeting).await {
+        Ok(welcomed) => {
+            report.passed(Step::Farpipe, &welcome(&welcomed, leg.admission));
+            Ok(report)
+        }
+        Err(error) => {
+            let message = match &error {
+                CheckupError::Dial(error) => error.message.clone(),
+                // fps: nothing is read before that could say so.
+                CheckupError::Handshake(HandshakeError::Carrier(CarrierError::Io(error)))
+                    if TlsError::of(error).is_some() =>
+                {
+                    report.see(Seen::NoTls(error));
+                    format!("{url}: {error}")
+                }
+                CheckupError::Handshake(error) => format!("{url}: {error}"),
+            };
+            report.failed();
+            Err(WithStatus::failure(message, report.advice(error)))
         }
     }
+}
 
+impl Args {
     /// From a relay on to an agent.
     async fn ask_for(&self, host: &str, relay: &str, report: &Report) -> anyhow::Result<()> {
         report.begin(Step::Relay);
-        let leg = self.route.leg(relay)?;
+        let leg = self.route.relay(relay)?;
         let greeting = leg.greeting()?;
+        let way = self.route.by_name(host, &[relay.to_owned()])?;
         let known = match hosts(&leg.dial, &greeting).await {
             Ok(known) => known,
             Err(error) => {
@@ -174,8 +170,7 @@ impl Args {
             report.failed();
             let others = known.len();
             // Who asks for it hears what the relay remembers of it.
-            let dial = RelayDial::new(host.to_owned(), vec![leg.dial]);
-            let why = match ping::once(&dial, greeting, ANSWER).await {
+            let why = match ping::once(way, ANSWER).await {
                 Err(end) => format!("{end}; {others} others are"),
                 Ok(_) => format!("{relay} did not know {host} a moment ago"),
             };
@@ -188,8 +183,7 @@ impl Args {
         };
         report.passed(Step::Relay, &described(found));
         report.begin(Step::Agent);
-        let dial = RelayDial::new(host.to_owned(), vec![leg.dial]);
-        match ping::once(&dial, greeting, ANSWER).await {
+        match ping::once(way, ANSWER).await {
             Ok(Some(took)) => {
                 report.passed(
                     Step::Agent,
@@ -234,6 +228,9 @@ fn welcome(welcomed: &Welcomed, admission: Admission) -> String {
         Admission::LoopbackSecret => "it knows this user's loopback secret",
         Admission::ClientCertificate => "it lets this side in by its certificate",
         Admission::Ticket => "it knows the ticket, which is still to be used",
+        Admission::Token => {
+            "it knows the token; whether that is still good is seen when it is used"
+        }
     };
     let Welcomed { software, version } = welcomed;
     format!("{software}, protocol {version}; {by}")
@@ -523,14 +520,17 @@ fn secured(told: &Handshaken) -> String {
 
 fn handshake_advice(error: &HandshakeError) -> &'static str {
     match error {
-        HandshakeError::Link(LinkError::PeerUnproven { is_ticket: false }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Loopback)) => {
             "run both as the same user of this host; between users or hosts use wss://"
         }
-        HandshakeError::Link(LinkError::PeerUnproven { is_ticket: true }) => {
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Ticket(_))) => {
             "copy the newest ticket that `farpipe listen` made"
         }
+        HandshakeError::Link(LinkError::PeerUnproven(SecretId::Token(_))) => {
+            "ask whoever issued the token for another"
+        }
         HandshakeError::Link(LinkError::Refused(_)) | HandshakeError::Refused(_) => {
-            "give the listener's newest ticket, or a certificate of the authority that it names with \
+            "give the listener's newest ticket, a token, or a certificate of the authority that it names with \
              --ca"
         }
         HandshakeError::Tls(_)

@@ -3,21 +3,22 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::sync::Arc;
-use std::time::Duration;
 
 use farpipe_agent::command::ask::{self, Here};
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::{Outcome, PipeError, pipe};
-use farpipe_net::{Opener, OpenerConfig};
-use farpipe_proto::limits::INNER_OPEN_MAX;
-use farpipe_proto::wire::control;
+use farpipe_net::Opener;
+use farpipe_proto::limits::{INNER_OPEN_MAX, KEEP_OUTPUT, KEEP_OUTPUT_MAX};
+use farpipe_proto::wire::control::{self, Open};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::route::RouteArgs;
-use super::session::{SessionArgs, conclude, not_opened, settle, span};
+use super::detached::{id, opened};
+use super::session::{SessionArgs, conclude, not_opened, settle};
+use super::target::{TargetArgs, Way};
 use super::terminal::{self, Raw};
-use crate::exit::WithStatus;
+use crate::exit::{self, WithStatus};
+use crate::output;
 use crate::progress::{self, Counts};
 use crate::signals::Forward;
 use crate::status::Status;
@@ -25,30 +26,54 @@ use crate::status::Status;
 /// Signals and sizes that wait to be passed on. Policy when full: who brings the next one waits.
 const ASKS_MAX: usize = 16;
 
+/// A size as it is typed: bytes, or K, M of 1024.
+fn keep_output(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => match text.strip_suffix(['m', 'M']) {
+            Some(digits) => (digits, 1 << 20),
+            None => (text, 1),
+        },
+    };
+    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    size.filter(|size| (1..=KEEP_OUTPUT_MAX as u64).contains(size))
+        .ok_or_else(|| "from 1 byte to 64M: 4096, 64K, 1M".to_owned())
+}
+
 /// Run a command at an agent
 ///
 /// stdin, stdout and stderr are the command's own, byte for byte; its exit status is this one's, 128+n
 /// if signal n ended it. The words of CMD reach the program as they are: no shell reads them, unless
 /// --sh asks for one.
 ///
+/// With -d it goes on without its caller, as long as the agent runs, and this ends when it has been
+/// started.
+///
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command; a second one gives it up, and the agent hangs
 /// it up. A lost connection is resumed, and the command goes on meanwhile; it never runs twice.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The agent: its name at a relay, or where it listens: wss://HOST:PORT[/PATH] or fps://HOST:PORT; on
-    /// this host also ws:// or fp://
-    target: String,
-    #[command(flatten)]
-    route: RouteArgs,
-    /// The program and its arguments; without them, with -t, the login shell
-    #[arg(trailing_var_arg = true, value_name = "CMD")]
-    command: Vec<OsString>,
     /// On a terminal there, which shows stdout and stderr as one
     #[arg(short = 't', long = "tty")]
     tty: bool,
     /// Read nothing: the command's stdin is empty
     #[arg(short = 'n', long = "no-stdin")]
     no_stdin: bool,
+    /// Start it, print its id, and leave it alone: see `farpipe ps`, `attach`, `wait` and `kill`. Its
+    /// stdin stays open for who attaches, unless -n
+    #[arg(short, long)]
+    detach: bool,
+    /// Its id: 1 to 64 letters, digits, dots, hyphens and underscores. Asked again with the same id the
+    /// same command is not started again; else 16 random digits
+    #[arg(long, value_name = "ID", value_parser = id, requires = "detach")]
+    id: Option<String>,
+    /// Bytes of stdout, and as many of stderr, that wait for who attaches (64K, 1M, 64M at most); then
+    /// the command waits, as before a full pipe [default: 1M]
+    #[arg(long, value_name = "SIZE", value_parser = keep_output, requires = "detach")]
+    keep_output: Option<u64>,
+    /// Drop the oldest lines instead of making the command wait; who attaches hears how much
+    #[arg(long, requires = "detach")]
+    drop_output: bool,
     /// CMD, its words joined by spaces, is a line for /bin/sh
     #[arg(long)]
     sh: bool,
@@ -58,9 +83,11 @@ pub(crate) struct Args {
     /// Set a variable, if the agent allows its name; repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<OsString>,
-    /// How long to try to get a lost connection back (30s, 10m, 2h)
-    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
-    resume_for: Duration,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// The program and its arguments; without them, with -t, the login shell
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -85,6 +112,7 @@ impl Args {
             cwd: self.cwd.as_ref().map(bytes).unwrap_or_default(),
             env: self.env.iter().map(bytes).collect(),
             terminal: self.tty.then(terminal::describe),
+            detached: None,
         };
         let words = command
             .argv
@@ -101,7 +129,73 @@ impl Args {
         }
         Ok(command)
     }
+}
 
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    let mut command = args.command()?;
+    if args.detach {
+        let id = args.id.clone().unwrap_or_else(new_id);
+        command.detached = Some(control::Detached {
+            id: id.clone(),
+            keep: args.keep_output.unwrap_or(KEEP_OUTPUT as u64),
+            drops: args.drop_output,
+            no_stdin: args.no_stdin,
+        });
+        return detached(command, &id, &args, quiet).await;
+    }
+    let open = Open {
+        interactive: args.tty,
+        command: Some(command),
+        ..Open::default()
+    };
+    let joining = Joining {
+        tty: args.tty,
+        no_stdin: args.no_stdin,
+        outlives: false,
+        allow_drops: false,
+    };
+    joined(open, joining, &args.target, &args.session, quiet).await
+}
+
+/// Starts a command that goes on by itself, and prints its id.
+async fn detached(
+    command: control::Command,
+    id: &str,
+    args: &Args,
+    quiet: bool,
+) -> anyhow::Result<u8> {
+    let open = Open {
+        command: Some(command),
+        ..Open::default()
+    };
+    let here = Here::default();
+    let (outcome, signal, status) = opened(&args.target, &args.session, open, here, quiet).await?;
+    match conclude(Ok(outcome), signal, &status)? {
+        0 => exit::printed(output::data(format!("{id}\n").as_bytes())),
+        code => Ok(code),
+    }
+}
+
+/// An id that nobody else has.
+fn new_id() -> String {
+    let mut random = [0; 8];
+    farpipe_net::system_random(&mut random);
+    format!("{:016x}", u64::from_be_bytes(random))
+}
+
+/// How this process is joined to a far command.
+pub(super) struct Joining {
+    /// By a terminal.
+    pub(super) tty: bool,
+    /// Without its stdin.
+    pub(super) no_stdin: bool,
+    /// The command outlives this process: a signal that ends this one is not the command's.
+    pub(super) outlives: bool,
+    /// Dropped output is no failure.
+    pub(super) allow_drops: bool,
+}
+
+impl Joining {
     /// This process's side.
     async fn here(&self) -> anyhow::Result<Here> {
         let wanted = if self.no_stdin { Use::Sink } else { Use::Both };
@@ -116,34 +210,35 @@ impl Args {
     }
 }
 
-pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
-    let command = args.command()?;
-    let (dial, greeting) = args.route.dial(&args.target)?;
-    let show = args.session.progress.without_bar();
-    let status = Status::open(args.session.status_fd, true)?;
+/// Joins stdin, stdout and stderr to what `open` asks for, until it has ended.
+pub(super) async fn joined(
+    open: Open,
+    joining: Joining,
+    target: &TargetArgs,
+    session: &SessionArgs,
+    quiet: bool,
+) -> anyhow::Result<u8> {
+    let Way { dial, mut config } = target.way(session)?;
+    let show = session.progress.without_bar();
+    let status = Status::open(session.status_fd, true)?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    let (signals, cancel) = Forward::catch(asks.clone())?;
+    let (signals, cancel) = Forward::catch(asks.clone(), joining.outlives)?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let mut config = OpenerConfig::new(greeting);
-    config.resume_for = args.resume_for;
-    config.heartbeat = args.session.heartbeat;
-    let events = args
-        .session
-        .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
-    config.events = Some(events);
+    config.events = Some(session.watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet));
     let work = async {
-        let here = match pipe::unless_cancelled(cancel.clone(), args.here()).await {
+        let here = match pipe::unless_cancelled(cancel.clone(), joining.here()).await {
             Ok(here) => here?,
             Err(error) => return Ok(error.into()),
         };
         let total = here.main.size_hint;
-        let _raw = args.tty.then(Raw::enter).flatten();
+        let _raw = joining.tty.then(Raw::enter).flatten();
         let opener = Opener::new(config);
         let meter = Arc::clone(&counts.meter);
-        let running = ask::run(command, here, opener, &*dial, meter, asked, cancel);
+        // A session is large, and every future around it would have room for one on the stack.
+        let running = Box::pin(ask::run(open, here, opener, &*dial, meter, asked, cancel));
         let running = progress::during(show, total, &counts, running);
-        if args.tty {
+        if joining.tty {
             return Ok(terminal::resizing(asks, running).await);
         }
         anyhow::Ok(running.await)
@@ -151,9 +246,28 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (outcome, signal) = signals.run(work).await;
     // How it ended is the last event.
     settle(tasks).await;
-    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    let mut ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    if let Ok(outcome) = &mut ended {
+        tell_dropped(outcome, joining.allow_drops);
+    }
     // What it made of a signal that was passed on is the command's to say.
     let gave_up = |outcome: &Outcome| outcome.error == Some(PipeError::Cancelled);
     let signal = signal.filter(|_| ended.as_ref().is_ok_and(gave_up));
     conclude(ended, signal, &status)
+}
+
+/// Says what is missing of the output, and makes it a failure.
+fn tell_dropped(outcome: &mut Outcome, is_allowed: bool) {
+    if outcome.dropped == 0 {
+        return;
+    }
+    let text = format!(
+        "{} bytes of the output were dropped before anybody took them (--drop-output)",
+        outcome.dropped
+    );
+    if is_allowed {
+        output::line(&format!("farpipe: {text}"));
+    } else {
+        outcome.error.get_or_insert(PipeError::Remote(text));
+    }
 }

@@ -76,14 +76,16 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Some(Guarded { tls, outlet }) => (Some(tls), outlet),
         None => (None, None),
     };
-    let admission = Admission::wanted(url.scheme, tls.as_ref())
+    let tokens = args.tls.tokens()?;
+    let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
+    let takes_tokens = tokens.is_some();
     let tickets = outlet.as_ref().map(|outlet| Arc::clone(&outlet.tickets));
-    let mut config = AcceptorConfig::new(listening(admission, tickets)?);
+    let mut config = AcceptorConfig::new(listening(admission, tickets, tokens)?);
     config.one_shot = !args.keep;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = args.session.heartbeat;
@@ -98,7 +100,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             true => Target::Spec(spec.clone(), wanted),
             false => open_early(&spec, wanted).await?,
         };
-        anyhow::Ok((early, Listener::bind_with(url, tls).await?))
+        anyhow::Ok((early, Listener::bind_with(url, tls, takes_tokens).await?))
     };
     let (early, listener) = match ready.await {
         Ok(ready) => ready,

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let What::Hosts = args.what;
     let mut asking = JoinSet::new();
     for (number, relay) in args.route.relays("which relay to ask?")?.iter().enumerate() {
-        let leg = args.route.leg(relay)?;
+        let leg = args.route.relay(relay)?;
         let greeting = leg.greeting()?;
         asking.spawn(async move {
             let answer = hosts(&leg.dial, &greeting).await;

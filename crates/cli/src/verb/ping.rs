@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::ping::{self, Answers, Questions};
 use farpipe_agent::pipe::{Cancel, cancelled};
-use farpipe_net::{Dial, Greeting, Opener, OpenerConfig, SessionEnd};
+use farpipe_net::{Dial, Opener, SessionEnd};
 use farpipe_proto::identity::is_name;
 use tokio::time::MissedTickBehavior;
 
-use super::route::RouteArgs;
+use super::route::{RouteArgs, Way};
 use super::session::span;
 use crate::exit::{self, WithStatus};
 use crate::output;
@@ -74,12 +74,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
             "farpipe ping NAME --relay URL; for the way to a URL: farpipe doctor URL",
         ));
     }
-    let (dial, greeting) = args.route.dial(&args.host)?;
+    let way = args.route.way(&args.host)?;
     let (signals, cancel) = Signals::catch()?;
     let tally = RefCell::new(Tally::default());
-    let (ended, _) = signals
-        .run(args.converse(&*dial, greeting, cancel, &tally))
-        .await;
+    let (ended, _) = signals.run(args.converse(way, cancel, &tally)).await;
     let tally = tally.into_inner();
     if let Some(error) = tally.unwritten {
         return exit::printed(Err(error));
@@ -102,12 +100,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
 }
 
 /// Waits for one answer; how long it took. For `farpipe doctor`.
-pub(crate) async fn once(
-    dial: &dyn Dial,
-    greeting: Greeting,
-    wait: Duration,
-) -> Result<Option<Duration>, SessionEnd> {
-    let mut config = OpenerConfig::new(greeting);
+pub(crate) async fn once(way: Way, wait: Duration) -> Result<Option<Duration>, SessionEnd> {
+    let Way { dial, mut config } = way;
     config.resume_for = wait;
     let opener = Opener::new(config);
     let handle = opener.handle();
@@ -131,7 +125,7 @@ pub(crate) async fn once(
         }
         took
     };
-    match tokio::join!(opener.run(dial), work) {
+    match tokio::join!(opener.run(&*dial), work) {
         (Err(end), None) if end != SessionEnd::Closed => Err(end),
         (_, took) => Ok(took),
     }
@@ -141,12 +135,11 @@ impl Args {
     /// Asks and hears until all is answered, nothing more is to be expected, or it is cancelled.
     async fn converse(
         &self,
-        dial: &dyn Dial,
-        greeting: Greeting,
+        way: Way,
         cancel: Cancel,
         tally: &RefCell<Tally>,
     ) -> Result<(), SessionEnd> {
-        let mut config = OpenerConfig::new(greeting);
+        let Way { dial, mut config } = way;
         config.resume_for = self.wait;
         let opener = Opener::new(config);
         let name = opener.name();
@@ -156,7 +149,7 @@ impl Args {
         };
         let talk = async {
             let asking = self.ask(questions, cancel, tally);
-            let hearing = self.hear(answers, dial, &name, tally);
+            let hearing = self.hear(answers, &*dial, &name, tally);
             tokio::pin!(hearing);
             let heard = tokio::select! {
                 asked = asking => match asked {
@@ -171,7 +164,7 @@ impl Args {
                 false => handle.end(SessionEnd::Closed),
             }
         };
-        tokio::join!(opener.run(dial), talk).0
+        tokio::join!(opener.run(&*dial), talk).0
     }
 
     /// Whether all answers are to be waited for.

@@ -4,13 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use farpipe_agent::policy::{
-    Allow, Decision, Exec, LoadError, Policy, Program, Request, Setting, Within, default_path,
-    target,
-};
+use farpipe_agent::policy::{Decision, Exec, Policy, Program, Request, Setting, Within, target};
 use farpipe_net::HostPort;
 use farpipe_proto::identity::{Asserting, Caller, Identity, Kind};
 
+use super::allow::{AllowArgs, unusable};
 use crate::exit::{WithStatus, printed};
 use crate::output;
 
@@ -46,12 +44,8 @@ struct TestArgs {
     /// How the identity was shown
     #[arg(long, value_name = "HOW", default_value = "e2e")]
     shown: Shown,
-    /// The policy [default: policy.yaml in /etc/farpipe or ~/.config/farpipe; none with --allow]
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
-    /// A flag that the agent is started with; repeatable
-    #[arg(long, value_name = "WHAT")]
-    allow: Vec<Allow>,
+    #[command(flatten)]
+    allow: AllowArgs,
     /// A variable that the caller sets for a command; repeatable
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<OsString>,
@@ -129,14 +123,13 @@ fn check(file: &Path) -> anyhow::Result<u8> {
 }
 
 fn test(args: &TestArgs) -> anyhow::Result<u8> {
-    let policy = match &args.policy {
-        Some(file) => Policy::load(file),
-        None if args.allow.is_empty() => Policy::load(&default_path()),
+    let policy = match args.allow.file() {
+        Some(file) => Policy::load(&file),
         None => Ok(Policy::default()),
     };
     let policy = policy
         .map_err(|error| unusable(&error))?
-        .and_flags(&args.allow);
+        .and_flags(&args.allow.flags());
     let decision = args.decide(&policy)?;
     let (said, status) = match decision {
         Decision::Allowed { rule, within } => {
@@ -171,7 +164,11 @@ impl TestArgs {
                     return Err(wrong("exec needs a program", "exec PROGRAM ARG..."));
                 };
                 let path = std::env::var_os("PATH").unwrap_or_default();
-                let found = Program::find(program, &path).map_err(|error| {
+                let cwd = match &directory {
+                    Some(dir) => dir.clone(),
+                    None => std::env::home_dir().unwrap_or_else(|| "/".into()),
+                };
+                let found = Program::find(program, &path, &cwd).map_err(|error| {
                     let shown = program.display().to_string();
                     let what = format!("'{}': {error}", shown.escape_debug());
                     wrong(
@@ -260,8 +257,4 @@ fn name(variable: &OsStr) -> OsString {
 
 fn wrong(what: &str, hint: &str) -> anyhow::Error {
     WithStatus::usage(what, hint)
-}
-
-fn unusable(error: &LoadError) -> anyhow::Error {
-    WithStatus::usage(error.to_string(), error.hint())
 }

@@ -1,16 +1,18 @@
 //! How an agent makes itself known: the relays of its list, and its name there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::tls::{identity_in_certificate, read_certificate};
-use farpipe_net::{Acceptor, Admission, AgentLink, AgentLinkConfig, Dial as _, RelayEnd, TcpDial};
-use farpipe_proto::identity::{Asserting, Kind, is_name};
+use farpipe_net::token::Token;
+use farpipe_net::{Acceptor, AgentLink, AgentLinkConfig, Dial as _, RelayEnd, TcpDial};
+use farpipe_proto::identity::{Kind, is_name};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::secure::ListenTls;
+use super::given::given;
+use super::secure::{ListenTls, Proves};
 use super::session::{dialling, url};
 use crate::exit::WithStatus;
 use crate::output;
@@ -26,6 +28,10 @@ pub(crate) struct RegistrationArgs {
     /// The name that callers ask for [default: the one in the certificate]
     #[arg(long)]
     name: Option<String>,
+    /// The token to prove to the relays, as `farpipe token issue` printed it, in a file of mode 0600;
+    /// $FARPIPE_TOKEN holds the token itself
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// What else to say of this host; repeatable
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -76,20 +82,18 @@ impl RegistrationArgs {
             true => self.name(tls)?,
             false => String::new(),
         };
+        let token: Option<Token> = given(self.token_file.as_deref())?;
+        let proves = token.map_or(Proves::Usual, |token| Proves::Token(Arc::new(token)));
         let mut links = Vec::new();
         let mut instance = vec![0; 16];
         farpipe_net::system_random(&mut instance);
         for text in &self.relay {
             let url = url(text)?;
-            let admission = Admission::shown(url.scheme, None);
-            let mut config = AgentLinkConfig::new(name.clone(), dialling(admission, None)?);
+            let greeting = dialling(proves.admission(&url), proves.clone())?;
+            let mut config = AgentLinkConfig::new(name.clone(), greeting);
             config.tags.clone_from(&self.tag);
             config.instance.clone_from(&instance);
             config.heartbeat = heartbeat;
-            config.asserting = match admission {
-                Admission::LoopbackSecret => Asserting::ThisUser,
-                Admission::ClientCertificate | Admission::Ticket => Asserting::Another,
-            };
             let (registered, is_registered) = watch::channel(false);
             config.registered = Some(registered);
             let link = AgentLink::new(Arc::clone(acceptor), config);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_net::{FileStamp, Url};
 use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -14,7 +15,7 @@ use self::doors::Doors;
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
-use crate::signals::{Hangups, Signals};
+use crate::signals::Signals;
 use crate::status::Status;
 use crate::{notify, output};
 
@@ -70,8 +71,7 @@ pub(crate) struct Source {
 
 pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
     let status = Status::open(args.status_fd, false)?;
-    let (signals, cancel) = Signals::catch_ends()?;
-    let hangups = Hangups::catch()?;
+    let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
     let config = RelayConfig {
         heartbeat: args.heartbeat,
         ..RelayConfig::default()
@@ -131,7 +131,7 @@ impl Keeper {
     async fn keep(
         mut self,
         mut orders: mpsc::Receiver<Order>,
-        mut hangups: Hangups,
+        mut hangups: Option<Signal>,
         cancel: Cancel,
     ) {
         let told = cancelled(cancel);
@@ -152,7 +152,7 @@ impl Keeper {
                         let _ = tell.send(self.reload("the admin asked for it").await);
                     }
                 },
-                () = hangups.next() => {
+                () = hung_up(&mut hangups) => {
                     // Said where it is heard.
                     let _ = self.reload("SIGHUP").await;
                 }
@@ -217,4 +217,14 @@ impl Keeper {
         }
         Ok(changes)
     }
+}
+
+/// The next SIGHUP; never where it was ignored when the process started. Cancel safe.
+async fn hung_up(hangups: &mut Option<Signal>) {
+    if let Some(hangups) = hangups
+        && hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }

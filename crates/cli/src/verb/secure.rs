@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use farpipe_net::tls::{
-    ClientAuth, ClientTlsOptions, KeyFiles, Pin, ServerTlsOptions, TlsClient, TlsConfigError,
-    TlsServer,
+    AcceptorSeal, ClientAuth, ClientTlsOptions, KeyFiles, OpenerSeal, Pin, SealConfigError,
+    SealOptions, ServerTlsOptions, TlsClient, TlsConfigError, TlsServer,
 };
-use farpipe_net::{Clock, TcpDial, Ticket, Tickets, Url, WallClock};
+use farpipe_net::token::{Token, TokenStore};
+use farpipe_net::{Admission, Clock, TcpDial, Ticket, Tickets, Url, WallClock};
 use farpipe_proto::limits::TICKET_FOR;
 
 use super::cert::self_signed;
-use super::ticket::{self, Outlet, valid_for};
+use super::given::given;
+use super::ticket::{Outlet, valid_for};
 use crate::exit::WithStatus;
 
 /// What the listening side shows and believes.
@@ -44,6 +46,11 @@ pub(crate) struct ListenTls {
     /// printing it; the file goes when the ticket is used, or with the listener
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl"])]
     ticket_file: Option<PathBuf>,
+    /// Let in who proves a token of this file, which `farpipe token issue --store FILE` writes; read
+    /// again when it changes. With --ca a client shows a certificate or proves a token, without it a
+    /// token; on loopback this user's processes need none
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// wss, fps without certificates: how long a ticket is good if nobody comes, 1s to 1d; then
     /// there is another [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = valid_for,
@@ -103,6 +110,39 @@ pub(crate) struct ConnectTls {
     /// the ticket itself
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl", "pin"])]
     ticket_file: Option<PathBuf>,
+    /// The token to prove, as `farpipe token issue` printed it, in a file of mode 0600;
+    /// $FARPIPE_TOKEN holds the token itself
+    #[arg(long, value_name = "FILE", conflicts_with = "ticket_file")]
+    token_file: Option<PathBuf>,
+}
+
+/// What the dialling side proves beside its certificate.
+#[derive(Debug, Clone)]
+pub(crate) enum Proves {
+    /// Nothing, or the loopback secret.
+    Usual,
+    Ticket(Arc<Ticket>),
+    Token(Arc<Token>),
+}
+
+impl Proves {
+    pub(crate) fn ticket(&self) -> Option<&Ticket> {
+        match self {
+            Self::Ticket(ticket) => Some(ticket),
+            Self::Usual | Self::Token(_) => None,
+        }
+    }
+
+    fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Usual | Self::Ticket(_) => None,
+        }
+    }
+
+    pub(crate) fn admission(&self, url: &Url) -> Admission {
+        Admission::shown(url.scheme, self.ticket(), self.token())
+    }
 }
 
 impl Guarded {
@@ -119,6 +159,14 @@ impl Guarded {
 }
 
 impl ListenTls {
+    /// What callers that come by a relay are shown, and have to show; `None` without certificates.
+    pub(crate) fn seal(&self) -> anyhow::Result<Option<AcceptorSeal>> {
+        let identity = key_files(self.cert.as_ref(), self.key.as_ref());
+        let options = seal_options(identity, self.ca.as_ref(), self.crl.as_ref());
+        let seal = options.map(AcceptorSeal::new);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
     /// The certificate to show, if one was given.
     pub(crate) fn certificate(&self) -> Option<&Path> {
         self.cert.as_deref()
@@ -140,6 +188,26 @@ impl ListenTls {
         certificates.dial(url, None)
     }
 
+    /// The tokens that let in.
+    pub(crate) fn tokens(&self) -> anyhow::Result<Option<Arc<TokenStore>>> {
+        let Some(file) = &self.tokens else {
+            return Ok(None);
+        };
+        let store = TokenStore::new(file.clone(), WallClock::System);
+        // Nobody would get in, and nobody would know why.
+        let entries = store.list().map_err(|error| {
+            WithStatus::failure(error.to_string(), Some(error.hint().to_owned()))
+        })?;
+        if entries.is_empty() {
+            let file = file.display();
+            return Err(WithStatus::failure(
+                format!("no tokens are in {file}"),
+                Some(format!("farpipe token issue NAME --store {file}")),
+            ));
+        }
+        Ok(Some(Arc::new(store)))
+    }
+
     /// The TLS that `url` needs. Without certificates of the user's it makes its own, and tickets.
     pub(crate) fn server(&self, url: &Url, quiet: bool) -> anyhow::Result<Option<Guarded>> {
         let scheme = url.scheme;
@@ -151,6 +219,13 @@ impl ListenTls {
             return Ok(None);
         }
         if self.cert.is_none() && self.ca.is_none() && self.crl.is_none() {
+            if self.tokens.is_some() {
+                return Err(WithStatus::usage(
+                    "tokens are proven to a listener that callers can verify",
+                    "give --cert and --key, `farpipe cert` makes both; with --ca certificates let in \
+                     as well",
+                ));
+            }
             return self.ticketed(url, quiet).map(Some);
         }
         let Some(identity) = key_files(self.cert.as_ref(), self.key.as_ref()) else {
@@ -165,7 +240,7 @@ impl ListenTls {
             ca: self.ca.clone(),
             crl: self.crl.clone(),
             clock: WallClock::System,
-            client_auth: if self.client_auth_required {
+            client_auth: if self.client_auth_required && self.tokens.is_none() {
                 ClientAuth::Required
             } else {
                 ClientAuth::Optional
@@ -200,9 +275,19 @@ impl ListenTls {
 }
 
 impl ConnectTls {
-    /// The ticket to show to `url`.
-    pub(crate) fn ticket(&self, url: &Url) -> anyhow::Result<Option<Arc<Ticket>>> {
-        let ticket = ticket::given(self.ticket_file.as_deref())?;
+    /// What to prove to `url`.
+    pub(crate) fn proves(&self, url: &Url) -> anyhow::Result<Proves> {
+        let ticket: Option<Ticket> = given(self.ticket_file.as_deref())?;
+        let token: Option<Token> = given(self.token_file.as_deref())?;
+        if ticket.is_some() && token.is_some() {
+            return Err(WithStatus::usage(
+                "a ticket and a token: only one of them can let in",
+                "unset FARPIPE_TICKET or FARPIPE_TOKEN",
+            ));
+        }
+        if let Some(token) = token {
+            return Ok(Proves::Token(Arc::new(token)));
+        }
         if ticket.is_some() {
             refuse_if(!url.scheme.is_tls(), url, "tickets mean")?;
         }
@@ -212,12 +297,47 @@ impl ConnectTls {
                 "unset FARPIPE_TICKET, or leave out --cert, --key, --ca and --pin",
             ));
         }
-        Ok(ticket.map(Arc::new))
+        Ok(ticket.map_or(Proves::Usual, |ticket| Proves::Ticket(Arc::new(ticket))))
     }
 
     /// What dials `url`.
     pub(crate) fn dial(&self, url: Url, ticket: Option<&Ticket>) -> anyhow::Result<TcpDial> {
         self.certificates.dial(url, ticket)
+    }
+}
+
+impl ConnectTls {
+    /// What shows to the agent, and believes of it, whatever lies between; `None` without certificates.
+    pub(crate) fn seal(&self, agent: &str) -> anyhow::Result<Option<OpenerSeal>> {
+        let certificates = &self.certificates;
+        let options = seal_options(
+            key_files(certificates.cert.as_ref(), certificates.key.as_ref()),
+            certificates.ca.as_ref(),
+            certificates.crl.as_ref(),
+        );
+        let seal = options.map(|options| OpenerSeal::new(options, agent));
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+}
+
+/// What both ends of a session show and believe; `None` if one of the three is missing.
+fn seal_options(
+    identity: Option<KeyFiles>,
+    ca: Option<&PathBuf>,
+    crl: Option<&PathBuf>,
+) -> Option<SealOptions> {
+    Some(SealOptions {
+        identity: identity?,
+        ca: ca?.clone(),
+        crl: crl.cloned(),
+        clock: WallClock::System,
+    })
+}
+
+fn unsealed(error: &SealConfigError) -> anyhow::Error {
+    match error {
+        SealConfigError::Tls(error) => failed(error),
+        error => WithStatus::failure(error.to_string(), None),
     }
 }
 

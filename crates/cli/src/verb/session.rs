@@ -13,14 +13,15 @@ use farpipe_agent::endpoint::{
 use farpipe_agent::fan::Report;
 use farpipe_agent::server;
 use farpipe_agent::{Outcome, PipeError};
+use farpipe_net::token::TokenStore;
 use farpipe_net::{
-    Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Ticket, Tickets, Url,
-    UrlError,
+    Admission, Events, Greeting, LinkEvent, LoopbackSecret, SessionEnd, Tickets, Url, UrlError,
 };
 use farpipe_proto::limits::{HEARTBEAT, RESUME_FOR};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::secure::Proves;
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::progress::{Counts, Progress};
@@ -169,6 +170,12 @@ pub(crate) fn report(quiet: bool) -> Report {
 
 /// The URL of a listener, as typed.
 pub(crate) fn url(text: &str) -> anyhow::Result<Url> {
+    if text.contains("fpk1-") {
+        return Err(WithStatus::usage(
+            "a token in a URL, which others can now see in ps",
+            "revoke it; give the next one in a file with --token-file, or in FARPIPE_TOKEN",
+        ));
+    }
     text.parse()
         .map_err(|e: UrlError| WithStatus::usage(e.to_string(), "for example ws://127.0.0.1:7000"))
 }
@@ -270,6 +277,7 @@ async fn alarm(command: &str, failures: u32, why: &str) {
         .env("FARPIPE_FAILURES", failures.to_string())
         .env("FARPIPE_WHY", why)
         .env_remove("FARPIPE_TICKET")
+        .env_remove("FARPIPE_TOKEN")
         .stdin(std::process::Stdio::null())
         // stdout carries data only.
         .stdout(std::process::Stdio::null())
@@ -284,16 +292,18 @@ async fn alarm(command: &str, failures: u32, why: &str) {
 }
 
 /// What a dialling side says of itself, with what it has to prove.
-pub(crate) fn dialling(
-    admission: Admission,
-    ticket: Option<Arc<Ticket>>,
-) -> anyhow::Result<Greeting> {
+pub(crate) fn dialling(admission: Admission, proves: Proves) -> anyhow::Result<Greeting> {
     let mut greeting = nothing_to_prove();
-    greeting.prover = match admission {
-        Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
+    greeting.prover = match (admission, proves) {
+        (_, Proves::Ticket(ticket)) => Some(ticket),
+        (_, Proves::Token(token)) => Some(token),
+        (Admission::LoopbackSecret, Proves::Usual) => {
+            Some(Arc::new(LoopbackSecret::load_or_create()?))
+        }
         // TLS has proven already who is there.
-        Admission::ClientCertificate => None,
-        Admission::Ticket => ticket.map(|ticket| ticket as _),
+        (Admission::ClientCertificate | Admission::Ticket | Admission::Token, Proves::Usual) => {
+            None
+        }
     };
     Ok(greeting)
 }
@@ -302,11 +312,13 @@ pub(crate) fn dialling(
 pub(crate) fn listening(
     admission: Admission,
     tickets: Option<Arc<Tickets>>,
+    tokens: Option<Arc<TokenStore>>,
 ) -> anyhow::Result<Greeting> {
     let mut greeting = nothing_to_prove();
+    greeting.tokens = tokens;
     greeting.keys = match admission {
         Admission::LoopbackSecret => Some(Arc::new(LoopbackSecret::load_or_create()?)),
-        Admission::ClientCertificate => None,
+        Admission::ClientCertificate | Admission::Token => None,
         Admission::Ticket => tickets.map(|tickets| tickets as _),
     };
     Ok(greeting)
@@ -317,6 +329,7 @@ fn nothing_to_prove() -> Greeting {
         software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
         prover: None,
         keys: None,
+        tokens: None,
         random: farpipe_net::system_random,
     }
 }

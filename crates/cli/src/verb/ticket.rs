@@ -1,6 +1,5 @@
-//! Tickets between people: printed or written to a file by the listening side, taken from the
-//! environment or a file by the dialling one. Never an argument, where every process of the host
-//! could read it.
+//! Tickets between people: printed or written to a file by the listening side. `given.rs` takes them
+//! on the dialling one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farpipe_net::{Ticket, TicketError, Tickets, Url, UsedUp, tls};
+use farpipe_net::{Tickets, Url, UsedUp};
 use tokio::net::UdpSocket;
 use zeroize::Zeroizing;
 
@@ -37,38 +36,6 @@ pub(crate) fn valid_for(text: &str) -> Result<Duration, String> {
         return Err("from 1s to 1d; the default is 10m".to_owned());
     }
     Ok(time)
-}
-
-/// The ticket in `file`, or in the environment.
-pub(crate) fn given(file: Option<&Path>) -> anyhow::Result<Option<Ticket>> {
-    let failed = |place: &str, error: TicketError| {
-        WithStatus::failure(format!("{place}: {error}"), Some(error.hint().to_owned()))
-    };
-    if let Some(file) = file {
-        if file
-            .to_str()
-            .is_some_and(|name| name.parse::<Ticket>().is_ok())
-        {
-            return Err(WithStatus::usage(
-                "--ticket-file takes a file, and was given a ticket, which others can now see in ps",
-                format!("write it to a file of mode 0600, or set {VARIABLE}"),
-            ));
-        }
-        let text = tls::read_private(file, "ticket").map_err(|error| {
-            WithStatus::failure(error.to_string(), error.hint().map(str::to_owned))
-        })?;
-        let place = file.display().to_string();
-        let text = str::from_utf8(&text).map_err(|_| failed(&place, TicketError::NoTicket))?;
-        let ticket = text.parse().map_err(|error| failed(&place, error))?;
-        return Ok(Some(ticket));
-    }
-    let Some(text) = std::env::var_os(VARIABLE).filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let text = text.into_string().map(Zeroizing::new);
-    let text = text.map_err(|_| failed(VARIABLE, TicketError::NoTicket))?;
-    let ticket = text.parse().map_err(|error| failed(VARIABLE, error))?;
-    Ok(Some(ticket))
 }
 
 /// Where a listener's tickets go: to whoever reads stderr, or to a file.

@@ -141,7 +141,9 @@ fn n15_a_command_whose_agent_was_killed_is_no_success_and_runs_once() {
     agent.kill();
     drop(agent);
     await_death(pid(&command), "command");
-    let _again = host.farpipe(["agent", "--listen", &url]).start_listening();
+    let _again = host
+        .farpipe(["agent", "--listen", &url, "--allow", "exec"])
+        .start_listening();
     let ended = exec.end().exits(125);
     assert!(
         ended.stderr.contains("is not known here"),
@@ -205,7 +207,7 @@ fn x4_nothing_is_left_of_commands_that_have_ended() {
 #[test]
 fn x6_an_agent_without_descriptors_refuses_new_commands_and_keeps_the_old_ones() {
     let host = Host::new();
-    let script = "ulimit -n 34; exec \"$FARPIPE\" agent --listen ws://127.0.0.1:0";
+    let script = "ulimit -n 34; exec \"$FARPIPE\" agent --listen ws://127.0.0.1:0 --allow exec";
     let agent = host.shell(script).start_listening();
     let old = host.exec(agent.url()).open_input().args(["--", "cat"]);
     let mut old = old.start();

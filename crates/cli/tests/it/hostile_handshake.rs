@@ -128,7 +128,7 @@ fn a_peer_without_the_secret_is_refused() {
     );
     handshake_fails(
         |_, peer| peer.send(&hello(|hello| hello.wants_proof = false)),
-        "this side asks for a secret: the user's on loopback, a ticket's elsewhere",
+        "this side asks for a secret: the user's on loopback, a ticket's or a token's elsewhere",
     );
     // The accepting side's own proof, sent back.
     handshake_fails(
@@ -164,7 +164,7 @@ fn p2_malformed_and_unknown_frames_are_refused() {
         &[0x7f, 0, 0, 0, 0],
         &[0x01, 0, 0, 0, 0, 0xff, 0xff],
         &[0x01, 0, 0, 0, 1],
-        &[0x0d, 0, 0, 0, 0],
+        &[0x12, 0, 0, 0, 0],
     ];
     for case in cases {
         handshake_fails(|_, peer| peer.message(case), "a malformed frame");

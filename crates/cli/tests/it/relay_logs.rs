@@ -77,6 +77,8 @@ fn logs_can_be_json_line_by_line() {
         relay.url(),
         "--name",
         "web1",
+        "--allow",
+        "exec",
     ]);
     let agent = agent.start();
     agent.stderr_until(|text| text.contains("registered as web1 at") && text.ends_with('\n'));

@@ -158,7 +158,7 @@ fn a1_who_has_no_good_ticket_gets_nothing_and_hears_why() {
             without.args(["--pin", &pin.to_string()]).run(),
             &format!(
                 "{at} refused: this side asks for a secret: the user's on loopback, a ticket's \
-                 elsewhere"
+                 or a token's elsewhere"
             ),
         );
         let without = host.connect(listener.url()).input(SECRET);

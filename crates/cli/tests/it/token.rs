@@ -1,10 +1,10 @@
 //! `farpipe token`: printed once, kept as a hash, refused where others could see it.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 use farpipe_net::WallClock;
-use farpipe_net::token::{Scope, TokenStore};
+use farpipe_net::tls::PeerIdentity;
+use farpipe_net::token::{Admitted, Scope, TokenRefusal, TokenStore};
 
 use sha2::Digest as _;
 
@@ -42,8 +42,21 @@ fn ls(host: &Host) -> String {
     String::from_utf8(ended.stdout).expect("text")
 }
 
-fn store(path: &Path) -> TokenStore {
-    TokenStore::new(path.to_owned(), WallClock::System)
+/// What a token lets in whose secret was proven, with a certificate of that fingerprint.
+fn admit(
+    host: &Host,
+    token: &str,
+    scope: &Scope,
+    shown: Option<[u8; 32]>,
+) -> Result<Admitted, TokenRefusal> {
+    let store = TokenStore::new(host.path("t.yaml"), WallClock::System);
+    let shown = shown.map(|fingerprint| PeerIdentity {
+        identity: None,
+        subject: String::new(),
+        fingerprint,
+    });
+    let id = id(token).parse().expect("an id");
+    store.admit(id, scope, &[], shown.as_ref())
 }
 
 #[test]
@@ -66,7 +79,7 @@ fn a2_a_token_is_printed_once_listed_without_its_secret_and_revoked() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let admitted = store(&host.path("t.yaml")).admit(&token, &Scope::Attach, None);
+    let admitted = admit(&host, &token, &Scope::Attach, None);
     assert_eq!(admitted.expect("good").identity.name(), "alice");
     let revoke = host.farpipe(["token", "revoke", "--store", "t.yaml", id(&token)]);
     revoke
@@ -74,11 +87,7 @@ fn a2_a_token_is_printed_once_listed_without_its_secret_and_revoked() {
         .exits(0)
         .says(&format!("token {} is revoked\n", id(&token)));
     assert!(ls(&host).contains("  revoked  "));
-    assert!(
-        store(&host.path("t.yaml"))
-            .admit(&token, &Scope::Attach, None)
-            .is_err()
-    );
+    assert!(admit(&host, &token, &Scope::Attach, None).is_err());
     let unknown = host.farpipe(["token", "revoke", "--store", "t.yaml", "0123456789abcdef"]);
     unknown.run().exits(125).says(
         "farpipe: no token has the id 0123456789abcdef\nhint: `farpipe token ls` lists them\n",
@@ -99,9 +108,8 @@ fn a3_join_tokens_are_good_once() {
         ],
     );
     assert!(ls(&host).contains("farpipe://example.org/agent/db  join once\n"));
-    let admit = || store(&host.path("t.yaml")).admit(&token, &Scope::Join, None);
-    assert!(admit().is_ok());
-    assert!(admit().is_err());
+    assert!(admit(&host, &token, &Scope::Join, None).is_ok());
+    assert!(admit(&host, &token, &Scope::Join, None).is_err());
     assert!(ls(&host).contains("  used  "));
     let json = host
         .farpipe(["token", "ls", "--json", "--store", "t.yaml"])
@@ -115,12 +123,12 @@ fn a2_a_token_can_be_bound_to_a_certificate() {
     let host = Host::new();
     host.usual_certificates();
     let token = issue(&host, &["alice", "--bind", "client.pem"]);
-    let admit = |shown| store(&host.path("t.yaml")).admit(&token, &Scope::Attach, shown);
+    let admit = |shown| admit(&host, &token, &Scope::Attach, shown);
     assert!(admit(None).is_err());
-    assert!(admit(Some(&[0; 32])).is_err());
+    assert!(admit(Some([0; 32])).is_err());
     let pem = farpipe_net::tls::read_certificate(&host.path("client.pem")).expect("a certificate");
     let digest = sha2::Sha256::digest(&pem).into();
-    assert!(admit(Some(&digest)).is_ok());
+    assert!(admit(Some(digest)).is_ok());
 }
 
 #[test]

@@ -63,27 +63,33 @@ impl Listener {
     /// # Errors
     /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
     pub async fn bind(url: Url) -> Result<Self, ListenError> {
-        Self::bind_with(url, None).await
+        Self::bind_with(url, None, false).await
     }
 
-    /// As [`Listener::bind`], with TLS where the scheme has it: then on any address.
+    /// As [`Listener::bind`], with TLS where the scheme has it: then on any address. Tokens let in as
+    /// well, or nothing but what the scheme and the TLS ask for.
     ///
     /// # Errors
     /// As there, and if nothing would keep strangers out.
-    pub async fn bind_with(url: Url, tls: Option<TlsServer>) -> Result<Self, ListenError> {
+    pub async fn bind_with(
+        url: Url,
+        tls: Option<TlsServer>,
+        takes_tokens: bool,
+    ) -> Result<Self, ListenError> {
         let fail = |what: String| ListenError {
             url: url.clone(),
             what,
             hint: None,
         };
-        let admission =
-            Admission::wanted(url.scheme, tls.as_ref()).map_err(|error: AdmissionError| {
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens).map_err(
+            |error: AdmissionError| {
                 let hint = Some(error.hint());
                 ListenError {
                     hint,
                     ..fail(error.to_string())
                 }
-            })?;
+            },
+        )?;
         let entry = Arc::new(Entry {
             scheme: url.scheme,
             tls,
@@ -221,7 +227,7 @@ impl Entry {
         if !self.admission.admits(told.peer.as_ref()) {
             return Err(HandshakeError::Tls("it showed no certificate".to_owned()));
         }
-        if self.admission.is_shown_by_transport() {
+        if self.admission.is_shown_by_transport(told.peer.as_ref()) {
             known.set();
         }
         self.framed(stream, told.peer).await

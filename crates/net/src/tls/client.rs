@@ -31,9 +31,14 @@ use super::verify::PinVerifier;
 #[derive(Debug)]
 struct ClientSide {
     config: Arc<ClientConfig>,
+    /// Judges servers, if not by pins.
+    stock: Option<Arc<WebPkiServerVerifier>>,
     /// Until when the revocation lists may be relied on.
     lists_until: Option<UnixTime>,
 }
+
+/// What an agent's name is a label of, as the host that its certificate is good for.
+pub(super) const AGENT_DOMAIN: &str = ".agent.farpipe";
 
 /// The dialling side of TLS.
 #[derive(Debug)]
@@ -95,19 +100,62 @@ impl TlsClient {
         }
         Ok((stream, told(&agreed)))
     }
+
+    /// This end of TLS inside a session with an agent. Nothing is remembered of it: a session shakes
+    /// hands once.
+    ///
+    /// # Errors
+    /// The agent's name is none, or rustls refuses.
+    pub(super) fn machine_for_agent(&self, agent: &str) -> Result<Machine, rustls::Error> {
+        let side = self.side.current(|| client_side(&self.options, self.alpn));
+        let host = format!("{agent}{AGENT_DOMAIN}");
+        let name = ServerName::try_from(host)
+            .map_err(|_| rustls::Error::General(format!("{agent:?} is no name of an agent")))?;
+        let mut config = ClientConfig::clone(&side.config);
+        if let Some(stock) = &side.stock {
+            let stock = Arc::clone(stock);
+            let agent = Some(agent.to_owned());
+            let judge = Arc::new(ServerJudge { stock, agent });
+            config.dangerous().set_certificate_verifier(judge);
+        }
+        config.resumption = Resumption::disabled();
+        Machine::client(Arc::new(config), name)
+    }
 }
 
 fn client_side(options: &ClientTlsOptions, alpn: Alpn) -> Result<ClientSide, TlsConfigError> {
     let lists = revocation_lists(options.crl.as_deref(), now(&options.clock))?;
+    let lists_until = lists.until();
+    let stock = match options.pins.is_empty() {
+        true => Some(stock_verifier(options, lists)?),
+        false => None,
+    };
     Ok(ClientSide {
-        lists_until: lists.until(),
-        config: Arc::new(client_config(options, lists, alpn)?),
+        lists_until,
+        config: Arc::new(client_config(options, stock.clone(), alpn)?),
+        stock,
     })
+}
+
+pub(super) fn stock_verifier(
+    options: &ClientTlsOptions,
+    lists: Lists,
+) -> Result<Arc<WebPkiServerVerifier>, TlsConfigError> {
+    let roots = Arc::new(match &options.ca {
+        Some(ca) => authorities(ca)?,
+        None => system_authorities()?,
+    });
+    Ok(
+        WebPkiServerVerifier::builder_with_provider(roots, provider())
+            .with_crls(lists.lists)
+            .enforce_revocation_expiration()
+            .build()?,
+    )
 }
 
 pub(super) fn client_config(
     options: &ClientTlsOptions,
-    lists: Lists,
+    stock: Option<Arc<WebPkiServerVerifier>>,
     alpn: Alpn,
 ) -> Result<ClientConfig, TlsConfigError> {
     let provider = provider();
@@ -118,19 +166,12 @@ pub(super) fn client_config(
     let clock = Arc::new(options.clock.clone());
     let builder = ClientConfig::builder_with_details(Arc::clone(&provider), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let verifier: Arc<dyn ServerCertVerifier> = if options.pins.is_empty() {
-        let roots = Arc::new(match &options.ca {
-            Some(ca) => authorities(ca)?,
-            None => system_authorities()?,
-        });
-        let stock = WebPkiServerVerifier::builder_with_provider(roots, provider)
-            .with_crls(lists.lists)
-            .enforce_revocation_expiration()
-            .build()?;
-        Arc::new(ServerJudge { stock })
-    } else {
-        let pins = options.pins.clone();
-        Arc::new(PinVerifier { pins, provider })
+    let verifier: Arc<dyn ServerCertVerifier> = match stock {
+        Some(stock) => Arc::new(ServerJudge { stock, agent: None }),
+        None => {
+            let pins = options.pins.clone();
+            Arc::new(PinVerifier { pins, provider })
+        }
     };
     let builder = builder
         .dangerous()

@@ -91,6 +91,14 @@ impl TlsError {
         self
     }
 
+    /// The words for TLS inside a session, which no URL asked for.
+    pub(super) fn inside(&self) -> String {
+        match &self.cause {
+            Cause::NotTls => format!("what came from the {} is not TLS", self.peer),
+            cause => words(self.peer, cause),
+        }
+    }
+
     /// Whether a certificate was refused, here or there: trying again cannot help.
     #[must_use]
     pub fn is_final(&self) -> bool {

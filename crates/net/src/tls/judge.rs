@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use farpipe_proto::identity::{Identity, Kind};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -12,7 +13,7 @@ use rustls::{
 };
 
 use super::dates::span_between;
-use super::identity::{PeerIdentity, rsa_bits};
+use super::identity::{PeerIdentity, identity_in_certificate, rsa_bits};
 
 /// The shortest RSA keys that are believed; also what the provider of cryptography verifies.
 pub(super) const RSA_BITS_MIN: usize = 2048;
@@ -67,6 +68,36 @@ fn check_keys<'a>(chain: impl IntoIterator<Item = &'a CertificateDer<'a>>) -> Re
     }
 }
 
+/// A DNS name is not enough: whoever may name hosts could name agents.
+fn check_agent(certificate: &CertificateDer<'_>, agent: &str) -> Result<(), Error> {
+    let identity = identity_in(certificate)?;
+    if identity.kind() == Kind::Agent && identity.name() == agent {
+        return Ok(());
+    }
+    Err(objection(format!(
+        "its certificate is that of {identity}, not of the agent {agent}"
+    ))
+    .into())
+}
+
+/// A relay passes sessions on and opens none.
+fn check_opener(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    let identity = identity_in(certificate)?;
+    match identity.kind() {
+        Kind::Client | Kind::Agent => Ok(()),
+        Kind::Relay | Kind::Authority => Err(objection(format!(
+            "its certificate is that of {identity}, and neither a client's nor an agent's"
+        ))
+        .into()),
+    }
+}
+
+fn identity_in(certificate: &CertificateDer<'_>) -> Result<Identity, Error> {
+    let nobody = || objection("its certificate names nobody by a farpipe:// URI".to_owned());
+    let identity = identity_in_certificate(certificate);
+    identity.ok_or_else(|| nobody().into())
+}
+
 const UNKNOWN: &str = "whether its certificate was revoked is not known: ";
 
 /// The list that would say whether a certificate was revoked is too old.
@@ -101,6 +132,8 @@ fn in_our_words(error: Error) -> Error {
 pub(super) struct ClientJudge {
     pub(super) stock: Arc<dyn ClientCertVerifier>,
     pub(super) shown: Shown,
+    /// Whether it has to name somebody who may open a session: a client, or an agent.
+    pub(super) opens: bool,
 }
 
 impl ClientCertVerifier for ClientJudge {
@@ -124,9 +157,14 @@ impl ClientCertVerifier for ClientJudge {
     ) -> Result<ClientCertVerified, Error> {
         self.shown.see(end_entity);
         check_keys(std::iter::once(end_entity).chain(intermediates))?;
-        self.stock
+        let good = self
+            .stock
             .verify_client_cert(end_entity, intermediates, now)
-            .map_err(in_our_words)
+            .map_err(in_our_words)?;
+        if self.opens {
+            check_opener(end_entity)?;
+        }
+        Ok(good)
     }
 
     fn verify_tls12_signature(
@@ -156,6 +194,8 @@ impl ClientCertVerifier for ClientJudge {
 #[derive(Debug)]
 pub(super) struct ServerJudge {
     pub(super) stock: Arc<WebPkiServerVerifier>,
+    /// The agent that has to be there; `None`: whoever has the name that was dialled.
+    pub(super) agent: Option<String>,
 }
 
 impl ServerCertVerifier for ServerJudge {
@@ -168,9 +208,14 @@ impl ServerCertVerifier for ServerJudge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         check_keys(std::iter::once(end_entity).chain(intermediates))?;
-        self.stock
+        let good = self
+            .stock
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(in_our_words)
+            .map_err(in_our_words)?;
+        if let Some(agent) = &self.agent {
+            check_agent(end_entity, agent)?;
+        }
+        Ok(good)
     }
 
     fn verify_tls12_signature(

@@ -2,9 +2,9 @@
 //!
 //! `server` and `client` are what the rest of the program uses: [`TlsServer::accept`] and
 //! [`TlsClient::connect`] turn a byte stream into a [`TlsStream`], which `carrier/framed` uses as it uses
-//! a socket. Below: `config` (what both are told), `files`, `revocation` and `reload` (where keys and
+//! a socket; `inside` makes TLS of it that covers a session ([`OpenerSeal`], [`AcceptorSeal`]). Below: `config` (what both are told), `files`, `revocation` and `reload` (where keys and
 //! lists come from), `judge`, `verify`, `dates` and `identity` (who the peer is), `machine` and `shake`
-//! (the handshake), `stream`, `records`, `wire` and `buffer` (how bytes move), `error` (what people read).
+//! (the handshake), `seal` (both without a transport), `stream`, `records`, `wire` and `buffer` (how bytes move), `error` (what people read).
 
 mod buffer;
 mod client;
@@ -13,11 +13,13 @@ mod dates;
 mod error;
 mod files;
 mod identity;
+mod inside;
 mod judge;
 mod machine;
 mod records;
 mod reload;
 mod revocation;
+mod seal;
 mod server;
 mod shake;
 mod stream;
@@ -35,7 +37,10 @@ pub use self::files::{
     FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
 };
 pub use self::identity::{CertificateFacts, PeerIdentity, identity_in_certificate};
+pub use self::inside::{AcceptorSeal, OpenerSeal, SealConfigError, SealOptions};
+pub(crate) use self::records::sealed_max;
 pub use self::revocation::{RevocationList, Revoked, serial_under};
+pub(crate) use self::seal::{Seal, SealError};
 pub use self::server::TlsServer;
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};

@@ -10,10 +10,12 @@
 //! record before its tag was; after an error the alert that says so is in the output.
 
 use std::io::IoSlice;
+use std::ops::Range;
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
+use bytes::BytesMut;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -30,9 +32,11 @@ use super::machine::Step;
 pub(super) const PLAIN_MAX: usize = 16 << 10;
 
 /// Type, version and length in front of each record (RFC 8446 section 5.1).
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 /// The inner content type, and the tag of every cipher of TLS 1.3 (RFC 8446 section 5.2).
 const TRAILER: usize = 1 + TAG;
+/// What a record has beside its data.
+const OVERHEAD: usize = HEADER + TRAILER;
 const TAG: usize = 16;
 /// Most ciphertext in one record (RFC 8446 section 5.2).
 const CIPHER_MAX: usize = PLAIN_MAX + 256;
@@ -120,28 +124,59 @@ impl Records {
         })
     }
 
+    /// The same for a record that lies by itself, of the length that [`record_len`] said: decrypted
+    /// where it is, and where its data is then; none for what TLS itself has to say. After an error
+    /// the alert that says so is behind what is in `output`.
+    pub(super) fn open(
+        &mut self,
+        record: &mut [u8],
+        output: &mut BytesMut,
+    ) -> Result<(Step, Range<usize>), TlsError> {
+        self.open_record(record)
+            .map_err(|error| self.refuse(error, output))
+    }
+
+    /// The length of the record that begins `input`, header included, of which not all need be there;
+    /// `None`: not even the header is. Errors as [`Records::open`].
+    pub(super) fn record_len(
+        &mut self,
+        input: &[u8],
+        output: &mut BytesMut,
+    ) -> Result<Option<usize>, TlsError> {
+        record_len(input).map_err(|error| self.refuse(error, output))
+    }
+
+    fn refuse(&mut self, error: Error, output: &mut BytesMut) -> TlsError {
+        if let Some(alert) = alert_for(&error) {
+            let words = [2, u8::from(alert)];
+            // Without it the peer learns less; there is nothing else to be done.
+            let _ = self.write.append(ContentType::Alert, &words, output);
+        }
+        TlsError::new(self.peer(), error)
+    }
+
     fn read_record(
         &mut self,
         input: &mut Buffer,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<Step, Error> {
-        let Some(header) = input.filled().first_chunk::<HEADER>().copied() else {
+        let Some(len) = record_len(input.filled())?.filter(|len| *len <= input.len()) else {
             return Ok(Step::Idle);
         };
-        let [kind, _, _, high, low] = header;
-        // What is not encrypted is nobody's that shook hands. The version says nothing.
-        if kind != u8::from(ContentType::ApplicationData) {
-            return Err(unexpected(kind.into()));
+        let record = input.front_mut(len);
+        let (step, data) = self.open_record(record)?;
+        if step == Step::Data {
+            take(&record[data]);
         }
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        if len > CIPHER_MAX {
-            return Err(Error::PeerSentOversizedRecord);
-        }
-        if input.len() < HEADER + len {
-            return Ok(Step::Idle);
-        }
-        let record = input.front_mut(HEADER + len);
-        let plain = self.read.open(&header, &mut record[HEADER..])?;
+        input.consume(len);
+        Ok(step)
+    }
+
+    fn open_record(&mut self, record: &mut [u8]) -> Result<(Step, Range<usize>), Error> {
+        let Some((header, body)) = record.split_first_chunk_mut::<HEADER>() else {
+            return Err(InvalidMessage::MessageTooShort.into());
+        };
+        let plain = self.read.open(header, body)?;
         // Zeroes behind the type are padding (RFC 8446 section 5.4).
         if plain.len() > PLAIN_MAX + 1 {
             return Err(Error::PeerSentOversizedRecord);
@@ -162,7 +197,6 @@ impl Records {
                 if !data.is_empty() {
                     self.updates = 0;
                 }
-                take(data);
                 Step::Data
             }
             ContentType::Alert if !data.is_empty() => read_alert(data)?,
@@ -173,8 +207,7 @@ impl Records {
             }
             kind => return Err(unexpected(kind)),
         };
-        input.consume(HEADER + len);
-        Ok(step)
+        Ok((step, HEADER..HEADER + end))
     }
 
     /// Handles the complete messages that have come (RFC 8446 section 4.6).
@@ -266,6 +299,20 @@ impl Records {
         Ok(sealed)
     }
 
+    /// Appends records of all of `data`.
+    pub(super) fn seal_all(&mut self, data: &[u8], output: &mut BytesMut) -> Result<(), TlsError> {
+        let sealed = data.chunks(PLAIN_MAX).try_for_each(|plain| {
+            if self.owes_update || self.write.next >= self.limit {
+                let kind = ContentType::Handshake;
+                self.write.append(kind, &key_update(false), output)?;
+                self.renew_write()?;
+            }
+            let kind = ContentType::ApplicationData;
+            self.write.append(kind, plain, output)
+        });
+        sealed.map_err(|error| TlsError::new(self.peer(), error))
+    }
+
     /// Appends close_notify: this end sends no more.
     pub(super) fn close(&mut self, output: &mut Buffer) -> Result<(), TlsError> {
         self.say_alert(output, 1, AlertDescription::CloseNotify)
@@ -274,8 +321,11 @@ impl Records {
 
     /// Changes the keys of this end, and asks for the peer's to be changed if `asks`.
     pub(super) fn change_keys(&mut self, output: &mut Buffer, asks: bool) -> Result<(), Error> {
-        let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, u8::from(asks)];
-        self.say(output, ContentType::Handshake, &message)?;
+        self.say(output, ContentType::Handshake, &key_update(asks))?;
+        self.renew_write()
+    }
+
+    fn renew_write(&mut self) -> Result<(), Error> {
         self.write = Keys::new(self.kernel.update(Direction::Write)?)?;
         self.owes_update = false;
         Ok(())
@@ -386,6 +436,21 @@ impl Keys {
             .map_err(|_| Error::EncryptError)
     }
 
+    /// Appends a record of `plain`.
+    fn append(
+        &mut self,
+        kind: ContentType,
+        plain: &[u8],
+        output: &mut BytesMut,
+    ) -> Result<(), Error> {
+        let at = output.len();
+        output.reserve(HEADER + plain.len() + TRAILER);
+        output.extend_from_slice(&[0; HEADER]);
+        output.extend_from_slice(plain);
+        output.extend_from_slice(&[0; TRAILER]);
+        self.seal_in_place(kind, &mut output[at..])
+    }
+
     /// The same for what lies already where it is to be encrypted.
     fn seal_in_place(&mut self, kind: ContentType, record: &mut [u8]) -> Result<(), Error> {
         let (header, body, trailer) = parts(record);
@@ -395,6 +460,31 @@ impl Keys {
             .seal_in_place_scatter(nonce, Aad::from(header), body, &kind, trailer)
             .map_err(|_| Error::EncryptError)
     }
+}
+
+/// Room for all that [`Records::seal_all`] makes of `len` bytes, a change of keys included.
+pub(crate) const fn sealed_max(len: usize) -> usize {
+    len + len.div_ceil(PLAIN_MAX) * OVERHEAD + 2 * OVERHEAD
+}
+
+/// The length of the record that begins `input`, once its header is there.
+fn record_len(input: &[u8]) -> Result<Option<usize>, Error> {
+    let Some(&[kind, _, _, high, low]) = input.first_chunk::<HEADER>() else {
+        return Ok(None);
+    };
+    // What is not encrypted is nobody's that shook hands. The version says nothing.
+    if kind != u8::from(ContentType::ApplicationData) {
+        return Err(unexpected(kind.into()));
+    }
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    if len > CIPHER_MAX {
+        return Err(Error::PeerSentOversizedRecord);
+    }
+    Ok(Some(HEADER + len))
+}
+
+fn key_update(asks: bool) -> [u8; 5] {
+    [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, u8::from(asks)]
 }
 
 /// Writes the header of a record, and gives the places of the rest.

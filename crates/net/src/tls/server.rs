@@ -115,15 +115,20 @@ impl ServerSide {
         }
     }
 
-    /// The configuration of one handshake, which tells `shown` whom the client's certificate names.
-    pub(super) fn config(&self, shown: Shown) -> Result<ServerConfig, rustls::Error> {
+    /// The configuration of one handshake, which tells `shown` whom the client's certificate names;
+    /// if the client opens a session by it (`opens`), it has to be one who may.
+    pub(super) fn config(&self, shown: Shown, opens: bool) -> Result<ServerConfig, rustls::Error> {
         let clock = Arc::new(self.clock.clone());
         let builder = ServerConfig::builder_with_details(Arc::clone(&self.provider), clock)
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let builder = match &self.clients {
             Some(stock) => {
-                let stock = Arc::clone(stock);
-                builder.with_client_cert_verifier(Arc::new(ClientJudge { stock, shown }))
+                let judge = ClientJudge {
+                    stock: Arc::clone(stock),
+                    shown,
+                    opens,
+                };
+                builder.with_client_cert_verifier(Arc::new(judge))
             }
             None => builder.with_no_client_auth(),
         };
@@ -198,7 +203,9 @@ impl TlsServer {
     {
         let side = self.side.current(|| self.shows.side(self.alpn));
         let shown = Shown::default();
-        let config = side.config(shown.clone()).map_err(io::Error::other)?;
+        let config = side
+            .config(shown.clone(), false)
+            .map_err(io::Error::other)?;
         let machine = Machine::server(Arc::new(config)).map_err(io::Error::other)?;
         let shaken = shake(io, machine, self.buffers.clone()).await;
         let (stream, agreed) = shaken.map_err(|error| {
@@ -214,5 +221,18 @@ impl TlsServer {
             return Err(error.into());
         }
         Ok((stream, told(&agreed)))
+    }
+
+    /// This end of TLS inside a session, and where it tells whom the opener's certificate names.
+    /// Nothing is remembered of it: a session shakes hands once.
+    ///
+    /// # Errors
+    /// rustls refuses.
+    pub(super) fn machine_for_opener(&self) -> Result<(Machine, Shown), rustls::Error> {
+        let side = self.side.current(|| self.shows.side(self.alpn));
+        let shown = Shown::default();
+        let mut config = side.config(shown.clone(), true)?;
+        config.send_tls13_tickets = 0;
+        Ok((Machine::server(Arc::new(config))?, shown))
     }
 }

@@ -8,25 +8,28 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farpipe_proto::identity::{Fingerprint, Identity};
 use farpipe_yaml::{ConfigError, Place};
+use hmac::Mac as _;
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::entry::{Scope, TokenEntry, TokenState, read_all, write_all};
 use super::{Token, TokenError, TokenId};
 use crate::clock::WallClock;
+use crate::link::system_random;
+use crate::secret::mac;
 use crate::stamp::FileStamp;
+use crate::tls::PeerIdentity;
 
 /// Tokens in one store. Policy when full: none is issued until expired ones are forgotten.
 const TOKENS_MAX: usize = 4096;
 /// How long a token that is over is kept, so that the log can say what became of it.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// An unknown id is compared with this, which is the SHA-256 of nothing that is known.
-const DUMMY: [u8; 32] = [0x5a; 32];
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,19 +90,29 @@ pub struct Admitted {
     pub id: TokenId,
     /// Whom it stands for: the one name for routes and permissions.
     pub identity: Identity,
+    /// What it lets do.
+    pub scopes: Vec<Scope>,
+}
+
+impl Admitted {
+    /// Whether it lets do that.
+    #[must_use]
+    pub fn may(&self, wanted: &Scope) -> bool {
+        self.scopes.iter().any(|has| has.covers(wanted))
+    }
 }
 
 /// Why a token lets nobody in: for the log. Whoever showed it is told [`TokenRefusal::TOLD`] alone.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenRefusal {
-    /// The text is none.
+    /// The id is none.
     #[error(transparent)]
     NoToken(TokenError),
     /// No entry has its id.
     #[error("no token has the id {0}")]
     Unknown(TokenId),
-    /// The id is there, with another secret.
-    #[error("token {0}: wrong secret")]
+    /// The id is there, and the other side has another secret.
+    #[error("token {0}: its secret was not proven")]
     WrongSecret(TokenId),
     /// It was good.
     #[error("token {id} of {identity}: {}", .state.as_str())]
@@ -129,6 +142,26 @@ pub enum TokenRefusal {
         /// Whom it stands for.
         identity: Identity,
     },
+    /// The certificate that was shown says another name.
+    #[error("token {id} of {identity}: the certificate is of {certificate}")]
+    Another {
+        /// Which token.
+        id: TokenId,
+        /// Whom it stands for.
+        identity: Identity,
+        /// Who showed it.
+        certificate: Identity,
+    },
+    /// An agent asks for a name that is not its own.
+    #[error("token {id} of {identity}: not good for the name '{}'", name.escape_debug())]
+    Name {
+        /// Which token.
+        id: TokenId,
+        /// Whom it stands for.
+        identity: Identity,
+        /// The name.
+        name: String,
+    },
     /// Nobody can say. Nobody is let in.
     #[error("tokens cannot be checked: {0}")]
     Store(#[from] StoreError),
@@ -145,6 +178,11 @@ pub struct TokenStore {
     path: PathBuf,
     clock: WallClock,
     read: Mutex<Option<(FileStamp, Arc<Vec<TokenEntry>>)>>,
+    /// What unknown ids are compared with comes of this.
+    dummy: [u8; 32],
+    /// Who has used which token that is good once: it may come again, as a session does that lost its
+    /// link. As many as there are tokens.
+    users: Mutex<Vec<(TokenId, Vec<u8>)>>,
 }
 
 /// Held while the file is changed. Ends with the process that holds it, however that ends.
@@ -155,8 +193,15 @@ impl TokenStore {
     /// The store in a file, which is made with the first token.
     #[must_use]
     pub fn new(path: PathBuf, clock: WallClock) -> Self {
-        let read = Mutex::default();
-        Self { path, clock, read }
+        let mut dummy = [0; 32];
+        system_random(&mut dummy);
+        Self {
+            path,
+            clock,
+            read: Mutex::default(),
+            dummy,
+            users: Mutex::default(),
+        }
     }
 
     /// Where tokens are kept unless something else is said: `tokens.yaml` in
@@ -222,58 +267,126 @@ impl TokenStore {
         self.load()
     }
 
-    /// Whom a token lets in, to do what `scope` says, on a connection whose certificate is `shown`. One
-    /// that is good once is used up on the disk before this returns. Blocks on the disk.
+    /// This side's proof that it knows a token; of an unknown one, something that looks alike. Blocks
+    /// on the disk for a moment.
+    pub(super) fn prove(
+        &self,
+        id: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+    ) -> [u8; 32] {
+        // That the store cannot be read is said when the other side has proven something.
+        let entries = self.current().unwrap_or_default();
+        let digest = self.digest(&entries, id);
+        let mac = mac(&digest, label, dialling, accepting);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// Whether the other side has the token's secret. The same is done for an unknown id. Blocks on
+    /// the disk for a moment.
+    ///
+    /// # Errors
+    /// [`TokenRefusal`], for the log.
+    pub(super) fn verify(
+        &self,
+        id: &[u8],
+        label: &str,
+        dialling: &[u8],
+        accepting: &[u8],
+        proof: &[u8],
+    ) -> Result<(), TokenRefusal> {
+        let entries = self.current()?;
+        let digest = self.digest(&entries, id);
+        let mask = mac(&digest, label, dialling, accepting);
+        let mask = mask.finalize().into_bytes().into();
+        let secret = Token::unmasked(proof, &mask);
+        let shown: [u8; 32] = Sha256::digest(secret.as_slice()).into();
+        let is_same = bool::from(digest.ct_eq(&shown)) & (proof.len() == secret.len());
+        if !is_same {
+            return Err(self.unproven(id));
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a token whose secret was not proven.
+    pub(super) fn unproven(&self, id: &[u8]) -> TokenRefusal {
+        let Some(id) = TokenId::of(id) else {
+            return TokenRefusal::NoToken(TokenError::Id);
+        };
+        match self.current() {
+            Err(error) => error.into(),
+            Ok(entries) if entries.iter().any(|entry| entry.id == id) => {
+                TokenRefusal::WrongSecret(id)
+            }
+            Ok(_) => TokenRefusal::Unknown(id),
+        }
+    }
+
+    fn digest(&self, entries: &[TokenEntry], id: &[u8]) -> [u8; 32] {
+        let found = entries.iter().find(|entry| entry.id.0 == id);
+        let dummy = || Sha256::new().chain_update(self.dummy).chain_update(id);
+        found.map_or_else(|| dummy().finalize().into(), |entry| entry.digest)
+    }
+
+    /// Whom a token whose secret was proven lets in, to do what `scope` says, on a connection whose
+    /// certificate is `shown`. One that is good once is used up on the disk before this returns, and is
+    /// good again for the same `user` alone, as long as this process lives. Blocks on the disk.
     ///
     /// # Errors
     /// [`TokenRefusal`], for the log.
     pub fn admit(
         &self,
-        presented: &str,
+        id: TokenId,
         scope: &Scope,
-        shown: Option<&Fingerprint>,
+        user: &[u8],
+        shown: Option<&PeerIdentity>,
     ) -> Result<Admitted, TokenRefusal> {
-        let token: Token = presented.parse().map_err(TokenRefusal::NoToken)?;
         let entries = self.current()?;
-        let entry = self.check(&entries, &token, scope, shown)?;
-        if entry.once {
+        let entry = self.check(&entries, id, scope, user, shown)?;
+        if entry.once && entry.used.is_none() {
             // Again, under the lock: somebody else may be doing the same.
             let _lock = self.lock()?;
             let mut entries = self.load()?;
-            self.check(&entries, &token, scope, shown)?;
+            self.check(&entries, id, scope, user, shown)?;
             let now = self.clock.now();
-            for entry in entries.iter_mut().filter(|entry| entry.id == token.id()) {
-                entry.used = Some(now);
+            for entry in entries.iter_mut().filter(|entry| entry.id == id) {
+                entry.used.get_or_insert(now);
             }
             self.save(&entries)?;
+            let mut users = self.users();
+            users.retain(|(id, _)| entries.iter().any(|entry| entry.id == *id));
+            if !user.is_empty() {
+                users.push((id, user.to_vec()));
+            }
         }
         Ok(Admitted {
             id: entry.id,
             identity: entry.identity.clone(),
+            scopes: entry.scopes.clone(),
         })
     }
 
-    /// The secret comes first: what is wrong with a token is for who has it.
+    fn users(&self) -> MutexGuard<'_, Vec<(TokenId, Vec<u8>)>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check<'a>(
         &self,
         entries: &'a [TokenEntry],
-        token: &Token,
+        id: TokenId,
         scope: &Scope,
-        shown: Option<&Fingerprint>,
+        user: &[u8],
+        shown: Option<&PeerIdentity>,
     ) -> Result<&'a TokenEntry, TokenRefusal> {
-        let id = token.id();
         let found = entries.iter().find(|entry| entry.id == id);
-        let digest = found.map_or(&DUMMY, |entry| &entry.digest);
-        let is_same = bool::from(digest.ct_eq(&token.digest()));
         let entry = found.ok_or(TokenRefusal::Unknown(id))?;
-        if !is_same {
-            return Err(TokenRefusal::WrongSecret(id));
-        }
-        let identity = || entry.identity.clone();
+        let identity = entry.identity.clone();
+        let is_by = |(used, by): &(TokenId, Vec<u8>)| *used == id && by == user;
         match entry.state(self.clock.now()) {
             TokenState::Good => {}
+            TokenState::Used if self.users().iter().any(is_by) => {}
             state @ (TokenState::Expired | TokenState::Used | TokenState::Revoked) => {
-                let identity = identity();
                 return Err(TokenRefusal::Over {
                     id,
                     identity,
@@ -284,15 +397,22 @@ impl TokenStore {
         if !entry.scopes.iter().any(|has| has.covers(scope)) {
             return Err(TokenRefusal::Scope {
                 id,
-                identity: identity(),
+                identity,
                 wanted: scope.clone(),
             });
         }
-        if entry.bound_to.is_some() && entry.bound_to.as_ref() != shown {
-            let identity = identity();
+        let fingerprint = shown.map(|shown| shown.fingerprint);
+        if entry.bound_to.is_some() && entry.bound_to != fingerprint {
             return Err(TokenRefusal::Bound { id, identity });
         }
-        Ok(entry)
+        match shown.and_then(|shown| shown.identity.clone()) {
+            Some(certificate) if certificate != identity => Err(TokenRefusal::Another {
+                id,
+                identity,
+                certificate,
+            }),
+            _ => Ok(entry),
+        }
     }
 
     /// What the file says, read again if it has changed.

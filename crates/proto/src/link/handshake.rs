@@ -1,5 +1,5 @@
-//! HELLO, WELCOME, AUTH: versions, features, and the proof of a shared secret: the loopback secret
-//! or a ticket's (docs/protocol.md section 4).
+//! HELLO, WELCOME, AUTH: versions, features, and the proof of a secret: the loopback secret, a
+//! ticket's or a token's (docs/protocol.md section 4).
 //!
 //! The proofs keep out processes that do not know the secret and cannot reach one that does. They
 //! are bound to the nonces, not to the connection: a process on the dialled port that relays the
@@ -23,44 +23,109 @@ pub type Nonce = [u8; 32];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features(pub u64);
 
+/// Which secret it is that is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretId {
+    /// The user's, on this host.
+    Loopback,
+    /// That of a ticket.
+    Ticket(Vec<u8>),
+    /// That of a token.
+    Token(Vec<u8>),
+}
+
+impl SecretId {
+    fn of(hello: &Hello) -> Result<Self, LinkError> {
+        match (hello.ticket.is_empty(), hello.token.is_empty()) {
+            (true, true) => Ok(Self::Loopback),
+            (false, true) => Ok(Self::Ticket(hello.ticket.clone())),
+            (true, false) => Ok(Self::Token(hello.token.clone())),
+            (false, false) => Err(LinkError::Protocol("HELLO with a ticket and a token")),
+        }
+    }
+
+    /// The ticket; empty: it is another secret.
+    #[must_use]
+    pub fn ticket(&self) -> &[u8] {
+        match self {
+            Self::Ticket(id) => id,
+            Self::Loopback | Self::Token(_) => &[],
+        }
+    }
+
+    /// The token; empty: it is another secret.
+    #[must_use]
+    pub fn token(&self) -> &[u8] {
+        match self {
+            Self::Token(id) => id,
+            Self::Loopback | Self::Ticket(_) => &[],
+        }
+    }
+}
+
+/// Why a neighbour is not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotLetIn {
+    /// What it is told.
+    pub told: String,
+    /// For the log of this side.
+    pub why: String,
+}
+
+impl NotLetIn {
+    /// For a neighbour that may hear all of it.
+    #[must_use]
+    pub fn openly(why: impl Into<String>) -> Self {
+        let why = why.into();
+        let told = why.clone();
+        Self { told, why }
+    }
+}
+
 /// Knows a secret and proves it without sending it. The two directions use different labels, so
 /// that a proof cannot be reflected.
 pub trait Prover: Send + Sync + std::fmt::Debug {
-    /// The ticket whose secret this is; empty: the loopback secret.
-    fn ticket(&self) -> &[u8] {
-        &[]
+    /// Which secret this is.
+    fn secret(&self) -> SecretId {
+        SecretId::Loopback
     }
 
-    /// Keyed digest over label, the dialling side's nonce and the accepting side's.
+    /// Proof over label, the dialling side's nonce and the accepting side's.
     fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32];
 
-    /// Compares in constant time.
+    /// Verifies the accepting side's. Compares in constant time.
     fn verify(&self, label: &str, dialling: &[u8], accepting: &[u8], proof: &[u8]) -> bool;
 }
 
-/// The secrets that the accepting side takes, by ticket.
+/// A secret that both sides have as it is, so that both prove it alike.
+pub trait Shared: Prover {}
+
+/// The secrets that the accepting side takes.
 pub trait Keys: Send + Sync + std::fmt::Debug {
-    /// This side's proof of the ticket's secret, as [`Prover::prove`].
+    /// This side's proof of that secret, as [`Prover::verify`] wants it.
     ///
     /// # Errors
-    /// Why there is none, for the neighbour.
+    /// Why there is none.
     fn prove_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
-    ) -> Result<[u8; 32], String>;
+    ) -> Result<[u8; 32], NotLetIn>;
 
-    /// As [`Prover::verify`]; a ticket that is not known is never proven.
+    /// Verifies what [`Prover::prove`] made; what is not known is never proven.
+    ///
+    /// # Errors
+    /// Why it is not.
     fn verify_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
         proof: &[u8],
-    ) -> bool;
+    ) -> Result<(), NotLetIn>;
 
     /// A neighbour that has proven `ticket` attaches `session`. A ticket is good for one session,
     /// as often as that is attached.
@@ -73,31 +138,41 @@ pub trait Keys: Send + Sync + std::fmt::Debug {
     fn release(&self, session: &SessionKey);
 }
 
-/// A single secret: any number of sessions, and no other ticket than its own.
-impl<P: Prover> Keys for P {
+/// A single secret: any number of sessions, and no other than itself.
+impl<P: Shared> Keys for P {
     fn prove_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
-    ) -> Result<[u8; 32], String> {
-        if ticket == self.ticket() {
-            Ok(self.prove(label, dialling, accepting))
-        } else {
-            Err("this side takes no tickets".to_owned())
+    ) -> Result<[u8; 32], NotLetIn> {
+        match secret {
+            secret if *secret == self.secret() => Ok(self.prove(label, dialling, accepting)),
+            SecretId::Token(_) => Err(NotLetIn::openly("this side takes no tokens")),
+            SecretId::Loopback | SecretId::Ticket(_) => {
+                Err(NotLetIn::openly("this side takes no tickets"))
+            }
         }
     }
 
     fn verify_for(
         &self,
-        ticket: &[u8],
+        secret: &SecretId,
         label: &str,
         dialling: &[u8],
         accepting: &[u8],
         proof: &[u8],
-    ) -> bool {
-        ticket == self.ticket() && self.verify(label, dialling, accepting, proof)
+    ) -> Result<(), NotLetIn> {
+        if *secret == self.secret() && self.verify(label, dialling, accepting, proof) {
+            return Ok(());
+        }
+        Err(NotLetIn::openly(match secret {
+            SecretId::Ticket(_) => "the ticket's secret was not proven; copy the whole ticket",
+            SecretId::Loopback | SecretId::Token(_) => {
+                "the loopback secret was not proven; both sides must run as the same user"
+            }
+        }))
     }
 
     fn claim(&self, _ticket: &[u8], _session: &SessionKey) -> Result<(), String> {
@@ -149,6 +224,8 @@ impl<'a> Dialling<'a> {
     /// The first frame.
     #[must_use]
     pub fn hello(&self) -> HopFrame {
+        let secret = self.prover.map(Prover::secret);
+        let secret = secret.unwrap_or(SecretId::Loopback);
         HopFrame::Hello(Hello {
             version_min: VERSION_MIN,
             version_max: VERSION,
@@ -156,7 +233,8 @@ impl<'a> Dialling<'a> {
             nonce: self.nonce.to_vec(),
             software: self.software.clone(),
             wants_proof: self.prover.is_some(),
-            ticket: self.prover.map_or_else(Vec::new, |p| p.ticket().to_vec()),
+            ticket: secret.ticket().to_vec(),
+            token: secret.token().to_vec(),
         })
     }
 
@@ -182,8 +260,7 @@ impl<'a> Dialling<'a> {
         // The neighbour proves itself first: a port squatter that knows nobody who can learns
         // nothing and gets no data.
         if !prover.verify(LABEL_ACCEPTING, &self.nonce, &welcome.nonce, &welcome.proof) {
-            let is_ticket = !prover.ticket().is_empty();
-            return Err(LinkError::PeerUnproven { is_ticket });
+            return Err(LinkError::PeerUnproven(prover.secret()));
         }
         let proof = prover.prove(LABEL_DIALLING, &self.nonce, &welcome.nonce);
         Ok(Some(HopFrame::Auth(Auth {
@@ -198,9 +275,11 @@ pub struct Accepting<'a> {
     nonce: Nonce,
     features: Features,
     keys: Option<&'a dyn Keys>,
+    needs_proof: bool,
     software: String,
-    /// The dialling side's HELLO, once it has come.
-    hello: Option<Hello>,
+    /// The dialling side's nonce and the secret it names, once its HELLO has come.
+    named: Option<(Vec<u8>, SecretId)>,
+    is_proven: bool,
 }
 
 impl<'a> Accepting<'a> {
@@ -216,15 +295,31 @@ impl<'a> Accepting<'a> {
             nonce,
             features,
             keys,
+            needs_proof: keys.is_some(),
             software: software.to_owned(),
-            hello: None,
+            named: None,
+            is_proven: false,
         }
     }
 
-    /// The ticket whose secret the neighbour proved; empty: none, or the loopback secret.
+    /// The neighbour need not prove a secret: the transport has shown who it is.
     #[must_use]
-    pub fn into_ticket(self) -> Vec<u8> {
-        self.hello.map_or_else(Vec::new, |hello| hello.ticket)
+    pub fn or_transport(mut self) -> Self {
+        self.needs_proof = false;
+        self
+    }
+
+    /// The secret that the neighbour names, proven or not; `None`: it said no HELLO yet.
+    #[must_use]
+    pub fn named(&self) -> Option<&SecretId> {
+        Some(&self.named.as_ref()?.1)
+    }
+
+    /// The secret that the neighbour has proven.
+    #[must_use]
+    pub fn into_proven(self) -> Option<SecretId> {
+        let (_, secret) = self.named?;
+        self.is_proven.then_some(secret)
     }
 
     /// Takes the neighbour's next frame.
@@ -232,30 +327,17 @@ impl<'a> Accepting<'a> {
     /// # Errors
     /// [`LinkError`]; send its [`refusal`], shut down writing, drain, close.
     pub fn handle(&mut self, frame: &HopFrame) -> Result<Step, LinkError> {
-        match (frame, &self.hello) {
-            (HopFrame::Hello(hello), None) => self.handle_hello(hello),
-            (HopFrame::Auth(auth), Some(hello)) => match self.keys {
-                Some(keys)
-                    if keys.verify_for(
-                        &hello.ticket,
-                        LABEL_DIALLING,
-                        &hello.nonce,
-                        &self.nonce,
-                        &auth.proof,
-                    ) =>
-                {
-                    Ok(Step::Up(None))
-                }
-                Some(_) if hello.ticket.is_empty() => Err(refuse(
-                    RefuseCode::Auth,
-                    "the loopback secret was not proven; both sides must run as the same user",
-                )),
-                Some(_) => Err(refuse(
-                    RefuseCode::Auth,
-                    "the ticket's secret was not proven; copy the whole ticket",
-                )),
-                None => Err(LinkError::Protocol("AUTH that was not asked for")),
-            },
+        match (frame, &self.named, self.keys) {
+            (HopFrame::Hello(hello), None, _) => self.handle_hello(hello),
+            (HopFrame::Auth(auth), Some((dialling, secret)), Some(keys)) => {
+                keys.verify_for(secret, LABEL_DIALLING, dialling, &self.nonce, &auth.proof)
+                    .map_err(LinkError::from)?;
+                self.is_proven = true;
+                Ok(Step::Up(None))
+            }
+            (HopFrame::Auth(_), Some(_), None) => {
+                Err(LinkError::Protocol("AUTH that was not asked for"))
+            }
             _ => Err(LinkError::Protocol("a handshake frame out of order")),
         }
     }
@@ -277,10 +359,11 @@ impl<'a> Accepting<'a> {
         if hello.nonce.len() != self.nonce.len() {
             return Err(LinkError::Protocol("HELLO without a nonce of 32 bytes"));
         }
+        let secret = SecretId::of(hello)?;
         let proof = match self.keys {
             Some(keys) if hello.wants_proof => keys
-                .prove_for(&hello.ticket, LABEL_ACCEPTING, &hello.nonce, &self.nonce)
-                .map_err(|why| refuse(RefuseCode::Auth, &why))?
+                .prove_for(&secret, LABEL_ACCEPTING, &hello.nonce, &self.nonce)
+                .map_err(LinkError::from)?
                 .to_vec(),
             _ => Vec::new(),
         };
@@ -291,14 +374,15 @@ impl<'a> Accepting<'a> {
             software: self.software.clone(),
             proof,
         };
-        self.hello = Some(hello.clone());
+        self.named = Some((hello.nonce.clone(), secret));
         let welcome = HopFrame::Welcome(welcome);
         match (self.keys.is_some(), hello.wants_proof) {
             (true, true) => Ok(Step::Send(welcome)),
-            (true, false) => Err(refuse(
+            (true, false) if self.needs_proof => Err(refuse(
                 RefuseCode::Auth,
-                "this side asks for a secret: the user's on loopback, a ticket's elsewhere",
+                "this side asks for a secret: the user's on loopback, a ticket's or a token's elsewhere",
             )),
+            (true, false) => Ok(Step::Up(Some(welcome))),
             (false, true) => Err(refuse(RefuseCode::Auth, "this side has no secret to prove")),
             (false, false) => Ok(Step::Up(Some(welcome))),
         }
@@ -309,9 +393,9 @@ impl<'a> Accepting<'a> {
 #[must_use]
 pub fn refusal(error: &LinkError) -> Option<HopFrame> {
     let (code, message) = match error {
-        LinkError::RefusedPeer { code, message } => (*code, message.clone()),
+        LinkError::RefusedPeer { code, message, .. } => (*code, message.clone()),
         LinkError::Protocol(what) => (RefuseCode::Protocol, (*what).to_owned()),
-        LinkError::Refused(_) | LinkError::PeerUnproven { .. } => return None,
+        LinkError::Refused(_) | LinkError::PeerUnproven(_) => return None,
     };
     Some(HopFrame::Refused(
         TunnelId::LINK,
@@ -327,6 +411,17 @@ fn refuse(code: RefuseCode, message: &str) -> LinkError {
     LinkError::RefusedPeer {
         code,
         message: message.to_owned(),
+        why: message.to_owned(),
+    }
+}
+
+impl From<NotLetIn> for LinkError {
+    fn from(NotLetIn { told, why }: NotLetIn) -> Self {
+        Self::RefusedPeer {
+            code: RefuseCode::Auth,
+            message: told,
+            why,
+        }
     }
 }
 
@@ -351,9 +446,13 @@ mod tests {
     #[derive(Debug)]
     struct Ticketed(Toy);
 
+    impl Shared for Toy {}
+
+    impl Shared for Ticketed {}
+
     impl Prover for Ticketed {
-        fn ticket(&self) -> &[u8] {
-            std::slice::from_ref(&self.0.0)
+        fn secret(&self) -> SecretId {
+            SecretId::Ticket(vec![self.0.0])
         }
 
         fn prove(&self, label: &str, dialling: &[u8], accepting: &[u8]) -> [u8; 32] {
@@ -406,7 +505,7 @@ mod tests {
     fn a_process_without_the_secret_is_found_out_by_either_side() {
         assert_eq!(
             run(Some(&Toy(7)), Some(&Toy(8))),
-            Err(LinkError::PeerUnproven { is_ticket: false })
+            Err(LinkError::PeerUnproven(SecretId::Loopback))
         );
         assert!(matches!(
             run(None, Some(&Toy(7))),

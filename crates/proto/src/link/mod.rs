@@ -19,7 +19,8 @@ use crate::wire::control::{RefuseCode, Refused};
 pub use credit::{HopWindow, Overrun};
 pub use fair::{Fair, Turn};
 pub use handshake::{
-    Accepting, Dialling, Features, Keys, Nonce, Prover, Step, VERSION, VERSION_MIN,
+    Accepting, Dialling, Features, Keys, Nonce, NotLetIn, Prover, SecretId, Shared, Step, VERSION,
+    VERSION_MIN,
 };
 pub use keepalive::Keepalive;
 
@@ -31,26 +32,31 @@ pub enum LinkError {
     #[error("refused: {}", .0.message)]
     Refused(Refused),
     /// The neighbour does not know the secret: another user's process listens there, or another
-    /// listener than the ticket's.
-    #[error(
-        "the process at the other end does not know this {} secret",
-        if *.is_ticket { "ticket's" } else { "user's loopback" }
-    )]
-    PeerUnproven {
-        /// Whether it was a ticket's.
-        is_ticket: bool,
-    },
+    /// listener than the ticket's or the token's.
+    #[error("the process at the other end {}", unproven(.0))]
+    PeerUnproven(SecretId),
     /// This side refused the neighbour.
-    #[error("refused the other side: {message}")]
+    #[error("refused the other side: {why}")]
     RefusedPeer {
         /// Sent in REFUSED.
         code: RefuseCode,
         /// Sent in REFUSED.
         message: String,
+        /// The same for this side's log, where there is more to say.
+        why: String,
     },
     /// The neighbour broke the protocol.
     #[error("the other side broke the protocol: {0}")]
     Protocol(&'static str),
+}
+
+fn unproven(secret: &SecretId) -> &'static str {
+    match secret {
+        SecretId::Loopback => "does not know this user's loopback secret",
+        SecretId::Ticket(_) => "does not know this ticket's secret",
+        // As of a token that is over.
+        SecretId::Token(_) => "refused: the token is not good here; its log says why",
+    }
 }
 
 impl LinkError {
@@ -59,7 +65,7 @@ impl LinkError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.is_final,
-            Self::PeerUnproven { .. } | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
+            Self::PeerUnproven(_) | Self::RefusedPeer { .. } | Self::Protocol(_) => true,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::Session;
 use crate::wire::control::{Abort, Exit, Open, Refuse, Resize};
 use crate::wire::id::StreamId;
 
-/// What happened, in order. Ranges are of the bytes given to [`Session::handle_data`], so events
+/// What happened, in order. Ranges are of the bytes given to [`Session::handle_frames`], so events
 /// are to be taken before those bytes go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

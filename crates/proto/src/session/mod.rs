@@ -2,7 +2,8 @@
 //! streams (docs/protocol.md sections 5 to 7).
 //!
 //! A [`Session`] numbers what goes out, checks what comes in, and knows what is settled. The bytes
-//! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction.
+//! themselves stay with the caller, who retains `[acked, numbered)` of the outgoing direction and says
+//! what is numbered: the frames as they are, or what they were sealed in.
 
 mod backoff;
 mod command;
@@ -70,6 +71,8 @@ pub struct Session {
     complete: bool,
     /// Offset behind the last DONE, STOP, RESET, REFUSE or EXIT numbered.
     settled_at: u64,
+    /// Such a frame was given out and waits for its number.
+    settles: bool,
 }
 
 /// Frames in the backlog beyond which a stream waits before it numbers more: one is being written,
@@ -106,6 +109,7 @@ impl Session {
             opening_over: false,
             complete: false,
             settled_at: 0,
+            settles: false,
         }
     }
 
@@ -222,8 +226,9 @@ impl Session {
         self.outgoing.backlog() >= frames * frame as u64
     }
 
-    /// Numbers `len` bytes of the stream (at most [`Session::grant`]) and returns the header that
-    /// goes in front of them. Control frames come first: drain [`Session::poll_control`] before.
+    /// Takes `len` bytes of the stream (at most [`Session::grant`]) and returns the header that goes in
+    /// front of them; [`Session::handle_numbered`] follows. Control frames come first: drain
+    /// [`Session::poll_control`] before.
     ///
     /// # Panics
     /// On more than was granted, on a stream that is not open for sending, or with control frames
@@ -236,8 +241,16 @@ impl Session {
             .expect("a stream that was granted");
         stream.number(len);
         self.last_written = id;
-        self.outgoing.number(HEADER_LEN + len);
         bytes_header(id, len)
+    }
+
+    /// `len` more bytes are part of the outgoing direction and retained: frames that were given out
+    /// since the last call, or what they were sealed in, or what the sealing itself has to say.
+    pub fn handle_numbered(&mut self, len: usize) {
+        self.outgoing.number(len);
+        if std::mem::take(&mut self.settles) {
+            self.settled_at = self.outgoing.numbered();
+        }
     }
 
     /// The state of the sending half; `None` once the stream is settled.
@@ -328,22 +341,28 @@ impl Session {
         Ok(progress > 0)
     }
 
-    /// Bytes of the session's incoming stream.
+    /// `len` bytes of the session's incoming stream have arrived; how many of them, from the front, are
+    /// repeats. The rest, unsealed if they are sealed, are for [`Session::handle_frames`].
     ///
     /// # Errors
     /// [`SessionError`]: with [`SessionError::Gap`] attach again, else the session is over.
-    pub fn handle_data(
+    pub fn handle_arrived(
         &mut self,
         now: Instant,
         offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), SessionError> {
+        len: usize,
+    ) -> Result<usize, SessionError> {
         let window = self.streams.values().map(Stream::window_size).min();
         let window = window.unwrap_or(crate::limits::WINDOW_INITIAL);
-        let repeat = self
-            .incoming
-            .handle_data(now, offset, bytes.len(), window)?;
-        let mut at = repeat;
+        self.incoming.handle_arrived(now, offset, len, window)
+    }
+
+    /// The next bytes of the peer's frames, cut anywhere.
+    ///
+    /// # Errors
+    /// [`SessionError`]: the session is over.
+    pub fn handle_frames(&mut self, now: Instant, bytes: &[u8]) -> Result<(), SessionError> {
+        let mut at = 0;
         while at < bytes.len() {
             let (taken, item) = self.decoder.next(&bytes[at..])?;
             match item {
@@ -394,7 +413,7 @@ impl Session {
 
     /// What the other sessions of the process leave of [`WINDOW_PROCESS_MAX`] for the windows of
     /// this one, those it has included. To be told before calls that open or grow windows:
-    /// [`Session::open`], [`Session::consumed`], [`Session::handle_data`].
+    /// [`Session::open`], [`Session::consumed`], [`Session::handle_frames`].
     pub fn set_window_room(&mut self, room: u64) {
         self.window_room = room;
     }
@@ -421,21 +440,19 @@ impl Session {
 
     // ---- what to do next -----------------------------------------------------------------------
 
-    /// The next control frame, encoded and numbered: append it to the outgoing bytes.
+    /// The next control frame, encoded: append it to the outgoing bytes, then
+    /// [`Session::handle_numbered`].
     pub fn poll_control(&mut self) -> Option<Vec<u8>> {
         let (id, frame) = self.control.pop_front()?;
         let bytes = frame.encode(id);
-        self.outgoing.number(bytes.len());
-        if matches!(
+        self.settles |= matches!(
             frame,
             InnerFrame::Done(_)
                 | InnerFrame::Stop(_)
                 | InnerFrame::Reset(_)
                 | InnerFrame::Refuse(_)
                 | InnerFrame::Exit(_)
-        ) {
-            self.settled_at = self.outgoing.numbered();
-        }
+        );
         Some(bytes)
     }
 
@@ -509,7 +526,10 @@ impl Session {
     pub fn settled(&self) -> Settled {
         if !self.complete {
             Settled::No
-        } else if !self.control.is_empty() || self.outgoing.acked() < self.settled_at {
+        } else if !self.control.is_empty()
+            || self.settles
+            || self.outgoing.acked() < self.settled_at
+        {
             Settled::Said
         } else {
             Settled::Confirmed

@@ -101,7 +101,7 @@ impl Incoming {
     }
 
     /// Bytes `[offset, offset + len)` arrived; says how many of them, from the front, are repeats.
-    pub(super) fn handle_data(
+    pub(super) fn handle_arrived(
         &mut self,
         now: Instant,
         offset: u64,

@@ -1,6 +1,8 @@
 //! Payloads of control frames, in Protobuf so that they can grow (docs/protocol.md section 3; the
 //! schema there and these types are the same, field by field).
 
+use prost::Message as _;
+
 use crate::limits::MESSAGE_MAX;
 
 /// First frame of the dialling side.
@@ -24,9 +26,12 @@ pub struct Hello {
     /// Whether this side wants both sides to prove a secret.
     #[prost(bool, tag = "6")]
     pub wants_proof: bool,
-    /// The ticket whose secret that is; empty: the loopback secret.
+    /// The ticket whose secret that is; empty: another secret.
     #[prost(bytes = "vec", tag = "7")]
     pub ticket: Vec<u8>,
+    /// The token whose secret that is; neither: the loopback secret.
+    #[prost(bytes = "vec", tag = "8")]
+    pub token: Vec<u8>,
 }
 
 /// The answer to HELLO.
@@ -85,6 +90,9 @@ pub struct Attach {
     /// neighbour that is no relay it means nothing.
     #[prost(string, tag = "8")]
     pub caller: String,
+    /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
+    #[prost(bool, tag = "9")]
+    pub sealed: bool,
 }
 
 /// The tunnel is there.
@@ -204,6 +212,8 @@ pub enum RefuseCode {
     NoRoute = 11,
     /// The connection beyond the relay was lost: the tunnel is, the session is not.
     Cut = 12,
+    /// End-to-end TLS cannot be had, or it failed.
+    EndToEnd = 13,
 }
 
 impl RefuseCode {
@@ -223,6 +233,7 @@ impl RefuseCode {
             10 => Self::ShuttingDown,
             11 => Self::NoRoute,
             12 => Self::Cut,
+            13 => Self::EndToEnd,
             _ => return None,
         })
     }
@@ -238,7 +249,8 @@ impl RefuseCode {
             | Self::UnknownSession
             | Self::Offset
             | Self::Protocol
-            | Self::OutcomeUnknown => true,
+            | Self::OutcomeUnknown
+            | Self::EndToEnd => true,
             Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }
@@ -263,6 +275,9 @@ pub struct Open {
     /// it is no stderr.
     #[prost(uint32, tag = "5")]
     pub stderr_of: u32,
+    /// A detached command is asked for (docs/protocol.md section 6.8).
+    #[prost(message, optional, tag = "6")]
+    pub manage: Option<Manage>,
 }
 
 /// A command that is asked for. All bytes are taken as they are.
@@ -283,6 +298,130 @@ pub struct Command {
     /// It runs on a terminal, with stderr as part of its output.
     #[prost(message, optional, tag = "5")]
     pub terminal: Option<Terminal>,
+    /// It goes on without its caller: nothing is joined to the stream.
+    #[prost(message, optional, tag = "6")]
+    pub detached: Option<Detached>,
+}
+
+/// How a command is kept that goes on without its caller.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Detached {
+    /// What it is asked for by: chosen by the opener. The same request again starts nothing.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Bytes of stdout that wait for somebody, at most, and as many of stderr.
+    #[prost(uint64, tag = "2")]
+    pub keep: u64,
+    /// The oldest output is lost beyond that; else the command waits.
+    #[prost(bool, tag = "3")]
+    pub drops: bool,
+    /// Its stdin is empty.
+    #[prost(bool, tag = "4")]
+    pub no_stdin: bool,
+}
+
+/// What is asked of detached commands.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Manage {
+    /// A [`ManageWhat`].
+    #[prost(uint32, tag = "1")]
+    pub what: u32,
+    /// Of which one; empty for a list.
+    #[prost(string, tag = "2")]
+    pub id: String,
+    /// KILL: the signal's number, as Linux counts.
+    #[prost(uint32, tag = "3")]
+    pub signal: u32,
+    /// KILL: milliseconds until SIGKILL to what is left; 0: never.
+    #[prost(uint64, tag = "4")]
+    pub grace_ms: u64,
+    /// ATTACH: the terminal to show it on.
+    #[prost(message, optional, tag = "5")]
+    pub terminal: Option<Terminal>,
+    /// ATTACH: its stdin stays as it is; nothing is sent to it.
+    #[prost(bool, tag = "6")]
+    pub no_stdin: bool,
+}
+
+/// What may be asked of detached commands (docs/protocol.md section 6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManageWhat {
+    /// All of them: the stream carries [`DetachedCommands`].
+    List = 1,
+    /// Its stdin, stdout and stderr.
+    Attach = 2,
+    /// Its end.
+    Wait = 3,
+    /// A signal for it.
+    Kill = 4,
+}
+
+impl ManageWhat {
+    /// What a number on the wire means.
+    #[must_use]
+    pub const fn from_wire(what: u32) -> Option<Self> {
+        Some(match what {
+            1 => Self::List,
+            2 => Self::Attach,
+            3 => Self::Wait,
+            4 => Self::Kill,
+            _ => return None,
+        })
+    }
+}
+
+/// The detached commands that the asking one may have.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DetachedCommands {
+    /// In the order of their ids.
+    #[prost(message, repeated, tag = "1")]
+    pub commands: Vec<DetachedCommand>,
+}
+
+impl DetachedCommands {
+    /// What the stream carries.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    /// What a stream carried; `None` if it is something else.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes).ok()
+    }
+}
+
+/// A detached command.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DetachedCommand {
+    /// What it is asked for by.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Its words with spaces between them, cut to a length for people.
+    #[prost(bytes = "vec", tag = "2")]
+    pub line: Vec<u8>,
+    /// The number of its process.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// When it was started: milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub started_ms: u64,
+    /// How it ended; absent while it runs.
+    #[prost(message, optional, tag = "5")]
+    pub exit: Option<Exit>,
+    /// Bytes of its output that wait to be taken.
+    #[prost(uint64, tag = "6")]
+    pub kept: u64,
+    /// Bytes of its output that were lost.
+    #[prost(uint64, tag = "7")]
+    pub dropped: u64,
+    /// Somebody is attached to it.
+    #[prost(bool, tag = "8")]
+    pub attached: bool,
+    /// It runs on a terminal.
+    #[prost(bool, tag = "9")]
+    pub terminal: bool,
 }
 
 /// The terminal of a command.
@@ -405,6 +544,9 @@ pub struct Exit {
     /// Whether it left a core.
     #[prost(bool, tag = "3")]
     pub core_dumped: bool,
+    /// Bytes of a detached command's output that were lost since this was last said.
+    #[prost(uint64, tag = "4")]
+    pub dropped: u64,
 }
 
 /// Cuts a message for people to what a frame may carry, at a character's end.

@@ -224,7 +224,7 @@ fn p3_counts_that_do_not_agree_end_the_session() {
 
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    victim.session.write(StreamId(1), 5);
+    victim.write(StreamId(1), 5);
     victim.session.finish(StreamId(1));
     victim.flush();
     assert!(is_protocol(&victim.hears(1, InnerFrame::Done(4))));

@@ -11,7 +11,7 @@ use crate::victim::Victim;
 fn p11_an_acknowledgement_beyond_what_was_sent_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    victim.session.write(StreamId(1), 100);
+    victim.write(StreamId(1), 100);
     // Numbered, but not sent.
     let now = victim.now;
     let result = victim.session.handle_ack(now, 1);
@@ -38,7 +38,7 @@ fn p11_an_acknowledgement_beyond_what_was_sent_ends_the_session() {
 fn p11_an_acknowledgement_beyond_what_this_tunnel_carried_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    victim.session.write(StreamId(1), 100);
+    victim.write(StreamId(1), 100);
     victim.flush();
     // All of it left over the first tunnel, none yet over the second.
     let now = victim.now;
@@ -58,7 +58,7 @@ fn p11_an_acknowledgement_beyond_what_this_tunnel_carried_ends_the_session() {
 fn p11_an_acknowledgement_going_back_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    victim.session.write(StreamId(1), 100);
+    victim.write(StreamId(1), 100);
     victim.flush();
     let now = victim.now;
     assert_eq!(victim.session.handle_ack(now, 50), Ok(true));
@@ -76,7 +76,7 @@ fn p11_an_acknowledgement_going_back_ends_the_session() {
 fn p11_an_impossible_offset_at_the_attach_ends_the_session() {
     let mut victim = Victim::new(Side::Acceptor);
     victim.hears_open(1).expect("opens");
-    victim.session.write(StreamId(1), 100);
+    victim.write(StreamId(1), 100);
     victim.flush();
     let now = victim.now;
     for offset in [110, u64::MAX] {
@@ -127,7 +127,7 @@ fn p11_a_repeat_is_trimmed_wherever_it_ends() {
                     let Event::Bytes(_, range) = event else {
                         panic!("{event:?}");
                     };
-                    got.extend_from_slice(&bytes[range]);
+                    got.extend_from_slice(&bytes[victim.repeat..][range]);
                 }
             }
             assert_eq!(got, (0..20).collect::<Vec<u8>>(), "{heard} {from}");

@@ -4,7 +4,7 @@ use farpipe_proto::Instant;
 use farpipe_proto::session::{Event, Session, SessionConfig, SessionError, Side};
 use farpipe_proto::wire::control::{Abort, AbortCode, Open};
 use farpipe_proto::wire::id::StreamId;
-use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use farpipe_proto::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 
 /// A session whose peer is the test.
 pub(crate) struct Victim {
@@ -12,6 +12,8 @@ pub(crate) struct Victim {
     pub(crate) now: Instant,
     /// Session offset of the peer's next byte.
     pub(crate) offset: u64,
+    /// How much of the last bytes was a repeat.
+    pub(crate) repeat: usize,
     /// Our frames that left, in order.
     pub(crate) said: Vec<(StreamId, InnerFrame)>,
 }
@@ -29,6 +31,7 @@ impl Victim {
             session,
             now,
             offset: 0,
+            repeat: 0,
             said: Vec::new(),
         }
     }
@@ -37,7 +40,15 @@ impl Victim {
     pub(crate) fn hears_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Event>, SessionError> {
         let offset = self.offset;
         self.offset += bytes.len() as u64;
-        let result = self.session.handle_data(self.now, offset, bytes);
+        let arrived = self.session.handle_arrived(self.now, offset, bytes.len());
+        let result = match arrived {
+            Ok(repeat) => {
+                // Ranges are told of what is new.
+                self.repeat = repeat;
+                self.session.handle_frames(self.now, &bytes[repeat..])
+            }
+            Err(error) => Err(error),
+        };
         self.session.assert_invariants();
         let events = std::iter::from_fn(|| self.session.poll_event()).collect();
         self.flush();
@@ -62,10 +73,17 @@ impl Victim {
         self.hears_bytes(&frame)
     }
 
+    /// Writes `len` bytes of the stream.
+    pub(crate) fn write(&mut self, id: StreamId, len: usize) {
+        self.session.write(id, len);
+        self.session.handle_numbered(HEADER_LEN + len);
+    }
+
     /// Numbers and sends what the session has to say; the peer acknowledges nothing by itself.
     pub(crate) fn flush(&mut self) {
         let mut decoder = InnerDecoder::default();
         while let Some(bytes) = self.session.poll_control() {
+            self.session.handle_numbered(bytes.len());
             let (taken, item) = decoder.next(&bytes).expect("our own frames");
             assert_eq!(taken, bytes.len());
             let Some(InnerItem::Frame(id, frame)) = item else {

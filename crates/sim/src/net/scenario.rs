@@ -156,6 +156,7 @@ fn greeting(secret: Option<Arc<LoopbackSecret>>) -> Greeting {
         software: "sim".to_owned(),
         prover: secret.clone().map(|secret| secret as _),
         keys: secret.map(|secret| secret as _),
+        tokens: None,
         random: chance::random,
     }
 }

@@ -184,7 +184,14 @@ impl Peer {
     }
 
     pub(super) fn handle_data(&mut self, offset: u64, bytes: &[u8]) {
-        let result = self.session.handle_data(self.now, offset, bytes);
+        let arrived = self.session.handle_arrived(self.now, offset, bytes.len());
+        let (bytes, result) = match arrived {
+            Ok(repeat) => {
+                let bytes = &bytes[repeat..];
+                (bytes, self.session.handle_frames(self.now, bytes))
+            }
+            Err(error) => (&[][..], Err(error)),
+        };
         self.take_events(bytes);
         if let Err(error) = result {
             self.error = Some(error);
@@ -241,6 +248,7 @@ impl Peer {
     fn number_control(&mut self) -> bool {
         let mut progress = false;
         while let Some(bytes) = self.session.poll_control() {
+            self.session.handle_numbered(bytes.len());
             self.retained.extend(bytes);
             progress = true;
         }
@@ -271,6 +279,7 @@ impl Peer {
                 break;
             }
             let header = self.session.write(id, len);
+            self.session.handle_numbered(header.len() + len);
             self.retained.extend(header);
             self.retained.extend(&rest[..len]);
             end.numbered += len;

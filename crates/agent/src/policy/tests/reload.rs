@@ -12,7 +12,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(flags: Vec<Allow>) -> Self {
+    fn new(allow: Vec<Allow>) -> Self {
+        let flags = flags(allow);
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("policy.yaml");
         std::fs::write(&path, GOOD).expect("ours");
@@ -113,11 +114,11 @@ fn a6_a_policy_that_is_gone_empty_or_open_to_others_allows_nothing() {
 #[test]
 fn a6_an_agent_does_not_start_on_a_policy_that_it_cannot_use() {
     let scene = Scene::new(Vec::new());
-    let missing = LivePolicy::open(Some(scene.dir.path().join("none")), Vec::new());
+    let missing = LivePolicy::open(Some(scene.dir.path().join("none")), Flags::default());
     assert!(matches!(missing, Err(LoadError::Unreadable(_))));
     scene.replace("rules: [\n");
-    let bad = LivePolicy::open(Some(scene.path()), Vec::new());
+    let bad = LivePolicy::open(Some(scene.path()), Flags::default());
     assert!(matches!(bad, Err(LoadError::Malformed(_))));
-    let neither = LivePolicy::open(None, Vec::new()).expect("it allows nothing");
+    let neither = LivePolicy::open(None, Flags::default()).expect("it allows nothing");
     assert!(neither.current().is_empty());
 }

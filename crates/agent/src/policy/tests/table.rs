@@ -227,7 +227,7 @@ fn a7_a_link_is_what_it_leads_to_or_what_the_rule_calls_it_and_never_what_the_ca
 }
 
 #[test]
-fn a7_programs_are_found_as_a_shell_finds_them_and_relative_ones_not_at_all() {
+fn a7_programs_are_found_as_a_shell_finds_them() {
     use std::ffi::OsStr;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let dir = tempfile::tempdir().expect("a directory");
@@ -243,7 +243,7 @@ fn a7_programs_are_found_as_a_shell_finds_them_and_relative_ones_not_at_all() {
     symlink(two.join("tool"), base.join("link")).expect("ours");
     symlink(&two, base.join("dirlink")).expect("ours");
     let path = std::env::join_paths([&one, &two, Path::new("relative")]).expect("a path");
-    let find = |name: &str| Program::find(OsStr::new(name), &path);
+    let find = |name: &str| Program::find(OsStr::new(name), &path, &one);
 
     assert_eq!(find("tool").expect("found").resolved(), two.join("tool"));
     let link = find(&base.join("link").display().to_string()).expect("found");
@@ -251,13 +251,9 @@ fn a7_programs_are_found_as_a_shell_finds_them_and_relative_ones_not_at_all() {
     assert_eq!(link.resolved(), two.join("tool"));
     let linked = format!("{}/dirlink/../two/tool", base.display());
     assert_eq!(find(&linked).expect("found").named(), two.join("tool"));
-    for relative in ["./tool", "../two/tool", "two/tool"] {
-        assert!(
-            matches!(find(relative), Err(ProgramError::Relative)),
-            "{relative}"
-        );
-    }
-    for missing in ["", "missing", "/missing/x", "a\0b"] {
+    let relative = find("../two/tool").expect("from the directory");
+    assert_eq!(relative.named(), two.join("tool"));
+    for missing in ["", "missing", "/missing/x", "two/tool", "a\0b"] {
         assert!(
             matches!(find(missing), Err(ProgramError::NotFound)),
             "{missing:?}"
@@ -516,10 +512,10 @@ fn topics_are_names_or_beginnings() {
 }
 
 #[test]
-fn flags_hold_for_whoever_is_known_and_are_named() {
+fn flags_hold_for_whoever_was_let_in_and_are_named() {
     let allow = |texts: &[&str]| {
-        let flags: Vec<Allow> = texts.iter().map(|text| text.parse().expect(text)).collect();
-        Policy::of_flags(&flags)
+        let allow = texts.iter().map(|text| text.parse().expect(text)).collect();
+        Policy::default().and_flags(&flags(allow))
     };
     let policy = allow(&["exec", "read:/no/a", "connect:db:5432", "listen:8080"]);
     assert_eq!(
@@ -537,6 +533,10 @@ fn flags_hold_for_whoever_is_known_and_are_named() {
         denied(run(&policy, &stranger, "/bin/x", &[])),
         Denied::NeedsCertificate { .. }
     ));
+    for by_itself in [LetInBy::Ticket, LetInBy::Certificate] {
+        let unnamed = Caller::Unnamed(by_itself);
+        assert_eq!(by(&run(&policy, &unnamed, "/bin/x", &[])), "--allow exec");
+    }
     let all = allow(&["all"]);
     assert!(is_allowed(
         &all.decide(&shown(ALICE), &Request::Publish("t"))
@@ -567,8 +567,8 @@ fn flags_hold_for_whoever_is_known_and_are_named() {
 
 #[test]
 fn a_file_and_flags_add_up_and_the_deciding_rule_is_named() {
-    let flags = ["exec".parse().expect("a flag")];
-    let policy = alices("exec: [/no/a, '/no/b **']").and_flags(&flags);
+    let exec = "exec".parse().expect("a flag");
+    let policy = alices("exec: [/no/a, '/no/b **']").and_flags(&flags(vec![exec]));
     assert_eq!(
         by(&run(&policy, &shown(ALICE), "/no/b", &["x"])),
         "p.yaml:3:19"

@@ -22,7 +22,7 @@ use super::{count, pattern, size};
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::verb::proxy::ProxyArgs;
-use crate::verb::secure::ConnectCertificates;
+use crate::verb::secure::{ConnectCertificates, Proves};
 use crate::verb::session::{dialling, url};
 use crate::verb::ticket;
 
@@ -96,7 +96,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
             "give both sides certificates: --cert, --key and --ca; `farpipe cert` makes them",
         ));
     }
-    let admission = Admission::shown(url.scheme, None);
+    let admission = Admission::shown(url.scheme, None, None);
     // What TLS remembers lives in what dials: a fresh one knows nothing.
     let fresh = || anyhow::Ok(args.tls.dial(url.clone(), None)?.through(proxy.clone()));
     let mut cold = SetUps::default();
@@ -170,7 +170,7 @@ async fn session<T>(
     admission: Admission,
     work: impl AsyncFnOnce(&mut Near) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let mut config = OpenerConfig::new(dialling(admission, None)?);
+    let mut config = OpenerConfig::new(dialling(admission, Proves::Usual)?);
     config.resume_for = Duration::ZERO;
     let (sender, mut events) = mpsc::channel(4);
     config.events = Some(sender);

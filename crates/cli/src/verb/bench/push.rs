@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 use super::pattern;
 use super::spread::{Spread, shown};
 use super::stream::{self, Arriving};
+use crate::verb::secure::Proves;
 use crate::verb::session::{dialling, listening};
 use crate::{exit, output};
 
@@ -194,7 +195,7 @@ async fn counted(
 /// The listener: pushes each message into the one stream of each session, when it comes.
 /// Ends with an error only.
 async fn push(feed: &Feed, listener: Listener) -> anyhow::Error {
-    let greeting = match listening(Admission::LoopbackSecret, None) {
+    let greeting = match listening(Admission::LoopbackSecret, None, None) {
         Ok(greeting) => greeting,
         Err(error) => return error,
     };
@@ -236,7 +237,7 @@ async fn push(feed: &Feed, listener: Listener) -> anyhow::Error {
 async fn subscribe(feed: &Feed, url: Url) -> anyhow::Result<(Taken, Option<usize>)> {
     let opener = Opener::new(OpenerConfig::new(dialling(
         Admission::LoopbackSecret,
-        None,
+        Proves::Usual,
     )?));
     let handle = opener.handle();
     let stream = handle.open("").context("no stream can be opened")?;

@@ -42,6 +42,8 @@ impl Doors {
     /// Opens what is wanted and not open, and closes what is not wanted any more; nothing of that if
     /// one cannot be opened. Sessions that came by a door which is closed go on. What was done.
     pub(super) async fn set(&mut self, args: &Args) -> anyhow::Result<Vec<String>> {
+        let tokens = args.tls.tokens()?;
+        let takes_tokens = tokens.is_some();
         let mut new: Vec<(String, Listener, Greeting)> = Vec::new();
         for url in &args.listen {
             let written = url.to_string();
@@ -52,10 +54,10 @@ impl Doors {
             let tls = guarded
                 .map(|guarded| guarded.without_tickets())
                 .transpose()?;
-            let admission = Admission::wanted(url.scheme, tls.as_ref())
+            let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens)
                 .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
-            let greeting = listening(admission, None)?;
-            let listener = Listener::bind_with(url.clone(), tls).await?;
+            let greeting = listening(admission, None, tokens.clone())?;
+            let listener = Listener::bind_with(url.clone(), tls, takes_tokens).await?;
             new.push((written, listener, greeting));
         }
         let mut changes = Vec::new();

@@ -137,9 +137,35 @@ impl Host {
         self.farpipe(["listen", &format!("{scheme}://127.0.0.1:0")])
     }
 
-    /// `farpipe agent` on a free port.
+    /// `farpipe agent` on a free port, which runs anything for whoever it lets in.
     pub(crate) fn agent(&self, scheme: &str) -> Invocation {
+        self.strict_agent(scheme).args(["--allow", "exec"])
+    }
+
+    /// The same, and it allows nothing.
+    pub(crate) fn strict_agent(&self, scheme: &str) -> Invocation {
         self.farpipe(["agent", "--listen", &format!("{scheme}://127.0.0.1:0")])
+            .env("XDG_CONFIG_HOME", self.path("config"))
+    }
+
+    /// `farpipe relay` on a free port.
+    pub(crate) fn relay(&self, scheme: &str) -> Invocation {
+        self.relay_at(&format!("{scheme}://127.0.0.1:0"))
+    }
+
+    /// `farpipe relay` where one was before.
+    pub(crate) fn relay_at(&self, url: &str) -> Invocation {
+        self.farpipe(["relay", "--listen", url])
+    }
+
+    /// `farpipe agent` at relays, with commas between.
+    pub(crate) fn agent_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["agent", relays, "--name", name, "--allow", "exec"])
+    }
+
+    /// `farpipe exec` by name.
+    pub(crate) fn exec_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["exec", "--relay", relays, name])
     }
 
     /// `farpipe exec`.

@@ -203,6 +203,16 @@ impl Invocation {
     }
 }
 
+impl Invocation {
+    /// Starts an agent and waits until so many relays know it.
+    #[track_caller]
+    pub(crate) fn start_registered(self, relays: usize) -> Running {
+        let running = self.start();
+        running.await_registered(relays);
+        running
+    }
+}
+
 /// A process that may still run.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -225,6 +235,12 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.pid, signal).expect("our own child takes signals");
+    }
+
+    /// Waits until the agent has registered so many times.
+    #[track_caller]
+    pub(crate) fn await_registered(&self, times: usize) {
+        self.stderr_until(|text| text.matches("registered as ").count() >= times);
     }
 
     /// `kill -9`.
@@ -366,6 +382,11 @@ impl Listener {
     #[track_caller]
     pub(crate) fn end(self) -> Ended {
         self.running.end()
+    }
+
+    /// The process, when its place is known.
+    pub(crate) fn into_running(self) -> Running {
+        self.running
     }
 }
 

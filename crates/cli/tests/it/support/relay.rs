@@ -5,19 +5,15 @@ use std::net::TcpStream;
 
 use super::{DEADLINE, Host, Listener, Running};
 
-/// `farpipe relay` on a free port.
+/// A relay that says much, with these arguments.
 pub(crate) fn relay(host: &Host, args: &[&str]) -> Listener {
-    let relay = host.farpipe(["relay", "--listen", "ws://127.0.0.1:0", "-v"]);
-    relay.args(args).start_listening()
+    host.relay("ws").arg("-v").args(args).start_listening()
 }
 
-/// `farpipe agent` that is registered at all of `relays`.
+/// An agent that says much and is registered at all of `relays`.
 pub(crate) fn agent_at(host: &Host, relays: &str, name: &str, args: &[&str]) -> Running {
-    let agent = host.farpipe(["agent", relays, "--name", name, "-v"]);
-    let agent = agent.args(args).start();
-    let count = relays.split(',').count();
-    agent.stderr_until(|text| text.matches(&format!("registered as {name} at ")).count() == count);
-    agent
+    let agent = host.agent_at(relays, name).arg("-v").args(args);
+    agent.start_registered(relays.split(',').count())
 }
 
 /// The admin of a relay that was started with `--admin-listen 127.0.0.1:0`.

@@ -23,6 +23,7 @@ fn acceptor() -> (Acceptor, Sessions) {
         software: "test".to_owned(),
         prover: None,
         keys: None,
+        tokens: None,
         random: system_random,
     }))
 }

@@ -74,6 +74,26 @@ impl Pki {
         *self.issuer.lock().expect("no panic") = Some(issuer);
     }
 
+    /// Writes the certificate of `farpipe://test/KIND/NAME` as `KIND-NAME.pem`, good for the host `dns`.
+    pub(crate) fn issue_to(&self, kind: &str, name: &str, dns: &str) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new([dns.to_owned()]).expect("a name");
+        let uri = Ia5String::try_from(format!("farpipe://test/{kind}/{name}")).expect("ASCII");
+        params.subject_alt_names.push(SanType::URI(uri));
+        let now = date_time_ymd(1970, 1, 1) + WallClock::System.now();
+        (params.not_before, params.not_after) = (now - 10 * DAY, now + 10 * DAY);
+        let issuer = self.issuer.lock().expect("no panic");
+        let issuer = issuer.as_ref().expect("made with it");
+        let certificate = params.signed_by(&key, issuer).expect("a certificate");
+        let file = format!("{kind}-{name}");
+        self.write(&format!("{file}.pem"), "CERTIFICATE", certificate.der());
+        self.write(
+            &format!("{file}-key.pem"),
+            "PRIVATE KEY",
+            key.serialized_der(),
+        );
+    }
+
     /// Writes `crl.pem`, in which these are, good for two days.
     pub(crate) fn revoke(&self, names: &[&str]) {
         let certificate = |name: &str| {

@@ -12,7 +12,7 @@ use crate::carrier::ws::upgrade::{self, Request};
 use crate::carrier::{Carrier, fp};
 use crate::carrier_conformance;
 use crate::tls::buffer::Buffers;
-use crate::tls::client::client_config;
+use crate::tls::client::{client_config, stock_verifier};
 use crate::tls::judge::Shown;
 use crate::tls::machine::Machine;
 use crate::tls::revocation::Lists;
@@ -472,13 +472,22 @@ async fn data_right_behind_the_handshake_is_not_lost() {
 
 /// A message of TLS itself that comes in many records, and those byte by byte, is put together while
 /// data goes the other way.
+/// What TLS clients here are made of, for rustls' own connections.
+fn stock_client() -> rustls::ClientConfig {
+    let options = PKI.client_options();
+    let stock = stock_verifier(&options, Lists::default()).expect("good files");
+    client_config(&options, Some(stock), ALPN).expect("good files")
+}
+
 #[tokio::test]
 async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
     let (near, mut relay) = tokio::io::duplex(1 << 16);
     let (mut origin, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let client = stock_client();
     let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
-    let mut server = side.config(Shown::default()).expect("a configuration");
+    let mut server = side
+        .config(Shown::default(), false)
+        .expect("a configuration");
     server.max_fragment_size = Some(32);
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");
@@ -535,9 +544,11 @@ async fn a_handshake_message_in_many_pieces_does_not_disturb_a_writer() {
 #[tokio::test]
 async fn a_server_without_tickets_is_done_as_well() {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let client = client_config(&PKI.client_options(), Lists::default(), ALPN).expect("good files");
+    let client = stock_client();
     let side = ServerSide::new(&PKI.server_options(), ALPN).expect("good files");
-    let mut server = side.config(Shown::default()).expect("a configuration");
+    let mut server = side
+        .config(Shown::default(), false)
+        .expect("a configuration");
     server.send_tls13_tickets = 0;
     let name = "localhost".try_into().expect("a name");
     let client = Machine::client(Arc::new(client), name).expect("a machine");

@@ -104,6 +104,7 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                         software,
                         wants_proof,
                         ticket: if wants_proof { vec![7; 8] } else { Vec::new() },
+                        token: if wants_proof { Vec::new() } else { vec![7; 8] },
                     })
                 }
             ),
@@ -139,6 +140,7 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                             age_ms,
                             resume_for_ms,
                             caller: String::new(),
+                            sealed: false,
                         },
                     )
                 }

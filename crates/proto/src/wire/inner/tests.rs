@@ -104,13 +104,20 @@ fn controls() -> impl Strategy<Value = InnerFrame> {
         any::<u64>().prop_map(InnerFrame::Fin),
         abort.clone().prop_map(InnerFrame::Reset),
         abort.prop_map(InnerFrame::Stop),
-        (any::<Option<u32>>(), any::<Option<u32>>(), any::<bool>()).prop_map(
-            |(code, signal, core_dumped)| InnerFrame::Exit(Exit {
-                code,
-                signal,
-                core_dumped
-            })
-        ),
+        (
+            any::<Option<u32>>(),
+            any::<Option<u32>>(),
+            any::<bool>(),
+            any::<u64>()
+        )
+            .prop_map(
+                |(code, signal, core_dumped, dropped)| InnerFrame::Exit(Exit {
+                    code,
+                    signal,
+                    core_dumped,
+                    dropped
+                })
+            ),
         any::<u64>().prop_map(InnerFrame::Done),
         Just(InnerFrame::Complete),
         any::<u32>().prop_map(|number| InnerFrame::Signal(Signal { number })),
@@ -137,6 +144,7 @@ fn commands() -> impl Strategy<Value = Command> {
             cwd,
             env,
             terminal,
+            detached: None,
         })
 }
 

@@ -1,0 +1,230 @@
+//! The detached commands of an agent by their ids: those that run, and the last ones that ended.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::{DETACHED_FOR, DETACHED_MAX, DETACHED_OUTPUT_MAX};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::super::may::may_manage;
+use super::super::request::{Detached, Request};
+use super::kept::Kept;
+
+/// What an agent keeps; its clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Table(Arc<Mutex<Commands>>);
+
+#[derive(Debug, Default)]
+struct Commands {
+    by_id: BTreeMap<String, Entry>,
+    /// The tasks beside them.
+    keepers: JoinSet<()>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    /// Being started; closed when it is known what became of it.
+    Starting(watch::Receiver<()>),
+    Kept(Arc<Kept>),
+}
+
+/// Why there is no such command to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    #[error("no detached command here has the id '{0}'; farpipe ps lists them")]
+    Unknown(String),
+    #[error("the id '{0}' is another command's; choose one with --id, or none")]
+    Taken(String),
+    #[error("{DETACHED_MAX} detached commands run here, and that is the limit; end one first")]
+    Full,
+    #[error(
+        "the kept output of all detached commands could be more than {} MiB, and that is the \
+         limit; choose a smaller --keep-output",
+        DETACHED_OUTPUT_MAX >> 20
+    )]
+    FullOutput,
+}
+
+/// What a request for a new command comes to.
+pub(super) enum Claim {
+    /// It is to be started, and given to [`Reserved::keep`].
+    New(Reserved),
+    /// The same request was asked before.
+    Known,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Commands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all have ended, once their agent is told to end.
+    pub async fn ended(&self) {
+        let mut keepers = std::mem::take(&mut self.lock().keepers);
+        while let Some(ended) = keepers.join_next().await {
+            log(ended);
+        }
+    }
+
+    /// Reserves an id, or finds that its command was started before. Cancel safe.
+    pub(super) async fn claim(
+        &self,
+        asked: &Detached,
+        request: &Request,
+        caller: Option<&Caller>,
+    ) -> Result<Claim, TableError> {
+        loop {
+            let mut starting = match self.lock().claim(asked, request, caller)? {
+                Found::Starting(starting) => starting,
+                Found::Known => return Ok(Claim::Known),
+                Found::Free(started) => {
+                    return Ok(Claim::New(Reserved {
+                        table: self.clone(),
+                        id: asked.id.clone(),
+                        _started: started,
+                    }));
+                }
+            };
+            // Nothing is ever sent: it closes.
+            let _ = starting.changed().await;
+        }
+    }
+
+    /// The command with an id, if `caller` may have it.
+    pub(super) fn find(&self, id: &str, caller: Option<&Caller>) -> Result<Arc<Kept>, TableError> {
+        let mut commands = self.lock();
+        commands.tidy();
+        match commands.by_id.get(id) {
+            Some(Entry::Kept(kept)) if may_manage(caller, kept.starter.as_ref()) => {
+                Ok(Arc::clone(kept))
+            }
+            _ => Err(TableError::Unknown(id.to_owned())),
+        }
+    }
+
+    /// All that `caller` may have.
+    pub(super) fn list(&self, caller: Option<&Caller>) -> Vec<(String, Arc<Kept>)> {
+        let mut commands = self.lock();
+        commands.tidy();
+        let entries = commands.by_id.iter();
+        entries
+            .filter_map(|(id, entry)| match entry {
+                Entry::Kept(kept) if may_manage(caller, kept.starter.as_ref()) => {
+                    Some((id.clone(), Arc::clone(kept)))
+                }
+                Entry::Kept(_) | Entry::Starting(_) => None,
+            })
+            .collect()
+    }
+}
+
+enum Found {
+    Free(watch::Sender<()>),
+    Starting(watch::Receiver<()>),
+    Known,
+}
+
+impl Commands {
+    fn claim(
+        &mut self,
+        asked: &Detached,
+        request: &Request,
+        caller: Option<&Caller>,
+    ) -> Result<Found, TableError> {
+        self.tidy();
+        match self.by_id.get(&asked.id) {
+            Some(Entry::Starting(starting)) => return Ok(Found::Starting(starting.clone())),
+            Some(Entry::Kept(kept))
+                if kept.request == *request && may_manage(caller, kept.starter.as_ref()) =>
+            {
+                return Ok(Found::Known);
+            }
+            Some(Entry::Kept(_)) => return Err(TableError::Taken(asked.id.clone())),
+            None => {}
+        }
+        while self.by_id.len() >= DETACHED_MAX {
+            self.forget_oldest().ok_or(TableError::Full)?;
+        }
+        while self.output_max() + 2 * asked.keep as u64 > DETACHED_OUTPUT_MAX {
+            self.forget_oldest().ok_or(TableError::FullOutput)?;
+        }
+        let (started, starting) = watch::channel(());
+        self.by_id
+            .insert(asked.id.clone(), Entry::Starting(starting));
+        Ok(Found::Free(started))
+    }
+
+    /// What the output of all that are kept may take.
+    fn output_max(&self) -> u64 {
+        let kept = self.by_id.values().filter_map(|entry| match entry {
+            Entry::Kept(kept) => kept.request.detached.as_ref(),
+            Entry::Starting(_) => None,
+        });
+        kept.map(|asked| 2 * asked.keep as u64).sum()
+    }
+
+    /// Forgets what has been over for long, and reaps tasks.
+    fn tidy(&mut self) {
+        while let Some(ended) = self.keepers.try_join_next() {
+            log(ended);
+        }
+        self.by_id.retain(|_, entry| {
+            let Entry::Kept(kept) = entry else {
+                return true;
+            };
+            let is_old = kept
+                .ended_at()
+                .is_some_and(|at| at.elapsed() >= DETACHED_FOR);
+            if is_old {
+                kept.forgotten.send_replace(true);
+            }
+            !is_old
+        });
+    }
+
+    /// Forgets the one that ended first; `None` if all run.
+    fn forget_oldest(&mut self) -> Option<()> {
+        let ended = self.by_id.iter().filter_map(|(id, entry)| match entry {
+            Entry::Kept(kept) => Some((kept.ended_at()?, id.clone())),
+            Entry::Starting(_) => None,
+        });
+        let (_, id) = ended.min()?;
+        if let Some(Entry::Kept(kept)) = self.by_id.remove(&id) {
+            kept.forgotten.send_replace(true);
+        }
+        Some(())
+    }
+}
+
+/// An id whose command is being started. Dropped without one, it is free again.
+pub(super) struct Reserved {
+    table: Table,
+    id: String,
+    _started: watch::Sender<()>,
+}
+
+impl Reserved {
+    /// The command runs, and `keeper` is the task beside it.
+    pub(super) fn keep(self, kept: Arc<Kept>, keeper: impl Future<Output = ()> + Send + 'static) {
+        let mut commands = self.table.lock();
+        commands.by_id.insert(self.id.clone(), Entry::Kept(kept));
+        commands.keepers.spawn(keeper);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut commands = self.table.lock();
+        if let Some(Entry::Starting(_)) = commands.by_id.get(&self.id) {
+            commands.by_id.remove(&self.id);
+        }
+    }
+}
+
+fn log(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a detached command's task failed: {error}");
+    }
+}
