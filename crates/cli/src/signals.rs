@@ -144,6 +144,11 @@ impl Forward {
     }
 }
 
+/// Whether a signal was ignored when this process started.
+pub(crate) fn is_ignored(number: i32) -> bool {
+    ignored() & (1 << (number - 1)) != 0
+}
+
 /// The signals that are ignored, number 1 in the lowest bit; none where that is unknown.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

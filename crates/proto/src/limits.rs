@@ -21,6 +21,12 @@ pub const FRAME_MIN: usize = 4 * 1024;
 /// A frame should not occupy the link for longer than this.
 pub const FRAME_TIME: Duration = Duration::from_millis(2);
 
+/// Of interactive streams no more is on its way than what the link takes in this time, beyond its
+/// round trip.
+pub const PROMPT_TIME: Duration = Duration::from_millis(250);
+/// Bytes of interactive streams that may be on their way however slow the link is.
+pub const PROMPT_BYTES_MIN: u64 = 16 * 1024;
+
 /// Credit of a new stream, each direction.
 pub const WINDOW_INITIAL: u64 = 256 * 1024;
 /// Largest window of one session, all streams together; also what a session retains at most.

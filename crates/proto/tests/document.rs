@@ -341,7 +341,7 @@ fn control_payloads_have_the_documented_fields() {
         message(
             &attach,
             &[
-                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string",
+                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string", "bool",
             ],
         ),
         message(&Attached { received: 1 }, &["uint64"]),

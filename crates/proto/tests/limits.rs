@@ -47,6 +47,8 @@ fn values() -> Vec<(&'static str, String)> {
         FRAME_MAX,
         FRAME_MIN,
         FRAME_TIME,
+        PROMPT_TIME,
+        PROMPT_BYTES_MIN,
         WINDOW_INITIAL,
         WINDOW_SESSION_MAX,
         WINDOW_PROCESS_MAX,

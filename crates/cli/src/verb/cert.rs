@@ -212,30 +212,55 @@ fn issue(args: &IssueArgs, line: impl Fn(&str)) -> anyhow::Result<u8> {
         made.key.display(),
         ca.file.display()
     );
-    if args.kind == Role::Relay {
-        return Ok(0);
+    for text in next(args, &files) {
+        line(&text);
     }
-    if let Some(host) = args.san.first() {
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
-        line(&format!("\nListen as {host}:"));
-        match args.kind {
-            Role::Agent => line(&format!(
-                "  farpipe agent --listen wss://{host}:7000 {files} --allow exec"
-            )),
-            Role::Client | Role::Relay => {
-                line(&format!("  farpipe listen wss://{host}:7000 {files}"));
-            }
-        }
-    } else {
-        line("\nIt names no host, so it is for dialling; --san HOST makes one to listen with.");
-    }
-    line("\nDial a listener of the same authority:");
-    line(&format!("  farpipe connect wss://HOST:7000 {files}"));
     Ok(0)
+}
+
+/// What to type with a new certificate.
+fn next(args: &IssueArgs, files: &str) -> Vec<String> {
+    let host = args.san.first().map(|host| match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host.clone(),
+    });
+    match (args.kind, host) {
+        (Role::Relay, host) => {
+            let host = host.unwrap_or_else(|| "HOST".to_owned());
+            vec![
+                "\nLet hosts register and be asked for:".to_owned(),
+                format!("  farpipe relay --listen wss://0.0.0.0:7000 {files}"),
+                format!("\nThe others know it as wss://{host}:7000."),
+            ]
+        }
+        (Role::Agent, host) => {
+            let mut next = vec![
+                "\nRegister that host at a relay of the same authority:".to_owned(),
+                format!("  farpipe agent wss://RELAY:7000 {files} --allow exec"),
+            ];
+            if let Some(host) = host {
+                next.push(format!("\nOr listen as {host}:"));
+                next.push(format!(
+                    "  farpipe agent --listen wss://{host}:7000 {files} --allow exec"
+                ));
+            }
+            next
+        }
+        (Role::Client, Some(host)) => vec![
+            format!("\nListen as {host}:"),
+            format!("  farpipe listen wss://{host}:7000 {files}"),
+            "\nDial a listener of the same authority:".to_owned(),
+            format!("  farpipe connect wss://HOST:7000 {files}"),
+        ],
+        (Role::Client, None) => vec![
+            "\nIt names no host, so it is for dialling; --san HOST makes one to listen with."
+                .to_owned(),
+            "\nDial a listener of the same authority:".to_owned(),
+            format!("  farpipe connect wss://HOST:7000 {files}"),
+            "\nAsk for a host by name:".to_owned(),
+            format!("  farpipe exec --relay wss://RELAY:7000 NAME {files} -- CMD"),
+        ],
+    }
 }
 
 /// An authority that `init` made, to issue or to revoke with.

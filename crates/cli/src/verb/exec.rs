@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::detached::{id, opened};
 use super::session::{SessionArgs, conclude, not_opened, settle};
 use super::target::{TargetArgs, Way};
-use super::terminal::{self, Raw};
+use super::terminal;
 use crate::exit::{self, WithStatus};
 use crate::output;
 use crate::progress::{self, Counts};
@@ -232,14 +232,13 @@ pub(super) async fn joined(
             Err(error) => return Ok(error.into()),
         };
         let total = here.main.size_hint;
-        let _raw = joining.tty.then(Raw::enter).flatten();
         let opener = Opener::new(config);
         let meter = Arc::clone(&counts.meter);
         // A session is large, and every future around it would have room for one on the stack.
         let running = Box::pin(ask::run(open, here, opener, &*dial, meter, asked, cancel));
         let running = progress::during(show, total, &counts, running);
         if joining.tty {
-            return Ok(terminal::resizing(asks, running).await);
+            return Ok(terminal::shown(asks, running).await);
         }
         anyhow::Ok(running.await)
     };

@@ -1,9 +1,11 @@
 //! The terminal of a person who sits before a far command.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use farpipe_net::Asked;
 use farpipe_proto::wire::control::{Resize, Terminal};
+use rustix::process::Signal;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -36,14 +38,31 @@ pub(super) fn describe() -> Terminal {
 }
 
 /// Runs `work`, and tells the command each new size of the terminal; of those that come faster than
-/// they are taken, the last.
-pub(super) async fn resizing<T>(asks: mpsc::Sender<Asked>, work: impl Future<Output = T>) -> T {
+/// they are taken, the last. While this process is stopped the terminal is as it was before.
+pub(super) async fn shown<T>(asks: mpsc::Sender<Asked>, work: impl Future<Output = T>) -> T {
+    let raw = Raw::enter();
     let resizing = async {
-        let Ok(mut changed) = signal(SignalKind::window_change()) else {
+        let caught = || {
+            io::Result::Ok((
+                signal(SignalKind::window_change())?,
+                signal(SignalKind::from_raw(CONT))?,
+            ))
+        };
+        let Ok((mut changed, mut continued)) = caught() else {
             return std::future::pending().await;
         };
         let mut told = size();
-        while changed.recv().await.is_some() {
+        loop {
+            tokio::select! {
+                Some(()) = changed.recv() => {}
+                Some(()) = continued.recv() => {
+                    // Whoever had the terminal meanwhile has left it in a way of its own.
+                    if let Some(raw) = &raw {
+                        raw.again();
+                    }
+                }
+                else => break,
+            }
             let now = size();
             if let Some(size) = now.filter(|_| now != told) {
                 told = now;
@@ -57,13 +76,33 @@ pub(super) async fn resizing<T>(asks: mpsc::Sender<Asked>, work: impl Future<Out
     tokio::select! {
         done = work => done,
         never = resizing => never,
+        never = stopping(raw.as_ref()) => never,
     }
+}
+
+const CONT: i32 = Signal::CONT.as_raw();
+const TSTP: i32 = Signal::TSTP.as_raw();
+
+/// Stops this process when it is told to, with its terminal in order; never ready.
+async fn stopping<T>(raw: Option<&Raw>) -> T {
+    // Where no shell controls jobs, nobody would continue it.
+    let is_ignored = crate::signals::is_ignored(TSTP);
+    let caught = signal(SignalKind::from_raw(TSTP));
+    let (Ok(mut told), Some(raw), false) = (caught, raw, is_ignored) else {
+        return std::future::pending().await;
+    };
+    while told.recv().await.is_some() {
+        raw.restore();
+        // Returns when it is continued; if it cannot stop, nothing has happened.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP);
+    }
+    std::future::pending().await
 }
 
 /// stdin's terminal in raw mode: each key goes to the far side at once, which shows it and knows what
 /// it means. As it was before when this is dropped, by a panic as well.
 #[derive(Debug)]
-pub(super) struct Raw {
+struct Raw {
     /// Of our own: stdin's number is given to /dev/null when it is of no more use.
     terminal: OwnedFd,
     before: Termios,
@@ -71,23 +110,32 @@ pub(super) struct Raw {
 
 impl Raw {
     /// `None` if stdin is no terminal.
-    pub(super) fn enter() -> Option<Self> {
+    fn enter() -> Option<Self> {
         let stdin = rustix::stdio::stdin();
         if !isatty(stdin) {
             return None;
         }
         let terminal = rustix::io::fcntl_dupfd_cloexec(stdin, 3).ok()?;
         let before = tcgetattr(&terminal).ok()?;
-        let mut raw = before.clone();
+        let raw = Self { terminal, before };
+        raw.again().then_some(raw)
+    }
+
+    /// Raw once more. Whether it is.
+    fn again(&self) -> bool {
+        let mut raw = self.before.clone();
         raw.make_raw();
-        tcsetattr(&terminal, OptionalActions::Now, &raw).ok()?;
-        Some(Self { terminal, before })
+        tcsetattr(&self.terminal, OptionalActions::Now, &raw).is_ok()
+    }
+
+    fn restore(&self) {
+        // Without waiting for what is still to be shown: a screen may be stopped.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // Without waiting for what is still to be shown: a screen may be stopped.
-        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+        self.restore();
     }
 }

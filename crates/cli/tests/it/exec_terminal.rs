@@ -1,10 +1,12 @@
 //! `farpipe exec -t`: a terminal there that is the one here.
 
+use std::num::{NonZeroU64, NonZeroUsize};
+
 use rustix::process::Signal;
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::process::{await_death, pid, until};
-use crate::support::{DEADLINE, Host, Running, Terminal};
+use crate::support::{DEADLINE, Faults, Host, Running, Terminal};
 
 /// Waits until the screen shows this, and returns all that it has shown.
 #[track_caller]
@@ -179,4 +181,63 @@ fn a_terminal_there_needs_none_here() {
     exec.end()
         .exits(2)
         .printed("yes\r\ntwo\r\nlines\r\nand a half");
+}
+
+/// Whether a process is stopped.
+fn is_stopped(number: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| rest.starts_with('T'))
+}
+
+#[test]
+fn a_client_that_is_stopped_gives_the_terminal_back_and_takes_it_again() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let mut terminal = Terminal::new();
+    let (_kept, screen, before) = (terminal.open(), terminal.screen(), modes(&terminal));
+    let script = "echo up; while read x; do echo \"<$x>\"; test \"$x\" = end && exit 4; done";
+    let exec = host
+        .exec(agent.url())
+        .args(["-t", "--", "sh", "-c", script]);
+    let exec = exec.on_terminal(&terminal).start();
+    shows(&screen, "up\r\n");
+    let raw = modes(&terminal);
+    assert_ne!(raw, before);
+    exec.signal(Signal::TSTP);
+    until("it does not stop", || is_stopped(exec.id()));
+    assert_eq!(modes(&terminal), before, "the terminal is not given back");
+    exec.signal(Signal::CONT);
+    until("it is not raw again", || modes(&terminal) == raw);
+    terminal.write("end\r");
+    exec.end().exits(4);
+    assert_eq!(modes(&terminal), before);
+}
+
+/// On a link that carries 100 kB/s and is full, no more is shown after ^C than what was on its way.
+#[test]
+fn an_interrupted_command_on_a_slow_link_shows_little_more() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let slow = Faults::shaped(&agent, |config| {
+        config.down.throttle = NonZeroU64::new(100_000);
+        config.down.socket_buffer = NonZeroUsize::new(8192);
+    });
+    let mut terminal = Terminal::new();
+    let (_kept, screen) = (terminal.open(), terminal.screen());
+    let script =
+        "trap 'echo the end; exit 8' INT; echo up; while :; do echo 0123456789abcdef; done";
+    let exec = host
+        .exec(&slow.url())
+        .args(["-t", "--", "bash", "-c", script]);
+    let exec = exec.on_terminal(&terminal).start();
+    // The link is full by then, whatever lies between.
+    screen.until(|bytes| bytes.len() > 200_000).expect("output");
+    let shown = screen.text().len();
+    terminal.write("\x03");
+    exec.end().exits(8);
+    let text = shows(&screen, "the end\r\n");
+    let more = text.len() - shown;
+    assert!(more < 60_000, "{more} bytes more");
 }

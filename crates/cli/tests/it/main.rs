@@ -40,6 +40,7 @@ mod relay_faults;
 mod relay_logs;
 mod relay_ls;
 mod relay_reload;
+mod relay_tls;
 mod secrets;
 mod signals;
 mod slow;

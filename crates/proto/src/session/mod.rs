@@ -14,6 +14,7 @@ mod flood;
 mod half;
 mod invariants;
 mod park;
+mod prompt;
 mod rate;
 mod resume;
 mod stream;
@@ -38,6 +39,7 @@ use crate::wire::control::{Abort, AbortCode, Accept, Open, Refuse, clip};
 use crate::wire::id::StreamId;
 use crate::wire::inner::{HEADER_LEN, InnerDecoder, InnerFrame, InnerItem, bytes_header};
 use flood::Floods;
+use prompt::Prompt;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
@@ -62,6 +64,7 @@ pub struct Session {
     events: VecDeque<Event>,
     last_written: StreamId,
     rate: Rate,
+    prompt: Prompt,
     rtt_min: Duration,
     floods: Floods,
     /// Pipes that still have something to say; COMPLETE waits for them.
@@ -73,6 +76,8 @@ pub struct Session {
     settled_at: u64,
     /// Such a frame was given out and waits for its number.
     settles: bool,
+    /// Bytes of an interactive stream that were given out and are about to be numbered.
+    prompted: usize,
 }
 
 /// Frames in the backlog beyond which a stream waits before it numbers more: one is being written,
@@ -103,6 +108,7 @@ impl Session {
             events: VecDeque::new(),
             last_written: StreamId::SESSION,
             rate: Rate::default(),
+            prompt: Prompt::default(),
             rtt_min: Duration::ZERO,
             floods: Floods::default(),
             holds: 0,
@@ -110,6 +116,7 @@ impl Session {
             complete: false,
             settled_at: 0,
             settles: false,
+            prompted: 0,
         }
     }
 
@@ -208,6 +215,11 @@ impl Session {
             .config
             .buffer_max
             .saturating_sub(self.outgoing.retained());
+        let room = if stream.is_interactive() {
+            room.min(self.prompt.room(self.rtt_min))
+        } else {
+            room
+        };
         stream.credit().min(room).min(frame as u64) as usize
     }
 
@@ -241,6 +253,9 @@ impl Session {
             .expect("a stream that was granted");
         stream.number(len);
         self.last_written = id;
+        if stream.is_interactive() {
+            self.prompted = len;
+        }
         bytes_header(id, len)
     }
 
@@ -250,6 +265,11 @@ impl Session {
         self.outgoing.number(len);
         if std::mem::take(&mut self.settles) {
             self.settled_at = self.outgoing.numbered();
+        }
+        let prompted = std::mem::take(&mut self.prompted);
+        if prompted > 0 {
+            self.prompt
+                .handle_numbered(self.outgoing.numbered(), prompted);
         }
     }
 
@@ -335,7 +355,7 @@ impl Session {
         let progress = self.outgoing.handle_attached(peer_received)?;
         self.incoming.handle_attached();
         if progress > 0 {
-            self.rate.handle_acked(now, progress);
+            self.handle_progress(now, progress);
         }
         self.wake_writers();
         Ok(progress > 0)
@@ -387,14 +407,21 @@ impl Session {
         let was_backlogged = self.is_backlogged();
         let progress = self.outgoing.handle_ack(offset)?;
         if progress > 0 {
-            self.rate.handle_acked(now, progress);
+            let has_prompted = self.handle_progress(now, progress);
             let was_full = self.outgoing.retained() + progress >= self.config.buffer_max;
             // A faster link takes larger frames: what was a backlog may be none any more.
-            if was_full || was_backlogged && !self.is_backlogged() {
+            if was_full || has_prompted || was_backlogged && !self.is_backlogged() {
                 self.wake_writers();
             }
         }
         Ok(progress > 0)
+    }
+
+    /// Whether bytes of interactive streams were among what the peer acknowledged.
+    fn handle_progress(&mut self, now: Instant, progress: u64) -> bool {
+        self.rate.handle_acked(now, progress);
+        let acked = self.outgoing.acked();
+        self.prompt.handle_acked(now, acked, progress)
     }
 
     /// The caller hands the bytes up to offset `end` to the carrier.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::BytesMut;
 use farpipe_net::CommandControl;
 use farpipe_proto::identity::Caller;
-use farpipe_proto::limits::{DETACHED_INPUT_MAX, MESSAGE_MAX};
+use farpipe_proto::limits::{ACK_DELAY, DETACHED_INPUT_MAX, DRAIN, MESSAGE_MAX};
 use farpipe_proto::wire::control::{DetachedCommand, Exit as WireExit};
 use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
@@ -50,7 +50,8 @@ struct State {
     stderr: Ring,
     /// Counts the attachments; only the last one is served.
     attachment: u64,
-    is_attached: bool,
+    /// What the attached caller's process has received; `None`: nobody is attached.
+    attached: Option<CommandControl>,
     /// Its stdin takes no more, or has been closed.
     input: Input,
     pid: Pid,
@@ -90,7 +91,7 @@ impl Kept {
                 stdout: output(),
                 stderr: output(),
                 attachment: 0,
-                is_attached: false,
+                attached: None,
                 input: Input::Open,
                 pid,
                 live: Some(pty),
@@ -189,7 +190,8 @@ impl Kept {
 
     /// What `ps` shows of it.
     pub(super) fn describe(&self, id: &str) -> DetachedCommand {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.account();
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
         let mut line = self.request.line();
         line.truncate(MESSAGE_MAX);
@@ -199,15 +201,24 @@ impl Kept {
             pid: state.pid.as_raw_nonzero().get().unsigned_abs(),
             started_ms: started.map_or(0, |since| since.as_millis() as u64),
             exit: state.exit.map(|exit| exit.map(to_wire).unwrap_or_default()),
-            kept: (state.stdout.waiting() + state.stderr.waiting()) as u64,
+            kept: (state.stdout.len() + state.stderr.len()) as u64,
             dropped: state.stdout.dropped() + state.stderr.dropped(),
-            attached: state.is_attached,
+            attached: state.attached.is_some(),
             terminal: self.has_terminal(),
         }
     }
 }
 
 impl State {
+    /// Lets go of the output that has arrived.
+    fn account(&mut self) {
+        if let Some(control) = &self.attached {
+            let (numbered, acked) = control.progress();
+            self.stdout.account(numbered, acked);
+            self.stderr.account(numbered, acked);
+        }
+    }
+
     fn ring(&mut self, which: Which) -> &mut Ring {
         match which {
             Which::Stdin => &mut self.stdin,
@@ -222,15 +233,14 @@ impl State {
 pub(super) struct Attachment {
     kept: Arc<Kept>,
     number: u64,
-    /// Knows what has arrived.
-    control: CommandControl,
 }
 
 impl Attachment {
     pub(super) fn begin(kept: Arc<Kept>, control: CommandControl) -> Arc<Self> {
         let mut state = kept.lock();
+        state.account();
         state.attachment += 1;
-        state.is_attached = true;
+        state.attached = Some(control);
         let number = state.attachment;
         for which in [Which::Stdout, Which::Stderr] {
             // What the one before had, and its caller has not, is this one's.
@@ -240,11 +250,7 @@ impl Attachment {
             state.ring(which).wake();
         }
         drop(state);
-        Arc::new(Self {
-            kept,
-            number,
-            control,
-        })
+        Arc::new(Self { kept, number })
     }
 
     fn lock(&self) -> io::Result<MutexGuard<'_, State>> {
@@ -257,10 +263,29 @@ impl Attachment {
         Ok(state)
     }
 
-    fn account(&self, state: &mut State) {
-        let (numbered, acked) = self.control.progress();
-        state.stdout.account(numbered, acked);
-        state.stderr.account(numbered, acked);
+    /// All that was sent is written at the other end.
+    pub(super) fn settled(&self) {
+        if let Ok(mut state) = self.lock() {
+            state.stdout.arrived_all();
+            state.stderr.arrived_all();
+        }
+    }
+
+    /// Waits a moment for what the caller's process has received to be acknowledged: it may say that it
+    /// leaves before that. Cancel safe.
+    pub(super) async fn acknowledged(&self) {
+        let until = Instant::now() + DRAIN;
+        while self.is_lent() && Instant::now() < until {
+            tokio::time::sleep(ACK_DELAY).await;
+        }
+    }
+
+    fn is_lent(&self) -> bool {
+        let Ok(mut state) = self.lock() else {
+            return false;
+        };
+        state.account();
+        state.stdout.is_lent() || state.stderr.is_lent()
     }
 
     pub(super) fn output(self: &Arc<Self>, which: Which) -> Box<dyn Source> {
@@ -276,10 +301,10 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         if let Ok(mut state) = self.lock() {
-            self.account(&mut state);
+            state.account();
             state.stdout.take_back();
             state.stderr.take_back();
-            state.is_attached = false;
+            state.attached = None;
         }
     }
 }
@@ -291,7 +316,7 @@ struct Output(Arc<Attachment>, Which);
 impl Source for Output {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock()?;
-        self.0.account(&mut state);
+        state.account();
         state.ring(self.1).poll_ready(cx).map(Ok)
     }
 
@@ -303,7 +328,7 @@ impl Source for Output {
     ) -> Poll<io::Result<usize>> {
         let room = max.min(buf.capacity() - buf.len());
         let mut state = self.0.lock()?;
-        self.0.account(&mut state);
+        state.account();
         state.ring(self.1).poll_take(cx, buf, room).map(Ok)
     }
 }

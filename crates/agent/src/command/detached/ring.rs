@@ -57,8 +57,18 @@ impl Ring {
         }
     }
 
+    /// Bytes that have not arrived.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether something was taken and has not arrived.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent > 0
+    }
+
     /// Bytes that wait to be taken.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.bytes.len() - self.lent
     }
 

@@ -194,11 +194,15 @@ impl Serving {
         let aside = aside.map(|aside| aside.finish().1);
         if exit.is_some() {
             // Until then what was sent may have to be said again, to another one.
-            settled(watch).await;
+            let mut is_done = settled(watch).await;
             if let Some(aside) = aside {
-                settled(aside).await;
+                is_done &= settled(aside).await;
+            }
+            if is_done {
+                attachment.settled();
             }
         }
+        attachment.acknowledged().await;
         drop(attachment);
     }
 
@@ -258,14 +262,15 @@ async fn finish(stream: Stream) {
     .await;
 }
 
-/// Waits until the peer's sink has all of a stream, or never will.
-async fn settled(mut watch: StreamWatch) {
+/// Waits until the peer's sink has all of a stream, or never will. Whether it has.
+async fn settled(mut watch: StreamWatch) -> bool {
     poll_fn(|cx| {
         watch.poll_until(cx, |fate| {
             fate.done || fate.stopped.is_some() || fate.complete || fate.end.is_some()
         })
     })
-    .await;
+    .await
+    .done
 }
 
 /// Does what an attached caller asks; never ready.

@@ -1,0 +1,202 @@
+//! Relays between hosts that do not trust each other: who is who, and what a relay gets to see.
+
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::{Ended, Host, Listener, Running, random};
+
+/// Certificates of one authority: a relay's, two agents', a client's.
+fn certified() -> Host {
+    let host = Host::new();
+    let cert = |args: &[&str]| {
+        host.farpipe(["cert", "-q"]).args(args).run().exits(0);
+    };
+    cert(&["init"]);
+    cert(&["issue", "relay", "--kind", "relay", "--san", "127.0.0.1"]);
+    for name in ["web1", "web2"] {
+        cert(&["issue", name, "--kind", "agent"]);
+    }
+    cert(&["issue", "alice"]);
+    host
+}
+
+/// The flags that show `name`'s certificate.
+fn shows(name: &str) -> [String; 6] {
+    let dir = "farpipe-certs";
+    let (cert, key) = (format!("{dir}/{name}.pem"), format!("{dir}/{name}-key.pem"));
+    [
+        "--cert",
+        &cert,
+        "--key",
+        &key,
+        "--ca",
+        "farpipe-certs/ca.pem",
+    ]
+    .map(str::to_owned)
+}
+
+#[track_caller]
+fn relay(host: &Host) -> Listener {
+    host.relay("wss").args(shows("relay")).start_listening()
+}
+
+#[track_caller]
+fn agent(host: &Host, relay: &Listener, name: &str, more: &[&str]) -> Running {
+    let agent = host.farpipe(["agent", relay.url()]).args(shows(name));
+    agent.args(more).start_registered(1)
+}
+
+fn exec(host: &Host, relay: &Listener, who: &str, more: &[&str]) -> Ended {
+    let exec = host
+        .farpipe(["exec", "--relay", relay.url()])
+        .args(shows(who));
+    exec.args(more).run()
+}
+
+#[test]
+fn a_command_is_allowed_to_whom_its_agent_knows_end_to_end() {
+    let host = certified();
+    let relay = relay(&host);
+    let agents = ["web1", "web2"].map(|name| agent(&host, &relay, name, &["--allow", "exec"]));
+    for name in ["web1", "web2"] {
+        let ended = exec(
+            &host,
+            &relay,
+            "alice",
+            &[name, "--", "sh", "-c", "echo in; exit 7"],
+        );
+        assert_eq!(ended.exits(7).printed("in\n").stderr, "");
+    }
+    // What only the relay says counts for little.
+    let ended = exec(
+        &host,
+        &relay,
+        "alice",
+        &["--no-e2e", "web1", "--", "echo", "in"],
+    );
+    ended.exits(125).printed("").says(
+        "farpipe: the far end refused: the policy of that host does not allow it; its log says why",
+    );
+    drop(agents);
+    let trusting = host.file("trusting.yaml", "trust_relay: true\n");
+    fs::set_permissions(&trusting, fs::Permissions::from_mode(0o600)).expect("ours");
+    let more = ["--policy", "trusting.yaml", "--allow", "exec"];
+    let _agent = agent(&host, &relay, "web1", &more);
+    let ended = exec(
+        &host,
+        &relay,
+        "alice",
+        &["--no-e2e", "web1", "--", "echo", "in"],
+    );
+    ended.exits(0).printed("in\n");
+}
+
+/// The name is the certificate's, for routes and for permissions.
+#[test]
+fn a5_nobody_registers_or_answers_under_another_name() {
+    let host = certified();
+    let relay = relay(&host);
+    let ended = host
+        .farpipe(["agent", relay.url(), "--name", "web2", "--allow", "exec"])
+        .args(shows("web1"))
+        .run();
+    ended.exits(2).says(
+        "farpipe: the certificate is that of the agent web1, not of web2
+         hint: leave out --name, or issue a certificate for that name",
+    );
+    // A client's certificate is no agent's.
+    let ended = host
+        .farpipe(["agent", relay.url(), "--name", "web2", "--allow", "exec"])
+        .args(shows("alice"))
+        .run();
+    ended.exits(125).says(
+        "farpipe: wss://127.0.0.1:PORT refused: farpipe://local/client/alice is not the agent web2",
+    );
+}
+
+/// A relay that leads to another host than was asked for: the host cannot show the name.
+#[test]
+fn p17_a_relay_that_leads_elsewhere_is_found_out() {
+    let host = certified();
+    // Two relays' worth of trust: this one lets anybody register by token, under any name.
+    let issue = host.farpipe([
+        "token",
+        "issue",
+        "farpipe://local/agent/web1",
+        "--scope",
+        "register",
+        "--store",
+        "t.yaml",
+    ]);
+    let ended = issue.run();
+    let token = host.file("token", &ended.exits(0).stdout);
+    fs::set_permissions(token, fs::Permissions::from_mode(0o600)).expect("ours");
+    let relay = host
+        .relay("wss")
+        .args(shows("relay"))
+        .args(["--tokens", "t.yaml"])
+        .start_listening();
+    let impostor = host
+        .farpipe(["agent", relay.url(), "--name", "web1", "--allow", "exec"])
+        .args(["--token-file", "token", "--ca", "farpipe-certs/ca.pem"]);
+    let _impostor = impostor.start_registered(1);
+    let ended = exec(&host, &relay, "alice", &["web1", "--", "echo", "in"]);
+    let ended = ended.exits(125).printed("");
+    assert!(
+        ended.stderr.contains("has no certificate"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// What passes between two ends with certificates is in nobody's memory on the way.
+#[test]
+fn p17_the_memory_of_a_relay_holds_nothing_of_what_passes() {
+    let host = certified();
+    let relay = relay(&host);
+    let more = ["--policy", "trusting.yaml", "--allow", "exec"];
+    let trusting = host.file("trusting.yaml", "trust_relay: true\n");
+    fs::set_permissions(&trusting, fs::Permissions::from_mode(0o600)).expect("ours");
+    let _agent = agent(&host, &relay, "web1", &more);
+    // So often that a stray buffer has it.
+    let pass = |marker: &[u8], more: &[&str]| {
+        let input = marker.repeat(64 << 10);
+        let exec = host
+            .farpipe(["exec", "--relay", relay.url()])
+            .args(shows("alice"));
+        let exec = exec.args(more).args(["web1", "--", "cat"]);
+        exec.input(input.as_slice()).run().exits(0).printed(&input);
+    };
+    let (sealed, bare) = (random(64, 17), random(64, 18));
+    pass(&sealed, &[]);
+    pass(&bare, &["--no-e2e"]);
+    assert!(holds(&relay, &bare), "the search finds what is there");
+    assert!(!holds(&relay, &sealed), "plaintext in the relay's memory");
+}
+
+/// Whether a process has these bytes anywhere in its memory.
+fn holds(process: &Running, bytes: &[u8]) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", process.id())).expect("our child");
+    let mut memory = fs::File::open(format!("/proc/{}/mem", process.id())).expect("our child");
+    maps.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(access)) = (words.next(), words.next()) else {
+            return false;
+        };
+        let (from, to) = range.split_once('-').expect("a range");
+        let parse = |number| u64::from_str_radix(number, 16).expect("an address");
+        let (from, to) = (parse(from), parse(to));
+        if !access.starts_with("rw") || memory.seek(SeekFrom::Start(from)).is_err() {
+            return false;
+        }
+        let mut content = vec![0; usize::try_from(to - from).expect("it fits")];
+        let mut len = 0;
+        while let Ok(read @ 1..) = memory.read(&mut content[len..]) {
+            len += read;
+        }
+        content[..len]
+            .windows(bytes.len())
+            .any(|window| window == bytes)
+    })
+}
