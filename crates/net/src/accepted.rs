@@ -76,9 +76,15 @@ impl AcceptedSession {
     /// # Cancellation
     /// Dropping it ends the session here without a word; the opener hears it when it redials.
     pub async fn run(mut self) -> Result<(), SessionEnd> {
+        let key = self.key;
+        tracing::info!("session {key}: opened from {}", self.peer);
         let result = self.serve().await;
-        if let Err(end) = &result {
-            self.shared.lock().end(end.clone());
+        match &result {
+            Ok(()) => tracing::info!("session {key}: ended, all is settled"),
+            Err(end) => {
+                tracing::info!("session {key}: ended: {end}");
+                self.shared.lock().end(end.clone());
+            }
         }
         drop(self.registered);
         result
@@ -289,6 +295,8 @@ impl AcceptedSession {
 
     fn lost(&mut self, why: String) -> Linked {
         self.park.handle_lost(self.config.clock.now());
+        let (key, kept) = (self.key, span(self.park.park_for()));
+        tracing::info!("session {key}: lost: {why}; kept for {kept}");
         tell(
             self.config.events.as_ref(),
             LinkEvent::Lost {
@@ -306,6 +314,10 @@ impl AcceptedSession {
             let state = self.shared.lock();
             let resent = state.session.numbered() - state.session.acked();
             drop(state);
+            let (key, epoch) = (self.key, attach.epoch);
+            tracing::info!(
+                "session {key}: resumed by {peer}, attach {epoch}, {resent} bytes again"
+            );
             tell(
                 events,
                 LinkEvent::Resumed {
@@ -314,6 +326,7 @@ impl AcceptedSession {
                 },
             );
         } else {
+            tracing::info!("session {}: attached by {peer}", self.key);
             tell(
                 events,
                 LinkEvent::Connected {

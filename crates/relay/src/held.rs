@@ -29,11 +29,15 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Waits for the agent, the opener's end, or the end of patience.
+    /// Waits for the agent, the opener's end, or the end of patience. Why it was refused, if it was.
     ///
     /// # Cancellation
     /// Dropping it cuts the link.
-    pub(crate) async fn run(self, registry: Arc<Registry>, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        registry: Arc<Registry>,
+        mut going: watch::Receiver<bool>,
+    ) -> Option<&'static str> {
         let Self { name, mut joining } = self;
         let key = joining.key.clone();
         tracing::info!("session {key}: held: {name} is not there");
@@ -51,13 +55,16 @@ impl Held {
             let held = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             joining.attach.age_ms = asked.saturating_add(held);
             let Err(back) = registry.join(&name, joining) else {
-                return;
+                return None;
             };
             let (why, returned) = *back;
             joining = returned;
-            let (code, why) = match why {
-                NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
-                NotJoined::Full => (RefuseCode::Limit, "too many at once".to_owned()),
+            let (code, reason, why) = match why {
+                NotJoined::NoRoute => {
+                    let known = registry.no_route(&name, joining.hop.now());
+                    (RefuseCode::NoRoute, "no_route", known)
+                }
+                NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
             let is_going = async {
                 if going.wait_for(|going| *going).await.is_err() {
@@ -69,14 +76,14 @@ impl Held {
                 Ok(()) = changes.changed() => continue,
                 error = poll_fn(|cx| poll_link(&mut joining, &mut signs, cx)) => {
                     tracing::info!("session {key}: left while it was held: {error}");
-                    return;
+                    return None;
                 }
                 () = tokio::time::sleep_until(until) => {}
                 () = is_going => {}
             }
             tracing::info!("session {key}: held no longer: {why}");
             refuse(joining, code, false, why).await;
-            return;
+            return Some(reason);
         }
     }
 }
@@ -109,10 +116,6 @@ fn poll_link(joining: &mut Joining, signs: &mut Interval, cx: &mut Context<'_>) 
         Poll::Pending => {}
     }
     Poll::Pending
-}
-
-pub(crate) fn no_route(name: &str) -> String {
-    format!("no agent {name} is registered here")
 }
 
 /// Says why not, and closes.

@@ -21,7 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
-use crate::registry::Registration;
+use crate::metrics::{Gone, Metrics, Neighbour, Parted};
+use crate::registry::{Ousted, Registration};
+use crate::tunnels::Tunnel;
 use crate::windows::Windows;
 
 /// Pieces taken from the agent in one turn.
@@ -39,8 +41,10 @@ const SLOT_SIZE: usize = 512 * 1024;
 enum End {
     /// The agent's link is.
     Lost(String),
-    /// The agent, or another process of its name, has a newer link.
-    Fenced,
+    /// Nobody is there any more.
+    Silent,
+    /// The agent's place was taken away: by itself, by another process of its name, or by order.
+    Ousted,
     /// This relay is going away.
     Drained,
 }
@@ -50,8 +54,6 @@ enum End {
 pub(crate) struct Hub {
     agent: Hop,
     registration: Registration,
-    /// Where the agent came from, for people.
-    peer: String,
     joined: BTreeMap<TunnelId, Joined>,
     /// The highest tunnel id that was used.
     last: TunnelId,
@@ -62,6 +64,7 @@ pub(crate) struct Hub {
     fair: Fair,
     pool: Pool,
     windows: Arc<Windows>,
+    metrics: Arc<Metrics>,
     /// The agent's smallest round trip.
     rtt: Duration,
     leaving: JoinSet<()>,
@@ -71,13 +74,12 @@ impl Hub {
     pub(crate) fn new(
         agent: Hop,
         registration: Registration,
-        peer: String,
         windows: Arc<Windows>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             agent,
             registration,
-            peer,
             joined: BTreeMap::new(),
             last: TunnelId::LINK,
             cursor: TunnelId::LINK,
@@ -85,6 +87,7 @@ impl Hub {
             fair: Fair::default(),
             pool: Pool::new(SLOT_SIZE, READ_SLOTS),
             windows,
+            metrics,
             rtt: Duration::ZERO,
             leaving: JoinSet::new(),
         }
@@ -96,7 +99,7 @@ impl Hub {
     /// Dropping it cuts every link.
     pub(crate) async fn run(mut self, mut going: watch::Receiver<bool>) {
         let name = self.registration.name.clone();
-        tracing::info!("agent {name}: registered from {}", self.peer);
+        tracing::info!("agent {name}: registered: {}", self.registration.who);
         let drained = async {
             if going.wait_for(|going| *going).await.is_err() {
                 // Whoever could say so is gone: nobody will.
@@ -117,40 +120,33 @@ impl Hub {
 
     async fn end(mut self, end: End) {
         let name = self.registration.name.clone();
-        let (why, words) = match &end {
+        let who = self.registration.who.clone();
+        let (gone, why, words) = match &end {
             End::Lost(why) => {
-                tracing::info!("agent {name}: lost: {why}");
-                (format!("the link to {name} was lost"), None)
+                tracing::info!("agent {name}: lost: {why}: {who}");
+                let told = format!("the link to {name} was lost");
+                (Gone::Lost, told, None)
             }
-            End::Fenced => {
-                let is_other = self.registration.fenced.try_recv().unwrap_or(false);
-                let by = if is_other {
-                    "another process"
-                } else {
-                    "its newer link"
-                };
-                if is_other {
-                    tracing::warn!(
-                        "agent {name}: {by} has taken the name over from {}",
-                        self.peer
-                    );
-                } else {
-                    tracing::info!("agent {name}: fenced by {by}");
-                }
-                let refused = Refused {
-                    code: RefuseCode::Fenced as u32,
-                    is_final: is_other,
-                    message: format!("{by} has registered as {name}"),
-                };
-                let words = HopFrame::Refused(TunnelId::LINK, refused);
-                (format!("{name} has a newer link"), Some(words))
+            End::Silent => {
+                tracing::warn!("agent {name}: timed out: {}: {who}", HopError::Silent);
+                self.metrics.heartbeat_lost(Neighbour::Agent);
+                let told = format!("the link to {name} was lost");
+                (Gone::TimedOut, told, None)
             }
-            End::Drained => ("the relay is going away".to_owned(), None),
+            End::Ousted => self.ousted(),
+            End::Drained => {
+                let told = "the relay is going away".to_owned();
+                (Gone::Drained, told, None)
+            }
         };
+        self.metrics.agent_gone(gone);
+        let now = self.agent.now();
+        self.registration.note_left(now, gone.words());
+        let parted = self.joined.len();
         let cut = std::mem::take(&mut self.joined);
         for (_, joined) in cut {
             let words = refusal(joined.near(), RefuseCode::Cut, &why);
-            self.part(joined, Some(words), &why);
+            self.part(joined, Parted::AgentLost, Some(words), &why);
         }
         let Self {
             mut agent,
@@ -166,17 +162,53 @@ impl Hub {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
-        tracing::info!("agent {name}: gone");
+        tracing::info!("agent {name}: cleaned up, {parted} sessions parted: {who}");
+    }
+
+    /// What is told to clients and to the agent when it has lost its place.
+    fn ousted(&mut self) -> (Gone, String, Option<HopFrame>) {
+        let name = &self.registration.name;
+        let who = &self.registration.who;
+        let refused = |code: RefuseCode, is_final, message| {
+            let refused = Refused {
+                code: code as u32,
+                is_final,
+                message,
+            };
+            Some(HopFrame::Refused(TunnelId::LINK, refused))
+        };
+        let ousted = self.registration.ousted.try_recv();
+        match ousted.unwrap_or(Ousted::Newer) {
+            Ousted::Disconnected => {
+                tracing::warn!("agent {name}: disconnected by order: {who}");
+                let why = "disconnected by whoever runs the relay".to_owned();
+                let words = refused(RefuseCode::ShuttingDown, false, why);
+                let told = format!("the relay has disconnected {name}");
+                (Gone::Disconnected, told, words)
+            }
+            Ousted::Newer => {
+                tracing::info!("agent {name}: fenced by its newer link: {who}");
+                let why = format!("its newer link has registered as {name}");
+                let words = refused(RefuseCode::Fenced, false, why);
+                (Gone::Fenced, format!("{name} has a newer link"), words)
+            }
+            Ousted::Other => {
+                tracing::warn!("agent {name}: another process has taken the name over from {who}");
+                let why = format!("another process has registered as {name}");
+                let words = refused(RefuseCode::Fenced, true, why);
+                (Gone::Fenced, format!("{name} has a newer link"), words)
+            }
+        }
     }
 
     /// A client is not joined any more.
-    fn part(&mut self, joined: Joined, words: Option<HopFrame>, why: &str) {
+    fn part(&mut self, joined: Joined, parted: Parted, words: Option<HopFrame>, why: &str) {
+        self.metrics.session_parted(parted);
+        let [to_agent, to_client] = joined.passing.passed();
         tracing::info!(
-            "session {}: parted from {}: {why}; {} bytes to it, {} back",
+            "session {}: parted from {}: {why}; {to_agent} bytes to it, {to_client} back",
             joined.key,
             self.registration.name,
-            joined.passed[0],
-            joined.passed[1],
         );
         self.leaving.spawn(joined.leave(words));
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
@@ -257,7 +289,7 @@ impl Hub {
         while let Poll::Ready(joining) = self.registration.joining.poll_recv(cx) {
             match joining {
                 Some(joining) => self.join(joining),
-                None => return Err(End::Fenced),
+                None => return Err(End::Ousted),
             }
         }
         Ok(())
@@ -268,7 +300,11 @@ impl Hub {
         let share = match self.windows.first() {
             Some(share) if self.joined.len() < TUNNELS_MAX => share,
             _ => {
-                tracing::warn!("session {}: too many tunnels to {name}", joining.key);
+                tracing::warn!(
+                    "session {}: refused: too many tunnels to {name}",
+                    joining.key
+                );
+                self.metrics.session_refused("limit");
                 let why = "too many tunnels at once; try again later";
                 let words = refusal(joining.near, RefuseCode::Limit, why);
                 self.leaving
@@ -284,7 +320,15 @@ impl Hub {
         let far = TunnelId(self.last.0 + 2);
         self.last = far;
         let turn = self.fair.ready(Turn::default());
-        let (joined, attach) = Joined::new(joining, far, turn, share);
+        self.metrics.sessions_joined.inc();
+        let passing = self.metrics.tunnels.enter(Tunnel::new(
+            joining.key.clone(),
+            name.clone(),
+            joining.peer.clone(),
+            joining.attach.caller.clone(),
+            self.agent.now(),
+        ));
+        let (joined, attach) = Joined::new(joining, far, turn, share, passing);
         self.agent.queue(&HopFrame::Attach(far, attach));
         self.joined.insert(far, joined);
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
@@ -299,7 +343,7 @@ impl Hub {
                 Poll::Pending => return Ok(pieces > 0),
                 Poll::Ready(heard) => match heard.map_err(|e| lost(&e))? {
                     None => {}
-                    Some(Heard::RoundTrip(rtt)) => self.rtt = rtt,
+                    Some(Heard::RoundTrip(rtt)) => self.beat(rtt),
                     Some(Heard::Data {
                         tunnel,
                         offset,
@@ -310,6 +354,16 @@ impl Hub {
             }
         }
         Ok(true)
+    }
+
+    /// The agent is there.
+    fn beat(&mut self, rtt: Duration) {
+        let name = &self.registration.name;
+        match self.rtt.is_zero() {
+            true => tracing::info!("agent {name}: first heartbeat, round trip {rtt:?}"),
+            false => tracing::debug!("agent {name}: heartbeat, smallest round trip {rtt:?}"),
+        }
+        self.rtt = rtt;
     }
 
     fn take_data(
@@ -394,7 +448,12 @@ impl Hub {
                 if let Some(words) = joined.poll_last_word()
                     && let Some(joined) = self.joined.remove(&id)
                 {
-                    self.part(joined, Some(words), "the agent ended the tunnel");
+                    self.part(
+                        joined,
+                        Parted::ByAgent,
+                        Some(words),
+                        "the agent ended the tunnel",
+                    );
                 }
                 more
             }
@@ -412,12 +471,20 @@ impl Hub {
         match word {
             Word::Last(frame) => {
                 self.agent.queue(&frame);
-                self.part(joined, None, "the client left");
+                self.part(joined, Parted::ByClient, None, "the client left");
             }
-            Word::Gone { why, words } => {
+            Word::Gone {
+                why,
+                words,
+                is_silent,
+            } => {
+                if is_silent {
+                    self.metrics.heartbeat_lost(Neighbour::Client);
+                }
                 let cut = refusal(id, RefuseCode::Cut, "the opener's connection was lost");
                 self.agent.queue(&cut);
-                self.part(joined, words, &format!("the client's link was lost: {why}"));
+                let why = format!("the client's link was lost: {why}");
+                self.part(joined, Parted::ClientLost, words, &why);
             }
         }
     }
@@ -483,7 +550,10 @@ impl Hub {
 }
 
 fn lost(error: &HopError) -> End {
-    End::Lost(error.to_string())
+    match error {
+        HopError::Silent => End::Silent,
+        error => End::Lost(error.to_string()),
+    }
 }
 
 const GOING_AWAY: Close = Close {
