@@ -9,4 +9,4 @@ mod registry;
 mod relay;
 mod windows;
 
-pub use relay::{Door, Relay, RelayConfig, Running};
+pub use relay::{Door, Load, Relay, RelayConfig, Running};

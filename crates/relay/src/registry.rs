@@ -180,6 +180,13 @@ impl Registry {
         self.changes.subscribe()
     }
 
+    /// How many agents there are, and how many are joined to them.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.lock();
+        let joined = |entry: &Entry| entry.sessions.load(Ordering::Relaxed) as usize;
+        (state.agents.len(), state.agents.values().map(joined).sum())
+    }
+
     /// The agents behind `after`, as many as fit into a frame.
     pub(crate) fn list(&self, after: &str, now: Instant) -> Listed {
         let state = self.lock();

@@ -44,6 +44,19 @@ impl Default for RelayConfig {
     }
 }
 
+/// What a relay has to do now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Agents that are registered.
+    pub agents: usize,
+    /// Tunnels that are joined.
+    pub tunnels: usize,
+    /// Sessions that wait for their agent to come back.
+    pub held: usize,
+    /// Bytes of all tunnels' windows, at most 256 MiB; those of tunnels that are just ending count.
+    pub windows: u64,
+}
+
 /// What needs a task of its own.
 #[derive(Debug)]
 enum Work {
@@ -95,6 +108,18 @@ impl Relay {
             work,
         };
         (relay, running)
+    }
+
+    /// What there is to do now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (agents, tunnels) = self.registry.count();
+        Load {
+            agents,
+            tunnels,
+            held: self.held.load(Ordering::Relaxed),
+            windows: self.windows.used(),
+        }
     }
 
     /// A door where `greeting` says what a neighbour must prove, and what WELCOME says.

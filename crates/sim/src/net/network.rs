@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use farpipe_net::carrier::ws::upgrade::{self, Request};
 use farpipe_net::carrier::{Carrier, fp};
-use farpipe_net::{Acceptor, Blame, Dial, DialError, Dialled};
+use farpipe_net::{Blame, Dial, DialError, Dialled, Entrance};
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -130,17 +130,17 @@ impl Network {
         self.totals.live.load(Ordering::Relaxed)
     }
 
-    /// Opens the address at once; the future accepts connections and hands them to `acceptor` for
+    /// Opens the address at once; the future accepts connections and hands them to `entrance` for
     /// ever.
     ///
     /// # Cancellation
     /// Dropping it is the end of a process, as far as connections in their handshake go.
-    pub fn serve(self, acceptor: Arc<Acceptor>) -> impl Future<Output = ()> + Send {
+    pub fn serve<E: Entrance>(self, entrance: Arc<E>) -> impl Future<Output = ()> + Send {
         let listening = Listening::begin(self);
-        async move { listening.0.accept(acceptor).await }
+        async move { listening.0.accept(entrance).await }
     }
 
-    async fn accept(&self, acceptor: Arc<Acceptor>) {
+    async fn accept<E: Entrance>(&self, entrance: Arc<E>) {
         let mut handshakes = JoinSet::new();
         let mut number = 0u64;
         loop {
@@ -148,8 +148,8 @@ impl Network {
                 biased;
                 end = self.accepted() => {
                     number += 1;
-                    let (kind, acceptor) = (self.kind, Arc::clone(&acceptor));
-                    handshakes.spawn(handshake(end, kind, acceptor, number));
+                    let (kind, entrance) = (self.kind, Arc::clone(&entrance));
+                    handshakes.spawn(handshake(end, kind, entrance, number));
                 }
                 Some(ended) = handshakes.join_next() => {
                     if let Err(panic) = ended.map_err(tokio::task::JoinError::try_into_panic)
@@ -288,8 +288,9 @@ where
 }
 
 /// Takes an accepted connection to its session.
-pub async fn handshake<S>(stream: S, kind: Kind, acceptor: Arc<Acceptor>, number: u64)
+pub async fn handshake<E, S>(stream: S, kind: Kind, entrance: Arc<E>, number: u64)
 where
+    E: Entrance,
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
 {
     let carrier = async {
@@ -300,5 +301,5 @@ where
         Ok(carrier)
     };
     // The peer was told; the opener's events say how it went on.
-    let _ = acceptor.serve(carrier, format!("sim:{number}")).await;
+    let _ = entrance.serve(carrier, format!("sim:{number}")).await;
 }
