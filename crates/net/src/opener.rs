@@ -424,14 +424,19 @@ impl Running<'_> {
     fn attach(&mut self) -> Attach {
         let config = &self.opener.config;
         let now = config.clock.now();
-        let age = now - *self.first_asked.get_or_insert(now);
+        // Zero is said once: nothing can have been done before.
+        let age_ms = match self.first_asked {
+            Some(first) => millis(now - first).max(1),
+            None => 0,
+        };
+        self.first_asked.get_or_insert(now);
         Attach {
             route: self.dial.route(),
             key: self.opener.key.as_bytes().to_vec(),
             epoch: self.epoch,
             received: self.opener.shared.lock().session.received(),
             established: self.established,
-            age_ms: millis(age),
+            age_ms,
             resume_for_ms: millis(config.resume_for),
             caller: String::new(),
         }
@@ -540,6 +545,10 @@ impl Running<'_> {
             link::printable(&refused.message)
         );
         let is_final = refused.is_final && !self.is_gone(refused);
+        if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
+            // Nobody said no: the answer was lost beyond the relay.
+            return Ok(Step::Failed(Attempt::Cut, why));
+        }
         if is_final || !self.established {
             Err(SessionEnd::Refused(why))
         } else {

@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use farpipe_proto::Instant;
 use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::TUNNELS_MAX;
 use farpipe_proto::link::{Fair, Turn};
@@ -41,14 +43,19 @@ enum Order {
     /// Carry it no more, and say this.
     Leave {
         tunnel: TunnelId,
-        words: Option<HopFrame>,
+        words: HopFrame,
         done: oneshot::Sender<()>,
     },
 }
 
-/// Where a session's task gets a seat on the link.
-#[derive(Debug, Clone)]
-pub(crate) struct Orders(mpsc::Sender<Order>);
+/// Where a session's task gets a seat on the link, for one tunnel. Dropped instead, the tunnel is
+/// over: the opener attaches anew.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    orders: mpsc::Sender<Order>,
+    /// The link's task sees when it is dropped.
+    _claim: oneshot::Sender<()>,
+}
 
 impl Orders {
     /// Hands a tunnel over; `None`: the link is gone.
@@ -61,7 +68,7 @@ impl Orders {
             words,
             over,
         };
-        self.0.send(order).await.ok()?;
+        self.orders.send(order).await.ok()?;
         Some(Seat {
             tunnel: id,
             orders: self,
@@ -71,17 +78,17 @@ impl Orders {
 
     /// Says the last words of a tunnel that was not handed over.
     pub(crate) async fn leave(self, tunnel: TunnelId, words: HopFrame) {
-        self.send_leave(tunnel, Some(words)).await;
+        self.send_leave(tunnel, words).await;
     }
 
-    async fn send_leave(&self, tunnel: TunnelId, words: Option<HopFrame>) {
+    async fn send_leave(&self, tunnel: TunnelId, words: HopFrame) {
         let (done, is_done) = oneshot::channel();
         let order = Order::Leave {
             tunnel,
             words,
             done,
         };
-        if self.0.send(order).await.is_ok() {
+        if self.orders.send(order).await.is_ok() {
             // An error means that the link's task has dropped everything.
             let _ = is_done.await;
         }
@@ -106,7 +113,7 @@ impl Seat {
     }
 
     /// Leaves; when this returns nothing more is read or sent of the session.
-    pub(crate) async fn leave(self, words: Option<HopFrame>) {
+    pub(crate) async fn leave(self, words: HopFrame) {
         self.orders.send_leave(self.tunnel, words).await;
     }
 }
@@ -128,6 +135,15 @@ struct Member {
     over: oneshot::Sender<Driven>,
 }
 
+/// A tunnel that a session's task has not taken yet. The opener may leave meanwhile; who takes the
+/// tunnel then must hear so, for the relay will not say it again.
+#[derive(Debug)]
+struct Asked {
+    /// Over when nobody will take it.
+    claim: oneshot::Receiver<()>,
+    ended: Option<Driven>,
+}
+
 /// The message the carrier is half through.
 #[derive(Debug)]
 enum InHand {
@@ -144,12 +160,15 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
+    /// Before the relay was asked to let the agent in.
+    began: Instant,
     /// What its word on callers is worth.
     asserting: Asserting,
     /// Bytes that each tunnel may send at first.
     window: u64,
     orders: mpsc::Receiver<Order>,
-    tell: Orders,
+    tell: mpsc::Sender<Order>,
+    asked: BTreeMap<TunnelId, Asked>,
     members: BTreeMap<TunnelId, Member>,
     in_hand: Option<InHand>,
     fair: Fair,
@@ -163,7 +182,7 @@ impl Trunk {
     pub(crate) fn new(
         hop: Hop,
         acceptor: Arc<Acceptor>,
-        relay: String,
+        (relay, began): (String, Instant),
         asserting: Asserting,
         window: u64,
     ) -> Self {
@@ -172,10 +191,12 @@ impl Trunk {
             hop,
             acceptor,
             relay,
+            began,
             asserting,
             window,
             orders,
-            tell: Orders(tell),
+            tell,
+            asked: BTreeMap::new(),
             members: BTreeMap::new(),
             in_hand: None,
             fair: Fair::default(),
@@ -258,6 +279,11 @@ impl Trunk {
                     words,
                     over,
                 } => {
+                    if let Some(ended) = self.ended_before(tunnel.id()) {
+                        drop(tunnel);
+                        let _ = over.send(ended);
+                        continue;
+                    }
                     tunnel.set_limit(self.window);
                     if let Some(rtt_min) = self.rtt_min {
                         tunnel.handle_round_trip(rtt_min);
@@ -276,13 +302,18 @@ impl Trunk {
                     done,
                 } => {
                     drop(self.remove(tunnel));
-                    if let Some(words) = words {
+                    if self.ended_before(tunnel).is_none() {
                         self.hop.queue(&words);
                     }
                     let _ = done.send(());
                 }
             }
         }
+    }
+
+    /// How a tunnel ended that is taken only now.
+    fn ended_before(&mut self, id: TunnelId) -> Option<Driven> {
+        self.asked.remove(&id)?.ended
     }
 
     /// Takes a tunnel off the link; the message it is in the midst of is finished without it.
@@ -307,6 +338,15 @@ impl Trunk {
             drop(self.remove(id));
             self.hop.queue(&HopFrame::Detach(id));
         }
+        let hop = &mut self.hop;
+        self.asked.retain(|id, asked| {
+            let is_claimed = Pin::new(&mut asked.claim).poll(cx).is_pending();
+            if !is_claimed && asked.ended.is_none() {
+                let why = "the session is just ending";
+                hop.queue(&Tunnel::refusal(*id, RefuseCode::Cut, why));
+            }
+            is_claimed
+        });
     }
 
     /// A tunnel ended by what it brought.
@@ -369,6 +409,9 @@ impl Trunk {
                 | HopFrame::Detach(tunnel)
                 | HopFrame::Refused(tunnel, _) => {
                     let Some(member) = self.members.get_mut(&tunnel) else {
+                        if let Some(asked) = self.asked.get_mut(&tunnel) {
+                            asked.handle_frame(frame);
+                        }
                         return Ok(());
                     };
                     (tunnel, member.tunnel.handle_frame(frame))
@@ -394,15 +437,21 @@ impl Trunk {
             ));
         }
         self.last = tunnel;
-        if self.members.len() >= TUNNELS_MAX {
+        if self.members.len() + self.asked.len() >= TUNNELS_MAX {
             let words = Tunnel::refusal(tunnel, RefuseCode::Limit, "too many tunnels at once");
             self.hop.queue(&words);
             return Ok(());
         }
+        let (claim, is_claimed) = oneshot::channel();
+        let orders = Orders {
+            orders: self.tell.clone(),
+            _claim: claim,
+        };
         let arrival = Arrival {
-            way: Way::Trunk(self.tell.clone(), self.asserting),
+            way: Way::Trunk(orders, self.asserting),
             tunnel,
             attach,
+            asked_after: self.hop.heard_after().unwrap_or(self.began),
             ticket: Vec::new(),
             peer: self.relay.clone(),
         };
@@ -410,7 +459,13 @@ impl Trunk {
             let refused = refusal.refused;
             tracing::info!("{}: refused a session: {}", self.relay, refused.message);
             self.hop.queue(&HopFrame::Refused(tunnel, refused));
+            return Ok(());
         }
+        let asked = Asked {
+            claim: is_claimed,
+            ended: None,
+        };
+        self.asked.insert(tunnel, asked);
         Ok(())
     }
 
@@ -471,6 +526,17 @@ impl Trunk {
         };
         self.in_hand = None;
         Poll::Ready(sent.map_err(Driven::from))
+    }
+}
+
+impl Asked {
+    fn handle_frame(&mut self, frame: HopFrame) {
+        let ended = match frame {
+            HopFrame::Detach(_) => Driven::Detached,
+            HopFrame::Refused(_, refused) => Driven::Refused(refused),
+            _ => return,
+        };
+        self.ended.get_or_insert(ended);
     }
 }
 

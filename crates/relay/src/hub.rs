@@ -17,9 +17,9 @@ use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::going::Going;
 use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
 use crate::registry::Registration;
 use crate::windows::Windows;
@@ -94,19 +94,13 @@ impl Hub {
     ///
     /// # Cancellation
     /// Dropping it cuts every link.
-    pub(crate) async fn run(mut self, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, going: Going) {
         let name = self.registration.name.clone();
         tracing::info!("agent {name}: registered from {}", self.peer);
-        let drained = async {
-            if going.wait_for(|going| *going).await.is_err() {
-                // Whoever could say so is gone: nobody will.
-                std::future::pending::<()>().await;
-            }
-        };
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
-            () = drained => {
+            () = going.said() => {
                 self.go_away();
                 let driving = poll_fn(|cx| self.poll_drain(cx));
                 tokio::time::timeout(RELAY_DRAIN, driving).await.unwrap_or(End::Drained)

@@ -2,6 +2,7 @@
 //! tunnels. It reads nothing of what they carry and keeps nothing of a session: when it dies, the
 //! two ends go on over another one.
 
+mod going;
 mod held;
 mod hub;
 mod joined;

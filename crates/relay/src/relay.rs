@@ -13,9 +13,10 @@ use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::going::Going;
 use crate::held::{Held, no_route, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
@@ -165,19 +166,21 @@ impl Relay {
             return Ok(());
         };
         let (why, joining) = *back;
+        // It is on its way back most likely; or so many come to it at once that its task is behind.
+        let may_wait = why == NotJoined::Full || established;
+        if may_wait && self.hold() {
+            let held = Box::new(Held { name, joining });
+            // An error means that the relay has ended; the link is cut.
+            if self.work.send(Work::Held(held)).await.is_err() {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
         let (code, message) = match why {
             NotJoined::Full => (
                 RefuseCode::Limit,
                 "too many at once; try again later".to_owned(),
             ),
-            NotJoined::NoRoute if established && self.hold() => {
-                let held = Box::new(Held { name, joining });
-                // An error means that the relay has ended; the link is cut.
-                if self.work.send(Work::Held(held)).await.is_err() {
-                    self.held.fetch_sub(1, Ordering::Relaxed);
-                }
-                return Ok(());
-            }
             NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
         };
         tracing::info!("session {}: refused: {message}", joining.key);
@@ -232,6 +235,7 @@ impl Entrance for Door {
     ) -> Result<(), HandshakeError> {
         let Self { relay, greeting } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
+        let began = clock.now();
         let Guest {
             hop,
             wanted,
@@ -249,6 +253,12 @@ impl Entrance for Door {
                 if attach.route.is_empty() {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
+                }
+                if attach.age_ms > 0 {
+                    // As old as it can be: it did not leave before its connection was there.
+                    let under_way = (clock.now() - began).as_millis();
+                    let under_way = u64::try_from(under_way).unwrap_or(u64::MAX);
+                    attach.age_ms = attach.age_ms.saturating_add(under_way);
                 }
                 let name = std::mem::take(&mut attach.route);
                 attach.caller = caller(identity.as_ref());
@@ -288,7 +298,7 @@ impl Running {
     /// # Cancellation
     /// Dropping it cuts every link.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let (told, going) = watch::channel(false);
+        let going = Going::default();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -304,7 +314,7 @@ impl Running {
             }
         }
         self.work.close();
-        told.send_replace(true);
+        going.say();
         while let Some(work) = self.work.recv().await {
             self.start(work, &mut tasks, &going);
         }
@@ -313,7 +323,7 @@ impl Running {
         }
     }
 
-    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &watch::Receiver<bool>) {
+    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &Going) {
         let going = going.clone();
         match work {
             Work::Agent(hub) => {

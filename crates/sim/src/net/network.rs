@@ -140,6 +140,12 @@ impl Network {
         async move { listening.0.accept(entrance).await }
     }
 
+    /// Opens the address, for a test that accepts connections by hand.
+    #[must_use]
+    pub fn listen(&self) -> Listening {
+        Listening::begin(self.clone())
+    }
+
     async fn accept<E: Entrance>(&self, entrance: Arc<E>) {
         let mut handshakes = JoinSet::new();
         let mut number = 0u64;
@@ -221,12 +227,18 @@ impl Network {
 }
 
 /// The address is open as long as this lives.
-struct Listening(Network);
+#[derive(Debug)]
+pub struct Listening(Network);
 
 impl Listening {
     fn begin(network: Network) -> Self {
         network.lock().listening = true;
         Self(network)
+    }
+
+    /// The next connection.
+    pub async fn accepted(&self) -> End {
+        self.0.accepted().await
     }
 }
 
@@ -288,18 +300,26 @@ where
 }
 
 /// Takes an accepted connection to its session.
-pub async fn handshake<E, S>(stream: S, kind: Kind, entrance: Arc<E>, number: u64)
+// Declared as one that can be sent, and not async: where `E` is known the compiler would not see it.
+pub fn handshake<E, S>(
+    stream: S,
+    kind: Kind,
+    entrance: Arc<E>,
+    number: u64,
+) -> impl Future<Output = ()> + Send
 where
     E: Entrance,
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
 {
-    let carrier = async {
-        let carrier: Box<dyn Carrier> = match kind {
-            Kind::Fp => Box::new(fp::start(stream)),
-            Kind::Ws => Box::new(upgrade::accept(stream).await?),
+    async move {
+        let carrier = async {
+            let carrier: Box<dyn Carrier> = match kind {
+                Kind::Fp => Box::new(fp::start(stream)),
+                Kind::Ws => Box::new(upgrade::accept(stream).await?),
+            };
+            Ok(carrier)
         };
-        Ok(carrier)
-    };
-    // The peer was told; the opener's events say how it went on.
-    let _ = entrance.serve(carrier, format!("sim:{number}")).await;
+        // The peer was told; the opener's events say how it went on.
+        let _ = entrance.serve(carrier, format!("sim:{number}")).await;
+    }
 }

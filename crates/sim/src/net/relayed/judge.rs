@@ -43,7 +43,7 @@ impl Request {
             Some(Err(end)) => return Err(format!("it failed: {end}")),
         }
         let success = matches!(self.ended, Some(Ok(())));
-        if success && !self.agent_died && !self.killed {
+        if success && !self.cut_off && !self.killed {
             match &self.served {
                 Some(Ok(())) => {}
                 other => return Err(format!("success, but the agent's session: {other:?}")),

@@ -29,6 +29,8 @@ pub(super) struct Request {
     pub(super) served: Option<Result<(), SessionEnd>>,
     /// Whether the agent was killed between the first word and the end.
     pub(super) agent_died: bool,
+    /// Whether the agent was killed before its session ended there.
+    pub(super) cut_off: bool,
     /// The ends of its flows, at the caller and at the agent.
     pub(super) parts: [Vec<Part>; 2],
 }

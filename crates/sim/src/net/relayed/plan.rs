@@ -24,6 +24,8 @@ pub enum Blow {
     DrainRelay(usize),
     /// It is started again, if it does not run.
     StartRelay(usize),
+    /// It is started with another configuration, if it does not run: the agent is not let in.
+    StartStranger(usize),
     /// The agent's process is killed, and the commands with it.
     KillAgent,
     /// It is started again, if it does not run.
@@ -318,5 +320,11 @@ fn blows(draw: &mut Draw<'_>, callers: u64) -> Vec<(Duration, Blow)> {
         }
     }
     blows.sort_by_key(|(at, _)| *at);
+    // Outages overlap, but everybody is back in the end.
+    if let Some((last, _)) = blows.last() {
+        let last = *last;
+        blows.extend((0..RELAYS).map(|relay| (last, Blow::StartRelay(relay))));
+        blows.push((last, Blow::StartAgent));
+    }
     blows.into_iter().map(|(at, blow)| (ms(at), blow)).collect()
 }

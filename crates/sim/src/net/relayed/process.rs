@@ -80,8 +80,8 @@ pub(super) struct RelayProcess {
 }
 
 impl RelayProcess {
-    /// Opens its addresses.
-    pub(super) fn start(setting: &Setting, number: usize) -> Self {
+    /// Opens its addresses; that of the agent only if it is let in.
+    pub(super) fn start(setting: &Setting, number: usize, lets_agent_in: bool) -> Self {
         let config = RelayConfig {
             heartbeat: setting.plan.heartbeat,
             clock: setting.clock,
@@ -91,7 +91,7 @@ impl RelayProcess {
         let door = Arc::new(relay.door(setting.plan.door()));
         let (stop, stopped) = oneshot::channel();
         let mut listening = JoinSet::new();
-        for address in &setting.addresses[number] {
+        for address in setting.addresses[number].iter().skip(usize::from(!lets_agent_in)) {
             listening.spawn(address.clone().serve(Arc::clone(&door)));
         }
         let mut tasks = JoinSet::new();

@@ -223,7 +223,7 @@ async fn perform(plan: &Plan, mut trace: Trace) -> Result<Report, String> {
         addresses,
     };
     let mut stage = Stage {
-        relays: std::array::from_fn(|number| Some(RelayProcess::start(&setting, number))),
+        relays: std::array::from_fn(|number| Some(RelayProcess::start(&setting, number, true))),
         agent: None,
         callers: Vec::new(),
         leaving: Vec::new(),
@@ -298,13 +298,20 @@ impl Stage {
             }
             Blow::StartRelay(relay) => {
                 let setting = &self.setting;
-                self.relays[relay].get_or_insert_with(|| RelayProcess::start(setting, relay));
+                self.relays[relay]
+                    .get_or_insert_with(|| RelayProcess::start(setting, relay, true));
+            }
+            Blow::StartStranger(relay) => {
+                let setting = &self.setting;
+                self.relays[relay]
+                    .get_or_insert_with(|| RelayProcess::start(setting, relay, false));
             }
             Blow::KillAgent => {
                 if let Some(process) = self.agent.take() {
                     process.kill().await;
                     for request in self.setting.log.requests().iter_mut() {
                         request.agent_died |= request.begun && request.ended.is_none();
+                        request.cut_off |= request.begun && request.served.is_none();
                     }
                 }
             }
