@@ -162,7 +162,6 @@ impl AcceptedSession {
             tunnel,
             attach,
             peer,
-            asked_after: _,
             ticket: _,
         } = arrival;
         self.park.handle_attached();

@@ -92,8 +92,6 @@ pub(crate) struct Arrival {
     pub(crate) way: Way,
     pub(crate) tunnel: TunnelId,
     pub(crate) attach: Attach,
-    /// The neighbour has not said so before this: what it says of its age was true then or later.
-    pub(crate) asked_after: farpipe_proto::Instant,
     pub(crate) ticket: Vec<u8>,
     pub(crate) peer: String,
 }
@@ -176,7 +174,6 @@ impl Acceptor {
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let asked_after = self.config.clock.now();
         let handshake = async {
             let mut wire = Wire::new(carrier.await?);
             let asking = link::accept(&mut wire, &self.config.greeting).await?;
@@ -187,7 +184,6 @@ impl Acceptor {
                 way: Way::Wire(Box::new(wire)),
                 tunnel,
                 attach,
-                asked_after,
                 ticket: asking.ticket,
                 peer,
             })
@@ -218,7 +214,7 @@ impl Acceptor {
         }
         let resume_for = Duration::from_millis(arrival.attach.resume_for_ms);
         let park = Park::new(resume_for, self.config.park_max);
-        if let Some((code, why)) = self.objection(&arrival, &park, &sessions) {
+        if let Some((code, why)) = self.objection(&arrival.attach, &park, &sessions) {
             return Err(arrival.refuse(code, why));
         }
         let place = match self.incoming.try_reserve() {
@@ -269,30 +265,22 @@ impl Acceptor {
     /// Why no session is made for an attach whose key is not known.
     fn objection(
         &self,
-        arrival: &Arrival,
+        attach: &Attach,
         park: &Park,
         sessions: &BTreeMap<SessionKey, Entry>,
     ) -> Option<(RefuseCode, &'static str)> {
-        if arrival.attach.established {
+        if attach.established {
             return Some((
                 RefuseCode::UnknownSession,
                 "this session is not known here (any more): it ended, was given up, or this is \
                  another process than before",
             ));
         }
-        let now = self.config.clock.now();
-        let uptime = now - self.started;
+        let uptime = self.config.clock.now() - self.started;
         // Longer ago than a session is kept: it may have run here, ended, and been forgotten.
         // One second of grace: a first attach is on its way for a moment, too.
         let remembered = uptime.min(park.park_for() + DRAIN);
-        // It is older than it was when it left: a process that came meanwhile must not believe that it
-        // would know. Who never asked before cannot have been served.
-        let under_way = now - arrival.asked_after;
-        let age_ms = match arrival.attach.age_ms {
-            0 => 0,
-            age => age.saturating_add(millis(under_way)),
-        };
-        if age_ms > millis(remembered) {
+        if attach.age_ms > millis(remembered) {
             return Some((
                 RefuseCode::OutcomeUnknown,
                 "this process is younger than the request: whether it was carried out before is \

@@ -153,8 +153,6 @@ impl AgentLink {
             tags: self.config.tags.clone(),
             instance: self.config.instance.clone(),
         };
-        let clock = self.acceptor.config().clock;
-        let began = clock.now();
         let registered = link::register(&mut wire, &self.config.greeting, register).await;
         let registered = match registered {
             Ok(registered) => registered,
@@ -164,12 +162,14 @@ impl AgentLink {
         if let Some(told) = &self.config.registered {
             told.send_replace(true);
         }
+        let clock = self.acceptor.config().clock;
+        let began = clock.now();
         let hop = Hop::new(wire, clock, self.config.heartbeat);
         let acceptor = Arc::clone(&self.acceptor);
         let mut trunk = Trunk::new(
             hop,
             acceptor,
-            (relay.clone(), began),
+            relay.clone(),
             self.config.asserting,
             registered.window,
         );

@@ -80,11 +80,6 @@ impl Hop {
         self.clock.now()
     }
 
-    /// What is heard from now on left the neighbour after this; `None`: that is not known yet.
-    pub(crate) fn heard_after(&self) -> Option<Instant> {
-        self.keepalive.heard_after()
-    }
-
     /// Takes the next piece of what has come; ready with `None` if it concerns nobody else. PINGs are
     /// answered. Cancel safe.
     ///

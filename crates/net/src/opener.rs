@@ -424,19 +424,14 @@ impl Running<'_> {
     fn attach(&mut self) -> Attach {
         let config = &self.opener.config;
         let now = config.clock.now();
-        // Zero is said once: nothing can have been done before.
-        let age_ms = match self.first_asked {
-            Some(first) => millis(now - first).max(1),
-            None => 0,
-        };
-        self.first_asked.get_or_insert(now);
+        let age = now - *self.first_asked.get_or_insert(now);
         Attach {
             route: self.dial.route(),
             key: self.opener.key.as_bytes().to_vec(),
             epoch: self.epoch,
             received: self.opener.shared.lock().session.received(),
             established: self.established,
-            age_ms,
+            age_ms: millis(age),
             resume_for_ms: millis(config.resume_for),
             caller: String::new(),
         }

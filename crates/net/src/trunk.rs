@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use farpipe_proto::Instant;
 use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::TUNNELS_MAX;
 use farpipe_proto::link::{Fair, Turn};
@@ -160,8 +159,6 @@ pub(crate) struct Trunk {
     acceptor: Arc<Acceptor>,
     /// For people.
     relay: String,
-    /// Before the relay was asked to let the agent in.
-    began: Instant,
     /// What its word on callers is worth.
     asserting: Asserting,
     /// Bytes that each tunnel may send at first.
@@ -182,7 +179,7 @@ impl Trunk {
     pub(crate) fn new(
         hop: Hop,
         acceptor: Arc<Acceptor>,
-        (relay, began): (String, Instant),
+        relay: String,
         asserting: Asserting,
         window: u64,
     ) -> Self {
@@ -191,7 +188,6 @@ impl Trunk {
             hop,
             acceptor,
             relay,
-            began,
             asserting,
             window,
             orders,
@@ -451,7 +447,6 @@ impl Trunk {
             way: Way::Trunk(orders, self.asserting),
             tunnel,
             attach,
-            asked_after: self.hop.heard_after().unwrap_or(self.began),
             ticket: Vec::new(),
             peer: self.relay.clone(),
         };

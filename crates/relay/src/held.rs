@@ -11,8 +11,8 @@ use farpipe_net::{Heard, HopError};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HOLD};
 use farpipe_proto::wire::control::{RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
-use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::going::Going;
@@ -61,9 +61,7 @@ impl Held {
                 refuse(joining, code, true, why).await;
                 return;
             }
-            let queue = registry
-                .queue(&name)
-                .filter(|_| code == RefuseCode::Limit);
+            let queue = registry.queue(&name).filter(|_| code == RefuseCode::Limit);
             tokio::select! {
                 biased;
                 () = change => continue,

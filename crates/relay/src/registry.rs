@@ -11,8 +11,8 @@ use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
 use farpipe_proto::wire::control::{Host, Listed, RefuseCode, Register};
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::futures::Notified;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::joined::Joining;

@@ -235,7 +235,6 @@ impl Entrance for Door {
     ) -> Result<(), HandshakeError> {
         let Self { relay, greeting } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
-        let began = clock.now();
         let Guest {
             hop,
             wanted,
@@ -253,12 +252,6 @@ impl Entrance for Door {
                 if attach.route.is_empty() {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
-                }
-                if attach.age_ms > 0 {
-                    // As old as it can be: it did not leave before its connection was there.
-                    let under_way = (clock.now() - began).as_millis();
-                    let under_way = u64::try_from(under_way).unwrap_or(u64::MAX);
-                    attach.age_ms = attach.age_ms.saturating_add(under_way);
                 }
                 let name = std::mem::take(&mut attach.route);
                 attach.caller = caller(identity.as_ref());

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use farpipe_sim::net::Lane;
 use farpipe_sim::net::cable::{Cut, Fault, Way};
 use farpipe_sim::net::network::{Answer, Fortune};
 use farpipe_sim::net::relayed::{Blow, Caller, Plan, Report, Theatre, seeds};
-use farpipe_sim::net::Lane;
 
 const KB: u64 = 1_000;
 
@@ -74,8 +74,9 @@ fn n13_another_relay_takes_over_at_once() {
     plan.blows = vec![(ms(60), Blow::KillRelay(0))];
     let (report, lines) = played(&plan);
     assert_eq!((report.succeeded, report.bytes), (1, 2_000 * KB));
-    assert!(count(&lines, "caller 0 Resumed") >= 1, "{lines:#?}");
-    assert!(report.elapsed < ms(10_000), "{lines:#?}");
+    let resumed = lines.iter().find(|line| line.contains("caller 0 Resumed"));
+    let at = resumed.and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
+    assert!(at.is_some_and(|at| at < 500), "{lines:#?}");
 }
 
 #[test]
@@ -101,7 +102,11 @@ fn n14_a_relay_that_knows_the_agent_no_more_is_passed_over() {
         (ms(60), Blow::StartStranger(0)),
     ];
     let (report, lines) = played(&plan);
-    assert_eq!((report.succeeded, report.bytes), (2, 2_020 * KB), "{lines:#?}");
+    assert_eq!(
+        (report.succeeded, report.bytes),
+        (2, 2_020 * KB),
+        "{lines:#?}"
+    );
 }
 
 #[test]
@@ -117,10 +122,7 @@ fn n16_a_caller_that_is_killed_leaves_nothing_behind() {
 #[test]
 fn an_agent_that_is_killed_is_never_a_success() {
     let mut plan = megabyte();
-    plan.blows = vec![
-        (ms(60), Blow::KillAgent),
-        (ms(1_000), Blow::StartAgent),
-    ];
+    plan.blows = vec![(ms(60), Blow::KillAgent), (ms(1_000), Blow::StartAgent)];
     let (report, lines) = played(&plan);
     assert_eq!((report.succeeded, report.failed), (0, 1));
     assert!(count(&lines, "is not known here") >= 1, "{lines:#?}");
@@ -137,23 +139,6 @@ fn an_answer_that_is_lost_with_the_agent_leaves_the_outcome_unknown() {
         unknown += count(&lines, "younger than the request").min(1);
     }
     assert!(unknown > 5, "{unknown}");
-}
-
-/// The first ATTACH is carried out, its answer lost; the second is on its way for longer than the
-/// new process was late.
-#[test]
-fn a_request_that_was_under_way_for_long_does_not_run_twice() {
-    for at in (0..120).step_by(3) {
-        for stall in [1_500, 5_000, 8_000] {
-            let mut plan = little();
-            plan.callers[0].links[0] = vec![
-                cut(Way::Down, at, Fault::Reset),
-                cut(Way::Up, 1, Fault::Stall(ms(stall))),
-            ];
-            plan.blows = vec![(ms(60), Blow::KillAgent), (ms(200), Blow::StartAgent)];
-            played(&plan);
-        }
-    }
 }
 
 /// The agent hears of a caller and of its end in one breath.
@@ -173,8 +158,6 @@ fn a_request_whose_answer_the_relay_could_not_get_is_asked_again() {
     let mut again = 0;
     for at in (60..400).step_by(5) {
         let mut plan = little();
-        // A process that had begun just now could not know whether it was asked before.
-        plan.callers[0].after = ms(30_000);
         plan.agent_links[0] = vec![cut(Way::Down, at, Fault::Reset)];
         let (report, lines) = played(&plan);
         assert_eq!(report.succeeded, 1, "{lines:#?}");

@@ -13,6 +13,7 @@ use farpipe_proto::wire::id::TunnelId;
 use farpipe_relay::{Load, Relay, RelayConfig};
 use farpipe_sim::net::cable::Quality;
 use farpipe_sim::net::chance;
+use farpipe_sim::net::flow::{Flow, give};
 use farpipe_sim::net::network::{Kind, Listening, Network};
 use farpipe_sim::net::pass;
 use farpipe_sim::net::raw::{Heard, Raw};
@@ -159,9 +160,11 @@ async fn stream(agent: &mut Raw, client: &mut Raw, tunnel: TunnelId, len: u64) -
             }
         }
     };
-    timeout(Duration::from_secs(60), async { tokio::join!(sending, reading) })
-        .await
-        .expect("nobody is in the way");
+    timeout(Duration::from_secs(60), async {
+        tokio::join!(sending, reading)
+    })
+    .await
+    .expect("nobody is in the way");
     began.elapsed()
 }
 
@@ -230,6 +233,67 @@ async fn more_clients_that_stand_still_than_there_are_buffers_slow_nobody() {
     assert!(beside <= alone + ms(1), "{alone:?} {beside:?}");
 }
 
+/// What two clients send takes turns on the agent's link.
+#[tokio::test(start_paused = true)]
+async fn clients_of_one_agent_share_its_link_by_bytes() {
+    const EACH: usize = 2 << 20;
+    let place = place();
+    let mut agent = place.agent(1).await;
+    let (mut first, one) = place.client(&mut agent, 1).await;
+    let (mut second, _) = place.client(&mut agent, 2).await;
+    // The one in large frames, the other in small ones.
+    for at in (0..EACH).step_by(PIECE) {
+        first.data(at as u64, &[7; PIECE]);
+    }
+    for at in (0..EACH).step_by(1_000) {
+        second.data(at as u64, &[7; 1_000]);
+    }
+    let mut heard = [0; 2];
+    let reading = async {
+        while heard.iter().all(|bytes| *bytes < EACH as u64 / 2) {
+            match agent.hear().await {
+                Heard::Data(offset, bytes) => {
+                    let of = usize::from(agent.tunnel != one);
+                    assert_eq!(offset, heard[of]);
+                    heard[of] += bytes.len() as u64;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let pushing = async { tokio::join!(first.push(ms(9_000)), second.push(ms(9_000))) };
+    tokio::select! {
+        () = reading => {}
+        _ = pushing => panic!("the agent read nothing"),
+    }
+    // In turns, up to what one read of a client brings.
+    assert!(heard[0].abs_diff(heard[1]) <= 512 * 1024, "{heard:?}");
+}
+
+/// The middle of a message is no place for a last word: its client is cut, and hears nothing wrong.
+#[tokio::test(start_paused = true)]
+async fn a_client_in_the_midst_of_a_message_is_cut_when_its_agent_is_lost() {
+    let place = place();
+    let mut agent = place.agent(1).await;
+    let (mut still, stopped) = place.client(&mut agent, 1).await;
+    pour(&mut agent, stopped, 0, HOP_WINDOW as usize).await;
+    drop(agent);
+    pass(ms(1)).await;
+    let mut read = 0;
+    let why = loop {
+        match still.hear().await {
+            Heard::Data(offset, bytes) if offset == read => {
+                assert!(bytes.iter().all(|byte| *byte == 7));
+                read += bytes.len() as u64;
+            }
+            Heard::Gone(why) => break why,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(read > 0 && read < HOP_WINDOW, "{read}");
+    assert!(why.contains("1006"), "{why}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn frames_that_have_no_place_end_their_link_and_no_other() {
     let place = place();
@@ -287,11 +351,17 @@ async fn the_name_goes_to_the_newer_link_and_the_older_hears_whose_it_is() {
     let (mut client, _) = place.client(&mut first, 1).await;
     let mut second = place.agent(1).await;
     let same = refused(first.hear().await);
-    assert_eq!((same.code, same.is_final), (RefuseCode::Fenced as u32, false));
+    assert_eq!(
+        (same.code, same.is_final),
+        (RefuseCode::Fenced as u32, false)
+    );
     assert_eq!(refused(client.hear().await).code, RefuseCode::Cut as u32);
     let mut third = place.agent(2).await;
     let other = refused(second.hear().await);
-    assert_eq!((other.code, other.is_final), (RefuseCode::Fenced as u32, true));
+    assert_eq!(
+        (other.code, other.is_final),
+        (RefuseCode::Fenced as u32, true)
+    );
     place.client(&mut third, 2).await;
 }
 
@@ -311,7 +381,10 @@ async fn an_established_session_is_held_for_its_agent_and_ages_meanwhile() {
     let (_, attach) = client_comes(&mut agent).await;
     assert!((11_000..11_100).contains(&attach.age_ms), "{attach:?}");
     pass(ms(1)).await;
-    assert_eq!((place.relay.load().held, place.relay.load().tunnels), (0, 1));
+    assert_eq!(
+        (place.relay.load().held, place.relay.load().tunnels),
+        (0, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +399,10 @@ async fn a_hold_ends_after_30_s_and_is_no_final_no() {
     })
     .await;
     let why = refused(held.hear().await);
-    assert_eq!((why.code, why.is_final), (RefuseCode::NoRoute as u32, false));
+    assert_eq!(
+        (why.code, why.is_final),
+        (RefuseCode::NoRoute as u32, false)
+    );
     assert_eq!(began.elapsed().as_secs(), 30);
     // One that was never attached is told at once.
     let mut fresh = place.connect().await;
@@ -363,7 +439,10 @@ async fn a_hundred_held_sessions_are_joined_as_soon_as_their_agent_is_back() {
         }
     };
     timeout(ms(100), all).await.expect("all of them at once");
-    assert_eq!((place.relay.load().held, place.relay.load().tunnels), (0, 100));
+    assert_eq!(
+        (place.relay.load().held, place.relay.load().tunnels),
+        (0, 100)
+    );
 }
 
 /// An agent, and a relay that is played by hand.
@@ -488,6 +567,42 @@ async fn a_client_that_left_before_its_session_looked_leaves_it_parked_and_not_l
         timeout(ms(30_000), relay.hear()).await.unwrap_err();
         assert_eq!(hand.acceptor.sessions(), 0, "{last:?}");
     }
+}
+
+/// Two sessions that always have something to say take turns on the link.
+#[tokio::test(start_paused = true)]
+async fn sessions_of_one_agent_share_its_link_by_bytes() {
+    let mut hand = hand();
+    let mut relay = hand.relay().await;
+    for (number, key) in [(2, 1), (4, 2)] {
+        relay.send(&HopFrame::Attach(TunnelId(number), asks(key)));
+        relay.push(ms(1)).await;
+        let session = hand.sessions.next().await.expect("a session");
+        let handle = session.handle();
+        // The second one joins late.
+        let flow = Flow {
+            len: 1 << 20,
+            chunk: [1_000, 64 * 1024][usize::from(key == 1)],
+            ..Flow::default()
+        };
+        hand.tasks.spawn(async move {
+            let mut stream = handle.open("out").expect("room for one");
+            let told = give(&flow, 1, &mut stream.send);
+            tokio::join!(session.run(), told).0.unwrap_err();
+        });
+    }
+    let mut heard = [0u64; 2];
+    // As long as credit lasts.
+    while heard.iter().all(|bytes| *bytes < HOP_WINDOW / 2) {
+        match relay.hear().await {
+            Heard::Data(_, bytes) => {
+                heard[usize::from(relay.tunnel == TunnelId(4))] += bytes.len() as u64;
+            }
+            Heard::Frame(HopFrame::Attached(..)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(heard[0].abs_diff(heard[1]) <= 80 * 1024, "{heard:?}");
 }
 
 /// A session that nobody serves is no reason for its client to wait.

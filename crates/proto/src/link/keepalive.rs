@@ -25,8 +25,6 @@ pub struct Keepalive {
     last_heard: Instant,
     /// The last PING: its number and when it went out; `None` once answered.
     outstanding: Option<(u64, Instant)>,
-    /// When the PING went out that was answered last.
-    answered: Option<Instant>,
     last_ping: Option<Instant>,
     next_number: u64,
     steady: u32,
@@ -45,7 +43,6 @@ impl Keepalive {
             beat: heartbeat,
             last_heard: now,
             outstanding: None,
-            answered: None,
             last_ping: None,
             next_number: 1,
             steady: 0,
@@ -71,7 +68,6 @@ impl Keepalive {
             return;
         }
         self.outstanding = None;
-        self.answered = Some(sent);
         let sample = now - sent;
         // RFC 6298's estimator: an eighth, a quarter.
         match self.smoothed {
@@ -146,12 +142,6 @@ impl Keepalive {
     pub fn dead_at(&self) -> Instant {
         // Beats shorten while silent; what was promised at the last sign of life holds.
         self.last_heard + self.base.max(self.beat) * HEARTBEAT_SILENT_MAX
-    }
-
-    /// What is heard from now on left the neighbour after this; `None`: no PING was answered yet.
-    #[must_use]
-    pub fn heard_after(&self) -> Option<Instant> {
-        self.answered
     }
 
     /// When to look again.

@@ -75,7 +75,7 @@ pub struct Attach {
     /// Whether the opener has ever seen an ATTACHED: then an unknown key is an expired session.
     #[prost(bool, tag = "5")]
     pub established: bool,
-    /// How long ago the opener first asked, in milliseconds; 0 only if it never did before.
+    /// How long ago the opener first asked, in milliseconds.
     #[prost(uint64, tag = "6")]
     pub age_ms: u64,
     /// The opener's `--resume-for`, in milliseconds.

@@ -69,14 +69,14 @@ impl Request {
                 judge_flow(flow, given, taken, self.agent_died)
                     .map_err(|what| format!("{what}: {given:?}, {taken:?}"))
             }
-            (Some(given), Some(taken)) if taken.bytes > given.bytes => Err(format!(
-                "more was taken than given: {given:?}, {taken:?}"
-            )),
+            (Some(given), Some(taken)) if taken.bytes > given.bytes => {
+                Err(format!("more was taken than given: {given:?}, {taken:?}"))
+            }
             // A sink hears of the source's failure after its caller may have succeeded.
             _ if self.agent_died && (flow.reset_at.is_some() || flow.stop_at.is_some()) => Ok(()),
-            (given, taken) if success => {
-                Err(format!("success, and an end is missing: {given:?}, {taken:?}"))
-            }
+            (given, taken) if success => Err(format!(
+                "success, and an end is missing: {given:?}, {taken:?}"
+            )),
             _ => Ok(()),
         }
     }

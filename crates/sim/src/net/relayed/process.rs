@@ -91,7 +91,10 @@ impl RelayProcess {
         let door = Arc::new(relay.door(setting.plan.door()));
         let (stop, stopped) = oneshot::channel();
         let mut listening = JoinSet::new();
-        for address in setting.addresses[number].iter().skip(usize::from(!lets_agent_in)) {
+        for address in setting.addresses[number]
+            .iter()
+            .skip(usize::from(!lets_agent_in))
+        {
             listening.spawn(address.clone().serve(Arc::clone(&door)));
         }
         let mut tasks = JoinSet::new();
@@ -160,7 +163,10 @@ impl AgentProcess {
             let (dial, trace) = (setting.agents(relay).clone(), setting.log.trace.clone());
             tasks.spawn(async move {
                 let Err(end) = link.run(&dial).await;
-                trace.note("agent", format_args!("is of no use to relay {relay}: {end}"));
+                trace.note(
+                    "agent",
+                    format_args!("is of no use to relay {relay}: {end}"),
+                );
             });
             registered
         });
@@ -217,7 +223,8 @@ pub(super) async fn call(setting: Setting, caller: usize, events: farpipe_net::E
     let run = async {
         let result = opener.run(&dial).await;
         let log = &setting.log;
-        log.trace.note("caller", format_args!("{caller} ended: {result:?}"));
+        log.trace
+            .note("caller", format_args!("{caller} ended: {result:?}"));
         log.of(caller, |request| request.ended = Some(result));
     };
     tokio::join!(run, streams);
@@ -249,8 +256,10 @@ async fn serve(setting: Setting, session: AcceptedSession) {
     };
     let (result, ()) = tokio::join!(session.run(), streams);
     let log = &setting.log;
-    log.trace
-        .note("agent", format_args!("served {:?}: {result:?}", asked.get()));
+    log.trace.note(
+        "agent",
+        format_args!("served {:?}: {result:?}", asked.get()),
+    );
     if let Some(caller) = asked.get() {
         log.of(*caller, |request| request.served = Some(result));
     }

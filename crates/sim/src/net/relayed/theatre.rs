@@ -25,6 +25,9 @@ const HANGS_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// How long a session is kept at most beyond what its opener's `resume_for` is.
 const PARKED_ON: Duration = Duration::from_secs(120);
 
+/// Nothing is under way for longer: the longest stall, and three beats.
+const LATE: Duration = Duration::from_secs(100);
+
 const NAMES: [&str; CALLERS_MAX] = ["caller 0", "caller 1", "caller 2", "caller 3"];
 
 /// What runs amounted to.
@@ -268,13 +271,19 @@ impl Stage {
         for caller in 0..self.setting.plan.callers.len() {
             let log = &self.setting.log;
             let events = log.watch(&mut self.watches, NAMES[caller % CALLERS_MAX], Some(caller));
-            self.callers
-                .push(Some(Process::begin(call(self.setting.clone(), caller, events))));
+            self.callers.push(Some(Process::begin(call(
+                self.setting.clone(),
+                caller,
+                events,
+            ))));
         }
         let began = Instant::now();
         for (at, blow) in self.setting.plan.blows.clone() {
             sleep_until(began + at).await;
-            self.setting.log.trace.note("blow", format_args!("{blow:?}"));
+            self.setting
+                .log
+                .trace
+                .note("blow", format_args!("{blow:?}"));
             self.strike(blow).await;
         }
         // From now on nothing bad happens but what connections have in store.
@@ -298,8 +307,7 @@ impl Stage {
             }
             Blow::StartRelay(relay) => {
                 let setting = &self.setting;
-                self.relays[relay]
-                    .get_or_insert_with(|| RelayProcess::start(setting, relay, true));
+                self.relays[relay].get_or_insert_with(|| RelayProcess::start(setting, relay, true));
             }
             Blow::StartStranger(relay) => {
                 let setting = &self.setting;
@@ -332,6 +340,8 @@ impl Stage {
 
     /// Waits until nobody has anything to do any more; parked sessions may need their time.
     async fn idle(&mut self) -> Result<(), String> {
+        // What is under way still arrives.
+        sleep(LATE).await;
         let until = Instant::now() + self.setting.plan.resume_for + PARKED_ON;
         loop {
             let left = self.left();
