@@ -224,10 +224,11 @@ impl Hub {
         for id in &order {
             more |= self.receive_from(cx, *id);
         }
-        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         for id in &order {
             more |= self.transmit_to(cx, *id);
         }
+        // Behind the clients: the credit for what they took, and what is left of those who went.
+        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         if let Some(last) = order.first() {
             self.cursor = *last;
         }
@@ -416,15 +417,18 @@ impl Hub {
         }
     }
 
+    /// Whether there may be more: also from a client whose piece was taken, for it is not read, and
+    /// nobody is woken for it, while one waits.
     fn transmit_to_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, HopError> {
+        let mut taken = false;
         for _ in 0..MESSAGES_PER_TURN {
             for joined in self.joined.values_mut() {
                 joined.queue_up(&mut self.agent);
             }
             self.agent.queue_ping();
-            if self.choose() {
+            if self.choose(cx, &mut taken) {
                 match self.poll_send(cx) {
-                    Poll::Pending => return Ok(false),
+                    Poll::Pending => return Ok(taken),
                     Poll::Ready(sent) => sent?,
                 }
                 continue;
@@ -437,13 +441,13 @@ impl Hub {
                     continue;
                 }
             }
-            return Ok(false);
+            return Ok(taken);
         }
         Ok(true)
     }
 
     /// Queues small pieces of whoever's turn it is, until one is in hand that is sent by itself.
-    fn choose(&mut self) -> bool {
+    fn choose(&mut self, cx: &mut Context<'_>, taken: &mut bool) -> bool {
         while self.in_hand.is_none() {
             if self.agent.is_full() {
                 return false;
@@ -456,12 +460,18 @@ impl Hub {
             let Some(mut segment) = joined.take_up() else {
                 return false;
             };
+            *taken = true;
             self.fair.charge(&mut joined.turn, segment.len());
-            let header = data_header(*id, segment.start());
+            let id = *id;
+            let header = data_header(id, segment.start());
             if segment.len() > SMALL {
                 self.in_hand = Some((segment, header));
-            } else {
-                self.agent.queue_message(&message(&header, &mut segment));
+                break;
+            }
+            self.agent.queue_message(&message(&header, &mut segment));
+            // Or who sends small pieces would have one where others have a large one.
+            if let Err(word) = joined.receive(cx, &mut self.pool) {
+                self.handle_word(id, word);
             }
         }
         true

@@ -186,6 +186,33 @@ async fn a_client_that_stands_still_costs_its_window_and_slows_nobody() {
     assert_eq!((load.tunnels, load.windows), (0, 0), "{load:?}");
 }
 
+/// Credit does not wait for the next thing that happens.
+#[tokio::test(start_paused = true)]
+async fn an_agent_hears_at_once_that_a_slow_client_has_taken_all() {
+    let place = place();
+    let mut agent = place.agent(1).await;
+    let (mut slow, tunnel) = place.client(&mut agent, 1).await;
+    pour(&mut agent, tunnel, 0, HOP_WINDOW as usize).await;
+    pass(ms(100)).await;
+    let mut read = 0;
+    while read < HOP_WINDOW {
+        match slow.hear().await {
+            Heard::Data(_, bytes) => read += bytes.len() as u64,
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut limit = 0;
+    let told = async {
+        while limit < 2 * HOP_WINDOW - HOP_WINDOW / 4 {
+            match agent.hear().await {
+                Heard::Frame(HopFrame::HopCredit(of, raised)) if of == tunnel => limit = raised,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(ms(1), told).await.expect("at once");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_overruns_its_credit_is_cut() {
     let place = place();
@@ -233,6 +260,30 @@ async fn more_clients_that_stand_still_than_there_are_buffers_slow_nobody() {
     assert!(beside <= alone + ms(1), "{alone:?} {beside:?}");
 }
 
+/// The relay reads nothing of a client while a piece of it waits; an agent that says nothing does not
+/// wake it.
+#[tokio::test(start_paused = true)]
+async fn a_client_is_read_again_when_its_agents_link_has_room_again() {
+    const ALL: usize = 4 << 20;
+    let place = place();
+    let mut agent = place.agent(1).await;
+    let (mut client, _) = place.client(&mut agent, 1).await;
+    for at in (0..ALL).step_by(PIECE) {
+        client.data(at as u64, &[7; PIECE]);
+    }
+    let reading = async {
+        let mut read = 0;
+        while read < ALL as u64 {
+            match agent.hear().await {
+                Heard::Data(offset, bytes) if offset == read => read += bytes.len() as u64,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    let both = async { tokio::join!(reading, client.push(ms(5_000))) };
+    timeout(ms(5_000), both).await.expect("all arrives");
+}
+
 /// What two clients send takes turns on the agent's link.
 #[tokio::test(start_paused = true)]
 async fn clients_of_one_agent_share_its_link_by_bytes() {
@@ -252,6 +303,7 @@ async fn clients_of_one_agent_share_its_link_by_bytes() {
     let reading = async {
         while heard.iter().all(|bytes| *bytes < EACH as u64 / 2) {
             match agent.hear().await {
+                // It says nothing itself: no word of it wakes the relay.
                 Heard::Data(offset, bytes) => {
                     let of = usize::from(agent.tunnel != one);
                     assert_eq!(offset, heard[of]);
@@ -264,7 +316,7 @@ async fn clients_of_one_agent_share_its_link_by_bytes() {
     let pushing = async { tokio::join!(first.push(ms(9_000)), second.push(ms(9_000))) };
     tokio::select! {
         () = reading => {}
-        _ = pushing => panic!("the agent read nothing"),
+        _ = pushing => panic!("nothing moves any more: {heard:?}"),
     }
     // In turns, up to what one read of a client brings.
     assert!(heard[0].abs_diff(heard[1]) <= 512 * 1024, "{heard:?}");

@@ -1,5 +1,8 @@
 //! What must hold of each request when all is over.
 
+use farpipe_net::SessionEnd;
+use farpipe_proto::limits::REFUSED_SPAN;
+
 use super::log::Request;
 use super::plan::{Caller, Plan};
 use crate::net::app::Part;
@@ -46,6 +49,8 @@ impl Request {
         if success && !self.cut_off && !self.killed {
             match &self.served {
                 Some(Ok(())) => {}
+                // It had all, found nobody for a while and left; its last words are waited for in vain.
+                Some(Err(SessionEnd::Lost(_))) if self.alone >= REFUSED_SPAN => {}
                 other => return Err(format!("success, but the agent's session: {other:?}")),
             }
         }

@@ -1,10 +1,12 @@
 //! What has happened in all processes of a run; it outlives those that are killed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use farpipe_net::{Events, LinkEvent, SessionEnd};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::net::app::Part;
 use crate::net::trace::Trace;
@@ -23,6 +25,10 @@ pub(super) struct Request {
     pub(super) attached: bool,
     /// Whether the caller was killed.
     pub(super) killed: bool,
+    /// Since when the caller has had no link.
+    pub(super) unlinked: Option<Instant>,
+    /// How long it had had none when its session ended.
+    pub(super) alone: Duration,
     /// How its session ended there.
     pub(super) ended: Option<Result<(), SessionEnd>>,
     /// How its session ended at the agent.
@@ -74,9 +80,19 @@ impl Log {
         tasks.spawn(async move {
             while let Some(event) = watched.recv().await {
                 log.trace.note(who, format_args!("{event:?}"));
-                if let (LinkEvent::Connected { .. }, Some(caller)) = (&event, caller) {
-                    log.of(caller, |request| request.attached = true);
-                }
+                let Some(caller) = caller else {
+                    continue;
+                };
+                log.of(caller, |request| match event {
+                    LinkEvent::Lost { .. } => {
+                        request.unlinked.get_or_insert_with(Instant::now);
+                    }
+                    LinkEvent::Connected { .. } | LinkEvent::Resumed { .. } => {
+                        request.attached = true;
+                        request.unlinked = None;
+                    }
+                    _ => {}
+                });
             }
         });
         events

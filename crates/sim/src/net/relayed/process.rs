@@ -2,6 +2,7 @@
 //! `kill -9`: its connections close, all that it knew is gone.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use farpipe_net::{
     AcceptedSession, Acceptor, AgentLink, Clock, Opener, RelayDial, SessionHandle, Stream,
@@ -225,7 +226,12 @@ pub(super) async fn call(setting: Setting, caller: usize, events: farpipe_net::E
         let log = &setting.log;
         log.trace
             .note("caller", format_args!("{caller} ended: {result:?}"));
-        log.of(caller, |request| request.ended = Some(result));
+        log.of(caller, |request| {
+            request.ended = Some(result);
+            request.alone = request
+                .unlinked
+                .map_or(Duration::ZERO, |since| since.elapsed());
+        });
     };
     tokio::join!(run, streams);
 }
