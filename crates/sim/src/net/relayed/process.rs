@@ -75,6 +75,7 @@ impl Process {
 /// A relay.
 #[derive(Debug)]
 pub(super) struct RelayProcess {
+    listening: JoinSet<()>,
     process: Process,
     relay: Arc<Relay>,
     stop: oneshot::Sender<()>,
@@ -98,20 +99,18 @@ impl RelayProcess {
         {
             listening.spawn(address.clone().serve(Arc::clone(&door)));
         }
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            // The listeners end with the first of both: told to end, or killed.
-            let stop = async move {
-                let told = stopped.await;
-                listening.shutdown().await;
-                if told.is_err() {
+        let process = Process::begin(async move {
+            let stop = async {
+                if stopped.await.is_err() {
+                    // It is killed; nobody tells it anything.
                     std::future::pending::<()>().await;
                 }
             };
             running.run(stop).await;
         });
         Self {
-            process: Process { tasks },
+            listening,
+            process,
             relay,
             stop,
         }
@@ -121,14 +120,15 @@ impl RelayProcess {
         self.relay.load()
     }
 
-    pub(super) async fn kill(self) {
+    /// Ends it at once.
+    pub(super) async fn kill(mut self) {
+        self.listening.shutdown().await;
         self.process.kill().await;
-        // Only now, so that it is not taken for the word to end.
-        drop(self.stop);
     }
 
-    /// Tells it to end.
-    pub(super) fn drain(self) -> Process {
+    /// Tells it to end; when this returns its addresses are closed.
+    pub(super) async fn drain(mut self) -> Process {
+        self.listening.shutdown().await;
         // An error means that it has ended.
         let _ = self.stop.send(());
         self.process

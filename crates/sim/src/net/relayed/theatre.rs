@@ -302,7 +302,7 @@ impl Stage {
             }
             Blow::DrainRelay(relay) => {
                 if let Some(process) = self.relays[relay].take() {
-                    self.leaving.push(process.drain());
+                    self.leaving.push(process.drain().await);
                 }
             }
             Blow::StartRelay(relay) => {
@@ -380,7 +380,7 @@ impl Stage {
             agent.kill().await;
         }
         for relay in self.relays.iter_mut().filter_map(Option::take) {
-            self.leaving.push(relay.drain());
+            self.leaving.push(relay.drain().await);
         }
         for mut process in self.leaving.drain(..) {
             process.over().await;
