@@ -195,7 +195,7 @@ impl AcceptedSession {
             }
             Some(newer) = self.arrivals.recv() => {
                 tracing::debug!("a newer link fences the older one");
-                carried.stop().await;
+                carried.stop(tunnel).await;
                 Ok(Linked::Fenced(Box::new(newer)))
             }
             driven = carried.driven() => self.driven(carried, tunnel, driven).await,
@@ -373,15 +373,20 @@ impl Carried {
             Self::Driver(driver) => {
                 driver.leave(&words, close).await;
             }
-            Self::Seat(seat) => seat.leave(Some(words)).await,
+            Self::Seat(seat) => seat.leave(words).await,
         }
     }
 
-    /// Stops without a word; when this returns nothing more is read or sent of the session.
-    async fn stop(self) {
+    /// Stops because of a newer link; when this returns nothing more is read or sent of the session.
+    async fn stop(self, tunnel: TunnelId) {
         match self {
             Self::Driver(driver) => drop(driver),
-            Self::Seat(seat) => seat.leave(None).await,
+            // The relay need not keep up what leads nowhere.
+            Self::Seat(seat) => {
+                let why = "a newer connection of this session is known";
+                let words = Tunnel::refusal(tunnel, RefuseCode::Fenced, why);
+                seat.leave(words).await;
+            }
         }
     }
 }

@@ -588,6 +588,10 @@ impl Running<'_> {
             link::printable(&refused.message)
         );
         let is_final = refused.is_final && !self.is_gone(refused);
+        if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
+            // Nobody said no: the answer was lost beyond the relay.
+            return Ok(Step::Failed(Attempt::Cut, why));
+        }
         if is_final || !self.established {
             Err(SessionEnd::Refused(why))
         } else {

@@ -17,9 +17,9 @@ use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::going::Going;
 use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
 use crate::metrics::{Gone, Metrics, Neighbour, Parted};
 use crate::registry::{Ousted, Registration};
@@ -97,19 +97,13 @@ impl Hub {
     ///
     /// # Cancellation
     /// Dropping it cuts every link.
-    pub(crate) async fn run(mut self, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, going: Going) {
         let name = self.registration.name.clone();
         tracing::info!("agent {name}: registered: {}", self.registration.who);
-        let drained = async {
-            if going.wait_for(|going| *going).await.is_err() {
-                // Whoever could say so is gone: nobody will.
-                std::future::pending::<()>().await;
-            }
-        };
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
-            () = drained => {
+            () = going.said() => {
                 self.go_away();
                 let driving = poll_fn(|cx| self.poll_drain(cx));
                 tokio::time::timeout(RELAY_DRAIN, driving).await.unwrap_or(End::Drained)
@@ -262,10 +256,11 @@ impl Hub {
         for id in &order {
             more |= self.receive_from(cx, *id);
         }
-        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         for id in &order {
             more |= self.transmit_to(cx, *id);
         }
+        // Behind the clients: the credit for what they took, and what is left of those who went.
+        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         if let Some(last) = order.first() {
             self.cursor = *last;
         }
@@ -489,15 +484,18 @@ impl Hub {
         }
     }
 
+    /// Whether there may be more: also from a client whose piece was taken, for it is not read, and
+    /// nobody is woken for it, while one waits.
     fn transmit_to_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, HopError> {
+        let mut taken = false;
         for _ in 0..MESSAGES_PER_TURN {
             for joined in self.joined.values_mut() {
                 joined.queue_up(&mut self.agent);
             }
             self.agent.queue_ping();
-            if self.choose() {
+            if self.choose(cx, &mut taken) {
                 match self.poll_send(cx) {
-                    Poll::Pending => return Ok(false),
+                    Poll::Pending => return Ok(taken),
                     Poll::Ready(sent) => sent?,
                 }
                 continue;
@@ -510,13 +508,13 @@ impl Hub {
                     continue;
                 }
             }
-            return Ok(false);
+            return Ok(taken);
         }
         Ok(true)
     }
 
     /// Queues small pieces of whoever's turn it is, until one is in hand that is sent by itself.
-    fn choose(&mut self) -> bool {
+    fn choose(&mut self, cx: &mut Context<'_>, taken: &mut bool) -> bool {
         while self.in_hand.is_none() {
             if self.agent.is_full() {
                 return false;
@@ -529,12 +527,18 @@ impl Hub {
             let Some(mut segment) = joined.take_up() else {
                 return false;
             };
+            *taken = true;
             self.fair.charge(&mut joined.turn, segment.len());
-            let header = data_header(*id, segment.start());
+            let id = *id;
+            let header = data_header(id, segment.start());
             if segment.len() > SMALL {
                 self.in_hand = Some((segment, header));
-            } else {
-                self.agent.queue_message(&message(&header, &mut segment));
+                break;
+            }
+            self.agent.queue_message(&message(&header, &mut segment));
+            // Or who sends small pieces would have one where others have a large one.
+            if let Err(word) = joined.receive(cx, &mut self.pool) {
+                self.handle_word(id, word);
             }
         }
         true

@@ -3,6 +3,7 @@
 //! two ends go on over another one.
 
 mod admin;
+mod going;
 mod held;
 mod hub;
 mod joined;
@@ -13,4 +14,4 @@ mod tunnels;
 mod windows;
 
 pub use admin::{Admin, AdminError, AdminListener, Order};
-pub use relay::{Door, Relay, RelayConfig, Running};
+pub use relay::{Door, Load, Relay, RelayConfig, Running};

@@ -10,8 +10,9 @@ use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
 use farpipe_proto::wire::control::{Host, Listed, RefuseCode, Register};
+use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::joined::Joining;
 
@@ -94,20 +95,11 @@ struct State {
 }
 
 /// The agents of a relay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    /// Somebody has registered.
-    changes: watch::Sender<()>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            changes: watch::channel(()).0,
-        }
-    }
+    /// Somebody has registered. Who waits for it hears it in turn: first held, first joined.
+    changed: Notify,
 }
 
 /// An agent's place; given up when dropped.
@@ -187,7 +179,7 @@ impl Registry {
         state.left.remove(&name);
         state.agents.insert(name.clone(), entry);
         drop(state);
-        self.changes.send_replace(());
+        self.changed.notify_waiters();
         Ok(Registration {
             registry: Arc::clone(self),
             name,
@@ -258,9 +250,22 @@ impl Registry {
         agents.collect()
     }
 
-    /// Changes whenever somebody has registered.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    /// Where sessions wait to be joined to the agent of that name: to wait for room there.
+    pub(crate) fn queue(&self, name: &str) -> Option<mpsc::Sender<Joining>> {
+        let state = self.lock();
+        state.agents.get(name).map(|entry| entry.joining.clone())
+    }
+
+    /// Ready when somebody registers from now on.
+    pub(crate) fn change(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// How many agents there are, and how many are joined to them.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.lock();
+        let joined = |entry: &Entry| entry.sessions.load(Ordering::Relaxed) as usize;
+        (state.agents.len(), state.agents.values().map(joined).sum())
     }
 
     /// The agents behind `after`, as many as fit into a frame.

@@ -13,10 +13,11 @@ use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Order};
+use crate::going::Going;
 use crate::held::{Held, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
@@ -44,6 +45,19 @@ impl Default for RelayConfig {
             clock: Clock::Boot,
         }
     }
+}
+
+/// What a relay has to do now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Agents that are registered.
+    pub agents: usize,
+    /// Tunnels that are joined.
+    pub tunnels: usize,
+    /// Sessions that wait for their agent to come back.
+    pub held: usize,
+    /// Bytes of all tunnels' windows, at most 256 MiB; those of tunnels that are just ending count.
+    pub windows: u64,
 }
 
 /// What needs a task of its own.
@@ -102,6 +116,18 @@ impl Relay {
             work,
         };
         (relay, running)
+    }
+
+    /// What there is to do now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (agents, tunnels) = self.registry.count();
+        Load {
+            agents,
+            tunnels,
+            held: self.held.load(Ordering::Relaxed),
+            windows: self.windows.used(),
+        }
     }
 
     /// A door where `greeting` says what a neighbour must prove, and what WELCOME says.
@@ -170,19 +196,21 @@ impl Relay {
             return Ok(());
         };
         let (why, joining) = *back;
+        // It is on its way back most likely; or so many come to it at once that its task is behind.
+        let may_wait = why == NotJoined::Full || established;
+        if may_wait && self.hold() {
+            let held = Box::new(Held { name, joining });
+            // An error means that the relay has ended; the link is cut.
+            if self.work.send(Work::Held(held)).await.is_err() {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
         let (code, message) = match why {
             NotJoined::Full => (
                 RefuseCode::Limit,
                 "too many at once; try again later".to_owned(),
             ),
-            NotJoined::NoRoute if established && self.hold() => {
-                let held = Box::new(Held { name, joining });
-                // An error means that the relay has ended; the link is cut.
-                if self.work.send(Work::Held(held)).await.is_err() {
-                    self.held.fetch_sub(1, Ordering::Relaxed);
-                }
-                return Ok(());
-            }
             NotJoined::NoRoute => {
                 let known = self.registry.no_route(&name, self.config.clock.now());
                 (RefuseCode::NoRoute, known)
@@ -324,7 +352,7 @@ impl Running {
     /// # Cancellation
     /// Dropping it cuts every link.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let (told, going) = watch::channel(false);
+        let going = Going::default();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -346,7 +374,7 @@ impl Running {
             self.metrics.tunnels.len()
         );
         self.work.close();
-        told.send_replace(true);
+        going.say();
         while let Some(work) = self.work.recv().await {
             self.start(work, &mut tasks, &going);
         }
@@ -355,7 +383,7 @@ impl Running {
         }
     }
 
-    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &watch::Receiver<bool>) {
+    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &Going) {
         let going = going.clone();
         match work {
             Work::Agent(hub) => {

@@ -18,7 +18,7 @@ impl Windows {
         })
     }
 
-    /// Bytes that they have now.
+    /// Bytes of all windows there are.
     pub(crate) fn used(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
