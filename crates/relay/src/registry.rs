@@ -382,7 +382,7 @@ mod tests {
         name: &str,
         who: Option<&Identity>,
     ) -> Result<Registration, Objection> {
-        registry.register(named(name), peer, "", Instant::default())
+        registry.register(named(name), who, "", Instant::default())
     }
 
     #[test]
