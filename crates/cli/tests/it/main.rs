@@ -36,6 +36,7 @@ mod proxy;
 mod quickstart;
 mod relay;
 mod relay_faults;
+mod relay_malice;
 mod relay_tls;
 mod secrets;
 mod signals;
