@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::retention::Retention;
 use crate::segment::Segment;
-use crate::tls::{Seal, SealError, sealed_max};
+use crate::tls::{Seal, SealError, is_tls, sealed_max};
 
 /// A slot holds two frames of full size, sealed, and their headers.
 pub(crate) const SLOT_SIZE: usize = 2 * (Segment::HEADROOM + sealed_max(HEADER_LEN + FRAME_MAX));
@@ -243,6 +243,10 @@ impl State {
         let was_open = self.is_open();
         let Some(seal) = &mut self.seal else {
             let frames = std::mem::take(arrived);
+            let is_first = self.session.received() == frames.len() as u64;
+            if is_first && is_tls(&frames) {
+                return Err(SealError::not_agreed());
+            }
             return Ok((!frames.is_empty()).then_some(frames));
         };
         let opened = seal.open(arrived);

@@ -133,7 +133,7 @@ fn p13_blocks_that_are_none_fail_at_both_ends() {
         let mut heard = Vec::new();
         while !String::from_utf8_lossy(&heard).contains(why) {
             match peer.hear() {
-                Heard::Data(_, bytes) => heard.extend(bytes),
+                Heard::Data(.., bytes) => heard.extend(bytes),
                 Heard::Frame(_) => {}
                 Heard::Closed => panic!("the whole session ended"),
             }

@@ -383,7 +383,7 @@ fn n2_a_goodbye_that_was_cut_is_said_again() {
     let mut heard = Vec::new();
     let mut hear_until = |peer: &mut Peer, last: &[u8]| {
         while !heard.windows(last.len()).any(|part| part == last) {
-            if let Heard::Data(_, bytes) = peer.hear() {
+            if let Heard::Data(.., bytes) = peer.hear() {
                 heard.extend(bytes);
             }
         }

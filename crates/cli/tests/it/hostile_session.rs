@@ -247,7 +247,7 @@ fn hear_refused(peer: &mut Peer, id: StreamId) {
     let mut heard = Vec::new();
     while !heard.windows(begin.len()).any(|part| part == begin) {
         match peer.hear() {
-            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Data(.., bytes) => heard.extend(bytes),
             Heard::Frame(_) => {}
             Heard::Closed => panic!("closed before {id:?} was refused"),
         }
@@ -300,7 +300,7 @@ fn p9_a_stream_too_many_is_refused_by_itself() {
     // Not always the last one: this is refused by the session, the others by the pipe.
     while !heard.windows(expected.len()).any(|part| part == expected) {
         match peer.hear() {
-            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Data(.., bytes) => heard.extend(bytes),
             Heard::Frame(_) => {}
             Heard::Closed => panic!("the whole session ended"),
         }
@@ -343,7 +343,7 @@ fn a_second_stream_is_refused_and_the_first_one_is_none_the_worse() {
     let mut heard = Vec::new();
     while !heard.ends_with(&expected) {
         match peer.hear() {
-            Heard::Data(_, bytes) => heard.extend(bytes),
+            Heard::Data(.., bytes) => heard.extend(bytes),
             Heard::Frame(_) => {}
             Heard::Closed => panic!("the whole session ended"),
         }

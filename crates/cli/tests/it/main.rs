@@ -39,6 +39,7 @@ mod relay_admin;
 mod relay_faults;
 mod relay_logs;
 mod relay_ls;
+mod relay_malice;
 mod relay_reload;
 mod relay_tls;
 mod secrets;

@@ -4,37 +4,8 @@ use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::support::certs::{certified, shows};
 use crate::support::{Ended, Host, Listener, Running, random};
-
-/// Certificates of one authority: a relay's, two agents', a client's.
-fn certified() -> Host {
-    let host = Host::new();
-    let cert = |args: &[&str]| {
-        host.farpipe(["cert", "-q"]).args(args).run().exits(0);
-    };
-    cert(&["init"]);
-    cert(&["issue", "relay", "--kind", "relay", "--san", "127.0.0.1"]);
-    for name in ["web1", "web2"] {
-        cert(&["issue", name, "--kind", "agent"]);
-    }
-    cert(&["issue", "alice"]);
-    host
-}
-
-/// The flags that show `name`'s certificate.
-fn shows(name: &str) -> [String; 6] {
-    let dir = "farpipe-certs";
-    let (cert, key) = (format!("{dir}/{name}.pem"), format!("{dir}/{name}-key.pem"));
-    [
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--ca",
-        "farpipe-certs/ca.pem",
-    ]
-    .map(str::to_owned)
-}
 
 #[track_caller]
 fn relay(host: &Host) -> Listener {

@@ -40,7 +40,7 @@ pub use self::identity::{CertificateFacts, PeerIdentity, identity_in_certificate
 pub use self::inside::{AcceptorSeal, OpenerSeal, SealConfigError, SealOptions};
 pub(crate) use self::records::sealed_max;
 pub use self::revocation::{RevocationList, Revoked, serial_under};
-pub(crate) use self::seal::{Seal, SealError};
+pub(crate) use self::seal::{Seal, SealError, is_tls};
 pub use self::server::TlsServer;
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};

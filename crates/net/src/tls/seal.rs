@@ -239,7 +239,20 @@ impl Seal {
     }
 }
 
+/// Whether a session begins with TLS: no inner frame has these types.
+pub(crate) fn is_tls(bytes: &[u8]) -> bool {
+    const ALERT: u8 = 0x15;
+    const HANDSHAKE: u8 = 0x16;
+    matches!(bytes, [ALERT | HANDSHAKE, 0x03, ..])
+}
+
 impl SealError {
+    /// A session that is plain here, and sealed at the other end.
+    pub(crate) fn not_agreed() -> Self {
+        let words = "the session was announced as a plain one, and the other side speaks TLS in it";
+        Self::Changed(words.to_owned())
+    }
+
     /// How the session ends by it, with the peer `who`.
     pub(crate) fn end(&self, who: &str) -> SessionEnd {
         let words = format!("{who}: {self}");

@@ -6,6 +6,8 @@
 //! killed by its number.
 
 pub(crate) mod bytes;
+pub(crate) mod certs;
+pub(crate) mod false_relay;
 pub(crate) mod figures;
 pub(crate) mod net;
 pub(crate) mod output;

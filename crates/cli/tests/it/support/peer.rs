@@ -1,8 +1,9 @@
 //! A peer on `fp` that is no farpipe: it says what a test tells it to, well formed or not.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
+use farpipe_net::LoopbackSecret;
 use farpipe_proto::link::{Accepting, Dialling, Features, Step};
 use farpipe_proto::wire::control::{Attach, Attached, Open};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
@@ -30,7 +31,8 @@ pub(crate) fn bytes_frame(stream: StreamId, bytes: &[u8]) -> Vec<u8> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
     Frame(HopFrame),
-    Data(u64, Vec<u8>),
+    /// Session bytes of a tunnel, and their place.
+    Data(TunnelId, u64, Vec<u8>),
     /// It said that it closes the connection, or did so.
     Closed,
 }
@@ -49,12 +51,20 @@ impl Peer {
         Self::begin(TcpStream::connect(addr).expect("somebody listens"))
     }
 
+    /// The same connection, so that one thread hears and another speaks.
+    pub(crate) fn twin(&self) -> Self {
+        let stream = self.stream.try_clone().expect("another descriptor");
+        let offset = self.offset;
+        Self { stream, offset }
+    }
+
     /// Waits for a connection.
     pub(crate) fn accept(listener: &TcpListener) -> Self {
         Self::begin(super::net::accept(listener))
     }
 
-    fn begin(stream: TcpStream) -> Self {
+    /// On a connection that is made.
+    pub(crate) fn begin(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         let mut peer = Self { stream, offset: 0 };
         peer.raw(PREFACE);
@@ -114,6 +124,11 @@ impl Peer {
     /// Closes without a word.
     pub(crate) fn hang_up(self) {}
 
+    /// Closes without a word, for a twin too.
+    pub(crate) fn cut(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// The next thing the other side says.
     pub(crate) fn hear(&mut self) -> Heard {
         let mut len = [0; 4];
@@ -126,8 +141,9 @@ impl Peer {
             .expect("a whole message");
         if message[0] == DATA {
             let (header, bytes) = message.split_at(DATA_HEADER_LEN);
+            let tunnel = u32::from_be_bytes(header[1..5].try_into().expect("4 bytes"));
             let offset = u64::from_be_bytes(header[5..].try_into().expect("8 bytes"));
-            return Heard::Data(offset, bytes.to_vec());
+            return Heard::Data(TunnelId(tunnel), offset, bytes.to_vec());
         }
         let frame = HopFrame::decode(&message).expect("a valid frame");
         Heard::Frame(frame.expect("no optional frame is sent"))
@@ -195,16 +211,24 @@ impl Peer {
 
     /// HELLO to ATTACH as the accepting side.
     pub(crate) fn welcome(&mut self, host: &Host) -> Attach {
-        let secret = host.secret();
-        let mut accepting = Accepting::new([2; 32], Features::default(), Some(&secret), "a test");
+        match self.let_in(&host.secret()) {
+            Heard::Frame(HopFrame::Attach(_, attach)) => attach,
+            other => panic!("no ATTACH but {other:?}"),
+        }
+    }
+
+    /// HELLO to AUTH as the accepting side, and what is wanted then.
+    pub(crate) fn let_in(&mut self, secret: &LoopbackSecret) -> Heard {
+        let mut accepting = Accepting::new([2; 32], Features::default(), Some(secret), "a test");
         loop {
-            let Heard::Frame(frame) = self.hear_frame() else {
-                panic!("no handshake");
+            let heard = self.hear_frame();
+            let Heard::Frame(frame) = &heard else {
+                return heard;
             };
-            if let HopFrame::Attach(_, attach) = frame {
-                return attach;
+            if let HopFrame::Attach(..) | HopFrame::Register(_) = frame {
+                return heard;
             }
-            if let Step::Send(answer) = accepting.handle(&frame).expect("a good handshake") {
+            if let Step::Send(answer) = accepting.handle(frame).expect("a good handshake") {
                 self.send(&answer);
             }
         }

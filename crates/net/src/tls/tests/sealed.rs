@@ -582,7 +582,7 @@ async fn a_flag_that_is_stripped_or_set_ends_the_session_at_both_ends() {
         "{opened}"
     );
     assert!(
-        matches!(outcome.accepted, Some(Err(SessionEnd::Protocol(_)))),
+        matches!(outcome.accepted, Some(Err(SessionEnd::Integrity(_)))),
         "{accepted}"
     );
 
