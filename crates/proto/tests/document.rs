@@ -270,7 +270,7 @@ fn control_payloads_have_the_documented_fields() {
         blocks: true,
         command: Some(Command::default()),
         stderr_of: 1,
-        manage: Some(Manage::default()),
+        manage: Some(Box::default()),
     };
     let detached = Detached {
         id: text(),

@@ -212,30 +212,30 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         ..Open::default()
     };
     let command = Open {
-        command: Some(Command {
+        command: Some(Box::new(Command {
             argv: vec![b"ls".to_vec(), b"-l".to_vec()],
             shell: false,
             cwd: b"/srv".to_vec(),
             env: vec![b"TZ=UTC".to_vec()],
             terminal: None,
             detached: None,
-        }),
+        })),
         ..Open::default()
     };
     let shell = Open {
         interactive: true,
-        command: Some(Command {
+        command: Some(Box::new(Command {
             terminal: Some(Terminal {
                 rows: 24,
                 cols: 80,
                 term: b"xterm".to_vec(),
             }),
             ..Command::default()
-        }),
+        })),
         ..Open::default()
     };
     let detached = Open {
-        command: Some(Command {
+        command: Some(Box::new(Command {
             argv: vec![b"ls".to_vec()],
             detached: Some(Detached {
                 id: "a1".to_owned(),
@@ -244,17 +244,17 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
                 no_stdin: true,
             }),
             ..Command::default()
-        }),
+        })),
         ..Open::default()
     };
     let kill = Open {
-        manage: Some(Manage {
+        manage: Some(Box::new(Manage {
             what: ManageWhat::Kill as u32,
             id: "a1".to_owned(),
             signal: 15,
             grace_ms: 500,
             ..Manage::default()
-        }),
+        })),
         ..Open::default()
     };
     let stderr = Open {

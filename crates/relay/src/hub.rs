@@ -479,7 +479,7 @@ impl Hub {
                 let cut = refusal(id, RefuseCode::Cut, "the opener's connection was lost");
                 self.agent.queue(&cut);
                 let why = format!("the client's link was lost: {why}");
-                self.part(joined, Parted::ClientLost, words, &why);
+                self.part(joined, Parted::ClientLost, words.map(|words| *words), &why);
             }
         }
     }

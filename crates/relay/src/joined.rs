@@ -46,12 +46,12 @@ pub(crate) struct Joining {
 #[derive(Debug)]
 pub(crate) enum Word {
     /// It took its leave: this frame is the last.
-    Last(HopFrame),
+    Last(Box<HopFrame>),
     /// Its link is over, without a word or with a wrong one.
     Gone {
         why: String,
         /// What to tell it, if it can still hear.
-        words: Option<HopFrame>,
+        words: Option<Box<HopFrame>>,
         /// Three heartbeats without a sign of life.
         is_silent: bool,
     },
@@ -209,7 +209,8 @@ impl Joined {
     }
 
     fn gone(&self, error: &HopError) -> Word {
-        let words = matches!(error, HopError::Decode(_)).then(|| self.refusal("a malformed frame"));
+        let words = matches!(error, HopError::Decode(_))
+            .then(|| Box::new(self.refusal("a malformed frame")));
         Word::Gone {
             why: error.to_string(),
             words,
@@ -236,17 +237,17 @@ impl Joined {
                 Ok(())
             }
             Heard::Frame(HopFrame::Detach(tunnel)) if tunnel == self.near => {
-                Err(Word::Last(HopFrame::Detach(self.far)))
+                Err(Word::Last(Box::new(HopFrame::Detach(self.far))))
             }
             Heard::Frame(HopFrame::Refused(_, refused)) => {
-                Err(Word::Last(HopFrame::Refused(self.far, refused)))
+                Err(Word::Last(Box::new(HopFrame::Refused(self.far, refused))))
             }
             Heard::RoundTrip(_) => Ok(()),
             Heard::Data { .. } | Heard::Frame(_) => {
                 let what = "a frame that has no place here";
                 Err(Word::Gone {
                     why: format!("it broke the protocol: {what}"),
-                    words: Some(self.refusal(what)),
+                    words: Some(Box::new(self.refusal(what))),
                     is_silent: false,
                 })
             }

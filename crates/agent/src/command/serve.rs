@@ -238,7 +238,7 @@ impl Serving {
     }
 
     pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
-        let request = Request::parse(open.command.ok_or(Refusal::NoCommand)?)?;
+        let request = Request::parse(*open.command.ok_or(Refusal::NoCommand)?)?;
         let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;

@@ -41,13 +41,13 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let open = Open {
         interactive: args.tty,
-        manage: Some(Manage {
+        manage: Some(Box::new(Manage {
             what: ManageWhat::Attach as u32,
             id: args.id,
             terminal: args.tty.then(terminal::describe),
             no_stdin: args.no_stdin,
             ..Manage::default()
-        }),
+        })),
         ..Open::default()
     };
     let joining = Joining {

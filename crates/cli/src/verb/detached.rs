@@ -68,7 +68,7 @@ pub(super) async fn ask(
     quiet: bool,
 ) -> anyhow::Result<u8> {
     let open = Open {
-        manage: Some(manage),
+        manage: Some(Box::new(manage)),
         ..Open::default()
     };
     let (outcome, signal, status) = opened(target, session, open, here, quiet).await?;

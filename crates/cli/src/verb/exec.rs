@@ -145,7 +145,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     }
     let open = Open {
         interactive: args.tty,
-        command: Some(command),
+        command: Some(Box::new(command)),
         ..Open::default()
     };
     let joining = Joining {
@@ -165,7 +165,7 @@ async fn detached(
     quiet: bool,
 ) -> anyhow::Result<u8> {
     let open = Open {
-        command: Some(command),
+        command: Some(Box::new(command)),
         ..Open::default()
     };
     let here = Here::default();

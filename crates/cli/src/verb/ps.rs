@@ -32,10 +32,10 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let open = Open {
-        manage: Some(Manage {
+        manage: Some(Box::new(Manage {
             what: ManageWhat::List as u32,
             ..Manage::default()
-        }),
+        })),
         ..Open::default()
     };
     let collected = Collected::default();

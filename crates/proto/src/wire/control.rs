@@ -269,15 +269,15 @@ pub struct Open {
     #[prost(bool, tag = "3")]
     pub blocks: bool,
     /// The command to run and to join the stream's two directions to (docs/protocol.md section 6.7).
-    #[prost(message, optional, tag = "4")]
-    pub command: Option<Command>,
+    #[prost(message, optional, boxed, tag = "4")]
+    pub command: Option<Box<Command>>,
     /// The stream carries the stderr of the command at this stream, which the other side opened; 0:
     /// it is no stderr.
     #[prost(uint32, tag = "5")]
     pub stderr_of: u32,
     /// A detached command is asked for (docs/protocol.md section 6.8).
-    #[prost(message, optional, tag = "6")]
-    pub manage: Option<Manage>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub manage: Option<Box<Manage>>,
 }
 
 /// A command that is asked for. All bytes are taken as they are.

@@ -67,7 +67,7 @@ impl Serving {
 
     /// Starts a command that goes on without its caller; one that was started before is left alone.
     async fn start_detached(&self, stream: &mut Stream, open: Open) -> Result<(), Refusal> {
-        let request = Request::parse(open.command.clone().ok_or(Refusal::NoCommand)?)?;
+        let request = Request::parse(*open.command.clone().ok_or(Refusal::NoCommand)?)?;
         let Some(asked) = request.detached.clone() else {
             return Err(Refusal::NoCommand);
         };

@@ -92,7 +92,7 @@ fn controls() -> impl Strategy<Value = InnerFrame> {
         }),
         (commands(), any::<u32>()).prop_map(|(command, stderr_of)| {
             InnerFrame::Open(Open {
-                command: Some(command),
+                command: Some(Box::new(command)),
                 stderr_of,
                 ..Open::default()
             })
