@@ -151,7 +151,11 @@ fn what_a_lost_caller_had_not_received_is_there_for_the_next_one() {
         .exits(4);
     let expected = host.shell("seq 1 20000").run().exits(0);
     second.printed(&expected.stdout);
-    first.kill();
+    // Back again, it hears that its place is taken.
+    faults.refuse(false);
+    let first = first.end().exits(125);
+    let why = "another `farpipe attach` has taken its place";
+    assert!(first.stderr.contains(why), "{}", first.stderr);
 }
 
 #[test]
