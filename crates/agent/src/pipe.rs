@@ -190,6 +190,11 @@ impl Pipe {
         self.outcome.error.is_some()
     }
 
+    /// Ends both directions for a reason that is this side's; the peer hears it.
+    pub(crate) fn fail(&mut self, why: &str) {
+        self.give_up(PipeError::Local(why.to_owned()), AbortCode::Failed, why);
+    }
+
     /// Tells the peer how the command at the endpoint has ended. A status that is lost is told as
     /// well: the peer waits for it.
     pub(crate) fn exit(&mut self, exit: Option<Exit>) {

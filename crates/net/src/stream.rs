@@ -468,6 +468,14 @@ impl CommandControl {
         (state.session.numbered(), state.session.acked())
     }
 
+    /// Has the task woken when [`CommandControl::progress`] is another, or the session is over. For one
+    /// task at a time, and once the [`SendStream`] is dropped, which is woken by the same.
+    pub fn park_progress(&self, cx: &mut Context<'_>) {
+        if let Some(io) = self.0.shared.lock().streams.get_mut(&self.0.id) {
+            park(&mut io.writer, cx);
+        }
+    }
+
     /// The other side: ready with the next thing that is asked. A signal that comes again before it
     /// was taken comes once, and of sizes the newest. Cancel safe.
     pub fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {

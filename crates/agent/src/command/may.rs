@@ -170,3 +170,101 @@ pub(crate) fn may_manage(caller: Option<&Caller>, starter: Option<&Caller>) -> b
         (None, _) | (_, None) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THIS: Asserting = Asserting::ThisUser;
+    const ANOTHER: Asserting = Asserting::Another;
+
+    /// Every way to be somebody that a name can be shown by, the ones that a relay cannot lie about
+    /// first.
+    fn shown(name: &str) -> [Caller; 5] {
+        let name = format!("farpipe://local/client/{name}");
+        let identity = || name.parse().expect("an identity");
+        let fingerprint = [7; 32];
+        [
+            Caller::EndToEnd {
+                identity: identity(),
+                fingerprint,
+            },
+            Caller::Direct {
+                identity: identity(),
+                // Renewed meanwhile.
+                fingerprint: [8; 32],
+            },
+            Caller::Token {
+                identity: identity(),
+            },
+            Caller::RelayAsserted {
+                identity: identity(),
+                relay: THIS,
+            },
+            Caller::RelayAsserted {
+                identity: identity(),
+                relay: ANOTHER,
+            },
+        ]
+    }
+
+    fn nameless() -> [Option<Caller>; 4] {
+        let relay = Caller::Unnamed(LetInBy::Relay(ANOTHER));
+        let ticket = Caller::Unnamed(LetInBy::Ticket);
+        let certificate = Caller::Unnamed(LetInBy::Certificate);
+        [None, Some(relay), Some(ticket), Some(certificate)]
+    }
+
+    fn this_user() -> [Caller; 2] {
+        let by_relay = Caller::Unnamed(LetInBy::Relay(THIS));
+        [Caller::ThisUser, by_relay]
+    }
+
+    #[test]
+    fn a_command_is_its_starters_however_well_that_one_is_shown_or_better() {
+        let (alice, bob) = (shown("alice"), shown("bob"));
+        for (n, starter) in alice.iter().enumerate() {
+            for (m, caller) in alice.iter().enumerate() {
+                // What another's relay says is worth less than all else.
+                let is_worse = m == 4 && n != 4;
+                let may = may_manage(Some(caller), Some(starter));
+                assert_eq!(may, !is_worse, "{caller} of {starter}");
+            }
+            for caller in &bob {
+                let may = may_manage(Some(caller), Some(starter));
+                assert!(!may, "{caller} of {starter}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_no_name_has_nothing_and_nobody_else_has_what_they_started() {
+        let named = shown("alice").map(Some);
+        let all: Vec<_> = nameless().into_iter().chain(named).collect();
+        for nobody in nameless() {
+            for other in &all {
+                let of = may_manage(nobody.as_ref(), other.as_ref());
+                assert!(!of, "{nobody:?} of {other:?}");
+                let by = may_manage(other.as_ref(), nobody.as_ref());
+                assert!(!by, "{other:?} of {nobody:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn this_hosts_user_has_all_and_nobody_else_has_theirs() {
+        let others: Vec<_> = nameless()
+            .into_iter()
+            .chain(shown("alice").map(Some))
+            .collect();
+        for user in this_user() {
+            for other in &others {
+                assert!(may_manage(Some(&user), other.as_ref()), "of {other:?}");
+                assert!(!may_manage(other.as_ref(), Some(&user)), "{other:?}");
+            }
+            for same in this_user() {
+                assert!(may_manage(Some(&user), Some(&same)), "{same:?}");
+            }
+        }
+    }
+}

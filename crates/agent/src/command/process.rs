@@ -88,6 +88,19 @@ impl Process {
         tracing::warn!("processes of a command do not die; they may wait for a disk");
     }
 
+    /// How the leader ended, once it has; it is not reaped.
+    pub(crate) fn status(&self) -> io::Result<Exit> {
+        self.child.status()
+    }
+
+    /// Waits until no process is left in the session, however long after its leader. Cancel safe.
+    pub(crate) async fn emptied(&self) {
+        while let Some(member) = members(self.group()).pop() {
+            // While it lives there is no need to look again.
+            member.ended().await;
+        }
+    }
+
     /// Takes the status of a leader that has ended.
     pub(crate) async fn reap(mut self) -> io::Result<Exit> {
         let exit = self.child.wait().await;
@@ -123,10 +136,14 @@ const KILL_ROUNDS: u32 = 100;
 
 #[cfg(target_os = "linux")]
 mod system {
+    use std::future::poll_fn;
     use std::io;
     use std::os::fd::OwnedFd;
 
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    use tokio::time::sleep;
+
+    use super::{Exited, LAST_LOOK};
 
     /// A process that was in a session when it was looked at; the descriptor is of no other, even
     /// when its number is given away.
@@ -136,6 +153,16 @@ mod system {
     impl Member {
         pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
             Ok(pidfd_send_signal(&self.0, signal)?)
+        }
+
+        /// Waits for its end, and a moment if that cannot be watched. Cancel safe.
+        pub(super) async fn ended(self) {
+            match Exited::of(self.0) {
+                Ok(exited) => {
+                    let _ = poll_fn(|cx| exited.poll(cx)).await;
+                }
+                Err(_) => sleep(LAST_LOOK).await,
+            }
         }
     }
 
@@ -177,6 +204,9 @@ mod system {
     use std::io;
 
     use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+    use tokio::time::sleep;
+
+    use super::LAST_LOOK;
 
     /// The process group of the session's leader: all that can be found without /proc.
     #[derive(Debug)]
@@ -185,6 +215,11 @@ mod system {
     impl Member {
         pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
             Ok(kill_process_group(self.0, signal)?)
+        }
+
+        /// Waits a moment: nothing tells about its end.
+        pub(super) async fn ended(self) {
+            sleep(LAST_LOOK).await;
         }
     }
 

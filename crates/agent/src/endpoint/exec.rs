@@ -247,6 +247,21 @@ impl Child {
         self.reap()
     }
 
+    /// How the process ended, once it has; it is not reaped.
+    pub(crate) fn status(&self) -> io::Result<Exit> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let lost = || io::Error::other("the child has no status yet");
+        let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?.ok_or_else(lost)?;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(Exit::Code(code)),
+            (None, Some(number)) => Ok(Exit::Signal {
+                number,
+                core_dumped: status.dumped(),
+            }),
+            (None, None) => Err(lost()),
+        }
+    }
+
     /// Takes the status of a process that has ended.
     fn reap(&mut self) -> io::Result<Exit> {
         let lost = || io::Error::other("the child's status was taken by someone else");
@@ -286,6 +301,11 @@ impl Exited {
             Ok(fd) => fd,
             Err(_) => waiting_thread(pid)?,
         };
+        Self::of(fd)
+    }
+
+    /// Of a descriptor that becomes readable then.
+    pub(crate) fn of(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(fd::register(fd, Interest::READABLE)?))
     }
 

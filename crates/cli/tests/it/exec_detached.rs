@@ -151,7 +151,11 @@ fn what_a_lost_caller_had_not_received_is_there_for_the_next_one() {
         .exits(4);
     let expected = host.shell("seq 1 20000").run().exits(0);
     second.printed(&expected.stdout);
-    first.kill();
+    // Back again, it hears that its place is taken.
+    faults.refuse(false);
+    let first = first.end().exits(125);
+    let why = "another `farpipe attach` has taken its place";
+    assert!(first.stderr.contains(why), "{}", first.stderr);
 }
 
 #[test]
@@ -196,10 +200,10 @@ fn a_caller_that_leaves_does_not_end_the_command() {
             .open_input()
             .start()
     };
-    for (signal, status) in [(Signal::HUP, 129), (Signal::TERM, 143)] {
+    for (signal, status, shown) in [(Signal::HUP, 129, "up\nx\n"), (Signal::TERM, 143, "x\n")] {
         let mut attached = attach();
         attached.write("x\n");
-        attached.stdout_until(2);
+        attached.stdout_until(shown.len());
         attached.signal(signal);
         attached.end().exits(status);
     }
@@ -295,4 +299,80 @@ fn an_agent_that_is_told_to_end_leaves_no_detached_command_behind() {
     for number in &pids {
         assert!(!is_alive(pid(number)), "an orphan");
     }
+}
+
+/// Two that the command left behind: one still talks, one has nothing to do with it any more.
+#[test]
+fn what_a_detached_command_left_behind_ends_with_the_agent() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let talker = host.path("talker");
+    let script = format!(
+        "(echo $$ >/dev/null; sh -c 'echo $$ >{}; while :; do echo x; sleep 0.01; done') & \
+         sleep 1000 >/dev/null 2>&1 & echo $! >{}; exit 7",
+        talker.display(),
+        host.path("silent").display()
+    );
+    let id = detach(&host, agent.url(), &[], &script);
+    host.farpipe(["wait", agent.url(), &id]).run().exits(7);
+    until("it left nobody behind", || {
+        fs::read(&talker).is_ok_and(|text| text.ends_with(b"\n"))
+    });
+    let left = ["talker", "silent"].map(|name| {
+        let text = String::from_utf8(host.content(name)).expect("a number");
+        pid(&text)
+    });
+    assert!(left.into_iter().all(is_alive));
+    agent.signal(Signal::TERM);
+    agent.end().exits(143);
+    for pid in left {
+        assert!(!is_alive(pid), "an orphan");
+    }
+}
+
+#[test]
+fn x4_nothing_is_left_of_detached_commands_that_have_ended() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let open = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", agent.id()));
+        open.expect("it runs").count()
+    };
+    let before = open();
+    for n in 0..8 {
+        // What it leaves behind is gone a moment later.
+        let script = format!("sleep 0.{n} & kill -9 $$");
+        let id = detach(&host, agent.url(), &[], &script);
+        host.farpipe(["wait", agent.url(), &id]).run().exits(137);
+        let id = detach(&host, agent.url(), &["-t"], "exit 3");
+        let attach = host.farpipe(["attach", "-n", agent.url(), &id]);
+        attach.run().exits(3);
+    }
+    let children = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", agent.id())).expect("it runs");
+        let children = threads.map(|thread| fs::read(thread?.path().join("children")));
+        // A thread may end meanwhile.
+        children.flatten().map(|text| text.len()).sum::<usize>()
+    };
+    until("a child is left", || children() == 0);
+    until("descriptors are left", || open() <= before);
+}
+
+#[test]
+fn a_caller_that_reads_nothing_leaves_the_commands_stdin_open() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let script = "echo up; read x || exit 9; echo \"got $x\"";
+    let id = detach(&host, agent.url(), &[], script);
+    let attach = |flags: &[&str]| {
+        host.farpipe(["attach"])
+            .args(flags)
+            .args([agent.url(), &id])
+    };
+    let first = attach(&["-n"]).start();
+    first.stdout_until(3);
+    first.signal(Signal::TERM);
+    first.end().exits(143);
+    let second = attach(&[]).input("a line\n").run().exits(0);
+    second.printed("got a line\n");
 }

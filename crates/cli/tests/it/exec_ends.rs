@@ -7,27 +7,8 @@ use farpipe_faultproxy::Cut;
 use rustix::process::Signal;
 
 use crate::support::process::{await_death, is_alive, pid, until};
-use crate::support::{Faults, Host, Running};
-
-/// A command with all that makes processes hard to end: it ignores the signals that ask, a child of
-/// its has left its parents, and another one leads a process group of its own. Says their numbers.
-const STUBBORN: &str = "trap '' HUP TERM INT
-    (sleep 1000 & echo $!)
-    bash -c 'set -m; sleep 1000 & echo $!; kill -9 $$' 2>/dev/null
-    echo $$
-    while :; do sleep 0.01; done";
-
-/// The numbers that [`STUBBORN`] says.
-fn numbers(exec: &Running) -> Vec<String> {
-    let mut said = Vec::new();
-    let mut len = 1;
-    while said.iter().filter(|byte| **byte == b'\n').count() < 3 {
-        said = exec.stdout_until(len);
-        len = said.len() + 1;
-    }
-    let text = String::from_utf8(said).expect("numbers");
-    text.lines().map(str::to_owned).collect()
-}
+use crate::support::stubborn::{STUBBORN, numbers};
+use crate::support::{Faults, Host};
 
 #[test]
 fn n16_no_process_of_a_command_outlives_a_caller_that_was_killed() {

@@ -19,6 +19,7 @@ mod exec;
 mod exec_detached;
 mod exec_ends;
 mod exec_policy;
+mod exec_relay;
 mod exec_terminal;
 mod exec_verb;
 mod fifo;

@@ -86,6 +86,54 @@ fn a5_nobody_registers_or_answers_under_another_name() {
     );
 }
 
+/// Who may run anything at a host has still nothing to do with what another one has started there.
+#[test]
+fn a_detached_command_is_its_starters_over_whichever_relay() {
+    let host = certified();
+    let relays = [(); 2].map(|()| relay(&host));
+    let list = format!("{},{}", relays[0].url(), relays[1].url());
+    let agent = host.farpipe(["agent", &list]).args(shows("web1"));
+    let _agent = agent.args(["--allow", "exec"]).start_registered(2);
+    let ask = |who: &str, relay: &Listener, verb: &str, more: &[&str]| {
+        let asked = host.farpipe([verb, "--relay", relay.url(), "web1"]);
+        asked.args(shows(who)).args(more).run()
+    };
+    let script = ["-d", "--id", "job.1", "--", "sh", "-c", "echo out; read x"];
+    let started = ask("alice", &relays[0], "exec", &script).exits(0);
+    started.printed("job.1\n");
+    ask("bob", &relays[0], "ps", &["--json"])
+        .exits(0)
+        .printed("");
+    for (verb, more) in [
+        ("attach", &["job.1"][..]),
+        ("wait", &["job.1"]),
+        ("kill", &["job.1"]),
+        ("kill", &["job.1", "--grace", "1s"]),
+    ] {
+        let unknown = ask("bob", &relays[0], verb, more).exits(125).printed("");
+        unknown.says(
+            "farpipe: the far end refused: no detached command here has the id 'job.1'; farpipe ps lists them\n",
+        );
+    }
+    // Not even by the words that started it.
+    let taken = ask("bob", &relays[0], "exec", &script)
+        .exits(125)
+        .printed("");
+    assert!(
+        taken.stderr.contains("another command's"),
+        "{}",
+        taken.stderr
+    );
+    let other = &relays[1];
+    let listed = ask("alice", other, "ps", &["--json"]).exits(0).stdout;
+    let listed = String::from_utf8(listed).expect("JSON");
+    assert!(listed.contains("\"state\":\"running\""), "{listed}");
+    ask("alice", other, "kill", &["job.1", "--grace", "10s"]).exits(0);
+    ask("alice", other, "wait", &["job.1"]).exits(143);
+    let attached = ask("alice", other, "attach", &["-n", "job.1"]);
+    attached.exits(143).printed("out\n");
+}
+
 /// A relay that leads to another host than was asked for: the host cannot show the name.
 #[test]
 fn p17_a_relay_that_leads_elsewhere_is_found_out() {

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_proto::limits::DRAIN;
+use tokio::sync::watch;
 
 use super::super::process::Process;
 use super::kept::{Kept, Which};
@@ -16,8 +17,8 @@ use crate::pipe::{Cancel, cancelled};
 /// Bytes moved at once.
 const MOVED_MAX: usize = 64 * 1024;
 
-/// Keeps a command until it has ended and its output is taken, or nobody can ask for it any more.
-/// When `cancel` fires it is hung up.
+/// Keeps a command until nothing of its session is left, and its output is taken or nobody can ask for
+/// it any more. When `cancel` fires all of the session is hung up.
 ///
 /// # Cancellation
 /// Dropping it kills the command.
@@ -28,34 +29,45 @@ pub(super) async fn keep(
     stderr: Option<Endpoint>,
     cancel: Cancel,
 ) {
-    let moving = async {
-        let stdout = fill(&kept, Which::Stdout, main.source);
-        let stderr = fill(&kept, Which::Stderr, stderr.and_then(|end| end.source));
-        tokio::join!(stdout, stderr, feed(&kept, main.sink));
-    };
-    let ending = end(&kept, process, cancel.clone());
-    let rest = async {
-        tokio::select! {
-            () = cancelled(kept.forgotten.subscribe()) => {}
-            () = async {
-                cancelled(cancel).await;
-                let _ = kept.exit().await;
-                // Who is attached may still hear the last words.
-                tokio::time::sleep(DRAIN).await;
-            } => {}
+    let (over, is_over) = watch::channel(false);
+    let ending = {
+        let (kept, cancel) = (Arc::clone(&kept), cancel.clone());
+        async move {
+            end(kept, process, cancel).await;
+            over.send_replace(true);
         }
     };
-    tokio::select! {
-        ((), ()) = async { tokio::join!(ending, moving) } => {}
-        () = rest => {}
-    }
-    for which in [Which::Stdout, Which::Stderr] {
-        kept.with(which, super::ring::Ring::end);
-    }
+    let output = async move {
+        let moving = async {
+            let stdout = fill(&kept, Which::Stdout, main.source);
+            let stderr = fill(&kept, Which::Stderr, stderr.and_then(|end| end.source));
+            tokio::join!(stdout, stderr, feed(&kept, main.sink));
+        };
+        let rest = async {
+            tokio::select! {
+                () = cancelled(kept.forgotten.subscribe()) => {}
+                () = async {
+                    cancelled(cancel).await;
+                    cancelled(is_over).await;
+                    // Who is attached may still hear the last words.
+                    tokio::time::sleep(DRAIN).await;
+                } => {}
+            }
+        };
+        tokio::select! {
+            () = moving => {}
+            () = rest => {}
+        }
+        for which in [Which::Stdout, Which::Stderr] {
+            kept.with(which, super::ring::Ring::end);
+        }
+    };
+    tokio::join!(ending, output);
 }
 
-/// Waits for the end, however it comes, and notes it.
-async fn end(kept: &Kept, process: Process, cancel: Cancel) {
+/// Waits for the end, however it comes, and notes it; then for that of whatever else of the session
+/// goes on.
+async fn end(kept: Arc<Kept>, process: Process, cancel: Cancel) {
     let mut ladder = kept.ladder.subscribe();
     let told = async {
         match ladder.wait_for(Option::is_some).await.map(|told| *told) {
@@ -66,14 +78,23 @@ async fn end(kept: &Kept, process: Process, cancel: Cancel) {
     tokio::select! {
         () = told => {}
         () = process.ended(), if kept.ladder.borrow().is_none() => {}
-        () = cancelled(cancel) => process.hang_up().await,
+        () = cancelled(cancel.clone()) => process.hang_up().await,
     }
     kept.bury();
-    let exit = process.reap().await;
+    let exit = process.status();
     if let Err(error) = &exit {
         tracing::error!("the status of a detached command is lost: {error}");
     }
     kept.exited(exit.ok());
+    // It may be forgotten before the rest has ended.
+    drop(kept);
+    // Not reaped before that: until then the number of the session is its own.
+    tokio::select! {
+        () = process.emptied() => {}
+        () = cancelled(cancel) => process.hang_up().await,
+    }
+    // Its status is known.
+    let _ = process.reap().await;
 }
 
 /// Command to queue.

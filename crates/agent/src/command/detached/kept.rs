@@ -1,14 +1,11 @@
-//! One detached command: what it says and reads, who is attached to it, and how it ended.
+//! One detached command: what it says and reads, and how it ended.
 
-use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
 use farpipe_net::CommandControl;
 use farpipe_proto::identity::Caller;
-use farpipe_proto::limits::{ACK_DELAY, DETACHED_INPUT_MAX, DRAIN, MESSAGE_MAX};
+use farpipe_proto::limits::{DETACHED_INPUT_MAX, MESSAGE_MAX};
 use farpipe_proto::wire::control::{DetachedCommand, Exit as WireExit};
 use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
@@ -17,7 +14,7 @@ use tokio::time::Instant;
 use super::super::pty::Pty;
 use super::super::request::{Detached, Request, Size};
 use super::ring::Ring;
-use crate::endpoint::{Exit, Sink, Source};
+use crate::endpoint::Exit;
 use crate::outcome::to_wire;
 
 /// A command that goes on without its caller.
@@ -27,6 +24,8 @@ pub(super) struct Kept {
     pub(super) starter: Option<Caller>,
     started: SystemTime,
     state: Mutex<State>,
+    /// Counts the attachments; only the last one is served. Changed under the lock of `state`.
+    pub(super) attachment: watch::Sender<u64>,
     /// Whether it has ended.
     ended: watch::Sender<bool>,
     /// The signal, and the time until SIGKILL, that is to end it.
@@ -44,16 +43,14 @@ pub(super) enum Which {
 }
 
 #[derive(Debug)]
-struct State {
-    stdin: Ring,
-    stdout: Ring,
-    stderr: Ring,
-    /// Counts the attachments; only the last one is served.
-    attachment: u64,
+pub(super) struct State {
+    pub(super) stdin: Ring,
+    pub(super) stdout: Ring,
+    pub(super) stderr: Ring,
     /// What the attached caller's process has received; `None`: nobody is attached.
-    attached: Option<CommandControl>,
+    pub(super) attached: Option<CommandControl>,
     /// Its stdin takes no more, or has been closed.
-    input: Input,
+    pub(super) input: Input,
     pid: Pid,
     /// `None` once its number may be another's.
     live: Option<Option<Pty>>,
@@ -63,7 +60,7 @@ struct State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
+pub(super) enum Input {
     Open,
     Closed,
     Gone,
@@ -90,7 +87,6 @@ impl Kept {
                 stdin,
                 stdout: output(),
                 stderr: output(),
-                attachment: 0,
                 attached: None,
                 input: Input::Open,
                 pid,
@@ -98,13 +94,14 @@ impl Kept {
                 exit: None,
                 ended_at: None,
             }),
+            attachment: watch::Sender::new(0),
             ended: watch::Sender::new(false),
             ladder: watch::Sender::new(None),
             forgotten: watch::Sender::new(false),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -211,7 +208,7 @@ impl Kept {
 
 impl State {
     /// Lets go of the output that has arrived.
-    fn account(&mut self) {
+    pub(super) fn account(&mut self) {
         if let Some(control) = &self.attached {
             let (numbered, acked) = control.progress();
             self.stdout.account(numbered, acked);
@@ -219,189 +216,11 @@ impl State {
         }
     }
 
-    fn ring(&mut self, which: Which) -> &mut Ring {
+    pub(super) fn ring(&mut self, which: Which) -> &mut Ring {
         match which {
             Which::Stdin => &mut self.stdin,
             Which::Stdout => &mut self.stdout,
             Which::Stderr => &mut self.stderr,
         }
-    }
-}
-
-/// A caller that is joined to a command; the next one takes its place.
-#[derive(Debug)]
-pub(super) struct Attachment {
-    kept: Arc<Kept>,
-    number: u64,
-}
-
-impl Attachment {
-    pub(super) fn begin(kept: Arc<Kept>, control: CommandControl) -> Arc<Self> {
-        let mut state = kept.lock();
-        state.account();
-        state.attachment += 1;
-        state.attached = Some(control);
-        let number = state.attachment;
-        for which in [Which::Stdout, Which::Stderr] {
-            // What the one before had, and its caller has not, is this one's.
-            state.ring(which).take_back();
-        }
-        for which in [Which::Stdin, Which::Stdout, Which::Stderr] {
-            state.ring(which).wake();
-        }
-        drop(state);
-        Arc::new(Self { kept, number })
-    }
-
-    fn lock(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.kept.lock();
-        if state.attachment != self.number {
-            return Err(io::Error::other(
-                "another `farpipe attach` has taken its place",
-            ));
-        }
-        Ok(state)
-    }
-
-    /// All that was sent is written at the other end.
-    pub(super) fn settled(&self) {
-        if let Ok(mut state) = self.lock() {
-            state.stdout.arrived_all();
-            state.stderr.arrived_all();
-        }
-    }
-
-    /// Waits a moment for what the caller's process has received to be acknowledged: it may say that it
-    /// leaves before that. Cancel safe.
-    pub(super) async fn acknowledged(&self) {
-        let until = Instant::now() + DRAIN;
-        while self.is_lent() && Instant::now() < until {
-            tokio::time::sleep(ACK_DELAY).await;
-        }
-    }
-
-    fn is_lent(&self) -> bool {
-        let Ok(mut state) = self.lock() else {
-            return false;
-        };
-        state.account();
-        state.stdout.is_lent() || state.stderr.is_lent()
-    }
-
-    pub(super) fn output(self: &Arc<Self>, which: Which) -> Box<dyn Source> {
-        Box::new(Output(Arc::clone(self), which))
-    }
-
-    pub(super) fn input(self: &Arc<Self>) -> Box<dyn Sink> {
-        Box::new(InputQueue(Arc::clone(self)))
-    }
-}
-
-/// To be let go of when the session has settled what was sent.
-impl Drop for Attachment {
-    fn drop(&mut self) {
-        if let Ok(mut state) = self.lock() {
-            state.account();
-            state.stdout.take_back();
-            state.stderr.take_back();
-            state.attached = None;
-        }
-    }
-}
-
-/// stdout or stderr of a detached command.
-#[derive(Debug)]
-struct Output(Arc<Attachment>, Which);
-
-impl Source for Output {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock()?;
-        state.account();
-        state.ring(self.1).poll_ready(cx).map(Ok)
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        let room = max.min(buf.capacity() - buf.len());
-        let mut state = self.0.lock()?;
-        state.account();
-        state.ring(self.1).poll_take(cx, buf, room).map(Ok)
-    }
-}
-
-/// The queue before a detached command's stdin.
-#[derive(Debug)]
-struct InputQueue(Arc<Attachment>);
-
-impl InputQueue {
-    /// Ready when the command reads no more. Otherwise the task is woken by that.
-    fn poll_gone(state: &mut State, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let _ = state.stdin.poll_room(cx);
-        match state.input {
-            Input::Gone => Poll::Ready(io::ErrorKind::BrokenPipe.into()),
-            Input::Open | Input::Closed => Poll::Pending,
-        }
-    }
-}
-
-impl Sink for InputQueue {
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut state = self.0.lock()?;
-        if let Poll::Ready(error) = Self::poll_gone(&mut state, cx) {
-            return Poll::Ready(Err(error));
-        }
-        if state.stdin.has_ended() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let Some(bytes) = bufs.iter().find(|bytes| !bytes.is_empty()) else {
-            return Poll::Ready(Ok(0));
-        };
-        let len = ready!(state.stdin.poll_room(cx)).min(bytes.len());
-        state.stdin.push(&bytes[..len]);
-        Poll::Ready(Ok(len))
-    }
-
-    fn poll_reader_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock()?;
-        Self::poll_gone(&mut state, cx).map(Err)
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.0.lock()?;
-        if !state.stdin.has_ended() {
-            state.stdin.end();
-        }
-        if state.input == Input::Closed {
-            return Poll::Ready(Ok(()));
-        }
-        Self::poll_gone(&mut state, cx).map(Err)
-    }
-}
-
-/// Bytes that are all there.
-#[derive(Debug)]
-pub(super) struct Said(pub(super) Ring);
-
-impl Source for Said {
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_ready(cx).map(Ok)
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-        max: usize,
-    ) -> Poll<io::Result<usize>> {
-        let room = max.min(buf.capacity() - buf.len());
-        self.0.poll_take(cx, buf, room).map(Ok)
     }
 }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::{Asked, CommandControl, Stream, StreamWatch};
+use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::{Accept, DetachedCommands, Exit, Manage, ManageWhat, Open};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::super::request::{Request, Size};
 use super::super::serve::{Counted, Refusal, Running, Serving, pipes, refuse};
+use super::attachment::{Attachment, DISPLACED, Said};
 use super::keeper;
-use super::kept::{Attachment, Kept, Said, Which};
+use super::kept::{Kept, Which};
 use super::ring::Ring;
 use super::table::Claim;
 use crate::endpoint::Endpoint;
@@ -183,26 +185,39 @@ impl Serving {
         };
         let exit = tokio::select! {
             exit = moving => Some(exit),
-            () = cancelled(failed) => None,
+            () = cancelled(failed.clone()) => None,
+            () = attachment.displaced() => None,
             () = obey(control, &kept) => None,
         };
         drop(counted);
+        if attachment.is_displaced() {
+            main.fail(DISPLACED);
+        }
+        // Whoever has not got all of the output has no use for the status.
+        let exit = exit.filter(|_| !main.has_failed() && !*failed.borrow());
         if let Some(exit) = exit {
             main.last_word(kept.last_word(exit));
         }
         let watch = main.finish().1;
         let aside = aside.map(|aside| aside.finish().1);
-        if exit.is_some() {
-            // Until then what was sent may have to be said again, to another one.
-            let mut is_done = settled(watch).await;
-            if let Some(aside) = aside {
-                is_done &= settled(aside).await;
+        let settling = async {
+            if exit.is_some() {
+                // Until then what was sent may have to be said again, to another one.
+                let mut is_done = settled(watch).await;
+                if let Some(aside) = aside {
+                    is_done &= settled(aside).await;
+                }
+                if is_done {
+                    attachment.settled();
+                }
             }
-            if is_done {
-                attachment.settled();
-            }
+            // The caller may say that it leaves before it has acknowledged what it has.
+            let _ = tokio::time::timeout(DRAIN, attachment.acknowledged()).await;
+        };
+        tokio::select! {
+            () = settling => {}
+            () = attachment.displaced() => {}
         }
-        attachment.acknowledged().await;
         drop(attachment);
     }
 

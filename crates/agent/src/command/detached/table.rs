@@ -25,8 +25,13 @@ struct Commands {
 
 #[derive(Debug)]
 enum Entry {
-    /// Being started; closed when it is known what became of it.
-    Starting(watch::Receiver<()>),
+    /// Being started.
+    Starting {
+        /// Closed when it is known what became of it.
+        started: watch::Receiver<()>,
+        /// As [`Detached::keep`].
+        keep: usize,
+    },
     Kept(Arc<Kept>),
 }
 
@@ -114,7 +119,7 @@ impl Table {
                 Entry::Kept(kept) if may_manage(caller, kept.starter.as_ref()) => {
                     Some((id.clone(), Arc::clone(kept)))
                 }
-                Entry::Kept(_) | Entry::Starting(_) => None,
+                Entry::Kept(_) | Entry::Starting { .. } => None,
             })
             .collect()
     }
@@ -135,7 +140,7 @@ impl Commands {
     ) -> Result<Found, TableError> {
         self.tidy();
         match self.by_id.get(&asked.id) {
-            Some(Entry::Starting(starting)) => return Ok(Found::Starting(starting.clone())),
+            Some(Entry::Starting { started, .. }) => return Ok(Found::Starting(started.clone())),
             Some(Entry::Kept(kept))
                 if kept.request == *request && may_manage(caller, kept.starter.as_ref()) =>
             {
@@ -147,22 +152,25 @@ impl Commands {
         while self.by_id.len() >= DETACHED_MAX {
             self.forget_oldest().ok_or(TableError::Full)?;
         }
-        while self.output_max() + 2 * asked.keep as u64 > DETACHED_OUTPUT_MAX {
+        while self.output_max() + output_max(asked.keep) > DETACHED_OUTPUT_MAX {
             self.forget_oldest().ok_or(TableError::FullOutput)?;
         }
         let (started, starting) = watch::channel(());
-        self.by_id
-            .insert(asked.id.clone(), Entry::Starting(starting));
+        let entry = Entry::Starting {
+            started: starting,
+            keep: asked.keep,
+        };
+        self.by_id.insert(asked.id.clone(), entry);
         Ok(Found::Free(started))
     }
 
     /// What the output of all that are kept may take.
     fn output_max(&self) -> u64 {
         let kept = self.by_id.values().filter_map(|entry| match entry {
-            Entry::Kept(kept) => kept.request.detached.as_ref(),
-            Entry::Starting(_) => None,
+            Entry::Kept(kept) => kept.request.detached.as_ref().map(|asked| asked.keep),
+            Entry::Starting { keep, .. } => Some(*keep),
         });
-        kept.map(|asked| 2 * asked.keep as u64).sum()
+        kept.map(output_max).sum()
     }
 
     /// Forgets what has been over for long, and reaps tasks.
@@ -188,7 +196,7 @@ impl Commands {
     fn forget_oldest(&mut self) -> Option<()> {
         let ended = self.by_id.iter().filter_map(|(id, entry)| match entry {
             Entry::Kept(kept) => Some((kept.ended_at()?, id.clone())),
-            Entry::Starting(_) => None,
+            Entry::Starting { .. } => None,
         });
         let (_, id) = ended.min()?;
         if let Some(Entry::Kept(kept)) = self.by_id.remove(&id) {
@@ -196,6 +204,11 @@ impl Commands {
         }
         Some(())
     }
+}
+
+/// What stdout and stderr of one may take.
+fn output_max(keep: usize) -> u64 {
+    2 * keep as u64
 }
 
 /// An id whose command is being started. Dropped without one, it is free again.
@@ -217,7 +230,7 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         let mut commands = self.table.lock();
-        if let Some(Entry::Starting(_)) = commands.by_id.get(&self.id) {
+        if let Some(Entry::Starting { .. }) = commands.by_id.get(&self.id) {
             commands.by_id.remove(&self.id);
         }
     }
@@ -226,5 +239,51 @@ impl Drop for Reserved {
 fn log(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!("a detached command's task failed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farpipe_proto::limits::KEEP_OUTPUT_MAX;
+    use farpipe_proto::wire::control;
+
+    use super::*;
+
+    fn request(id: &str) -> Request {
+        let asked = control::Detached {
+            id: id.to_owned(),
+            keep: KEEP_OUTPUT_MAX as u64,
+            ..control::Detached::default()
+        };
+        let command = control::Command {
+            argv: vec![b"true".to_vec()],
+            detached: Some(asked),
+            ..control::Command::default()
+        };
+        Request::parse(command).expect("a command")
+    }
+
+    #[tokio::test]
+    async fn what_is_being_started_counts_towards_the_limit_of_output() {
+        let table = Table::default();
+        let claim = async |id: &str| {
+            let request = request(id);
+            let asked = request.detached.clone().expect("a detached one");
+            table.claim(&asked, &request, Some(&Caller::ThisUser)).await
+        };
+        let mut starting = Vec::new();
+        let refused = loop {
+            match claim(&format!("job.{}", starting.len())).await {
+                Ok(Claim::New(reserved)) => starting.push(reserved),
+                Ok(Claim::Known) => panic!("nobody asked for it before"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, TableError::FullOutput), "{refused}");
+        let room = output_max(KEEP_OUTPUT_MAX);
+        assert_eq!(starting.len() as u64, DETACHED_OUTPUT_MAX / room);
+        // One that could not be started leaves its room to another.
+        starting.pop();
+        assert!(matches!(claim("another").await, Ok(Claim::New(_))));
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod relay;
+pub(crate) mod stubborn;
 pub(crate) mod terminal;
 pub(crate) mod websocket;
 

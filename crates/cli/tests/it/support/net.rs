@@ -27,8 +27,14 @@ impl Faults {
 
     /// In front of `listener`, as `shape` says.
     pub(crate) fn shaped(listener: &Listener, shape: impl FnOnce(&mut Config)) -> Self {
-        let (scheme, _) = listener.url().split_once("://").expect("a URL");
-        let mut config = Config::new(listener.addr());
+        Self::before(listener.url(), shape)
+    }
+
+    /// In front of whoever listens there.
+    pub(crate) fn before(url: &str, shape: impl FnOnce(&mut Config)) -> Self {
+        let (scheme, authority) = url.split_once("://").expect("a URL");
+        let addr = authority.parse().expect("an address and a port");
+        let mut config = Config::new(addr);
         shape(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
