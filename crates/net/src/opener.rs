@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_proto::limits::{
-    DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, WINDOW_SESSION_MAX,
+    DRAIN, HANDSHAKE_STEP, HEARTBEAT, LINGER, RESUME_FOR, SEAL_HANDSHAKE, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::link::LinkError;
 use farpipe_proto::session::{Attempt, Next, Redial, SessionConfig, Side};
@@ -20,9 +20,9 @@ use crate::clock::Clock;
 use crate::driver::Driver;
 use crate::event::{Events, LinkEvent, tell};
 use crate::link::{self, Greeting, HandshakeError, TUNNEL, Wire};
-use crate::session::{SessionHandle, ended};
+use crate::session::{SessionHandle, ended, withheld};
 use crate::shared::{SessionEnd, Shared};
-use crate::tls::{OpenerSeal, TlsError};
+use crate::tls::{OpenerSeal, SealError, TlsError};
 use crate::tunnel::{Driven, LostLink, Tunnel};
 
 /// How a failed attempt to reach the peer counts.
@@ -173,6 +173,7 @@ impl Opener {
             first_asked: None,
             epoch: 0,
             established: false,
+            shaking: SEAL_HANDSHAKE,
             opener: self,
             dial,
         }
@@ -205,6 +206,8 @@ struct Running<'a> {
     first_asked: Option<farpipe_proto::Instant>,
     epoch: u64,
     established: bool,
+    /// Link time that the handshake of a sealed session still has.
+    shaking: Duration,
 }
 
 impl Running<'_> {
@@ -332,8 +335,10 @@ impl Running<'_> {
                 return Err(end);
             }
             driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
+            () = withheld(shared, self.shaking) => Driven::Unsealed(SealError::Withheld),
         };
         let lived = self.opener.config.clock.now() - began;
+        self.shaking = self.shaking.saturating_sub(lived);
         let progressed = driver.progressed() || lived >= farpipe_proto::limits::PROGRESS_LIFE;
         match driven {
             Driven::Complete => {
