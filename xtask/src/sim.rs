@@ -16,6 +16,7 @@ const RUNS: &[(&str, &[&str])] = &[
     ("sweep", &["--exhaustive", "--seeds"]),
     ("net_sweep", &["--exhaustive", "--seeds"]),
     ("net_turmoil", &["--seeds"]),
+    ("net_relays", &["--seeds"]),
 ];
 
 /// Runs all of them.

@@ -88,21 +88,21 @@ pub fn listen(
 pub fn arguments(args: &[&str], address: &str) -> Vec<String> {
     let certs = certs::folder();
     let file = |name: &str| certs.join(name).display().to_string();
+    let shows = |cert: &str, key: &str| {
+        [("--cert", cert), ("--key", key), ("--ca", "ca.pem")]
+            .into_iter()
+            .flat_map(|(flag, name)| [flag.to_owned(), file(name)])
+            .collect()
+    };
     let filled = |arg: &&str| match *arg {
-        "CERTS" => [
-            ("--cert", "both.pem"),
-            ("--key", "both-key.pem"),
-            ("--ca", "ca.pem"),
-        ]
-        .into_iter()
-        .flat_map(|(flag, name)| [flag.to_owned(), file(name)])
-        .collect(),
+        "CERTS" => shows("both.pem", "both-key.pem"),
+        "AGENT" => shows("bench.pem", "bench-key.pem"),
         arg => vec![arg.replace("PORT", address).replace("URL", address)],
     };
     args.iter().flat_map(filled).collect()
 }
 
-fn start_writer(writer: &Writer) -> Result<Process> {
+pub fn start_writer(writer: &Writer) -> Result<Process> {
     Process::start(&writer.program, &writer.args, Stdio::null(), Stdio::piped())
 }
 
@@ -112,7 +112,7 @@ fn start_sink(stdin: Stdio) -> Result<Process> {
 }
 
 /// What the sink measured; an error if a single byte is missing or too many.
-fn read_rate(sink: &mut Process, bytes: u64) -> Result<f64> {
+pub fn read_rate(sink: &mut Process, bytes: u64) -> Result<f64> {
     let mut stdout = sink.stdout();
     let (done, result) = channel();
     // In a thread, so that a pipeline that hangs fails its row and does not stop the bench.

@@ -1,24 +1,37 @@
 //! Certificates for the peers that speak TLS, made by farpipe and removed at the end.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// `ca.pem`, `both.pem` and `both-key.pem`, for 127.0.0.1.
+/// `ca.pem`, `both.pem` and `both-key.pem`, for 127.0.0.1; `bench.pem` and `bench-key.pem` for an agent;
+/// `policy.yaml` for one that takes a relay's word.
 #[derive(Debug)]
 pub struct Certificates(PathBuf);
 
 impl Certificates {
     pub fn make(farpipe: &Path) -> Result<Self> {
         let made = Self(folder());
-        for args in [&["init"][..], &["issue", "both", "--san", "127.0.0.1"]] {
+        let agent = ["issue", "bench", "--kind", "agent", "--san", "127.0.0.1"];
+        for args in [
+            &["init"][..],
+            &["issue", "both", "--san", "127.0.0.1"],
+            &agent,
+        ] {
             let mut command = Command::new(farpipe);
             command.arg("cert").args(args).arg("--dir").arg(&made.0);
             let output = command.output().context("cannot run farpipe cert")?;
             let words = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "farpipe cert: {words}");
         }
+        let mut options = OpenOptions::new();
+        let policy = options.write(true).create_new(true).mode(0o600);
+        let mut policy = policy.open(made.0.join("policy.yaml"))?;
+        policy.write_all(b"trust_relay: true\n")?;
         Ok(made)
     }
 }

@@ -12,6 +12,7 @@ mod options;
 mod peer;
 mod ping;
 mod process;
+mod relay;
 mod report;
 mod sink;
 mod writes;

@@ -13,7 +13,7 @@ usage: farpipe-bench peers [OPTIONS]
   --pings N          round trips a round (default 20000)
   --rounds N         rounds over all configurations (default 7)
   --only A,B         only configurations whose name contains A or B
-  --tables A,B       of bulk, small, ping, forward (default all)
+  --tables A,B       of bulk, small, ping, forward, relay (default all)
   --quiet PERCENT    repeat a run during which others used more of the machine than this
   --json             print every figure of every round as JSON instead of the tables
   --program N=PATH   where the program of peer N lies; peers without one are left out
@@ -41,7 +41,7 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
         pings: 20_000,
         rounds: 7,
         only: Vec::new(),
-        tables: ["bulk", "small", "ping", "forward"]
+        tables: ["bulk", "small", "ping", "forward", "relay"]
             .map(str::to_owned)
             .to_vec(),
         others_max: None,

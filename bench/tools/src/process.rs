@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
 
 /// Lines of stderr kept for messages; more are dropped, never waited for.
 const STDERR_LINES: usize = 64;
@@ -65,16 +67,32 @@ impl Process {
 
     /// The URL in a line `… listening on URL`.
     pub fn announced(&self) -> Result<String> {
+        self.said("listening on ")
+    }
+
+    /// The word behind `words` in a line that it says.
+    pub fn said(&self, words: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.stderr.recv_timeout(left) else {
-                bail!("{} did not say where it listens", self.name);
+                bail!("{} did not say '{words}…'", self.name);
             };
-            if let Some((_, url)) = line.split_once("listening on ") {
-                return Ok(url.split_whitespace().next().unwrap_or_default().to_owned());
+            if let Some((_, rest)) = line.split_once(words) {
+                return Ok(rest
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned());
             }
         }
+    }
+
+    /// Tells a server to end, and waits; as [`Process::finish`].
+    pub fn end(self) -> Result<f64> {
+        let pid = i32::try_from(self.child.id()).context("a process id")?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+        self.finish()
     }
 
     /// Waits until something listens on `port` without connecting, which could use it up.

@@ -9,6 +9,7 @@ use crate::bulk::{self, Writer};
 use crate::certs::Certificates;
 use crate::options::Options;
 use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
+use crate::relay::{self, EXEC_WS, EXEC_WSS};
 use crate::{forward, input, ping};
 use farpipe_bench::quiet::undisturbed;
 use farpipe_bench::stats::median;
@@ -40,12 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
         .transpose()?;
     let mut tables = Vec::new();
     if options.wants_table("bulk") {
-        let file = input::file(options.size)?;
-        let writer = Writer {
-            program: PathBuf::from("cat"),
-            args: vec![file.to_string_lossy().into_owned()],
-            bytes: options.size,
-        };
+        let writer = random(options)?;
         let title = format!("{} MiB of random bytes", options.size >> 20);
         tables.push(throughput(options, title, &writer));
     }
@@ -65,6 +61,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.wants_table("forward") {
         tables.push(forwarded(options));
     }
+    if options.wants_table("relay") {
+        tables.push(relayed(options, &random(options)?));
+    }
     if options.json {
         let tables: Vec<Value> = tables.iter().map(Table::to_json).collect();
         println!("{}", json!({ "machine": machine(), "tables": tables }));
@@ -79,6 +78,34 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What writes the random bytes.
+fn random(options: &Options) -> Result<Writer> {
+    let file = input::file(options.size)?;
+    Ok(Writer {
+        program: PathBuf::from("cat"),
+        args: vec![file.to_string_lossy().into_owned()],
+        bytes: options.size,
+    })
+}
+
+fn relayed(options: &Options, writer: &Writer) -> Table {
+    let mut runners: Vec<Runner<'_>> = Vec::new();
+    for (peer, program) in peers(options).filter(|(peer, _)| peer.name == SOCAT) {
+        let figures = |outcome: bulk::Outcome| vec![outcome.rate, outcome.cpu];
+        let run = move || bulk::run(writer, Some((peer, program))).map(figures);
+        runners.push((peer.name, Box::new(run)));
+    }
+    if let Some(farpipe) = options.programs.get("farpipe") {
+        for way in relay::WAYS {
+            let run =
+                move || relay::through(writer, way, farpipe).map(|(rate, cpu)| vec![rate, cpu]);
+            runners.push((way.name, Box::new(run)));
+        }
+    }
+    let title = format!("{} MiB to a command's stdin", writer.bytes >> 20);
+    rounds(options, title, &["GB/s", "CPU s/GiB"], &runners)
 }
 
 fn throughput(options: &Options, title: String, writer: &Writer) -> Table {
@@ -201,7 +228,7 @@ impl Row {
 impl Table {
     /// The yardsticks that are in this table.
     fn yardsticks(&self) -> Vec<&Row> {
-        [SOCAT, LOCAL, GORILLA, "raw TCP"]
+        [SOCAT, LOCAL, GORILLA, "raw TCP", EXEC_WS, EXEC_WSS]
             .iter()
             .filter_map(|name| self.rows.iter().find(|row| row.name == *name))
             .collect()

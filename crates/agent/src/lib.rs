@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod fan;
 pub mod local;
 pub mod outcome;
+pub mod ping;
 pub mod pipe;
 pub mod policy;
 mod pump;

@@ -52,11 +52,16 @@ pub(crate) fn status_of(error: &anyhow::Error) -> u8 {
         .map_or(STATUS_FAILURE, |with| with.status)
 }
 
+/// What to do about an error, if that is known.
+pub(crate) fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    let with = error.downcast_ref::<WithStatus>();
+    with.and_then(|with| with.hint.as_deref())
+}
+
 /// Prints an error with its causes and says which code to exit with.
 pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
     output::error(&format!("{error:#}"));
-    let with = error.downcast_ref::<WithStatus>();
-    if let Some(hint) = with.and_then(|with| with.hint.as_ref()) {
+    if let Some(hint) = hint_of(error) {
         output::hint(hint);
     }
     ExitCode::from(status_of(error))

@@ -3,6 +3,7 @@
 mod config;
 mod exit;
 mod lines;
+mod notify;
 mod output;
 mod progress;
 mod signals;
@@ -66,6 +67,8 @@ enum Verb {
     Relay(verb::relay::Args),
     Agent(verb::agent::Args),
     Exec(verb::exec::Args),
+    Ls(verb::ls::Args),
+    Ping(verb::ping::Args),
     Ps(verb::ps::Args),
     Attach(verb::attach::Args),
     Wait(verb::wait::Args),
@@ -81,19 +84,71 @@ enum Verb {
     Man(verb::man::Args),
 }
 
-/// The command line over the configuration file that it names.
-fn parse() -> Result<Cli, ExitCode> {
+/// The command line over the configuration file that it names; and which one that is.
+fn parse() -> Result<(Cli, Option<PathBuf>), ParseError> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut command = command();
     let typed = config::Typed::of(&command, &args);
     if let Some(file) = &typed.file {
-        let loaded = verb::config::load(command, file, &typed);
-        command = loaded.map_err(|error| exit::failure(&error))?.0;
+        command = verb::config::load(command, file, &typed)?.0;
     }
-    let parsed = command.try_get_matches_from(args);
-    parsed
-        .and_then(|matches| Cli::from_arg_matches(&matches))
-        .map_err(|error| exit::usage(&error))
+    let parsed = command
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))?;
+    Ok((parsed, typed.file))
+}
+
+/// Why there is nothing to run.
+enum ParseError {
+    /// By the configuration file.
+    File(anyhow::Error),
+    /// By the command line, or because help was asked for.
+    Line(clap::Error),
+}
+
+impl From<anyhow::Error> for ParseError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<clap::Error> for ParseError {
+    fn from(error: clap::Error) -> Self {
+        Self::Line(error)
+    }
+}
+
+impl ParseError {
+    /// Says it; the code to exit with.
+    fn tell(&self) -> ExitCode {
+        match self {
+            Self::File(error) => exit::failure(error),
+            Self::Line(error) => exit::usage(error),
+        }
+    }
+}
+
+/// The settings of `farpipe relay` as they are now: its configuration file is read once more.
+///
+/// # Errors
+/// What is wrong with the file, and where.
+fn relay_settings() -> anyhow::Result<verb::relay::Args> {
+    match parse() {
+        Ok((
+            Cli {
+                verb: Verb::Relay(args),
+                ..
+            },
+            _,
+        )) => Ok(args),
+        Ok(_) => anyhow::bail!("the command line is not that of a relay any more"),
+        Err(ParseError::File(error)) => Err(error),
+        Err(ParseError::Line(error)) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            anyhow::bail!("{}", first.trim_start_matches("error: "))
+        }
+    }
 }
 
 /// The least that a pipe, its runtime and its connection need. Said here, because the runtime takes
@@ -127,9 +182,10 @@ fn main() -> ExitCode {
         output::flush();
         return code;
     }
-    let cli = match parse() {
-        Ok(cli) => cli,
-        Err(code) => {
+    let (cli, file) = match parse() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let code = error.tell();
             output::flush();
             return code;
         }
@@ -157,9 +213,17 @@ fn main() -> ExitCode {
             Verb::Listen(args) => verb::listen::run(args, quiet).await,
             Verb::Connect(args) => verb::connect::run(args, quiet).await,
             Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
-            Verb::Relay(args) => verb::relay::run(args, quiet).await,
+            Verb::Relay(args) => {
+                let source = verb::relay::Source {
+                    file,
+                    read: relay_settings,
+                };
+                verb::relay::run(args, source, quiet).await
+            }
             Verb::Agent(args) => verb::agent::run(args, quiet).await,
             Verb::Exec(args) => verb::exec::run(args, quiet).await,
+            Verb::Ls(args) => verb::ls::run(args).await,
+            Verb::Ping(args) => verb::ping::run(args).await,
             Verb::Ps(args) => verb::ps::run(args, quiet).await,
             Verb::Attach(args) => verb::attach::run(args, quiet).await,
             Verb::Wait(args) => verb::wait::run(args, quiet).await,

@@ -6,12 +6,15 @@
 //! again, whoever quotes it: all lines go through [`redacted`]. A progress bar that is shown makes room for each line.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use farpipe_net::redacted;
 use indicatif::ProgressBar;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::lines::{Lines, Room};
 
@@ -24,7 +27,29 @@ pub(crate) struct Verbosity {
     /// Say more; twice for every event
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How what is said on stderr is written: as text, or each line as a JSON object with its
+    /// time, level and message
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT",
+        env = "FARPIPE_LOG_FORMAT",
+        hide_possible_values = true
+    )]
+    log_format: LogFormat,
 }
+
+/// How lines on stderr are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Whether lines are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 impl Verbosity {
     /// Whether `-q` was given.
@@ -42,12 +67,31 @@ pub(crate) fn init(verbosity: &Verbosity) {
         (_, 2) => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| Log)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
+        .with_target(false);
+    match verbosity.log_format {
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            log.with_ansi(is_terminal).init();
+        }
+        LogFormat::Json => {
+            IS_JSON.store(true, Ordering::Relaxed);
+            log.json().flatten_event(true).init();
+        }
+    }
+}
+
+/// A line as the chosen format has it.
+fn formatted(level: &str, text: &str) -> String {
+    if !IS_JSON.load(Ordering::Relaxed) {
+        return text.to_owned();
+    }
+    let mut time = String::new();
+    // Writing to a String cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    serde_json::json!({"timestamp": time, "level": level, "message": text}).to_string()
 }
 
 /// What was asked for, to stdout. Fails if not all of it could be written.
@@ -59,22 +103,24 @@ pub(crate) fn data(bytes: &[u8]) -> std::io::Result<()> {
 
 /// One line for people.
 pub(crate) fn line(text: &str) {
-    push(Room::Usual, &redacted(text));
+    push(Room::Usual, &formatted("INFO", &redacted(text)));
 }
 
 /// The same for what must be whole: a secret that is to be passed on.
 pub(crate) fn line_with_secret(text: &str) {
-    push(Room::Usual, text);
+    push(Room::Usual, &formatted("INFO", text));
 }
 
 /// An error, one line.
 pub(crate) fn error(text: &str) {
-    push(Room::LastWords, &format!("farpipe: {}", redacted(text)));
+    let text = format!("farpipe: {}", redacted(text));
+    push(Room::LastWords, &formatted("ERROR", &text));
 }
 
 /// What to do about the error before, one line.
 pub(crate) fn hint(text: &str) {
-    push(Room::LastWords, &format!("hint: {}", redacted(text)));
+    let text = format!("hint: {}", redacted(text));
+    push(Room::LastWords, &formatted("ERROR", &text));
 }
 
 /// Waits, not for ever, until what was said is written.
@@ -133,7 +179,8 @@ struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        line(String::from_utf8_lossy(bytes).trim_end_matches('\n'));
+        let text = String::from_utf8_lossy(bytes);
+        push(Room::Usual, &redacted(text.trim_end_matches('\n')));
         Ok(bytes.len())
     }
 

@@ -80,9 +80,15 @@ impl AcceptedSession {
     /// # Cancellation
     /// Dropping it ends the session here without a word; the opener hears it when it redials.
     pub async fn run(mut self) -> Result<(), SessionEnd> {
+        let key = self.key;
+        tracing::info!("session {key}: opened from {}", self.peer);
         let result = self.serve().await;
-        if let Err(end) = &result {
-            self.shared.lock().end(end.clone());
+        match &result {
+            Ok(()) => tracing::info!("session {key}: ended, all is settled"),
+            Err(end) => {
+                tracing::info!("session {key}: ended: {end}");
+                self.shared.lock().end(end.clone());
+            }
         }
         drop(self.registered);
         result
@@ -194,7 +200,7 @@ impl AcceptedSession {
             }
             Some(newer) = self.arrivals.recv() => {
                 tracing::debug!("a newer link fences the older one");
-                carried.stop().await;
+                carried.stop(tunnel).await;
                 self.shaking = self.shaking.saturating_sub(self.config.clock.now() - began);
                 return Ok(Linked::Fenced(Box::new(newer)));
             }
@@ -298,6 +304,8 @@ impl AcceptedSession {
 
     fn lost(&mut self, why: String) -> Linked {
         self.park.handle_lost(self.config.clock.now());
+        let (key, kept) = (self.key, span(self.park.park_for()));
+        tracing::info!("session {key}: lost: {why}; kept for {kept}");
         tell(
             self.config.events.as_ref(),
             LinkEvent::Lost {
@@ -315,6 +323,10 @@ impl AcceptedSession {
             let state = self.shared.lock();
             let resent = state.session.numbered() - state.session.acked();
             drop(state);
+            let (key, epoch) = (self.key, attach.epoch);
+            tracing::info!(
+                "session {key}: resumed by {peer}, attach {epoch}, {resent} bytes again"
+            );
             tell(
                 events,
                 LinkEvent::Resumed {
@@ -323,6 +335,7 @@ impl AcceptedSession {
                 },
             );
         } else {
+            tracing::info!("session {}: attached by {peer}", self.key);
             tell(
                 events,
                 LinkEvent::Connected {
@@ -369,15 +382,20 @@ impl Carried {
             Self::Driver(driver) => {
                 driver.leave(&words, close).await;
             }
-            Self::Seat(seat) => seat.leave(Some(words)).await,
+            Self::Seat(seat) => seat.leave(words).await,
         }
     }
 
-    /// Stops without a word; when this returns nothing more is read or sent of the session.
-    async fn stop(self) {
+    /// Stops because of a newer link; when this returns nothing more is read or sent of the session.
+    async fn stop(self, tunnel: TunnelId) {
         match self {
             Self::Driver(driver) => drop(driver),
-            Self::Seat(seat) => seat.leave(None).await,
+            // The relay need not keep up what leads nowhere.
+            Self::Seat(seat) => {
+                let why = "a newer connection of this session is known";
+                let words = Tunnel::refusal(tunnel, RefuseCode::Fenced, why);
+                seat.leave(words).await;
+            }
         }
     }
 }

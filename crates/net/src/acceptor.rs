@@ -153,6 +153,13 @@ impl Acceptor {
         )
     }
 
+    /// Sessions at once, those without a link included.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.len()
+    }
+
     pub(crate) fn config(&self) -> &AcceptorConfig {
         &self.config
     }

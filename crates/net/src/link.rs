@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::{AGENTS_MAX, DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
 pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{
@@ -14,7 +14,7 @@ use farpipe_proto::link::{
 };
 use farpipe_proto::wire::DecodeError;
 use farpipe_proto::wire::control::{
-    Attach, Attached, List, RefuseCode, Refused, Register, Registered, Welcome,
+    Attach, Attached, Host, List, RefuseCode, Refused, Register, Registered, Welcome,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
@@ -31,6 +31,9 @@ use crate::token::{Admitted, Gate, Scope, TokenError, TokenId, TokenRefusal, Tok
 pub(crate) const TUNNEL: TunnelId = TunnelId(1);
 /// Slots one link reads into; bounded by what stream windows can hold, see limits.rs.
 const READ_SLOTS: usize = 160;
+
+/// Agents of one relay that are taken note of: more than any relay knows.
+const HOSTS_MAX: usize = 64 * AGENTS_MAX;
 
 /// What HELLO and WELCOME say of this side.
 #[derive(Debug, Clone)]
@@ -100,7 +103,8 @@ pub enum HandshakeError {
 impl HandshakeError {
     /// The step at which a peer was refused, or refused us, as `farpipe doctor` names it; `None` if
     /// it only went away, said nothing, or may come back in a moment.
-    pub(crate) fn refused_at(&self) -> Option<&'static str> {
+    #[must_use]
+    pub fn step(&self) -> Option<&'static str> {
         match self {
             Self::Tls(_) => Some("tls"),
             Self::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(error) => Some("tls"),
@@ -229,6 +233,47 @@ pub(crate) async fn register(
     match answer(wire).await? {
         HopFrame::Registered(registered) => Ok(registered),
         _ => Err(LinkError::Protocol("no answer to REGISTER").into()),
+    }
+}
+
+/// The dialling side that wants to know a relay's agents: HELLO to LISTED, and again as long as
+/// others follow.
+pub(crate) async fn list(
+    wire: &mut Wire,
+    greeting: &Greeting,
+) -> Result<Vec<Host>, HandshakeError> {
+    let handshake = Dialling::new(
+        greeting.nonce(),
+        Features::default(),
+        greeting.prover.as_deref(),
+        &greeting.software,
+    );
+    ask(wire, &handshake, greeting, || {
+        HopFrame::List(List::default())
+    })
+    .await?;
+    let mut hosts: Vec<Host> = Vec::new();
+    loop {
+        let HopFrame::Listed(listed) = answer(wire).await? else {
+            return Err(LinkError::Protocol("no answer to LIST").into());
+        };
+        for host in listed.hosts {
+            // The order is what makes an end certain.
+            if hosts.last().is_some_and(|last| last.name >= host.name) {
+                return Err(LinkError::Protocol("names out of order").into());
+            }
+            if hosts.len() >= HOSTS_MAX {
+                return Err(LinkError::Protocol("a list without an end").into());
+            }
+            hosts.push(host);
+        }
+        match hosts.last() {
+            Some(last) if listed.more => {
+                let after = last.name.clone();
+                wire.queue(&HopFrame::List(List { after }));
+            }
+            _ => return Ok(hosts),
+        }
     }
 }
 

@@ -152,6 +152,12 @@ impl Opener {
         }
     }
 
+    /// The session's key, shortened.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.key.to_string()
+    }
+
     /// Opens streams.
     #[must_use]
     pub fn handle(&self) -> SessionHandle {
@@ -168,6 +174,8 @@ impl Opener {
     /// the streams instead.
     pub async fn run(self, dial: &dyn Dial) -> Result<(), SessionEnd> {
         let shared = Arc::clone(&self.shared);
+        let name = self.name();
+        tracing::info!("session {name}: opened");
         let result = Running {
             redial: Redial::new(self.config.resume_for),
             first_asked: None,
@@ -179,8 +187,12 @@ impl Opener {
         }
         .run()
         .await;
-        if let Err(end) = &result {
-            shared.lock().end(end.clone());
+        match &result {
+            Ok(()) => tracing::info!("session {name}: ended, all is settled"),
+            Err(end) => {
+                tracing::info!("session {name}: ended: {end}");
+                shared.lock().end(end.clone());
+            }
         }
         result
     }
@@ -260,12 +272,18 @@ impl Running<'_> {
         }
         match next {
             Next::DialAt(at) => {
+                let wait = at - now;
+                tracing::info!(
+                    "session {}: lost: {why}; next try in {} ms",
+                    self.opener.key,
+                    wait.as_millis()
+                );
                 tell(
                     config.events.as_ref(),
                     LinkEvent::Lost {
                         why,
                         failures,
-                        retry_in: Some(at - now),
+                        retry_in: Some(wait),
                     },
                 );
                 if at > now {
@@ -469,10 +487,14 @@ impl Running<'_> {
 
     fn announce(&mut self) {
         let events = self.opener.config.events.as_ref();
+        let (key, peer, epoch) = (self.opener.key, self.dial.peer(), self.epoch);
         if self.established {
             let state = self.opener.shared.lock();
             let resent = state.session.numbered() - state.session.acked();
             drop(state);
+            tracing::info!(
+                "session {key}: resumed by {peer}, attach {epoch}, {resent} bytes again"
+            );
             tell(
                 events,
                 LinkEvent::Resumed {
@@ -481,6 +503,7 @@ impl Running<'_> {
                 },
             );
         } else {
+            tracing::info!("session {key}: attached by {peer}");
             tell(
                 events,
                 LinkEvent::Connected {
@@ -570,6 +593,10 @@ impl Running<'_> {
             link::printable(&refused.message)
         );
         let is_final = refused.is_final && !self.is_gone(refused);
+        if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
+            // Nobody said no: the answer was lost beyond the relay.
+            return Ok(Step::Failed(Attempt::Cut, why));
+        }
         if is_final || !self.established {
             Err(SessionEnd::Refused(why))
         } else {

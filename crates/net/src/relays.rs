@@ -10,22 +10,22 @@ use crate::tcp::TcpDial;
 /// It stays with a relay that was of use. One that cannot be reached is passed over within the same
 /// attempt; one that does not know the host, or is going away, when the session says so.
 #[derive(Debug)]
-pub struct RelayDial {
+pub struct RelayDial<D = TcpDial> {
     host: String,
-    relays: Vec<TcpDial>,
+    relays: Vec<D>,
     /// Whose turn it is, counted on and on.
     at: AtomicUsize,
     /// Relays that were of no use since one was tried that the session had not given up.
     useless: AtomicUsize,
 }
 
-impl RelayDial {
+impl<D: Dial> RelayDial<D> {
     /// Asks for `host` at the first of `relays` that knows it.
     ///
     /// # Panics
     /// Without any relay: an error of the caller.
     #[must_use]
-    pub fn new(host: String, relays: Vec<TcpDial>) -> Self {
+    pub fn new(host: String, relays: Vec<D>) -> Self {
         assert!(!relays.is_empty(), "no relay to ask for {host}");
         Self {
             host,
@@ -35,7 +35,7 @@ impl RelayDial {
         }
     }
 
-    fn relay(&self) -> &TcpDial {
+    fn relay(&self) -> &D {
         let at = self.at.load(Ordering::Relaxed);
         &self.relays[at % self.relays.len()]
     }
@@ -85,7 +85,7 @@ fn advised(error: DialError) -> DialError {
     }
 }
 
-impl Dial for RelayDial {
+impl<D: Dial> Dial for RelayDial<D> {
     fn dial(&self) -> Dialled<'_> {
         Box::pin(self.walk())
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -41,14 +42,19 @@ enum Order {
     /// Carry it no more, and say this.
     Leave {
         tunnel: TunnelId,
-        words: Option<HopFrame>,
+        words: HopFrame,
         done: oneshot::Sender<()>,
     },
 }
 
-/// Where a session's task gets a seat on the link.
-#[derive(Debug, Clone)]
-pub(crate) struct Orders(mpsc::Sender<Order>);
+/// Where a session's task gets a seat on the link, for one tunnel. Dropped instead, the tunnel is
+/// over: the opener attaches anew.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    orders: mpsc::Sender<Order>,
+    /// The link's task sees when it is dropped.
+    _claim: oneshot::Sender<()>,
+}
 
 impl Orders {
     /// Hands a tunnel over; `None`: the link is gone.
@@ -61,7 +67,7 @@ impl Orders {
             words,
             over,
         };
-        self.0.send(order).await.ok()?;
+        self.orders.send(order).await.ok()?;
         Some(Seat {
             tunnel: id,
             orders: self,
@@ -71,17 +77,17 @@ impl Orders {
 
     /// Says the last words of a tunnel that was not handed over.
     pub(crate) async fn leave(self, tunnel: TunnelId, words: HopFrame) {
-        self.send_leave(tunnel, Some(words)).await;
+        self.send_leave(tunnel, words).await;
     }
 
-    async fn send_leave(&self, tunnel: TunnelId, words: Option<HopFrame>) {
+    async fn send_leave(&self, tunnel: TunnelId, words: HopFrame) {
         let (done, is_done) = oneshot::channel();
         let order = Order::Leave {
             tunnel,
             words,
             done,
         };
-        if self.0.send(order).await.is_ok() {
+        if self.orders.send(order).await.is_ok() {
             // An error means that the link's task has dropped everything.
             let _ = is_done.await;
         }
@@ -106,7 +112,7 @@ impl Seat {
     }
 
     /// Leaves; when this returns nothing more is read or sent of the session.
-    pub(crate) async fn leave(self, words: Option<HopFrame>) {
+    pub(crate) async fn leave(self, words: HopFrame) {
         self.orders.send_leave(self.tunnel, words).await;
     }
 }
@@ -126,6 +132,15 @@ struct Member {
     tunnel: Tunnel,
     turn: Turn,
     over: oneshot::Sender<Driven>,
+}
+
+/// A tunnel that a session's task has not taken yet. The opener may leave meanwhile; who takes the
+/// tunnel then must hear so, for the relay will not say it again.
+#[derive(Debug)]
+struct Asked {
+    /// Over when nobody will take it.
+    claim: oneshot::Receiver<()>,
+    ended: Option<Driven>,
 }
 
 /// The message the carrier is half through.
@@ -149,7 +164,8 @@ pub(crate) struct Trunk {
     /// Bytes that each tunnel may send at first.
     window: u64,
     orders: mpsc::Receiver<Order>,
-    tell: Orders,
+    tell: mpsc::Sender<Order>,
+    asked: BTreeMap<TunnelId, Asked>,
     members: BTreeMap<TunnelId, Member>,
     in_hand: Option<InHand>,
     fair: Fair,
@@ -175,7 +191,8 @@ impl Trunk {
             asserting,
             window,
             orders,
-            tell: Orders(tell),
+            tell,
+            asked: BTreeMap::new(),
             members: BTreeMap::new(),
             in_hand: None,
             fair: Fair::default(),
@@ -259,6 +276,11 @@ impl Trunk {
                     words,
                     over,
                 } => {
+                    if let Some(ended) = self.ended_before(tunnel.id()) {
+                        drop(tunnel);
+                        let _ = over.send(ended);
+                        continue;
+                    }
                     tunnel.set_limit(self.window);
                     if let Some(rtt_min) = self.rtt_min {
                         tunnel.handle_round_trip(rtt_min);
@@ -277,13 +299,18 @@ impl Trunk {
                     done,
                 } => {
                     drop(self.remove(tunnel));
-                    if let Some(words) = words {
+                    if self.ended_before(tunnel).is_none() {
                         self.hop.queue(&words);
                     }
                     let _ = done.send(());
                 }
             }
         }
+    }
+
+    /// How a tunnel ended that is taken only now.
+    fn ended_before(&mut self, id: TunnelId) -> Option<Driven> {
+        self.asked.remove(&id)?.ended
     }
 
     /// Takes a tunnel off the link; the message it is in the midst of is finished without it.
@@ -308,6 +335,15 @@ impl Trunk {
             drop(self.remove(id));
             self.hop.queue(&HopFrame::Detach(id));
         }
+        let hop = &mut self.hop;
+        self.asked.retain(|id, asked| {
+            let is_claimed = Pin::new(&mut asked.claim).poll(cx).is_pending();
+            if !is_claimed && asked.ended.is_none() {
+                let why = "the session is just ending";
+                hop.queue(&Tunnel::refusal(*id, RefuseCode::Cut, why));
+            }
+            is_claimed
+        });
     }
 
     /// A tunnel ended by what it brought.
@@ -376,6 +412,9 @@ impl Trunk {
                 | HopFrame::Detach(tunnel)
                 | HopFrame::Refused(tunnel, _) => {
                     let Some(member) = self.members.get_mut(&tunnel) else {
+                        if let Some(asked) = self.asked.get_mut(&tunnel) {
+                            asked.handle_frame(frame);
+                        }
                         return Ok(());
                     };
                     (tunnel, member.tunnel.handle_frame(frame))
@@ -401,14 +440,19 @@ impl Trunk {
             ));
         }
         self.last = tunnel;
-        if self.members.len() >= TUNNELS_MAX {
+        if self.members.len() + self.asked.len() >= TUNNELS_MAX {
             let words = Tunnel::refusal(tunnel, RefuseCode::Limit, "too many tunnels at once");
             self.hop.queue(&words);
             return Ok(());
         }
         let caller = asserted(&attach.caller, self.asserting);
+        let (claim, is_claimed) = oneshot::channel();
+        let orders = Orders {
+            orders: self.tell.clone(),
+            _claim: claim,
+        };
         let arrival = Arrival {
-            way: Way::Trunk(self.tell.clone()),
+            way: Way::Trunk(orders),
             tunnel,
             attach,
             ticket: Vec::new(),
@@ -419,7 +463,13 @@ impl Trunk {
             let refused = refusal.refused;
             tracing::info!("{}: refused a session: {}", self.relay, refused.message);
             self.hop.queue(&HopFrame::Refused(tunnel, refused));
+            return Ok(());
         }
+        let asked = Asked {
+            claim: is_claimed,
+            ended: None,
+        };
+        self.asked.insert(tunnel, asked);
         Ok(())
     }
 
@@ -480,6 +530,17 @@ impl Trunk {
         };
         self.in_hand = None;
         Poll::Ready(sent.map_err(Driven::from))
+    }
+}
+
+impl Asked {
+    fn handle_frame(&mut self, frame: HopFrame) {
+        let ended = match frame {
+            HopFrame::Detach(_) => Driven::Detached,
+            HopFrame::Refused(_, refused) => Driven::Refused(refused),
+            _ => return,
+        };
+        self.ended.get_or_insert(ended);
     }
 }
 

@@ -1,5 +1,6 @@
 //! A session that was attached before asks for an agent that is not there now: it is held for a
-//! moment, for the agent is most likely on its way back.
+//! moment, for the agent is most likely on its way back. Then many come to it at once, and who finds
+//! no room in the queue to it waits here, too.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use farpipe_net::{Heard, HopError};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HOLD};
 use farpipe_proto::wire::control::{RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use crate::going::Going;
 use crate::joined::Joining;
 use crate::registry::{NotJoined, Registry};
 
@@ -29,11 +32,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Waits for the agent, the opener's end, or the end of patience.
+    /// Waits for the agent, the opener's end, or the end of patience. Why it was refused, if it was.
     ///
     /// # Cancellation
     /// Dropping it cuts the link.
-    pub(crate) async fn run(self, registry: Arc<Registry>, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(self, registry: Arc<Registry>, going: Going) -> Option<&'static str> {
         let Self { name, mut joining } = self;
         let key = joining.key.clone();
         tracing::info!("session {key}: held: {name} is not there");
@@ -42,42 +45,67 @@ impl Held {
         // An opener that is soon out of patience is to hear why, and not nothing.
         let patience = Duration::from_millis(joining.attach.resume_for_ms) / 2;
         let until = began + HOLD.min(patience);
-        let mut changes = registry.changes();
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            changes.mark_unchanged();
-            // A relay adds the time it held a request.
-            let held = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            joining.attach.age_ms = asked.saturating_add(held);
+            // Before the look: who registers from now on is noticed.
+            let change = registry.change();
+            joining.attach.age_ms = aged(asked, began);
             let Err(back) = registry.join(&name, joining) else {
-                return;
+                return None;
             };
             let (why, returned) = *back;
             joining = returned;
-            let (code, why) = match why {
-                NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
-                NotJoined::Full => (RefuseCode::Limit, "too many at once".to_owned()),
-            };
-            let is_going = async {
-                if going.wait_for(|going| *going).await.is_err() {
-                    std::future::pending::<()>().await;
+            let (code, reason, why) = match why {
+                NotJoined::NoRoute => {
+                    let known = registry.no_route(&name, joining.hop.now());
+                    (RefuseCode::NoRoute, "no_route", known)
                 }
+                NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
+            if code == RefuseCode::NoRoute && !joining.attach.established {
+                refuse(joining, code, true, why).await;
+                return Some(reason);
+            }
+            let queue = registry.queue(&name).filter(|_| code == RefuseCode::Limit);
             tokio::select! {
                 biased;
-                Ok(()) = changes.changed() => continue,
+                () = change => continue,
+                Ok(place) = place(queue.as_ref()) => {
+                    joining.attach.age_ms = aged(asked, began);
+                    place.send(joining);
+                    return None;
+                }
                 error = poll_fn(|cx| poll_link(&mut joining, &mut signs, cx)) => {
                     tracing::info!("session {key}: left while it was held: {error}");
-                    return;
+                    return None;
                 }
                 () = tokio::time::sleep_until(until) => {}
-                () = is_going => {}
+                () = going.said() => {}
             }
             tracing::info!("session {key}: held no longer: {why}");
             refuse(joining, code, false, why).await;
-            return;
+            return Some(reason);
         }
+    }
+}
+
+/// A relay adds the time it held a request, unless that was never asked before.
+fn aged(asked: u64, began: Instant) -> u64 {
+    let held = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match asked {
+        0 => 0,
+        asked => asked.saturating_add(held),
+    }
+}
+
+/// A place in an agent's queue, once there is one; an error if the agent is gone.
+async fn place(
+    queue: Option<&mpsc::Sender<Joining>>,
+) -> Result<mpsc::Permit<'_, Joining>, SendError<()>> {
+    match queue {
+        Some(queue) => queue.reserve().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -109,10 +137,6 @@ fn poll_link(joining: &mut Joining, signs: &mut Interval, cx: &mut Context<'_>) 
         Poll::Pending => {}
     }
     Poll::Pending
-}
-
-pub(crate) fn no_route(name: &str) -> String {
-    format!("no agent {name} is registered here")
 }
 
 /// Says why not, and closes.

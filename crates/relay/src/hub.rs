@@ -17,11 +17,13 @@ use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::going::Going;
 use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
-use crate::registry::Registration;
+use crate::metrics::{Gone, Metrics, Neighbour, Parted};
+use crate::registry::{Ousted, Registration};
+use crate::tunnels::Tunnel;
 use crate::windows::Windows;
 
 /// Pieces taken from the agent in one turn.
@@ -39,8 +41,10 @@ const SLOT_SIZE: usize = 512 * 1024;
 enum End {
     /// The agent's link is.
     Lost(String),
-    /// The agent, or another process of its name, has a newer link.
-    Fenced,
+    /// Nobody is there any more.
+    Silent,
+    /// The agent's place was taken away: by itself, by another process of its name, or by order.
+    Ousted,
     /// This relay is going away.
     Drained,
 }
@@ -50,8 +54,6 @@ enum End {
 pub(crate) struct Hub {
     agent: Hop,
     registration: Registration,
-    /// Where the agent came from, for people.
-    peer: String,
     joined: BTreeMap<TunnelId, Joined>,
     /// The highest tunnel id that was used.
     last: TunnelId,
@@ -62,6 +64,7 @@ pub(crate) struct Hub {
     fair: Fair,
     pool: Pool,
     windows: Arc<Windows>,
+    metrics: Arc<Metrics>,
     /// The agent's smallest round trip.
     rtt: Duration,
     leaving: JoinSet<()>,
@@ -71,13 +74,12 @@ impl Hub {
     pub(crate) fn new(
         agent: Hop,
         registration: Registration,
-        peer: String,
         windows: Arc<Windows>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             agent,
             registration,
-            peer,
             joined: BTreeMap::new(),
             last: TunnelId::LINK,
             cursor: TunnelId::LINK,
@@ -85,6 +87,7 @@ impl Hub {
             fair: Fair::default(),
             pool: Pool::new(SLOT_SIZE, READ_SLOTS),
             windows,
+            metrics,
             rtt: Duration::ZERO,
             leaving: JoinSet::new(),
         }
@@ -94,19 +97,13 @@ impl Hub {
     ///
     /// # Cancellation
     /// Dropping it cuts every link.
-    pub(crate) async fn run(mut self, mut going: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, going: Going) {
         let name = self.registration.name.clone();
-        tracing::info!("agent {name}: registered from {}", self.peer);
-        let drained = async {
-            if going.wait_for(|going| *going).await.is_err() {
-                // Whoever could say so is gone: nobody will.
-                std::future::pending::<()>().await;
-            }
-        };
+        tracing::info!("agent {name}: registered: {}", self.registration.who);
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
-            () = drained => {
+            () = going.said() => {
                 self.go_away();
                 let driving = poll_fn(|cx| self.poll_drain(cx));
                 tokio::time::timeout(RELAY_DRAIN, driving).await.unwrap_or(End::Drained)
@@ -117,40 +114,33 @@ impl Hub {
 
     async fn end(mut self, end: End) {
         let name = self.registration.name.clone();
-        let (why, words) = match &end {
+        let who = self.registration.who.clone();
+        let (gone, why, words) = match &end {
             End::Lost(why) => {
-                tracing::info!("agent {name}: lost: {why}");
-                (format!("the link to {name} was lost"), None)
+                tracing::info!("agent {name}: lost: {why}: {who}");
+                let told = format!("the link to {name} was lost");
+                (Gone::Lost, told, None)
             }
-            End::Fenced => {
-                let is_other = self.registration.fenced.try_recv().unwrap_or(false);
-                let by = if is_other {
-                    "another process"
-                } else {
-                    "its newer link"
-                };
-                if is_other {
-                    tracing::warn!(
-                        "agent {name}: {by} has taken the name over from {}",
-                        self.peer
-                    );
-                } else {
-                    tracing::info!("agent {name}: fenced by {by}");
-                }
-                let refused = Refused {
-                    code: RefuseCode::Fenced as u32,
-                    is_final: is_other,
-                    message: format!("{by} has registered as {name}"),
-                };
-                let words = HopFrame::Refused(TunnelId::LINK, refused);
-                (format!("{name} has a newer link"), Some(words))
+            End::Silent => {
+                tracing::warn!("agent {name}: timed out: {}: {who}", HopError::Silent);
+                self.metrics.heartbeat_lost(Neighbour::Agent);
+                let told = format!("the link to {name} was lost");
+                (Gone::TimedOut, told, None)
             }
-            End::Drained => ("the relay is going away".to_owned(), None),
+            End::Ousted => self.ousted(),
+            End::Drained => {
+                let told = "the relay is going away".to_owned();
+                (Gone::Drained, told, None)
+            }
         };
+        self.metrics.agent_gone(gone);
+        let now = self.agent.now();
+        self.registration.note_left(now, gone.words());
+        let parted = self.joined.len();
         let cut = std::mem::take(&mut self.joined);
         for (_, joined) in cut {
             let words = refusal(joined.near(), RefuseCode::Cut, &why);
-            self.part(joined, Some(words), &why);
+            self.part(joined, Parted::AgentLost, Some(words), &why);
         }
         let Self {
             mut agent,
@@ -166,17 +156,53 @@ impl Hub {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
-        tracing::info!("agent {name}: gone");
+        tracing::info!("agent {name}: cleaned up, {parted} sessions parted: {who}");
+    }
+
+    /// What is told to clients and to the agent when it has lost its place.
+    fn ousted(&mut self) -> (Gone, String, Option<HopFrame>) {
+        let name = &self.registration.name;
+        let who = &self.registration.who;
+        let refused = |code: RefuseCode, is_final, message| {
+            let refused = Refused {
+                code: code as u32,
+                is_final,
+                message,
+            };
+            Some(HopFrame::Refused(TunnelId::LINK, refused))
+        };
+        let ousted = self.registration.ousted.try_recv();
+        match ousted.unwrap_or(Ousted::Newer) {
+            Ousted::Disconnected => {
+                tracing::warn!("agent {name}: disconnected by order: {who}");
+                let why = "disconnected by whoever runs the relay".to_owned();
+                let words = refused(RefuseCode::ShuttingDown, false, why);
+                let told = format!("the relay has disconnected {name}");
+                (Gone::Disconnected, told, words)
+            }
+            Ousted::Newer => {
+                tracing::info!("agent {name}: fenced by its newer link: {who}");
+                let why = format!("its newer link has registered as {name}");
+                let words = refused(RefuseCode::Fenced, false, why);
+                (Gone::Fenced, format!("{name} has a newer link"), words)
+            }
+            Ousted::Other => {
+                tracing::warn!("agent {name}: another process has taken the name over from {who}");
+                let why = format!("another process has registered as {name}");
+                let words = refused(RefuseCode::Fenced, true, why);
+                (Gone::Fenced, format!("{name} has a newer link"), words)
+            }
+        }
     }
 
     /// A client is not joined any more.
-    fn part(&mut self, joined: Joined, words: Option<HopFrame>, why: &str) {
+    fn part(&mut self, joined: Joined, parted: Parted, words: Option<HopFrame>, why: &str) {
+        self.metrics.session_parted(parted);
+        let [to_agent, to_client] = joined.passing.passed();
         tracing::info!(
-            "session {}: parted from {}: {why}; {} bytes to it, {} back",
+            "session {}: parted from {}: {why}; {to_agent} bytes to it, {to_client} back",
             joined.key,
             self.registration.name,
-            joined.passed[0],
-            joined.passed[1],
         );
         self.leaving.spawn(joined.leave(words));
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
@@ -230,10 +256,11 @@ impl Hub {
         for id in &order {
             more |= self.receive_from(cx, *id);
         }
-        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         for id in &order {
             more |= self.transmit_to(cx, *id);
         }
+        // Behind the clients: the credit for what they took, and what is left of those who went.
+        more |= self.transmit_to_agent(cx).map_err(|e| lost(&e))?;
         if let Some(last) = order.first() {
             self.cursor = *last;
         }
@@ -257,7 +284,7 @@ impl Hub {
         while let Poll::Ready(joining) = self.registration.joining.poll_recv(cx) {
             match joining {
                 Some(joining) => self.join(joining),
-                None => return Err(End::Fenced),
+                None => return Err(End::Ousted),
             }
         }
         Ok(())
@@ -268,7 +295,11 @@ impl Hub {
         let share = match self.windows.first() {
             Some(share) if self.joined.len() < TUNNELS_MAX => share,
             _ => {
-                tracing::warn!("session {}: too many tunnels to {name}", joining.key);
+                tracing::warn!(
+                    "session {}: refused: too many tunnels to {name}",
+                    joining.key
+                );
+                self.metrics.session_refused("limit");
                 let why = "too many tunnels at once; try again later";
                 let words = refusal(joining.near, RefuseCode::Limit, why);
                 self.leaving
@@ -284,7 +315,15 @@ impl Hub {
         let far = TunnelId(self.last.0 + 2);
         self.last = far;
         let turn = self.fair.ready(Turn::default());
-        let (joined, attach) = Joined::new(joining, far, turn, share);
+        self.metrics.sessions_joined.inc();
+        let passing = self.metrics.tunnels.enter(Tunnel::new(
+            joining.key.clone(),
+            name.clone(),
+            joining.peer.clone(),
+            joining.attach.caller.clone(),
+            self.agent.now(),
+        ));
+        let (joined, attach) = Joined::new(joining, far, turn, share, passing);
         self.agent.queue(&HopFrame::Attach(far, attach));
         self.joined.insert(far, joined);
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
@@ -299,7 +338,7 @@ impl Hub {
                 Poll::Pending => return Ok(pieces > 0),
                 Poll::Ready(heard) => match heard.map_err(|e| lost(&e))? {
                     None => {}
-                    Some(Heard::RoundTrip(rtt)) => self.rtt = rtt,
+                    Some(Heard::RoundTrip(rtt)) => self.beat(rtt),
                     Some(Heard::Data {
                         tunnel,
                         offset,
@@ -310,6 +349,16 @@ impl Hub {
             }
         }
         Ok(true)
+    }
+
+    /// The agent is there.
+    fn beat(&mut self, rtt: Duration) {
+        let name = &self.registration.name;
+        match self.rtt.is_zero() {
+            true => tracing::info!("agent {name}: first heartbeat, round trip {rtt:?}"),
+            false => tracing::debug!("agent {name}: heartbeat, smallest round trip {rtt:?}"),
+        }
+        self.rtt = rtt;
     }
 
     fn take_data(
@@ -394,7 +443,12 @@ impl Hub {
                 if let Some(words) = joined.poll_last_word()
                     && let Some(joined) = self.joined.remove(&id)
                 {
-                    self.part(joined, Some(words), "the agent ended the tunnel");
+                    self.part(
+                        joined,
+                        Parted::ByAgent,
+                        Some(words),
+                        "the agent ended the tunnel",
+                    );
                 }
                 more
             }
@@ -412,25 +466,36 @@ impl Hub {
         match word {
             Word::Last(frame) => {
                 self.agent.queue(&frame);
-                self.part(joined, None, "the client left");
+                self.part(joined, Parted::ByClient, None, "the client left");
             }
-            Word::Gone { why, words } => {
+            Word::Gone {
+                why,
+                words,
+                is_silent,
+            } => {
+                if is_silent {
+                    self.metrics.heartbeat_lost(Neighbour::Client);
+                }
                 let cut = refusal(id, RefuseCode::Cut, "the opener's connection was lost");
                 self.agent.queue(&cut);
-                self.part(joined, words, &format!("the client's link was lost: {why}"));
+                let why = format!("the client's link was lost: {why}");
+                self.part(joined, Parted::ClientLost, words, &why);
             }
         }
     }
 
+    /// Whether there may be more: also from a client whose piece was taken, for it is not read, and
+    /// nobody is woken for it, while one waits.
     fn transmit_to_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, HopError> {
+        let mut taken = false;
         for _ in 0..MESSAGES_PER_TURN {
             for joined in self.joined.values_mut() {
                 joined.queue_up(&mut self.agent);
             }
             self.agent.queue_ping();
-            if self.choose() {
+            if self.choose(cx, &mut taken) {
                 match self.poll_send(cx) {
-                    Poll::Pending => return Ok(false),
+                    Poll::Pending => return Ok(taken),
                     Poll::Ready(sent) => sent?,
                 }
                 continue;
@@ -443,13 +508,13 @@ impl Hub {
                     continue;
                 }
             }
-            return Ok(false);
+            return Ok(taken);
         }
         Ok(true)
     }
 
     /// Queues small pieces of whoever's turn it is, until one is in hand that is sent by itself.
-    fn choose(&mut self) -> bool {
+    fn choose(&mut self, cx: &mut Context<'_>, taken: &mut bool) -> bool {
         while self.in_hand.is_none() {
             if self.agent.is_full() {
                 return false;
@@ -462,12 +527,18 @@ impl Hub {
             let Some(mut segment) = joined.take_up() else {
                 return false;
             };
+            *taken = true;
             self.fair.charge(&mut joined.turn, segment.len());
-            let header = data_header(*id, segment.start());
+            let id = *id;
+            let header = data_header(id, segment.start());
             if segment.len() > SMALL {
                 self.in_hand = Some((segment, header));
-            } else {
-                self.agent.queue_message(&message(&header, &mut segment));
+                break;
+            }
+            self.agent.queue_message(&message(&header, &mut segment));
+            // Or who sends small pieces would have one where others have a large one.
+            if let Err(word) = joined.receive(cx, &mut self.pool) {
+                self.handle_word(id, word);
             }
         }
         true
@@ -483,7 +554,10 @@ impl Hub {
 }
 
 fn lost(error: &HopError) -> End {
-    End::Lost(error.to_string())
+    match error {
+        HopError::Silent => End::Silent,
+        error => End::Lost(error.to_string()),
+    }
 }
 
 const GOING_AWAY: Close = Close {

@@ -16,6 +16,7 @@ use farpipe_proto::wire::control::{Attach, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
 
+use crate::tunnels::Passing;
 use crate::windows::Share;
 
 /// Pieces up to this size are copied into one write with their neighbours.
@@ -51,6 +52,8 @@ pub(crate) enum Word {
         why: String,
         /// What to tell it, if it can still hear.
         words: Option<HopFrame>,
+        /// Three heartbeats without a sign of life.
+        is_silent: bool,
     },
 }
 
@@ -77,13 +80,19 @@ pub(crate) struct Joined {
     attached: bool,
     /// The agent's last word, which follows all data.
     last_word: Option<HopFrame>,
-    /// Payload passed on to the agent and to the client, for the log.
-    pub(crate) passed: [u64; 2],
+    /// Payload passed on, for the log and the admin.
+    pub(crate) passing: Passing,
 }
 
 impl Joined {
     /// `far` is its tunnel on the agent's link. Also what is to be said there.
-    pub(crate) fn new(joining: Joining, far: TunnelId, turn: Turn, share: Share) -> (Self, Attach) {
+    pub(crate) fn new(
+        joining: Joining,
+        far: TunnelId,
+        turn: Turn,
+        share: Share,
+        passing: Passing,
+    ) -> (Self, Attach) {
         let window = HopWindow::new(joining.hop.now());
         let joined = Self {
             hop: joining.hop,
@@ -100,7 +109,7 @@ impl Joined {
             share,
             attached: false,
             last_word: None,
-            passed: [0; 2],
+            passing,
         };
         (joined, joining.attach)
     }
@@ -177,7 +186,7 @@ impl Joined {
 
     pub(crate) fn take_up(&mut self) -> Option<Segment> {
         let segment = self.up.take()?;
-        self.passed[0] += segment.len() as u64;
+        self.passing.up(segment.len());
         Some(segment)
     }
 
@@ -204,6 +213,7 @@ impl Joined {
         Word::Gone {
             why: error.to_string(),
             words,
+            is_silent: matches!(error, HopError::Silent),
         }
     }
 
@@ -237,6 +247,7 @@ impl Joined {
                 Err(Word::Gone {
                     why: format!("it broke the protocol: {what}"),
                     words: Some(self.refusal(what)),
+                    is_silent: false,
                 })
             }
         }
@@ -303,7 +314,7 @@ impl Joined {
     }
 
     fn handle_passed(&mut self, len: usize, rtt: Duration) {
-        self.passed[1] += len as u64;
+        self.passing.down(len);
         let share = &mut self.share;
         let now = self.hop.now();
         self.window

@@ -2,11 +2,16 @@
 //! tunnels. It reads nothing of what they carry and keeps nothing of a session: when it dies, the
 //! two ends go on over another one.
 
+mod admin;
+mod going;
 mod held;
 mod hub;
 mod joined;
+mod metrics;
 mod registry;
 mod relay;
+mod tunnels;
 mod windows;
 
-pub use relay::{Door, Relay, RelayConfig, Running};
+pub use admin::{Admin, AdminError, AdminListener, Order};
+pub use relay::{Door, Load, Relay, RelayConfig, Running};

@@ -10,8 +10,9 @@ use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
 use farpipe_proto::wire::control::{Host, Listed, RefuseCode, Register};
+use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::joined::Joining;
 
@@ -54,31 +55,51 @@ struct Entry {
     since: Instant,
     sessions: Arc<AtomicU32>,
     joining: mpsc::Sender<Joining>,
-    /// Hears whether the process that takes the name over is another one.
-    fenced: oneshot::Sender<bool>,
+    /// Where it came from.
+    address: String,
+    /// Hears why it has no place here any more.
+    ousted: oneshot::Sender<Ousted>,
+}
+
+/// Why an agent has lost its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ousted {
+    /// It has a newer link.
+    Newer,
+    /// Another process has its name.
+    Other,
+    /// Whoever runs the relay wants it so.
+    Disconnected,
+}
+
+/// An agent, for the admin.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: String,
+    pub(crate) tags: Vec<String>,
+    /// As its certificate names it.
+    pub(crate) identity: Option<String>,
+    pub(crate) address: String,
+    pub(crate) instance: String,
+    pub(crate) since: Instant,
+    pub(crate) sessions: u32,
 }
 
 #[derive(Debug, Default)]
 struct State {
     agents: BTreeMap<String, Entry>,
     last: u64,
+    /// When those left that are not there, and why: so that who asks for one hears what is known.
+    /// Policy when full: the one that has been away longest is forgotten.
+    left: BTreeMap<String, (Instant, &'static str)>,
 }
 
 /// The agents of a relay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    /// Somebody has registered.
-    changes: watch::Sender<()>,
-}
-
-impl Default for Registry {
-    fn default() -> Self {
-        Self {
-            state: Mutex::default(),
-            changes: watch::channel(()).0,
-        }
-    }
+    /// Somebody has registered. Who waits for it hears it in turn: first held, first joined.
+    changed: Notify,
 }
 
 /// An agent's place; given up when dropped.
@@ -90,8 +111,10 @@ pub(crate) struct Registration {
     pub(crate) sessions: Arc<AtomicU32>,
     /// Who is to be joined; over when another has the name.
     pub(crate) joining: mpsc::Receiver<Joining>,
-    /// Whether that is another process.
-    pub(crate) fenced: oneshot::Receiver<bool>,
+    /// Why that is so.
+    pub(crate) ousted: oneshot::Receiver<Ousted>,
+    /// Where it came from, who it is, and which process of that name, for people.
+    pub(crate) who: String,
 }
 
 impl Registry {
@@ -105,6 +128,7 @@ impl Registry {
         self: &Arc<Self>,
         register: Register,
         who: Option<&Identity>,
+        address: &str,
         now: Instant,
     ) -> Result<Registration, Objection> {
         let owner = owner(&register, who)?;
@@ -122,14 +146,24 @@ impl Registry {
                     format!("the name {name} is registered with another certificate"),
                 ));
             }
-            let _ = older.fenced.send(older.instance != instance);
+            let why = match older.instance == instance {
+                true => Ousted::Newer,
+                false => Ousted::Other,
+            };
+            // An error means that its link is ending anyhow.
+            let _ = older.ousted.send(why);
         } else if state.agents.len() >= AGENTS_MAX {
             return Err(Objection::new(RefuseCode::Limit, "too many agents"));
         }
         state.last += 1;
         let number = state.last;
         let (joining, joined) = mpsc::channel(JOINING_MAX);
-        let (fenced, is_fenced) = oneshot::channel();
+        let (ousted, is_ousted) = oneshot::channel();
+        let who = match &owner {
+            Some(identity) => identity.to_string(),
+            None => "this user".to_owned(),
+        };
+        let who = format!("{address}, {who}, instance {}", short(&instance));
         let sessions = Arc::default();
         let entry = Entry {
             number,
@@ -139,18 +173,21 @@ impl Registry {
             since: now,
             sessions: Arc::clone(&sessions),
             joining,
-            fenced,
+            address: address.to_owned(),
+            ousted,
         };
+        state.left.remove(&name);
         state.agents.insert(name.clone(), entry);
         drop(state);
-        self.changes.send_replace(());
+        self.changed.notify_waiters();
         Ok(Registration {
             registry: Arc::clone(self),
             name,
             number,
             sessions,
             joining: joined,
-            fenced: is_fenced,
+            ousted: is_ousted,
+            who,
         })
     }
 
@@ -174,9 +211,61 @@ impl Registry {
             })
     }
 
-    /// Changes whenever somebody has registered.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    /// Takes an agent's place away; its link ends. Whether there was one.
+    pub(crate) fn disconnect(&self, name: &str) -> bool {
+        let Some(entry) = self.lock().agents.remove(name) else {
+            return false;
+        };
+        // An error means that its link is ending anyhow.
+        let _ = entry.ousted.send(Ousted::Disconnected);
+        true
+    }
+
+    /// What is known of an agent that is not there.
+    pub(crate) fn no_route(&self, name: &str, now: Instant) -> String {
+        let mut words = format!("no agent {name} is registered here");
+        if let Some((at, why)) = self.lock().left.get(name) {
+            let seconds = (now - *at).as_secs();
+            words.push_str(&format!("; it was until {seconds} s ago: {why}"));
+        }
+        words
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().agents.len()
+    }
+
+    /// All agents, in the order of their names.
+    pub(crate) fn agents(&self) -> Vec<Agent> {
+        let state = self.lock();
+        let agents = state.agents.iter().map(|(name, entry)| Agent {
+            name: name.clone(),
+            tags: entry.tags.clone(),
+            identity: entry.owner.as_ref().map(ToString::to_string),
+            address: entry.address.clone(),
+            instance: short(&entry.instance),
+            since: entry.since,
+            sessions: entry.sessions.load(Ordering::Relaxed),
+        });
+        agents.collect()
+    }
+
+    /// Where sessions wait to be joined to the agent of that name: to wait for room there.
+    pub(crate) fn queue(&self, name: &str) -> Option<mpsc::Sender<Joining>> {
+        let state = self.lock();
+        state.agents.get(name).map(|entry| entry.joining.clone())
+    }
+
+    /// Ready when somebody registers from now on.
+    pub(crate) fn change(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// How many agents there are, and how many are joined to them.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let state = self.lock();
+        let joined = |entry: &Entry| entry.sessions.load(Ordering::Relaxed) as usize;
+        (state.agents.len(), state.agents.values().map(joined).sum())
     }
 
     /// The agents behind `after`, as many as fit into a frame.
@@ -203,6 +292,25 @@ impl Registry {
     }
 }
 
+impl Registration {
+    /// Notes why the agent has left, unless its name is another's by now.
+    pub(crate) fn note_left(&self, now: Instant, why: &'static str) {
+        let mut state = self.registry.lock();
+        let is_anothers = |entry: &Entry| entry.number != self.number;
+        if state.agents.get(&self.name).is_some_and(is_anothers) {
+            return;
+        }
+        if state.left.len() >= AGENTS_MAX {
+            let oldest = state.left.iter().min_by_key(|(_, (at, _))| *at);
+            let oldest = oldest.map(|(name, _)| name.clone());
+            if let Some(oldest) = oldest {
+                state.left.remove(&oldest);
+            }
+        }
+        state.left.insert(self.name.clone(), (now, why));
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
@@ -214,6 +322,15 @@ impl Drop for Registration {
             state.agents.remove(&self.name);
         }
     }
+}
+
+/// Enough of an instance to tell it from others.
+fn short(instance: &[u8]) -> String {
+    instance
+        .iter()
+        .take(4)
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// Whose name an agent may register.
@@ -265,7 +382,7 @@ mod tests {
         name: &str,
         who: Option<&Identity>,
     ) -> Result<Registration, Objection> {
-        registry.register(named(name), peer, Instant::default())
+        registry.register(named(name), who, "", Instant::default())
     }
 
     #[test]
@@ -313,12 +430,37 @@ mod tests {
         let mut older = register(&registry, "web1", Some(&ours)).expect("free");
         let refused = register(&registry, "web1", Some(&theirs)).expect_err("taken");
         assert_eq!(refused.code, RefuseCode::Busy);
-        assert!(older.fenced.try_recv().is_err(), "nobody took it over");
+        assert!(older.ousted.try_recv().is_err(), "nobody took it over");
         let _newer = register(&registry, "web1", Some(&ours)).expect("its own");
-        assert_eq!(older.fenced.try_recv(), Ok(false), "the same process");
+        assert_eq!(older.ousted.try_recv(), Ok(Ousted::Newer));
         // What is left of the older one does not take the name with it.
         drop(older);
         assert_eq!(registry.list("", Instant::default()).hosts.len(), 1);
+    }
+
+    #[test]
+    fn of_an_agent_that_left_it_is_known_when_and_why() {
+        let registry: Arc<Registry> = Arc::default();
+        let start = Instant::default();
+        let later = start + std::time::Duration::from_secs(7);
+        let known = |registry: &Registry| registry.no_route("web1", later);
+        assert_eq!(known(&registry), "no agent web1 is registered here");
+        let older = register(&registry, "web1", None).expect("free");
+        older.note_left(start, "its link was lost");
+        drop(older);
+        let expected = "no agent web1 is registered here; it was until 7 s ago: its link was lost";
+        assert_eq!(known(&registry), expected);
+        // What is left of an older link says nothing of the newer one.
+        let older = register(&registry, "web1", None).expect("free");
+        let newer = register(&registry, "web1", None).expect("its own");
+        older.note_left(start, "its link was lost");
+        assert_eq!(known(&registry), "no agent web1 is registered here");
+        drop((older, newer));
+        for n in 0..=AGENTS_MAX {
+            let one = register(&registry, &format!("n{n}"), None).expect("free");
+            one.note_left(start, "");
+        }
+        assert_eq!(registry.lock().left.len(), AGENTS_MAX);
     }
 
     #[test]
@@ -328,7 +470,7 @@ mod tests {
         for n in 0..AGENTS_MAX {
             let mut register = named(&format!("agent-with-a-long-name-{n:04}"));
             register.tags = vec!["t".repeat(TAG_MAX); TAGS_MAX];
-            let registered = registry.register(register, None, Instant::default());
+            let registered = registry.register(register, None, "", Instant::default());
             held.push(registered.expect("there is room"));
         }
         assert!(register(&registry, "one-more", None).is_err());

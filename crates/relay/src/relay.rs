@@ -13,12 +13,15 @@ use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::held::{Held, no_route, refuse};
+use crate::admin::{Admin, Order};
+use crate::going::Going;
+use crate::held::{Held, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
+use crate::metrics::Metrics;
 use crate::registry::{NotJoined, Registry};
 use crate::windows::Windows;
 
@@ -44,6 +47,19 @@ impl Default for RelayConfig {
     }
 }
 
+/// What a relay has to do now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Agents that are registered.
+    pub agents: usize,
+    /// Tunnels that are joined.
+    pub tunnels: usize,
+    /// Sessions that wait for their agent to come back.
+    pub held: usize,
+    /// Bytes of all tunnels' windows, at most 256 MiB; those of tunnels that are just ending count.
+    pub windows: u64,
+}
+
 /// What needs a task of its own.
 #[derive(Debug)]
 enum Work {
@@ -58,6 +74,7 @@ pub struct Relay {
     registry: Arc<Registry>,
     windows: Arc<Windows>,
     held: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
     work: mpsc::Sender<Work>,
 }
 
@@ -73,6 +90,7 @@ pub struct Door {
 pub struct Running {
     registry: Arc<Registry>,
     held: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
     work: mpsc::Receiver<Work>,
 }
 
@@ -82,9 +100,11 @@ impl Relay {
     pub fn new(config: RelayConfig) -> (Self, Running) {
         let (work, received) = mpsc::channel(WORK_MAX);
         let (registry, held): (Arc<Registry>, Arc<AtomicUsize>) = Default::default();
+        let metrics: Arc<Metrics> = Arc::default();
         let running = Running {
             registry: Arc::clone(&registry),
             held: Arc::clone(&held),
+            metrics: Arc::clone(&metrics),
             work: received,
         };
         let relay = Self {
@@ -92,18 +112,45 @@ impl Relay {
             registry,
             windows: Arc::default(),
             held,
+            metrics,
             work,
         };
         (relay, running)
     }
 
+    /// What there is to do now.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (agents, tunnels) = self.registry.count();
+        Load {
+            agents,
+            tunnels,
+            held: self.held.load(Ordering::Relaxed),
+            windows: self.windows.used(),
+        }
+    }
+
     /// A door where `greeting` says what a neighbour must prove, and what WELCOME says.
     #[must_use]
     pub fn door(self: &Arc<Self>, greeting: Greeting) -> Door {
+        self.metrics.doors.fetch_add(1, Ordering::Relaxed);
         Door {
             relay: Arc::clone(self),
             greeting,
         }
+    }
+
+    /// What says how the relay is and takes orders, and where those come out that concern the
+    /// process.
+    #[must_use]
+    pub fn admin(&self) -> (Admin, mpsc::Receiver<Order>) {
+        Admin::new(
+            Arc::clone(&self.registry),
+            Arc::clone(&self.windows),
+            Arc::clone(&self.held),
+            Arc::clone(&self.metrics),
+            self.config.clock,
+        )
     }
 
     async fn register(
@@ -111,12 +158,19 @@ impl Relay {
         mut hop: Hop,
         register: Register,
         who: Option<&Identity>,
-        peer: String,
+        peer: &str,
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
-        let registration = match self.registry.register(register, who, now) {
+        let name = register.name.clone();
+        let registration = match self.registry.register(register, who, peer, now) {
             Ok(registration) => registration,
             Err(objection) => {
+                self.metrics.registration("refused");
+                let name = name.escape_debug();
+                tracing::info!(
+                    "agent {name}: not registered: {}: {peer}",
+                    objection.message
+                );
                 let refused = Refused {
                     code: objection.code as u32,
                     is_final: objection.code.is_final(),
@@ -128,7 +182,9 @@ impl Relay {
             }
         };
         hop.queue(&HopFrame::Registered(Registered { window: HOP_WINDOW }));
-        let hub = Hub::new(hop, registration, peer, Arc::clone(&self.windows));
+        self.metrics.registration("registered");
+        let (windows, metrics) = (Arc::clone(&self.windows), Arc::clone(&self.metrics));
+        let hub = Hub::new(hop, registration, windows, metrics);
         // An error means that the relay has ended; the link is cut.
         let _ = self.work.send(Work::Agent(Box::new(hub))).await;
         Ok(())
@@ -140,22 +196,35 @@ impl Relay {
             return Ok(());
         };
         let (why, joining) = *back;
+        // It is on its way back most likely; or so many come to it at once that its task is behind.
+        let may_wait = why == NotJoined::Full || established;
+        if may_wait && self.hold() {
+            let held = Box::new(Held { name, joining });
+            // An error means that the relay has ended; the link is cut.
+            if self.work.send(Work::Held(held)).await.is_err() {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
         let (code, message) = match why {
             NotJoined::Full => (
                 RefuseCode::Limit,
                 "too many at once; try again later".to_owned(),
             ),
-            NotJoined::NoRoute if established && self.hold() => {
-                let held = Box::new(Held { name, joining });
-                // An error means that the relay has ended; the link is cut.
-                if self.work.send(Work::Held(held)).await.is_err() {
-                    self.held.fetch_sub(1, Ordering::Relaxed);
-                }
-                return Ok(());
+            NotJoined::NoRoute => {
+                let known = self.registry.no_route(&name, self.config.clock.now());
+                (RefuseCode::NoRoute, known)
             }
-            NotJoined::NoRoute => (RefuseCode::NoRoute, no_route(&name)),
         };
-        tracing::info!("session {}: refused: {message}", joining.key);
+        self.metrics.session_refused(match code {
+            RefuseCode::NoRoute => "no_route",
+            _ => "limit",
+        });
+        tracing::info!(
+            "session {}: refused: {message}: {}",
+            joining.key,
+            joining.peer
+        );
         let is_final = code == RefuseCode::NoRoute && !established;
         let refused = refuse(joining, code, is_final, message).await;
         Err(HandshakeError::Refused(refused))
@@ -207,10 +276,16 @@ impl Entrance for Door {
     ) -> Result<(), HandshakeError> {
         let Self { relay, greeting } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
-        let guest = receive(carrier, greeting, *clock, *heartbeat).await?;
+        let guest = receive(carrier, greeting, *clock, *heartbeat)
+            .await
+            .inspect_err(|error| relay.metrics.handshake_failed(error))?;
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
         let Guest { hop, wanted, .. } = guest;
+        match &who {
+            Some(who) => tracing::info!("{peer}: let in as {who}"),
+            None => tracing::info!("{peer}: let in as this user"),
+        }
         if is_nameless {
             // Where names decide, it would be taken for somebody else who has none.
             let about = match &wanted {
@@ -222,7 +297,7 @@ impl Entrance for Door {
         }
         match wanted {
             Wanted::Registration(register) => {
-                relay.register(hop, register, who.as_ref(), peer).await
+                relay.register(hop, register, who.as_ref(), &peer).await
             }
             Wanted::Names(list) => relay.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
@@ -249,6 +324,12 @@ impl Entrance for Door {
     }
 }
 
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.relay.metrics.doors.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
     refused(hop, near, RefuseCode::Protocol, why).await
 }
@@ -271,7 +352,7 @@ impl Running {
     /// # Cancellation
     /// Dropping it cuts every link.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let (told, going) = watch::channel(false);
+        let going = Going::default();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -286,8 +367,14 @@ impl Running {
                 Some(ended) = tasks.join_next() => log_panic(ended),
             }
         }
+        self.metrics.is_draining.store(true, Ordering::Relaxed);
+        tracing::info!(
+            "draining: {} agents and {} tunnels are told to go elsewhere",
+            self.registry.len(),
+            self.metrics.tunnels.len()
+        );
         self.work.close();
-        told.send_replace(true);
+        going.say();
         while let Some(work) = self.work.recv().await {
             self.start(work, &mut tasks, &going);
         }
@@ -296,7 +383,7 @@ impl Running {
         }
     }
 
-    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &watch::Receiver<bool>) {
+    fn start(&self, work: Work, tasks: &mut JoinSet<()>, going: &Going) {
         let going = going.clone();
         match work {
             Work::Agent(hub) => {
@@ -304,8 +391,11 @@ impl Running {
             }
             Work::Held(held) => {
                 let (registry, places) = (Arc::clone(&self.registry), Arc::clone(&self.held));
+                let metrics = Arc::clone(&self.metrics);
                 tasks.spawn(async move {
-                    held.run(registry, going).await;
+                    if let Some(reason) = held.run(registry, going).await {
+                        metrics.session_refused(reason);
+                    }
                     places.fetch_sub(1, Ordering::Relaxed);
                 });
             }

@@ -18,6 +18,11 @@ impl Windows {
         })
     }
 
+    /// Bytes of all windows there are.
+    pub(crate) fn used(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn take(&self, bytes: u64, max: u64) -> bool {
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= max);
         let taken = self
@@ -70,6 +75,6 @@ mod tests {
         drop(fat);
         assert!(windows.first().is_some());
         drop(others);
-        assert_eq!(windows.0.load(Ordering::Relaxed), 0);
+        assert_eq!(windows.used(), 0);
     }
 }

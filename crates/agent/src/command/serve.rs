@@ -28,6 +28,7 @@ use crate::endpoint::exec::{OutputSource, explain};
 use crate::endpoint::named::Named;
 use crate::endpoint::pipe::{PipeSink, PipeSource};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::ping;
 use crate::pipe::{self, Cancel, Pipe, cancelled};
 use crate::policy::{Denied, LivePolicy, ProgramError};
 use crate::pump::Meter;
@@ -211,6 +212,11 @@ pub(super) struct Serving {
 
 impl Serving {
     async fn run(self, stream: Stream, open: Open) {
+        if ping::is_asked(&open) {
+            // Whoever was let in may know that this agent is here: the relay says so as well.
+            ping::answer(stream).await;
+            return;
+        }
         let (mut stream, open) = match self.detached(stream, open).await {
             Ok(()) => return,
             Err(other) => other,

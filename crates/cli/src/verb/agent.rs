@@ -27,10 +27,10 @@ use super::secure::{Guarded, ListenTls};
 use super::session::{SessionArgs, conclude, listening, settle, span, url};
 use super::ticket::Outlet;
 use crate::exit::WithStatus;
-use crate::output;
 use crate::progress::Counts;
 use crate::signals::{self, Signals};
 use crate::status::Status;
+use crate::{notify, output};
 
 /// Run commands for `farpipe exec`
 ///
@@ -101,6 +101,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         Err(error) => return conclude(Err(error), None, &status),
     };
     drop(acceptor);
+    notify::ready();
     let agent = serve::Agent {
         launcher: Launcher::own()?,
         policy: Arc::clone(&policy),

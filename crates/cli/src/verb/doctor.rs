@@ -1,8 +1,8 @@
 //! `farpipe doctor`: dials a URL as `connect` would, and says how far that leads, and what to do
-//! where it ends.
+//! where it ends; for the name of an agent so to each relay, and through it to the agent.
 //!
-//! Each step is a line on stdout; what is wrong and what helps goes to stderr, as everywhere. It
-//! ends before ATTACH: a one-shot listener, or a ticket, is as good afterwards as before.
+//! Each step is a line on stdout; what is wrong and what helps goes to stderr, as everywhere. At a
+//! URL it ends before ATTACH: a one-shot listener, or a ticket, is as good afterwards as before.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,31 +14,36 @@ use farpipe_net::carrier::ws::upgrade::{StatusAnswer, UpgradeError};
 use farpipe_net::tls::{CertificateFacts, Handshaken, Pin, TlsError};
 use farpipe_net::{
     Admission, Blame, CheckupError, Granted, HandshakeError, HostPort, PORTAL, Proxy, ProxyError,
-    Seen, Url, WallClock, Watch, Welcomed, checkup,
+    Seen, Url, WallClock, Watch, Welcomed, checkup, hosts,
 };
 use farpipe_proto::link::{LinkError, SecretId};
+use farpipe_proto::wire::control::Host;
 
-use super::proxy::ProxyArgs;
-use super::secure::ConnectTls;
-use super::session::{dialling, url};
+use super::ping;
+use super::route::{Leg, RouteArgs, check_name};
+use super::session::{rough, url};
 use crate::exit::{self, WithStatus};
 use crate::output;
 
-/// Explain step by step whether a `farpipe connect` to a URL would work, and what to do if not
+/// Explain step by step whether a URL or an agent can be reached, and what to do if not
 ///
 /// Looks the name up, connects, shakes hands: TLS, WebSocket, farpipe; with a proxy, whose name and
-/// port come first, the connection is what it answers to CONNECT or in SOCKS 5. It stops before it asks for a
-/// session, so nothing is used up at the listener; that a one-shot listener serves another session
-/// already shows only to `connect`. Exit status 0 only if all steps work.
+/// port come first, the connection is what it answers to CONNECT or in SOCKS 5. At a URL it stops before
+/// it asks for a session, so nothing is used up at the listener; that a one-shot listener serves
+/// another session already shows only to `connect`.
+///
+/// For an agent's name it goes so to each relay of the list, asks whether the relay knows the
+/// agent, and whether the agent answers. Exit status 0 only if all steps work.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the listener is, as for `farpipe connect`
+    /// Where the listener or relay is, as for `farpipe connect`; or the name of an agent
     url: String,
     #[command(flatten)]
-    tls: ConnectTls,
-    #[command(flatten)]
-    proxy: ProxyArgs,
+    route: RouteArgs,
 }
+
+/// How long an agent may take for an answer.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A step of the way; those that a URL has come in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,6 +59,10 @@ enum Step {
     Certificate,
     Upgrade,
     Farpipe,
+    /// The relay knows the agent.
+    Relay,
+    /// The agent answers.
+    Agent,
 }
 
 impl Step {
@@ -68,30 +77,61 @@ impl Step {
             Self::Certificate => "certificate",
             Self::Upgrade => "upgrade",
             Self::Farpipe => "farpipe",
+            Self::Relay => "relay",
+            Self::Agent => "agent",
         }
     }
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
-    let url = url(&args.url)?;
-    let proves = args.tls.proves(&url)?;
-    let admission = proves.admission(&url);
-    let proxy = args.proxy.resolve(&url)?;
-    let report = Report::new(&url, proxy.as_ref());
+    if args.url.contains("://") {
+        let leg = args.route.listener(&args.url)?;
+        let report = look_at(&args.url, leg).await?;
+        return report.conclude(Ok(()));
+    }
+    let host = &args.url;
+    check_name(host)?;
+    let relays = args.route.relays(&format!("which relay knows {host}?"))?;
+    let mut status = 0;
+    for (number, relay) in relays.iter().enumerate() {
+        if relays.len() > 1 {
+            let line = format!("{}{relay}\n", if number > 0 { "\n" } else { "" });
+            if let Err(error) = output::data(line.as_bytes()) {
+                return exit::printed(Err(error));
+            }
+        }
+        let leg = args.route.relay(relay)?;
+        let looked = match look_at(relay, leg).await {
+            Ok(report) => {
+                let asked = args.ask_for(host, relay, &report).await;
+                report.conclude(asked)
+            }
+            Err(error) => Err(error),
+        };
+        match looked {
+            Ok(0) => {}
+            Ok(other) => return Ok(other),
+            // The others may do better, and are looked at, too.
+            Err(error) => {
+                exit::failure(&error);
+                status = exit::status_of(&error);
+            }
+        }
+    }
+    Ok(status)
+}
+
+/// The way to a URL, up to WELCOME.
+async fn look_at(text: &str, leg: Leg) -> anyhow::Result<Report> {
+    let url = url(text)?;
+    let report = Report::new(&url, leg.proxy.as_ref());
     let told = report.clone();
     let watch = Watch::new(move |seen| told.see(seen));
-    let dial = args
-        .tls
-        .dial(url.clone(), proves.ticket())?
-        .through(proxy)
-        .watched(watch);
-    let greeting = dialling(admission, proves)?;
-    match checkup(&dial, &greeting).await {
+    let greeting = leg.greeting()?;
+    match checkup(&leg.dial.watched(watch), &greeting).await {
         Ok(welcomed) => {
-            report.passed(Step::Farpipe, &welcome(&welcomed, admission));
-            report
-                .written()
-                .map_or_else(|| Ok(0), |error| exit::printed(Err(error)))
+            report.passed(Step::Farpipe, &welcome(&welcomed, leg.admission));
+            Ok(report)
         }
         Err(error) => {
             let message = match &error {
@@ -109,6 +149,78 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
             Err(WithStatus::failure(message, report.advice(error)))
         }
     }
+}
+
+impl Args {
+    /// From a relay on to an agent.
+    async fn ask_for(&self, host: &str, relay: &str, report: &Report) -> anyhow::Result<()> {
+        report.begin(Step::Relay);
+        let leg = self.route.relay(relay)?;
+        let greeting = leg.greeting()?;
+        let way = self.route.by_name(host, &[relay.to_owned()])?;
+        let known = match hosts(&leg.dial, &greeting).await {
+            Ok(known) => known,
+            Err(error) => {
+                report.failed();
+                let why = format!("{relay} does not say which agents it knows: {error}");
+                return Err(WithStatus::failure(why, Some(NO_RELAY.to_owned())));
+            }
+        };
+        let Some(found) = known.iter().find(|known| known.name == host) else {
+            report.failed();
+            let others = known.len();
+            // Who asks for it hears what the relay remembers of it.
+            let why = match ping::once(way, ANSWER).await {
+                Err(end) => format!("{end}; {others} others are"),
+                Ok(_) => format!("{relay} did not know {host} a moment ago"),
+            };
+            return Err(WithStatus::failure(
+                why,
+                Some(format!(
+                    "see that `farpipe agent {relay} --name {host}` runs there, and what it says"
+                )),
+            ));
+        };
+        report.passed(Step::Relay, &described(found));
+        report.begin(Step::Agent);
+        match ping::once(way, ANSWER).await {
+            Ok(Some(took)) => {
+                report.passed(
+                    Step::Agent,
+                    &format!("{host} answers within {}", shown(took)),
+                );
+                Ok(())
+            }
+            Ok(None) => {
+                report.failed();
+                let why = format!("{host} does not answer, though {relay} has a link to it");
+                let hint = "is the agent stopped, or its host overloaded? See there";
+                Err(WithStatus::failure(why, Some(hint.to_owned())))
+            }
+            Err(end) => {
+                report.failed();
+                let hint = "see what the agent says: farpipe agent -v";
+                Err(WithStatus::failure(end.to_string(), Some(hint.to_owned())))
+            }
+        }
+    }
+}
+
+fn described(host: &Host) -> String {
+    let tags = match host.tags.as_slice() {
+        [] => String::new(),
+        tags => format!("; tags {}", tags.join(", ")),
+    };
+    let Host {
+        name,
+        up_ms,
+        sessions,
+        ..
+    } = host;
+    format!(
+        "knows {name}: up {}, {sessions} sessions{tags}",
+        rough(*up_ms)
+    )
 }
 
 fn welcome(welcomed: &Welcomed, admission: Admission) -> String {
@@ -201,12 +313,22 @@ impl Report {
         state.step = state.after(step);
     }
 
+    /// A step behind those of the connection.
+    fn begin(&self, step: Step) {
+        let mut state = self.lock();
+        state.step = step;
+        state.since = Instant::now();
+    }
+
     fn failed(&self) {
         self.lock().line("failed", "");
     }
 
-    fn written(&self) -> Option<io::Error> {
-        self.lock().unwritten.take()
+    /// The status, unless a step failed.
+    fn conclude(&self, ended: anyhow::Result<()>) -> anyhow::Result<u8> {
+        ended?;
+        let unwritten = self.lock().unwritten.take();
+        unwritten.map_or_else(|| Ok(0), |error| exit::printed(Err(error)))
     }
 
     /// What to do about the step that failed.
@@ -239,6 +361,7 @@ impl State {
             | Step::Certificate
             | Step::Upgrade
             | Step::Farpipe => Step::Farpipe,
+            Step::Relay | Step::Agent => Step::Agent,
         }
     }
 
@@ -340,11 +463,15 @@ impl State {
             Step::Certificate => return None,
             Step::Upgrade => BETWEEN,
             Step::Farpipe => SAME,
+            // They say it themselves.
+            Step::Relay | Step::Agent => return None,
         };
         Some(advice.to_owned())
     }
 }
 
+const NO_RELAY: &str =
+    "is it a relay? `farpipe relay` is one, `farpipe listen` and `farpipe agent` are not";
 const BETWEEN: &str = "something between may not let WebSocket pass: a proxy, or a firewall; wss:// on \
                        port 443 passes most";
 const SAME: &str = "is it a farpipe, and the same one? `farpipe --version` tells at both ends";

@@ -1,18 +1,28 @@
 //! `farpipe relay`: the meeting point of agents and those who ask for them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use farpipe_net::{Admission, Listener, Url};
-use farpipe_relay::{Relay, RelayConfig};
-use tokio::sync::watch;
+use farpipe_agent::pipe::{Cancel, cancelled};
+use farpipe_net::{FileStamp, Url};
+use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::doors::Doors;
 use super::secure::ListenTls;
-use super::session::{conclude, heartbeat, listening, url};
+use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
-use crate::output;
 use crate::signals::Signals;
 use crate::status::Status;
+use crate::{notify, output};
+
+mod doors;
+
+/// How often it is seen whether the configuration file is another.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Join those who ask for a host by name to its agent
 ///
@@ -22,83 +32,199 @@ use crate::status::Status;
 ///
 /// Beyond loopback it wants certificates: those of agents and clients are of the authority of --ca. On
 /// loopback it lets in this user's own processes.
+///
+/// SIGTERM and SIGINT end it in order: it closes its doors, tells agents and clients to go elsewhere
+/// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
+/// --config names, open and close doors as the file now says; a file with an error changes nothing.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on loopback
     /// only; repeatable
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7000")]
-    listen: Vec<String>,
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7000", value_parser = door)]
+    listen: Vec<Url>,
     #[command(flatten)]
     tls: ListenTls,
     /// The beat of the signs of life; a link silent for three beats is dead
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
-    heartbeat: std::time::Duration,
+    heartbeat: Duration,
+    /// Answer HTTP here, on loopback only, for whoever runs the relay: GET /healthz, /readyz, /metrics,
+    /// /agents, /tunnels; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
+    /// this host may give orders
+    #[arg(long, value_name = "HOST:PORT")]
+    admin_listen: Option<String>,
     /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "FD")]
     status_fd: Option<u32>,
 }
 
-pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+fn door(text: &str) -> Result<Url, String> {
+    text.parse::<Url>().map_err(|error| error.to_string())
+}
+
+/// Where the settings come from.
+pub(crate) struct Source {
+    /// The configuration file, if there is one.
+    pub(crate) file: Option<PathBuf>,
+    /// Reads them again.
+    pub(crate) read: fn() -> anyhow::Result<Args>,
+}
+
+pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
     let status = Status::open(args.status_fd, false)?;
-    let (signals, cancel) = Signals::catch()?;
+    let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
     let config = RelayConfig {
         heartbeat: args.heartbeat,
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);
-    let relay = Arc::new(relay);
-    let mut doors = JoinSet::new();
-    let opened = open(&args, &relay, &mut doors, quiet, &status).await;
-    drop(relay);
-    if let Err(error) = opened {
+    let (admin, orders) = relay.admin();
+    let mut doors = Doors::new(Arc::new(relay), quiet, status.clone());
+    if let Err(error) = doors.set(&args).await {
         return conclude(Err(error), None, &status);
     }
-    let told = stopped(cancel, doors);
+    let mut aside = JoinSet::new();
+    if let Some(address) = &args.admin_listen {
+        let listener = match AdminListener::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                let failed = WithStatus::failure(error.to_string(), Some(error.hint().to_owned()));
+                return conclude(Err(failed), None, &status);
+            }
+        };
+        let address = listener.address();
+        if !quiet {
+            output::line(&format!("admin on http://{address}"));
+        }
+        status.write(serde_json::json!({"event": "admin", "address": address.to_string()}));
+        aside.spawn(async move { match admin.serve(listener).await {} });
+    }
+    notify::ready();
+    let keeper = Keeper {
+        stamp: source.file.as_deref().map(FileStamp::of),
+        args,
+        source,
+        doors,
+        status: status.clone(),
+    };
     // A signal is how a relay ends: in order.
-    signals.run(running.run(told)).await;
+    signals
+        .run(running.run(keeper.keep(orders, hangups, cancel)))
+        .await;
+    aside.shutdown().await;
     status.flush();
     Ok(0)
 }
 
-/// Opens all doors, or none.
-async fn open(
-    args: &Args,
-    relay: &Arc<Relay>,
-    doors: &mut JoinSet<()>,
-    quiet: bool,
-    status: &Status,
-) -> anyhow::Result<()> {
-    let urls: Vec<Url> = args
-        .listen
-        .iter()
-        .map(|text| url(text))
-        .collect::<Result<_, _>>()?;
-    let tokens = args.tls.tokens()?;
-    let mut listeners = Vec::new();
-    for url in urls {
-        let guarded = args.tls.server(&url, quiet)?;
-        let tls = guarded
-            .map(|guarded| guarded.without_tickets())
-            .transpose()?;
-        let takes_tokens = tokens.is_some();
-        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens)
-            .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
-        let door = relay.door(listening(admission, None, tokens.clone())?);
-        listeners.push((Listener::bind_with(url, tls, takes_tokens).await?, door));
-    }
-    for (listener, door) in listeners {
-        let url = listener.url().to_string();
-        if !quiet {
-            output::line(&format!("listening on {url}"));
-        }
-        status.write(serde_json::json!({"event": "listening", "url": url}));
-        doors.spawn(listener.serve(Arc::new(door)));
-    }
-    Ok(())
+/// Carries out what a running relay is told.
+struct Keeper {
+    /// As they count now.
+    args: Args,
+    source: Source,
+    /// Of the file as it was tried last, whether that went well or not.
+    stamp: Option<FileStamp>,
+    doors: Doors,
+    status: Status,
 }
 
-/// Ready when the relay is told to end; then its doors are closed.
-async fn stopped(mut cancel: watch::Receiver<bool>, mut doors: JoinSet<()>) {
-    let _ = cancel.wait_for(|told| *told).await;
-    doors.shutdown().await;
+impl Keeper {
+    /// Ready when the relay is told to end; then its doors are closed.
+    async fn keep(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut hangups: Option<Signal>,
+        cancel: Cancel,
+    ) {
+        let told = cancelled(cancel);
+        tokio::pin!(told);
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut told => break,
+                Some(order) = orders.recv() => match order {
+                    Order::Drain => {
+                        tracing::warn!("told to drain");
+                        break;
+                    }
+                    Order::Reload(tell) => {
+                        // An error means that whoever asked has left.
+                        let _ = tell.send(self.reload("the admin asked for it").await);
+                    }
+                },
+                () = hung_up(&mut hangups) => {
+                    // Said where it is heard.
+                    let _ = self.reload("SIGHUP").await;
+                }
+                _ = look.tick(), if self.source.file.is_some() => {
+                    if self.stamp != self.source.file.as_deref().map(FileStamp::of) {
+                        let _ = self.reload("its file has changed").await;
+                    }
+                }
+            }
+        }
+        notify::stopping();
+        self.status.write(serde_json::json!({"event": "draining"}));
+        self.doors.close_all().await;
+    }
+
+    /// Reads the settings again and does what they say, or nothing. What was done, or why nothing.
+    async fn reload(&mut self, cause: &str) -> Result<Vec<String>, String> {
+        notify::reloading();
+        // Before the file is read: a change in between is seen next time.
+        self.stamp = self.source.file.as_deref().map(FileStamp::of);
+        let reloaded = self.reloaded().await;
+        notify::ready();
+        match reloaded {
+            Ok(changes) => {
+                let told = match changes.as_slice() {
+                    [] => "nothing is to be changed".to_owned(),
+                    changes => changes.join("; "),
+                };
+                tracing::warn!("the configuration was read again ({cause}): {told}");
+                let event = serde_json::json!({"event": "reloaded", "changes": changes});
+                self.status.write(event);
+                Ok(changes)
+            }
+            Err(error) => {
+                let mut why = format!("{error:#}");
+                if let Some(hint) = crate::exit::hint_of(&error) {
+                    why = format!("{why} ({hint})");
+                }
+                output::error(&format!(
+                    "the configuration cannot be used, the last good one stays ({cause}): {why}"
+                ));
+                let event = serde_json::json!({"event": "reload-failed", "error": why});
+                self.status.write(event);
+                Err(why)
+            }
+        }
+    }
+
+    async fn reloaded(&mut self) -> anyhow::Result<Vec<String>> {
+        let new = (self.source.read)()?;
+        let mut changes = self.doors.set(&new).await?;
+        for (is_other, what) in [
+            (new.tls != self.args.tls, "which files hold certificates"),
+            (new.heartbeat != self.args.heartbeat, "heartbeat"),
+            (new.admin_listen != self.args.admin_listen, "admin_listen"),
+        ] {
+            if is_other {
+                changes.push(format!(
+                    "{what}: takes effect when the relay is started anew"
+                ));
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// The next SIGHUP; never where it was ignored when the process started. Cancel safe.
+async fn hung_up(hangups: &mut Option<Signal>) {
+    if let Some(hangups) = hangups
+        && hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }

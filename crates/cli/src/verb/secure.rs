@@ -21,7 +21,7 @@ use super::ticket::{Outlet, valid_for};
 use crate::exit::WithStatus;
 
 /// What the listening side shows and believes.
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Eq, Args)]
 pub(crate) struct ListenTls {
     /// wss, fps: the certificate to show, PEM, with what leads to its authority
     #[arg(long, value_name = "FILE", requires = "key")]

@@ -210,6 +210,18 @@ pub(super) fn span(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "out of range".to_owned())
 }
 
+/// A span of milliseconds as people say it: its two largest units.
+pub(crate) fn rough(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m{}s", seconds % 60),
+        3600..86400 => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
 impl SessionArgs {
     /// Shows link events until the session is over. Returns where to send them.
     pub(crate) fn watch(

@@ -186,7 +186,7 @@ async fn handshake<E: Entrance>(
         return;
     }
     if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
-        match error.refused_at() {
+        match error.step() {
             Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
             None => tracing::info!("{peer}: {error}"),
         }

@@ -169,6 +169,6 @@ async fn play(
 }
 
 /// Each flow has bytes of its own, so that strayed ones show.
-fn tag_of(tag: u64, lane: usize, way: Way) -> u64 {
+pub(super) fn tag_of(tag: u64, lane: usize, way: Way) -> u64 {
     mix(tag.wrapping_add(mix(lane as u64 * 2 + u64::from(way == Way::Down))))
 }

@@ -86,7 +86,16 @@ pub fn judge(scenario: &Scenario, ends: &Ends) -> Result<(), String> {
     }
 }
 
-fn judge_flow(flow: &Flow, given: &Told, taken: &Told, is_short: bool) -> Result<(), &'static str> {
+/// Whether the two ends of a flow fit together.
+///
+/// # Errors
+/// What does not.
+pub(super) fn judge_flow(
+    flow: &Flow,
+    given: &Told,
+    taken: &Told,
+    is_short: bool,
+) -> Result<(), &'static str> {
     if taken.bytes > given.bytes {
         return Err("more was taken than given");
     }

@@ -2,7 +2,7 @@
 //!
 //! [`cable`] is a connection that breaks where the plan says, [`network`] an address to dial and
 //! to listen at, [`flow`] what a stream carries. [`Scenario`] holds all that decides a run;
-//! [`Stage`] plays and judges it.
+//! [`Stage`] plays and judges it. [`relayed`] does so for whole systems with relays between.
 
 pub mod app;
 pub mod cable;
@@ -14,6 +14,7 @@ pub mod network;
 mod play;
 pub mod process;
 pub mod raw;
+pub mod relayed;
 mod scenario;
 mod storm;
 mod sweep;

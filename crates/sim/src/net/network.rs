@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use farpipe_net::carrier::ws::upgrade::{self, Request};
 use farpipe_net::carrier::{Carrier, fp};
-use farpipe_net::{Acceptor, Blame, Dial, DialError, Dialled};
+use farpipe_net::{Blame, Dial, DialError, Dialled, Entrance};
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -130,17 +130,23 @@ impl Network {
         self.totals.live.load(Ordering::Relaxed)
     }
 
-    /// Opens the address at once; the future accepts connections and hands them to `acceptor` for
+    /// Opens the address at once; the future accepts connections and hands them to `entrance` for
     /// ever.
     ///
     /// # Cancellation
     /// Dropping it is the end of a process, as far as connections in their handshake go.
-    pub fn serve(self, acceptor: Arc<Acceptor>) -> impl Future<Output = ()> + Send {
+    pub fn serve<E: Entrance>(self, entrance: Arc<E>) -> impl Future<Output = ()> + Send {
         let listening = Listening::begin(self);
-        async move { listening.0.accept(acceptor).await }
+        async move { listening.0.accept(entrance).await }
     }
 
-    async fn accept(&self, acceptor: Arc<Acceptor>) {
+    /// Opens the address, for a test that accepts connections by hand.
+    #[must_use]
+    pub fn listen(&self) -> Listening {
+        Listening::begin(self.clone())
+    }
+
+    async fn accept<E: Entrance>(&self, entrance: Arc<E>) {
         let mut handshakes = JoinSet::new();
         let mut number = 0u64;
         loop {
@@ -148,8 +154,8 @@ impl Network {
                 biased;
                 end = self.accepted() => {
                     number += 1;
-                    let (kind, acceptor) = (self.kind, Arc::clone(&acceptor));
-                    handshakes.spawn(handshake(end, kind, acceptor, number));
+                    let (kind, entrance) = (self.kind, Arc::clone(&entrance));
+                    handshakes.spawn(handshake(end, kind, entrance, number));
                 }
                 Some(ended) = handshakes.join_next() => {
                     if let Err(panic) = ended.map_err(tokio::task::JoinError::try_into_panic)
@@ -221,12 +227,18 @@ impl Network {
 }
 
 /// The address is open as long as this lives.
-struct Listening(Network);
+#[derive(Debug)]
+pub struct Listening(Network);
 
 impl Listening {
     fn begin(network: Network) -> Self {
         network.lock().listening = true;
         Self(network)
+    }
+
+    /// The next connection.
+    pub async fn accepted(&self) -> End {
+        self.0.accepted().await
     }
 }
 
@@ -288,17 +300,26 @@ where
 }
 
 /// Takes an accepted connection to its session.
-pub async fn handshake<S>(stream: S, kind: Kind, acceptor: Arc<Acceptor>, number: u64)
+// Declared as one that can be sent, and not async: where `E` is known the compiler would not see it.
+pub fn handshake<E, S>(
+    stream: S,
+    kind: Kind,
+    entrance: Arc<E>,
+    number: u64,
+) -> impl Future<Output = ()> + Send
 where
+    E: Entrance,
     S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
 {
-    let carrier = async {
-        let carrier: Box<dyn Carrier> = match kind {
-            Kind::Fp => Box::new(fp::start(stream)),
-            Kind::Ws => Box::new(upgrade::accept(stream).await?),
+    async move {
+        let carrier = async {
+            let carrier: Box<dyn Carrier> = match kind {
+                Kind::Fp => Box::new(fp::start(stream)),
+                Kind::Ws => Box::new(upgrade::accept(stream).await?),
+            };
+            Ok(carrier)
         };
-        Ok(carrier)
-    };
-    // The peer was told; the opener's events say how it went on.
-    let _ = acceptor.serve(carrier, format!("sim:{number}")).await;
+        // The peer was told; the opener's events say how it went on.
+        let _ = entrance.serve(carrier, format!("sim:{number}")).await;
+    }
 }

@@ -1,11 +1,12 @@
-//! A dialling side that says what a test wants it to say, honest or not.
+//! One end of a link that says what a test wants it to say, honest or not: an opener, an agent, a
+//! relay.
 
 use std::future::poll_fn;
 
 use bytes::BytesMut;
 use farpipe_net::carrier::{Carrier, CarrierError, fp};
 use farpipe_net::{Pool, Segment};
-use farpipe_proto::wire::control::{Attach, Hello};
+use farpipe_proto::wire::control::{Attach, Hello, Register, Registered, Welcome};
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +31,8 @@ pub struct Raw {
     carrier: Box<dyn Carrier>,
     decoder: HopDecoder,
     pool: Pool,
+    /// Whose the session bytes were that were heard last.
+    pub tunnel: TunnelId,
 }
 
 impl Raw {
@@ -42,11 +45,12 @@ impl Raw {
             carrier: Box::new(fp::start(stream)),
             decoder: HopDecoder::default(),
             pool: Pool::new(64 * 1024, 16),
+            tunnel: TunnelId::LINK,
         }
     }
 
-    /// Queues HELLO and ATTACH.
-    pub fn ask(&mut self, attach: Attach) {
+    /// Queues HELLO.
+    pub fn hello(&mut self) {
         self.send(&HopFrame::Hello(Hello {
             version_min: 1,
             version_max: 1,
@@ -54,7 +58,60 @@ impl Raw {
             software: "raw".to_owned(),
             ..Hello::default()
         }));
+    }
+
+    /// Queues HELLO and ATTACH.
+    pub fn ask(&mut self, attach: Attach) {
+        self.hello();
         self.send(&HopFrame::Attach(TUNNEL, attach));
+    }
+
+    /// Becomes an agent of that name at a relay.
+    ///
+    /// # Panics
+    /// If the relay does not say yes.
+    pub async fn register(&mut self, name: &str, instance: u8) {
+        self.hello();
+        self.send(&HopFrame::Register(Register {
+            name: name.to_owned(),
+            instance: vec![instance; 16],
+            ..Register::default()
+        }));
+        let heard = [self.hear().await, self.hear().await];
+        assert!(
+            matches!(
+                heard,
+                [
+                    Heard::Frame(HopFrame::Welcome(_)),
+                    Heard::Frame(HopFrame::Registered(_)),
+                ]
+            ),
+            "{heard:?}"
+        );
+    }
+
+    /// Is the relay at which an agent registers.
+    ///
+    /// # Panics
+    /// If it is asked for something else.
+    pub async fn be_relay(&mut self, window: u64) {
+        let heard = self.hear().await;
+        assert!(
+            matches!(heard, Heard::Frame(HopFrame::Hello(_))),
+            "{heard:?}"
+        );
+        self.send(&HopFrame::Welcome(Welcome {
+            version: 1,
+            nonce: vec![6; 32],
+            software: "raw".to_owned(),
+            ..Welcome::default()
+        }));
+        let heard = self.hear().await;
+        assert!(
+            matches!(heard, Heard::Frame(HopFrame::Register(_))),
+            "{heard:?}"
+        );
+        self.send(&HopFrame::Registered(Registered { window }));
     }
 
     /// Says HELLO and ATTACH and hears WELCOME; what comes next is the answer.
@@ -82,11 +139,23 @@ impl Raw {
 
     /// Queues session bytes.
     pub fn data(&mut self, offset: u64, bytes: &[u8]) {
+        self.data_of(TUNNEL, offset, bytes);
+    }
+
+    /// Queues session bytes of a tunnel.
+    pub fn data_of(&mut self, tunnel: TunnelId, offset: u64, bytes: &[u8]) {
         let mut buf = BytesMut::zeroed(Segment::HEADROOM);
         buf.extend_from_slice(bytes);
         let mut segment = Segment::new(offset, buf, Segment::HEADROOM);
-        let message = segment.frame(&data_header(TUNNEL, offset), [0; 4]);
+        let message = segment.frame(&data_header(tunnel, offset), [0; 4]);
         self.carrier.queue(message);
+    }
+
+    /// Lets what is queued leave, as far as it does within this time; nothing is read.
+    pub async fn push(&mut self, span: std::time::Duration) {
+        let carrier = &mut self.carrier;
+        // Failing shows in what is received.
+        let _ = tokio::time::timeout(span, poll_fn(|cx| carrier.poll_flush(cx))).await;
     }
 
     /// The next thing that is neither PING nor PONG; PINGs are answered.
@@ -116,7 +185,12 @@ impl Raw {
             match self.decoder.feed(piece.first, &piece.bytes, piece.last) {
                 Ok(None) => {}
                 Ok(Some(HopItem::Frame(frame))) => return Ok(Heard::Frame(frame)),
-                Ok(Some(HopItem::Data { offset, skip, .. })) => {
+                Ok(Some(HopItem::Data {
+                    offset,
+                    skip,
+                    tunnel,
+                })) => {
+                    self.tunnel = tunnel;
                     return Ok(Heard::Data(offset, piece.bytes[skip..].to_vec()));
                 }
                 Err(error) => return Ok(Heard::Gone(error.to_string())),

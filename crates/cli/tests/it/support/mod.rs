@@ -15,6 +15,7 @@ pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod relay;
 pub(crate) mod terminal;
 pub(crate) mod websocket;
 

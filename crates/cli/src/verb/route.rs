@@ -1,0 +1,141 @@
+//! The way to an agent or to relays: the flags that say it, and what dials it.
+
+use clap::Args;
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
+use farpipe_proto::identity::is_name;
+
+use super::proxy::ProxyArgs;
+use super::secure::{ConnectTls, Proves};
+use super::session::{dialling, url};
+use crate::exit::WithStatus;
+
+/// Which relays there are, what is shown on the way and believed of it.
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
+    /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
+    #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
+    relay: Vec<String>,
+    /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
+    /// little to such callers
+    #[arg(long)]
+    no_e2e: bool,
+    #[command(flatten)]
+    tls: ConnectTls,
+    #[command(flatten)]
+    proxy: ProxyArgs,
+}
+
+/// The way to an agent.
+pub(crate) struct Way {
+    pub(crate) dial: Box<dyn Dial>,
+    pub(crate) config: OpenerConfig,
+}
+
+/// One connection on it, and what lets it in.
+pub(crate) struct Leg {
+    pub(crate) dial: TcpDial,
+    pub(crate) admission: Admission,
+    /// What lies between.
+    pub(crate) proxy: Option<Proxy>,
+    proves: Proves,
+}
+
+impl Leg {
+    /// What this side says of itself there.
+    pub(crate) fn greeting(&self) -> anyhow::Result<Greeting> {
+        dialling(self.admission, self.proves.clone())
+    }
+}
+
+impl RouteArgs {
+    /// How to come to the target. The one place that knows what a target can be.
+    pub(crate) fn way(&self, target: &str) -> anyhow::Result<Way> {
+        if target.contains("://") {
+            let leg = self.listener(target)?;
+            let config = OpenerConfig::new(leg.greeting()?);
+            let dial = Box::new(leg.dial);
+            return Ok(Way { dial, config });
+        }
+        check_name(target)?;
+        self.by_name(
+            target,
+            self.relays(&format!("which relay knows {target}?"))?,
+        )
+    }
+
+    /// The way to an agent by the first of `relays` that knows it.
+    pub(crate) fn by_name(&self, agent: &str, relays: &[String]) -> anyhow::Result<Way> {
+        let legs = relays.iter().map(|relay| self.relay(relay));
+        let legs: Vec<Leg> = legs.collect::<Result<_, _>>()?;
+        if legs.iter().any(|leg| leg.admission != legs[0].admission) {
+            return Err(WithStatus::usage(
+                "the relays of the list let in by different ways",
+                "name relays with TLS only, or relays on this host only",
+            ));
+        }
+        let mut config = OpenerConfig::new(legs[0].greeting()?);
+        if !self.no_e2e {
+            config.seal = self.tls.seal(agent)?;
+        }
+        let dials = legs.into_iter().map(|leg| leg.dial).collect();
+        let dial = Box::new(RelayDial::new(agent.to_owned(), dials));
+        Ok(Way { dial, config })
+    }
+
+    /// The relays of the list, of which there is at least one; `question` is what a relay is wanted
+    /// for.
+    pub(crate) fn relays(&self, question: &str) -> anyhow::Result<&[String]> {
+        if self.relay.is_empty() {
+            return Err(WithStatus::usage(
+                format!("{question} none was named"),
+                "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",
+            ));
+        }
+        Ok(&self.relay)
+    }
+
+    /// A listener's URL.
+    pub(crate) fn listener(&self, text: &str) -> anyhow::Result<Leg> {
+        let url = url(text)?;
+        self.leg(&url, |proves| self.tls.dial(url.clone(), proves.ticket()))
+    }
+
+    /// A relay of the list. On this host it has no use for certificates, which are the agent's to see.
+    pub(crate) fn relay(&self, text: &str) -> anyhow::Result<Leg> {
+        let url = url(text)?;
+        self.leg(&url, |proves| match url.scheme.is_tls() {
+            true => self.tls.dial(url.clone(), proves.ticket()),
+            false => Ok(TcpDial::new(url.clone())),
+        })
+    }
+
+    fn leg(
+        &self,
+        url: &Url,
+        dial: impl FnOnce(&Proves) -> anyhow::Result<TcpDial>,
+    ) -> anyhow::Result<Leg> {
+        let proves = self.tls.proves(url)?;
+        let admission = proves.admission(url);
+        let proxy = self.proxy.resolve(url)?;
+        let dial = dial(&proves)?.through(proxy.clone());
+        Ok(Leg {
+            dial,
+            admission,
+            proxy,
+            proves,
+        })
+    }
+}
+
+/// Whether a target that is no URL can be the name of an agent.
+pub(crate) fn check_name(target: &str) -> anyhow::Result<()> {
+    if is_name(target) {
+        return Ok(());
+    }
+    Err(WithStatus::usage(
+        format!("'{}' is neither a URL nor a name", target.escape_debug()),
+        "a name has up to 63 small letters, digits, dots, hyphens and underscores, for example \
+         web1; a URL begins with wss://",
+    ))
+}

@@ -1,0 +1,94 @@
+//! What is said of a session: one story in three logs, found by its key.
+
+use rustix::process::Signal;
+
+use crate::support::Host;
+use crate::support::relay::{agent_at, relay};
+
+/// What is said of session `key`, without its key and what stands before.
+fn story(log: &str, key: &str) -> Vec<String> {
+    let mark = format!("session {key}");
+    let said = log.lines().filter_map(|line| line.split_once(&mark));
+    said.map(|(_, rest)| rest.trim_start_matches([':', ',']).trim().to_owned())
+        .collect()
+}
+
+#[track_caller]
+fn assert_story(log: &str, key: &str, expected: &[&str]) {
+    let story = story(log, key);
+    let mut at = story.iter();
+    for expected in expected {
+        let found = at.any(|said| said.starts_with(expected));
+        assert!(found, "{expected} is missing of {key} in {story:#?}");
+    }
+}
+
+#[test]
+fn three_logs_tell_one_story_by_the_key_of_the_session() {
+    let host = Host::new();
+    let first = relay(&host, &[]);
+    let url = first.url().to_owned();
+    let agent = agent_at(&host, &url, "web1", &[]);
+    let exec = host.exec("web1").args(["-v", "--relay", &url, "--", "cat"]);
+    let mut exec = exec.open_input().start();
+    exec.write("one,");
+    exec.stdout_until(4);
+    first.kill();
+    let before = first.end().stderr;
+    let again = host
+        .farpipe(["relay", "-v", "--listen", &url])
+        .start_listening();
+    exec.write("two");
+    exec.close_input();
+    let ended = exec.end().exits(0).printed("one,two");
+    let mark = "session ";
+    let at = ended.stderr.find(mark).expect("a session in the log") + mark.len();
+    let key = &ended.stderr[at..at + 8];
+    assert_story(
+        &ended.stderr,
+        key,
+        &["opened", "attached", "lost: ", "resumed ", "ended"],
+    );
+    assert_story(&before, key, &["joined to web1"]);
+    let said = again.stderr_until(|text| text.contains("parted from web1"));
+    assert_story(&said, key, &["joined to web1", "parted from web1"]);
+    let ended = format!("session {key}: ended");
+    let said = agent.stderr_until(|text| text.contains(&ended));
+    let expected = [
+        "opened from ",
+        "attached",
+        "stream 1: runs",
+        "lost: ",
+        "resumed ",
+        "ended",
+    ];
+    assert_story(&said, key, &expected);
+}
+
+#[test]
+fn logs_can_be_json_line_by_line() {
+    let host = Host::new();
+    let relay = relay(&host, &[]);
+    let agent = host.farpipe([
+        "--log-format",
+        "json",
+        "-v",
+        "agent",
+        relay.url(),
+        "--name",
+        "web1",
+        "--allow",
+        "exec",
+    ]);
+    let agent = agent.start();
+    agent.stderr_until(|text| text.contains("registered as web1 at") && text.ends_with('\n'));
+    agent.signal(Signal::TERM);
+    let said = agent.end().stderr;
+    assert!(said.lines().count() > 1, "{said}");
+    for line in said.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        for key in ["timestamp", "level", "message"] {
+            assert!(line[key].is_string(), "{line}");
+        }
+    }
+}
