@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_proto::identity::Caller;
 use farpipe_proto::session::{Park, Settled};
@@ -16,8 +17,9 @@ use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
 use crate::link::{self, Wire};
 use crate::opener::{PROTOCOL_CLOSE, span};
-use crate::session::{SessionHandle, complete, ended};
+use crate::session::{SessionHandle, complete, ended, withheld};
 use crate::shared::{SessionEnd, Shared};
+use crate::tls::SealError;
 use crate::trunk::{Orders, Seat};
 use crate::tunnel::{Driven, Tunnel};
 
@@ -33,6 +35,8 @@ pub struct AcceptedSession {
     pub(crate) first: Option<Arrival>,
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     pub(crate) registered: Registered,
+    /// Link time that the handshake of a sealed session still has.
+    pub(crate) shaking: Duration,
 }
 
 /// How waiting for a link ended.
@@ -185,21 +189,26 @@ impl AcceptedSession {
             },
         };
         self.announce(peer, &attach, links);
+        let began = self.config.clock.now();
         // In order, so that simulations repeat: the first two end this link, whatever it brings.
-        tokio::select! {
+        let driven = tokio::select! {
             biased;
             end = ended(&self.shared) => {
                 let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &end.to_string());
                 carried.leave(words, GOING_AWAY).await;
-                Err(end)
+                return Err(end);
             }
             Some(newer) = self.arrivals.recv() => {
                 tracing::debug!("a newer link fences the older one");
                 carried.stop(tunnel).await;
-                Ok(Linked::Fenced(Box::new(newer)))
+                self.shaking = self.shaking.saturating_sub(self.config.clock.now() - began);
+                return Ok(Linked::Fenced(Box::new(newer)));
             }
-            driven = carried.driven() => self.driven(carried, tunnel, driven).await,
-        }
+            driven = carried.driven() => driven,
+            () = withheld(&self.shared, self.shaking) => Driven::Unsealed(SealError::Withheld),
+        };
+        self.shaking = self.shaking.saturating_sub(self.config.clock.now() - began);
+        self.driven(carried, tunnel, driven).await
     }
 
     /// A link of the session's own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farpipe_proto::identity::{Asserting, Caller, Identity, Kind, LetInBy};
 use farpipe_proto::limits::{
-    DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SESSIONS_MAX, WINDOW_SESSION_MAX,
+    DRAIN, HANDSHAKE_TOTAL, HEARTBEAT, PARK_MAX, SEAL_HANDSHAKE, SESSIONS_MAX, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::link::{Keys, SecretId};
 use farpipe_proto::session::{Park, SessionConfig, Side};
@@ -268,6 +268,7 @@ impl Acceptor {
             first: Some(arrival),
             arrivals,
             registered,
+            shaking: SEAL_HANDSHAKE,
         });
         Ok(())
     }

@@ -19,8 +19,14 @@ use crate::link::Wire;
 use crate::shared::Shared;
 use crate::tunnel::{Driven, LostLink, Tunnel};
 
+#[cfg(test)]
+mod tests;
+
 /// Pieces taken in one turn before sending gets its chance.
 pub(crate) const PIECES_PER_TURN: usize = 16;
+/// Pieces taken of a link that cannot be written any more: what its peer had on the way, and an end to
+/// one that only says.
+const LAST_PIECES: usize = 1024;
 /// Messages sent in one turn before receiving gets its chance.
 pub(crate) const MESSAGES_PER_TURN: usize = 8;
 
@@ -105,7 +111,12 @@ impl Driver {
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Driven>> {
         // Sending first: what the last turn received has been consumed by now, so that its
         // acknowledgement and the new credit leave in one write.
-        let sent = self.transmit(cx)?;
+        let sent = match self.transmit(cx) {
+            Err(lost @ Driven::Lost(_)) => {
+                return Poll::Ready(Err(self.last_words(cx).unwrap_or(lost)));
+            }
+            sent => sent?,
+        };
         let received = self.receive(cx)?;
         let acks = self.tunnel.poll_timeout();
         if let Poll::Ready(looked) = self.hop.poll_timers(cx, acks) {
@@ -120,6 +131,22 @@ impl Driver {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// What a peer said that is gone now may be why: takes what has arrived and was not read yet.
+    fn last_words(&mut self, cx: &mut Context<'_>) -> Option<Driven> {
+        for _ in 0..LAST_PIECES {
+            let heard = match self.hop.poll_heard(cx) {
+                Poll::Ready(Ok(heard)) => heard,
+                Poll::Ready(Err(_)) | Poll::Pending => return None,
+            };
+            if let Some(heard) = heard
+                && let Err(driven) = self.handle(heard)
+            {
+                return Some(driven);
+            }
+        }
+        None
     }
 
     /// Takes what has arrived; `true` if there was something: it may want an answer.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use farpipe_proto::identity::Caller;
 use farpipe_proto::session::Side;
@@ -133,6 +134,19 @@ pub(crate) async fn ended(shared: &Shared) -> SessionEnd {
         }
     })
     .await
+}
+
+/// Waits until the ends of a sealed session have had a link for so long and do not know each other;
+/// for ever, if they do by then. Cancel safe.
+pub(crate) async fn withheld(shared: &Shared, left: Duration) {
+    if !shared.lock().is_open() {
+        let until = shared.clock.now() + left;
+        tokio::time::sleep_until(shared.clock.deadline(until)).await;
+        if !shared.lock().is_open() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits until everything is settled on this side; while there is no link, whose driver would be

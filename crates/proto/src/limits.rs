@@ -86,6 +86,8 @@ pub const ACK_BYTES_MAX: u64 = 256 * 1024;
 pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
 /// The whole handshake: from the connection, through the carrier's upgrade, up to ATTACH.
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
+/// How long the two ends of a sealed session may have a link to each other and not know each other.
+pub const SEAL_HANDSHAKE: Duration = HANDSHAKE_TOTAL;
 /// Connections of one listener in the handshake at once; for one more the oldest gives way that has
 /// not shown who it is within [`HANDSHAKE_GRACE`].
 pub const HANDSHAKES_MAX: usize = 64;

@@ -6,6 +6,7 @@ use std::thread;
 use farpipe_faultproxy::{Cut, Dir, Fault, Plan, When};
 use rustix::process::Signal;
 
+use crate::support::certs::{certified, shows};
 use crate::support::process::{await_death, pid};
 use crate::support::{Faults, Host, Invocation, Running, assert_same, random};
 
@@ -56,6 +57,26 @@ fn n13_a_relay_that_is_killed_and_started_again_loses_nothing() {
             agent.await_registered(1 + number);
         });
     }
+}
+
+/// What is sealed up to the agent is sent again as it was, by a relay that knows nothing of it.
+#[test]
+fn n13_a_sealed_session_outlives_relays_and_links() {
+    let host = certified();
+    let start = |url: &str| host.relay_at(url).args(shows("relay"));
+    let listener = start("wss://127.0.0.1:0").start_listening();
+    let url = listener.url().to_owned();
+    let agent = host.farpipe(["agent", &url, "--allow", "exec"]);
+    let agent = agent.args(shows("web1")).start_registered(1);
+    let mut relay = Some(listener.into_running());
+    let exec = host.farpipe(["exec", "--relay", &url]).args(shows("alice"));
+    survives(&host, exec.arg("web1"), 3, |number| {
+        drop(relay.take());
+        let again = start(&url).start();
+        again.stderr_until(|text| text.contains("listening on "));
+        relay = Some(again);
+        agent.await_registered(1 + number);
+    });
 }
 
 #[test]

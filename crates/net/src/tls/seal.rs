@@ -10,6 +10,7 @@ use std::fmt;
 use std::mem;
 
 use bytes::{Buf as _, BytesMut};
+use farpipe_proto::limits::SEAL_HANDSHAKE;
 
 use super::buffer::Buffer;
 use super::error::TlsError;
@@ -28,6 +29,13 @@ pub(crate) enum SealError {
     /// What this end has for it cannot be used.
     #[error("end-to-end: TLS cannot be configured: {0}")]
     Unusable(String),
+    /// What is said does not come.
+    #[error(
+        "end-to-end: no handshake in {} s of connection: the other end hangs, or what lies between \
+         keeps bytes back",
+        SEAL_HANDSHAKE.as_secs()
+    )]
+    Withheld,
     /// What came is not what was said.
     #[error("end-to-end: bytes were changed on the way (E2E_INTEGRITY): {0}")]
     Changed(String),
@@ -258,6 +266,7 @@ impl SealError {
         let words = format!("{who}: {self}");
         match self {
             Self::Refused(_) | Self::Unusable(_) => SessionEnd::Refused(words),
+            Self::Withheld => SessionEnd::Lost(words),
             Self::Changed(_) => SessionEnd::Integrity(words),
         }
     }

@@ -1,0 +1,366 @@
+//! A session's opener at work: links it, drives it, waits and links it again.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_proto::limits::{DRAIN, HANDSHAKE_STEP, LINGER, PROGRESS_LIFE, SEAL_HANDSHAKE};
+use farpipe_proto::session::{Attempt, Next, Redial};
+use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
+use farpipe_proto::wire::hop::HopFrame;
+
+use super::{Blame, Dial, Opener, PROTOCOL_CLOSE, millis, span};
+use crate::carrier::Close;
+use crate::driver::Driver;
+use crate::event::{LinkEvent, tell};
+use crate::link::{self, HandshakeError, TUNNEL, Wire};
+use crate::session::{ended, withheld};
+use crate::shared::SessionEnd;
+use crate::tls::SealError;
+use crate::tunnel::{Driven, LostLink, Tunnel};
+
+/// One step's outcome.
+pub(super) enum Step {
+    /// Dial at once: the link made progress.
+    Progressed(String),
+    /// This attempt failed.
+    Failed(Attempt, String),
+    /// Another place may do better: dial at once.
+    Elsewhere,
+    /// All is settled.
+    Complete,
+}
+
+pub(super) struct Running<'a> {
+    pub(super) opener: Opener,
+    pub(super) dial: &'a dyn Dial,
+    redial: Redial,
+    /// When the acceptor may have heard of this session first; before, nothing can have been done.
+    first_asked: Option<farpipe_proto::Instant>,
+    epoch: u64,
+    pub(super) established: bool,
+    /// Link time that the handshake of a sealed session still has.
+    shaking: Duration,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(opener: Opener, dial: &'a dyn Dial) -> Self {
+        Self {
+            redial: Redial::new(opener.config.resume_for),
+            first_asked: None,
+            epoch: 0,
+            established: false,
+            shaking: SEAL_HANDSHAKE,
+            opener,
+            dial,
+        }
+    }
+}
+
+impl Running<'_> {
+    /// Links the session again and again until everything is settled.
+    ///
+    /// # Errors
+    /// [`SessionEnd`].
+    pub(super) async fn run(mut self) -> Result<(), SessionEnd> {
+        loop {
+            let (attempt, why) = match self.attempt().await? {
+                Step::Complete => return Ok(()),
+                Step::Elsewhere => continue,
+                Step::Progressed(why) => (Attempt::Progressed, why),
+                Step::Failed(attempt, why) => (attempt, why),
+            };
+            if let Some(end) = self.opener.shared.lock().end.clone() {
+                return Err(end);
+            }
+            if self.is_complete() {
+                // COMPLETE was the last thing the link brought; no goodbye was said at all.
+                self.leave_again().await;
+                return Ok(());
+            }
+            self.wait(attempt, why).await?;
+            if self.is_complete() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.opener.shared.lock().session.is_complete()
+    }
+
+    /// Decides what follows a lost link and waits for it.
+    async fn wait(&mut self, attempt: Attempt, why: String) -> Result<(), SessionEnd> {
+        let config = &self.opener.config;
+        let mut random = [0; 4];
+        (config.greeting.random)(&mut random);
+        let now = config.clock.now();
+        let confirmed = self.opener.shared.lock().session.is_confirmed();
+        let next = self
+            .redial
+            .handle_ended(now, attempt, confirmed, u32::from_ne_bytes(random));
+        let failures = self.redial.failures();
+        if self.redial.is_alarm() {
+            tell(
+                config.events.as_ref(),
+                LinkEvent::Alarm {
+                    failures,
+                    why: why.clone(),
+                },
+            );
+        }
+        match next {
+            Next::DialAt(at) => {
+                let wait = at - now;
+                tracing::info!(
+                    "session {}: lost: {why}; next try in {} ms",
+                    self.opener.key,
+                    wait.as_millis()
+                );
+                tell(
+                    config.events.as_ref(),
+                    LinkEvent::Lost {
+                        why,
+                        failures,
+                        retry_in: Some(wait),
+                    },
+                );
+                if at > now {
+                    let slept = tokio::time::sleep_until(config.clock.deadline(at));
+                    let shared = &self.opener.shared;
+                    tokio::select! {
+                        biased;
+                        // Ending the session must not wait for the backoff.
+                        end = ended(shared) => return Err(end),
+                        () = slept => {}
+                    }
+                }
+                Ok(())
+            }
+            Next::Succeed => {
+                tracing::info!("the other side confirmed everything and is gone");
+                let mut state = self.opener.shared.lock();
+                state.session.handle_peer_gone();
+                state.dispatch(bytes::BytesMut::new());
+                Ok(())
+            }
+            Next::GiveUp => Err(SessionEnd::Lost(format!(
+                "no link to {} for {}: {why}",
+                self.dial.peer(),
+                span(config.resume_for),
+            ))),
+        }
+    }
+
+    /// Dials once and drives the session as long as the link lasts.
+    async fn attempt(&mut self) -> Result<Step, SessionEnd> {
+        let shared = &Arc::clone(&self.opener.shared);
+        let linked = tokio::select! {
+            biased;
+            // Ending the session must not wait for an answer that may never come.
+            end = ended(shared) => return Err(end),
+            linked = self.link_up() => linked,
+        };
+        let (wire, attached) = match linked {
+            Ok(linked) => linked,
+            Err(failed) => return failed,
+        };
+        let heartbeat = self.opener.config.heartbeat;
+        let driver = Driver::attach(shared, wire, TUNNEL, attached.received, heartbeat);
+        let mut driver = match driver {
+            Ok(driver) => driver,
+            Err(refused) => {
+                let (error, mut wire) = *refused;
+                let message = format!("cannot resume: {error}");
+                let refused = Refused {
+                    code: RefuseCode::Offset as u32,
+                    is_final: RefuseCode::Offset.is_final(),
+                    message: message.clone(),
+                };
+                wire.refuse(&HopFrame::Refused(TUNNEL, refused)).await;
+                let message = format!("{}: {message}", self.dial.peer());
+                return Err(SessionEnd::Protocol(message));
+            }
+        };
+        self.redial.handle_attached();
+        self.announce();
+        let began = self.opener.config.clock.now();
+        let driven = tokio::select! {
+            biased;
+            end = ended(shared) => {
+                driver.leave(&HopFrame::Detach(TUNNEL), Close { code: 1001, reason: "ended" }).await;
+                return Err(end);
+            }
+            driven = poll_fn(|cx| driver.poll_drive(cx)) => driven,
+            () = withheld(shared, self.shaking) => Driven::Unsealed(SealError::Withheld),
+        };
+        let lived = self.opener.config.clock.now() - began;
+        self.shaking = self.shaking.saturating_sub(lived);
+        let progressed = driver.progressed() || lived >= PROGRESS_LIFE;
+        match driven {
+            Driven::Complete => {
+                if !driver.leave(&LEAVING, NORMAL_CLOSE).await {
+                    self.leave_again().await;
+                }
+                Ok(Step::Complete)
+            }
+            Driven::Lost(lost @ LostLink::GoingAway) => {
+                // It said so in time: there may be another already.
+                self.dial.elsewhere();
+                Ok(Step::Progressed(lost.to_string()))
+            }
+            Driven::Lost(lost) if progressed => Ok(Step::Progressed(lost.to_string())),
+            Driven::Lost(lost) => Ok(Step::Failed(Attempt::Cut, lost.to_string())),
+            Driven::Detached => Ok(Step::Failed(
+                Attempt::Refused,
+                "the other side left".to_owned(),
+            )),
+            Driven::Refused(refused) if refused.is_final => {
+                let peer = self.dial.peer();
+                let mut why = link::printable(&refused.message);
+                if !shared.lock().is_open() {
+                    why.push_str(" (end-to-end TLS had not come about)");
+                }
+                let why = format!("{peer} ended the session: {why}");
+                Err(SessionEnd::Refused(why))
+            }
+            Driven::Refused(refused) => {
+                let why = link::printable(&refused.message);
+                let is_cut = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut);
+                Ok(match is_cut {
+                    true if progressed => Step::Progressed(why),
+                    true => Step::Failed(Attempt::Cut, why),
+                    false => Step::Failed(Attempt::Refused, why),
+                })
+            }
+            Driven::Unsealed(error) => {
+                driver.say_rest().await;
+                let words = Tunnel::refusal(TUNNEL, RefuseCode::EndToEnd, &error.to_string());
+                driver.leave(&words, PROTOCOL_CLOSE).await;
+                Err(error.end(&self.dial.peer()))
+            }
+            Driven::Failed(why) => {
+                let words = Tunnel::refusal(TUNNEL, RefuseCode::Protocol, &why);
+                driver.leave(&words, PROTOCOL_CLOSE).await;
+                Err(SessionEnd::Protocol(format!("{}: {why}", self.dial.peer())))
+            }
+        }
+    }
+
+    /// A new link up to ATTACHED, or what follows from its failure. Does not outlast `--resume-for`
+    /// by more than a last try: steps of the handshake have longer limits.
+    async fn link_up(&mut self) -> Result<(Wire, Attached), Result<Step, SessionEnd>> {
+        let config = &self.opener.config;
+        let Some(give_up_at) = self.redial.give_up_at() else {
+            return self.dial_and_attach().await;
+        };
+        let last_try = config.clock.now() + config.resume_for.clamp(DRAIN, HANDSHAKE_STEP);
+        let until = config.clock.deadline(give_up_at.max(last_try));
+        match tokio::time::timeout_at(until, self.dial_and_attach()).await {
+            Ok(linked) => linked,
+            Err(_) => Err(Ok(Step::Failed(
+                Attempt::Cut,
+                "no answer in the time that was left".to_owned(),
+            ))),
+        }
+    }
+
+    async fn dial_and_attach(&mut self) -> Result<(Wire, Attached), Result<Step, SessionEnd>> {
+        let dialled = self.dial.dial().await;
+        let carrier = dialled.map_err(|error| self.dial_failed(error))?;
+        let mut wire = Wire::new(carrier);
+        self.epoch += 1;
+        let greeting = self.opener.config.greeting.clone();
+        match link::dial(&mut wire, &greeting, || self.attach()).await {
+            Ok(attached) => Ok((wire, attached)),
+            Err(error) => Err(self.handshake_failed(error)),
+        }
+    }
+
+    /// All is settled, but the acceptor may not have heard that we know: it would linger. Tells it
+    /// over a new link, without insisting: nothing depends on it.
+    async fn leave_again(&mut self) {
+        let leaving = self.try_to_leave();
+        if tokio::time::timeout(LINGER, leaving).await.is_err() {
+            tracing::debug!("the other side was not told that all is settled");
+        }
+    }
+
+    async fn try_to_leave(&mut self) {
+        for _ in 0..LEAVES_MAX {
+            let carrier = match tokio::time::timeout(DRAIN, self.dial.dial()).await {
+                Ok(Ok(carrier)) => carrier,
+                Ok(Err(error)) if error.blame == Blame::Reset => continue,
+                Ok(Err(_)) | Err(_) => return,
+            };
+            let mut wire = Wire::new(carrier);
+            self.epoch += 1;
+            let greeting = self.opener.config.greeting.clone();
+            let attached = link::dial(&mut wire, &greeting, || self.attach()).await;
+            if let Err(HandshakeError::Refused(_)) = attached {
+                return;
+            }
+            wire.queue(&LEAVING);
+            if attached.is_ok() && wire.close(NORMAL_CLOSE).await {
+                return;
+            }
+        }
+    }
+
+    fn attach(&mut self) -> Attach {
+        let config = &self.opener.config;
+        let now = config.clock.now();
+        let age = now - *self.first_asked.get_or_insert(now);
+        Attach {
+            route: self.dial.route(),
+            key: self.opener.key.as_bytes().to_vec(),
+            epoch: self.epoch,
+            received: self.opener.shared.lock().session.received(),
+            established: self.established,
+            age_ms: millis(age),
+            resume_for_ms: millis(config.resume_for),
+            caller: String::new(),
+            sealed: config.seal.is_some(),
+        }
+    }
+
+    fn announce(&mut self) {
+        let events = self.opener.config.events.as_ref();
+        let (key, peer, epoch) = (self.opener.key, self.dial.peer(), self.epoch);
+        if self.established {
+            let state = self.opener.shared.lock();
+            let resent = state.session.numbered() - state.session.acked();
+            drop(state);
+            tracing::info!(
+                "session {key}: resumed by {peer}, attach {epoch}, {resent} bytes again"
+            );
+            tell(
+                events,
+                LinkEvent::Resumed {
+                    epoch: self.epoch,
+                    resent,
+                },
+            );
+        } else {
+            tracing::info!("session {key}: attached by {peer}");
+            tell(
+                events,
+                LinkEvent::Connected {
+                    session: self.opener.key.to_string(),
+                    peer: self.dial.peer(),
+                },
+            );
+        }
+        self.established = true;
+    }
+}
+
+/// The opener's last word on a link.
+const LEAVING: HopFrame = HopFrame::Detach(TUNNEL);
+/// Attempts to say it.
+const LEAVES_MAX: u32 = 5;
+
+const NORMAL_CLOSE: Close = Close {
+    code: 1000,
+    reason: "complete",
+};
