@@ -150,6 +150,7 @@ impl Plan {
             software: "sim".to_owned(),
             prover: None,
             keys: None,
+            tokens: None,
             random: chance::random,
         }
     }
