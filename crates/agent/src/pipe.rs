@@ -169,10 +169,15 @@ impl Pipe {
     pub(crate) async fn drive(&mut self, cancel: Cancel) {
         let ended = tokio::select! {
             () = poll_fn(|cx| self.poll(cx)) => true,
-            () = cancelled(cancel) => false,
+            () = cancelled(cancel.clone()) => false,
         };
         if !ended {
             self.interrupt();
+        } else if *cancel.borrow()
+            && let Some(PipeError::RemoteCancelled(_)) = self.outcome.error
+        {
+            // The far side heard of it by another stream, and answered before this was looked at.
+            self.outcome.error = Some(PipeError::Cancelled);
         }
     }
 

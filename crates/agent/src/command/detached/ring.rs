@@ -133,7 +133,7 @@ impl Ring {
         into: &mut BytesMut,
         max: usize,
     ) -> Poll<usize> {
-        if let Poll::Pending = self.poll_ready(cx) {
+        if self.poll_ready(cx).is_pending() {
             return Poll::Pending;
         }
         let len = self.waiting().min(max);

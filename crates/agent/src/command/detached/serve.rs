@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farpipe_net::{Asked, CommandControl, Stream, StreamWatch};
 use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::{Accept, DetachedCommands, Exit, Manage, ManageWhat, Open};
+use farpipe_proto::wire::control::{Accept, DetachedCommands, Manage, ManageWhat, Open};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
@@ -238,7 +238,7 @@ impl Serving {
         drop(counted);
         stream
             .send
-            .exit(exit.map(crate::outcome::to_wire).unwrap_or(Exit::default()));
+            .exit(exit.map(crate::outcome::to_wire).unwrap_or_default());
         finish(stream).await;
     }
 }
