@@ -126,7 +126,10 @@ impl Forward {
             let _ = self.asks.try_send(Asked::Signal(u32::from(first)));
         }
         let at = Instant::now();
-        while is_passed_on {
+        loop {
+            if !is_passed_on {
+                break;
+            }
             tokio::select! {
                 done = &mut work => return (Some(done), Some(first)),
                 _ = Signals::any(&mut self.signals.kinds) => {

@@ -23,6 +23,7 @@ fn greeting() -> Greeting {
         software: "sim".to_owned(),
         prover: None,
         keys: None,
+        tokens: None,
         random: chance::random,
     }
 }

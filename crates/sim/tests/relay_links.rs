@@ -26,6 +26,7 @@ fn greeting() -> Greeting {
         software: "sim".to_owned(),
         prover: None,
         keys: None,
+        tokens: None,
         random: chance::random,
     }
 }

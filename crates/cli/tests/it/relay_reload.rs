@@ -30,10 +30,10 @@ fn newest(relay: &Listener, count: usize) -> String {
     let is_there =
         |text: &str| text.matches("listening on ").count() == count && text.ends_with('\n');
     let said = relay.stderr_until(is_there);
-    let urls = said
+    let mut urls = said
         .lines()
         .filter_map(|line| line.strip_prefix("listening on "));
-    urls.last().expect("waited for").to_owned()
+    urls.next_back().expect("waited for").to_owned()
 }
 
 #[test]

@@ -300,7 +300,10 @@ where
 }
 
 /// Takes an accepted connection to its session.
-// Declared as one that can be sent, and not async: where `E` is known the compiler would not see it.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "declared as one that can be sent: where `E` is known the compiler would not see it"
+)]
 pub fn handshake<E, S>(
     stream: S,
     kind: Kind,

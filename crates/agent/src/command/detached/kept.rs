@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use farpipe_net::CommandControl;
+use farpipe_net::{CommandControl, WallClock};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::{DETACHED_INPUT_MAX, MESSAGE_MAX};
 use farpipe_proto::wire::control::{DetachedCommand, Exit as WireExit};
@@ -82,7 +82,7 @@ impl Kept {
         Self {
             request,
             starter,
-            started: SystemTime::now(),
+            started: SystemTime::UNIX_EPOCH + WallClock::System.now(),
             state: Mutex::new(State {
                 stdin,
                 stdout: output(),

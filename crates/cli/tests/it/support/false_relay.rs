@@ -269,7 +269,7 @@ impl Joints {
         let number = u32::try_from(2 * self.joints.len() + 2).expect("few");
         let tunnel = TunnelId(number);
         let places = [(0, 0), (attach.received, attach.received)];
-        self.to_agent(&HopFrame::Attach(tunnel, attach.clone()));
+        self.tell_agent(&HopFrame::Attach(tunnel, attach.clone()));
         self.joints.push(Joint {
             caller,
             tunnel,
@@ -299,15 +299,15 @@ impl Joints {
             Heard::Frame(HopFrame::Ack(_, offset)) => {
                 let acked = self.acked(joint, Way::Back, offset);
                 let tunnel = self.joints[joint].tunnel;
-                self.to_agent(&HopFrame::Ack(tunnel, acked));
+                self.tell_agent(&HopFrame::Ack(tunnel, acked));
             }
             Heard::Frame(HopFrame::Refused(_, refused)) => {
                 let tunnel = self.joints[joint].tunnel;
-                self.to_agent(&HopFrame::Refused(tunnel, refused));
+                self.tell_agent(&HopFrame::Refused(tunnel, refused));
             }
             Heard::Frame(HopFrame::Detach(_)) => {
                 let tunnel = self.joints[joint].tunnel;
-                self.to_agent(&HopFrame::Detach(tunnel));
+                self.tell_agent(&HopFrame::Detach(tunnel));
             }
             // As a relay says it: the agent is to park the session.
             Heard::Closed => {
@@ -316,7 +316,7 @@ impl Joints {
                 }
                 let tunnel = self.joints[joint].tunnel;
                 let words = refusal(RefuseCode::Cut, "the caller is gone");
-                self.to_agent(&HopFrame::Refused(tunnel, words));
+                self.tell_agent(&HopFrame::Refused(tunnel, words));
             }
             Heard::Frame(_) => {}
         }
@@ -345,19 +345,19 @@ impl Joints {
                     let said = self.joints[joint].said.clone();
                     self.pass(joint, Way::There, &said);
                 }
-                self.to_caller(joint, &HopFrame::Attached(TUNNEL, Attached { received }));
+                self.tell_caller(joint, &HopFrame::Attached(TUNNEL, Attached { received }));
             }
             Heard::Frame(HopFrame::Ack(_, offset)) => {
                 let acked = self.acked(joint, Way::There, offset);
-                self.to_caller(joint, &HopFrame::Ack(TUNNEL, acked));
+                self.tell_caller(joint, &HopFrame::Ack(TUNNEL, acked));
             }
             Heard::Frame(HopFrame::Refused(_, refused)) => {
                 if let Some(told) = &self.joints[joint].refused {
                     let _ = told.send(refused.message.clone());
                 }
-                self.to_caller(joint, &HopFrame::Refused(TUNNEL, refused));
+                self.tell_caller(joint, &HopFrame::Refused(TUNNEL, refused));
             }
-            Heard::Frame(HopFrame::Detach(_)) => self.to_caller(joint, &HopFrame::Detach(TUNNEL)),
+            Heard::Frame(HopFrame::Detach(_)) => self.tell_caller(joint, &HopFrame::Detach(TUNNEL)),
             _ => {}
         }
     }
@@ -392,14 +392,14 @@ impl Joints {
             Act::Pass(session, way, bytes) => self.pass(self.first + session, way, &bytes),
             Act::Detach(session) => {
                 let joint = self.first + session;
-                self.to_caller(joint, &HopFrame::Detach(TUNNEL));
-                self.to_agent(&HopFrame::Detach(self.joints[joint].tunnel));
+                self.tell_caller(joint, &HopFrame::Detach(TUNNEL));
+                self.tell_agent(&HopFrame::Detach(self.joints[joint].tunnel));
             }
             Act::Refuse(session, message) => {
                 let joint = self.first + session;
                 let words = refusal(RefuseCode::Auth, message);
-                self.to_caller(joint, &HopFrame::Refused(TUNNEL, words));
-                self.to_agent(&HopFrame::Detach(self.joints[joint].tunnel));
+                self.tell_caller(joint, &HopFrame::Refused(TUNNEL, words));
+                self.tell_agent(&HopFrame::Detach(self.joints[joint].tunnel));
             }
         }
     }
@@ -420,13 +420,13 @@ impl Joints {
         }
     }
 
-    fn to_agent(&mut self, frame: &HopFrame) {
+    fn tell_agent(&mut self, frame: &HopFrame) {
         if let Some(link) = self.agent {
             self.links[link].send(frame);
         }
     }
 
-    fn to_caller(&mut self, joint: usize, frame: &HopFrame) {
+    fn tell_caller(&mut self, joint: usize, frame: &HopFrame) {
         if let Some(link) = self.joints[joint].caller {
             self.links[link].send(frame);
         }
