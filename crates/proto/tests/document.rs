@@ -268,7 +268,7 @@ fn control_payloads_have_the_documented_fields() {
         target: text(),
         interactive: true,
         blocks: true,
-        command: Some(Command::default()),
+        command: Some(Box::default()),
         stderr_of: 1,
         manage: Some(Box::default()),
     };
