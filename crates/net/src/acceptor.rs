@@ -220,6 +220,11 @@ impl Acceptor {
         if let Some((code, why)) = self.objection(&arrival.attach, &park, &sessions) {
             return Err(arrival.refuse(code, why));
         }
+        if self.has_its_share(arrival.caller.as_ref(), &sessions) {
+            let why = "too many sessions of one caller at once, those that wait for a lost connection \
+                       included; try again later";
+            return Err(arrival.refuse(RefuseCode::Limit, why));
+        }
         let place = match self.incoming.try_reserve() {
             Ok(place) if sessions.len() < self.config.sessions_max => place,
             Ok(_) | Err(TrySendError::Full(())) => {
@@ -284,6 +289,25 @@ impl Acceptor {
                     .to_owned(),
             ),
         }
+    }
+
+    /// Whether a caller with a name has so many sessions that others must find room, too: three
+    /// quarters of all.
+    fn has_its_share(
+        &self,
+        caller: Option<&Caller>,
+        sessions: &BTreeMap<SessionKey, Entry>,
+    ) -> bool {
+        let share = self.config.sessions_max - self.config.sessions_max / 4;
+        let Some(name) = caller.and_then(Caller::identity) else {
+            return false;
+        };
+        if sessions.len() < share {
+            return false;
+        }
+        let names = sessions.values().filter_map(|entry| entry.caller.as_ref());
+        let own = names.filter(|caller| caller.identity() == Some(name));
+        own.count() >= share
     }
 
     /// Why no session is made for an attach whose key is not known.

@@ -56,13 +56,17 @@ impl AgentLinkConfig {
 
 /// Why a relay is of no use to this agent, however often it asks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RelayEnd(String);
+#[error("{why}")]
+pub struct RelayEnd {
+    why: String,
+    /// Another process has the name now: asking again would only take it back.
+    pub is_ousted: bool,
+}
 
 /// How one link ended.
 enum Linked {
     Over(Attempt, String),
-    Final(String),
+    Final(RelayEnd),
 }
 
 /// An agent at one relay.
@@ -88,7 +92,7 @@ impl AgentLink {
     ///
     /// # Cancellation
     /// Dropping it is a lost link to all sessions: they wait for another as long as they are parked.
-    pub async fn run(self, dial: &dyn Dial) -> Result<std::convert::Infallible, RelayEnd> {
+    pub async fn run(&self, dial: &dyn Dial) -> Result<std::convert::Infallible, RelayEnd> {
         let clock = self.acceptor.config().clock;
         let mut redial = Redial::new(Duration::MAX);
         loop {
@@ -98,7 +102,7 @@ impl AgentLink {
             }
             let (attempt, why) = match linked {
                 Linked::Over(attempt, why) => (attempt, why),
-                Linked::Final(why) => return Err(RelayEnd(why)),
+                Linked::Final(end) => return Err(end),
             };
             let mut random = [0; 4];
             (self.config.greeting.random)(&mut random);
@@ -138,7 +142,7 @@ impl AgentLink {
             Ok(carrier) => carrier,
             Err(error) => {
                 return match error.blame {
-                    Blame::Final => Linked::Final(error.message),
+                    Blame::Final => unwanted(error.message),
                     Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
                     Blame::Cut | Blame::Stranger => Linked::Over(Attempt::Cut, error.message),
                 };
@@ -190,10 +194,10 @@ fn failed(relay: &str, error: HandshakeError) -> Linked {
             refused_by(relay, &refused)
         }
         HandshakeError::Carrier(CarrierError::Io(error)) if TlsError::is_final_in(&error) => {
-            Linked::Final(why)
+            unwanted(why)
         }
         HandshakeError::Link(LinkError::PeerUnproven(_) | LinkError::RefusedPeer { .. }) => {
-            Linked::Final(why)
+            unwanted(why)
         }
         _ => Linked::Over(Attempt::Cut, why),
     }
@@ -204,8 +208,17 @@ fn refused_by(relay: &str, refused: &Refused) -> Linked {
     // What broke the protocol may be something that stands in for the relay for a while.
     let is_protocol = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Protocol);
     if refused.is_final && !is_protocol {
-        Linked::Final(why)
+        Linked::Final(RelayEnd {
+            why,
+            is_ousted: RefuseCode::from_wire(refused.code) == Some(RefuseCode::Fenced),
+        })
     } else {
         Linked::Over(Attempt::Refused, why)
     }
+}
+
+/// A relay that asking again helps nothing with, as it is.
+fn unwanted(why: String) -> Linked {
+    let is_ousted = false;
+    Linked::Final(RelayEnd { why, is_ousted })
 }

@@ -339,7 +339,7 @@ fn owner(register: &Register, who: Option<&Identity>) -> Result<Option<Identity>
     if !is_name(name) {
         return Err(Objection::new(
             RefuseCode::Protocol,
-            "an agent's name has 1 to 64 letters, digits, dots, hyphens and underscores",
+            "an agent's name has 1 to 63 small letters, digits, dots, hyphens and underscores",
         ));
     }
     let is_tag = |tag: &String| {

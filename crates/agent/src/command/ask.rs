@@ -26,7 +26,7 @@ pub struct Here {
 }
 
 impl Here {
-    /// What is said is collected, at most [`COLLECTED_MAX`] bytes.
+    /// What is said is collected, at most `COLLECTED_MAX` bytes.
     #[must_use]
     pub fn collecting(into: &Collected) -> Self {
         let main = Endpoint {

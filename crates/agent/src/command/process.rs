@@ -95,7 +95,7 @@ impl Process {
 
     /// Waits until no process is left in the session, however long after its leader. Cancel safe.
     pub(crate) async fn emptied(&self) {
-        while let Some(member) = members(self.group()).pop() {
+        while let Some(member) = members(self.group(), LOOK).pop() {
             // While it lives there is no need to look again.
             member.ended().await;
         }
@@ -109,11 +109,16 @@ impl Process {
     }
 
     fn is_alive(&self) -> bool {
-        !members(self.group()).is_empty()
+        !members(self.group(), LOOK).is_empty()
     }
 
     fn signal_all(&self, signal: Signal) {
-        for member in members(self.group()) {
+        // Who was forked a moment ago is to hear the first word as well; that of SIGKILL is repeated.
+        let since = match signal {
+            Signal::KILL => LOOK,
+            _ => Duration::ZERO,
+        };
+        for member in members(self.group(), since) {
             // Gone meanwhile, or another user's by now: nothing more can be done.
             let _ = member.signal(signal);
         }
@@ -131,6 +136,8 @@ impl Drop for Process {
 /// First and longest pause between two looks at what is left of a session.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 const LAST_LOOK: Duration = Duration::from_millis(200);
+/// How old a look at all processes of the host may be that serves all commands which ask.
+const LOOK: Duration = Duration::from_millis(50);
 /// At [`FIRST_LOOK`] each, a second.
 const KILL_ROUNDS: u32 = 100;
 
@@ -139,9 +146,11 @@ mod system {
     use std::future::poll_fn;
     use std::io;
     use std::os::fd::OwnedFd;
+    use std::sync::{Mutex, PoisonError};
+    use std::time::Duration;
 
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     use super::{Exited, LAST_LOOK};
 
@@ -166,8 +175,29 @@ mod system {
         }
     }
 
-    /// The processes of a session that have not ended.
-    pub(super) fn members(session: Pid) -> Vec<Member> {
+    /// The last look: each process and its session. Many commands that are hung up at once would else
+    /// read all of /proc each for itself, again and again.
+    static LOOKED: Mutex<Option<(Instant, Vec<(Pid, i32)>)>> = Mutex::new(None);
+
+    /// The processes of a session that have not ended, as of a look at most `since` ago.
+    pub(super) fn members(session: Pid, since: Duration) -> Vec<Member> {
+        let mut looked = LOOKED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, processes)) = &*looked
+            && at.elapsed() < since
+        {
+            let members = members_of(session, processes);
+            // That there is none is only true of now.
+            if !members.is_empty() {
+                return members;
+            }
+        }
+        let processes = processes();
+        let members = members_of(session, &processes);
+        *looked = Some((Instant::now(), processes));
+        members
+    }
+
+    fn processes() -> Vec<(Pid, i32)> {
         let Ok(listed) = std::fs::read_dir("/proc") else {
             return Vec::new();
         };
@@ -175,33 +205,38 @@ mod system {
             let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
             Pid::from_raw(number)
         });
-        pids.filter_map(|pid| {
-            if !is_member(pid, session) {
-                return None;
-            }
-            let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-            // Again, now that the number cannot change its owner.
-            is_member(pid, session).then_some(Member(fd))
+        pids.filter_map(|pid| Some((pid, session_of(pid)?)))
+            .collect()
+    }
+
+    fn members_of(session: Pid, processes: &[(Pid, i32)]) -> Vec<Member> {
+        let number = session.as_raw_nonzero().get();
+        let pids = processes.iter().filter(|(_, of)| *of == number);
+        pids.filter_map(|(pid, _)| {
+            let fd = pidfd_open(*pid, PidfdFlags::empty()).ok()?;
+            // Now that the number cannot change its owner.
+            (session_of(*pid) == Some(number)).then_some(Member(fd))
         })
         .collect()
     }
 
-    fn is_member(pid: Pid, session: Pid) -> bool {
+    /// The session of a process that has not ended.
+    fn session_of(pid: Pid) -> Option<i32> {
         let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-        let Ok(stat) = std::fs::read_to_string(path) else {
-            return false;
-        };
+        let stat = std::fs::read_to_string(path).ok()?;
         // Behind the name, which may have anything in it: state, parent, group, session.
         let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let state = fields.next();
-        let of = fields.nth(2).and_then(|of| of.parse::<i32>().ok());
-        of == Some(session.as_raw_nonzero().get()) && !matches!(state, Some("Z" | "X") | None)
+        if matches!(fields.next(), Some("Z" | "X") | None) {
+            return None;
+        }
+        fields.nth(2)?.parse().ok()
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod system {
     use std::io;
+    use std::time::Duration;
 
     use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
     use tokio::time::sleep;
@@ -223,7 +258,7 @@ mod system {
         }
     }
 
-    pub(super) fn members(session: Pid) -> Vec<Member> {
+    pub(super) fn members(session: Pid, _since: Duration) -> Vec<Member> {
         match test_kill_process_group(session) {
             Ok(()) => vec![Member(session)],
             Err(_) => Vec::new(),

@@ -23,10 +23,10 @@ use super::may::{Objection, Permit, Refused, may};
 use super::process::Process;
 use super::pty::Pty;
 use super::request::{Request, RequestError, Size};
-use crate::endpoint::Endpoint;
 use crate::endpoint::exec::{OutputSource, explain};
 use crate::endpoint::named::Named;
 use crate::endpoint::pipe::{PipeSink, PipeSource};
+use crate::endpoint::{Endpoint, Exit};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::ping;
 use crate::pipe::{self, Cancel, Pipe, cancelled};
@@ -116,6 +116,14 @@ pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), Sessio
 fn log(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!("a command's task failed: {error}");
+    }
+}
+
+/// How a command ended, for the log.
+fn ending(exit: Option<Exit>) -> String {
+    match exit {
+        Some(exit) => exit.to_string(),
+        None => "its end is not known".to_owned(),
     }
 }
 
@@ -232,8 +240,11 @@ impl Serving {
         tracing::info!("{}: runs as process {pid}", self.name);
         let outcome = self.join(stream, started).await;
         match outcome.error {
-            None => tracing::info!("{}: {:?}", self.name, outcome.local_exit),
-            Some(error) => tracing::info!("{}: {error}; {:?}", self.name, outcome.local_exit),
+            None => tracing::info!("{}: {}", self.name, ending(outcome.local_exit)),
+            Some(error) => {
+                let ending = ending(outcome.local_exit);
+                tracing::info!("{}: {error}; {ending}", self.name);
+            }
         }
     }
 
@@ -251,7 +262,7 @@ impl Serving {
     }
 
     /// Asks the policy; what it says in full is for this host's log.
-    async fn permitted(&self, request: Request) -> Result<(Request, Resolved), Refusal> {
+    pub(super) async fn permitted(&self, request: Request) -> Result<(Request, Resolved), Refusal> {
         let (live, caller) = (Arc::clone(&self.agent.policy), self.caller.clone());
         // Dropped, it only looks at the disk for nothing.
         let asked = tokio::task::spawn_blocking(move || {

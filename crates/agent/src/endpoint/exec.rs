@@ -13,6 +13,7 @@
 //! the child is dead, [`SILENCE_MAX`] without a byte is the end as well.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -126,6 +127,19 @@ pub enum Exit {
         /// Whether a core file was written.
         core_dumped: bool,
     },
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "ended with {code}"),
+            Self::Signal {
+                number,
+                core_dumped: false,
+            } => write!(f, "ended by signal {number}"),
+            Self::Signal { number, .. } => write!(f, "ended by signal {number}, core dumped"),
+        }
+    }
 }
 
 impl From<ExitStatus> for Exit {

@@ -14,9 +14,13 @@ pub(crate) struct AllowArgs {
     /// none with --allow]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Allow it to whoever is let in: all, exec, read:DIR, write:DIR, connect:HOST:PORT or
-    /// listen:[HOST:]PORT; repeatable
-    #[arg(long, value_name = "WHAT")]
+    // Not as a comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        help = "Allow it to whoever is let in: all, exec, read:DIR, write:DIR, connect:HOST:PORT or \
+                listen:[HOST:]PORT; repeatable"
+    )]
     allow: Vec<Allow>,
     /// With --allow: a variable that callers may set for commands, besides LANG, LANGUAGE, LC_*, TZ,
     /// TERM, COLORTERM and NO_COLOR; NAME* allows all that begin so; repeatable

@@ -16,8 +16,8 @@ use super::terminal;
 ///
 /// Another attach takes the place of this one, which then fails with 125. SIGINT and SIGQUIT go to the
 /// command; SIGHUP, SIGTERM and a second SIGINT end this and leave the command alone, as a lost
-/// connection does: what had not arrived is there for the next one. The end of stdin is the end of the
-/// command's, unless -n.
+/// connection does: what had not arrived here is there for the next one; what this process had and could
+/// not write any more is not. The end of stdin is the end of the command's, unless -n.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -1,12 +1,13 @@
 //! How an agent makes itself known: the relays of its list, and its name there.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::tls::{identity_in_certificate, read_certificate};
 use farpipe_net::token::Token;
-use farpipe_net::{Acceptor, AgentLink, AgentLinkConfig, Dial as _, RelayEnd, TcpDial};
+use farpipe_net::{Acceptor, AgentLink, AgentLinkConfig, Dial as _, TcpDial};
 use farpipe_proto::identity::{Kind, is_name};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +18,9 @@ use super::session::{dialling, url};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::status::Status;
+
+/// How long a relay that refused for good is left alone, as long as another one is not.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Where an agent registers.
 #[derive(Debug, clap::Args)]
@@ -47,7 +51,13 @@ pub(crate) struct Links {
 impl RegistrationArgs {
     /// Whether there is a relay to register at.
     pub(crate) fn is_given(&self) -> bool {
-        !self.relay.is_empty()
+        self.relays().next().is_some()
+    }
+
+    /// The list, without what is empty: as a variable is that was unset in a hurry.
+    fn relays(&self) -> impl Iterator<Item = &str> {
+        let texts = self.relay.iter().map(String::as_str);
+        texts.filter(|text| !text.is_empty())
     }
 
     /// The name to register.
@@ -87,7 +97,7 @@ impl RegistrationArgs {
         let mut links = Vec::new();
         let mut instance = vec![0; 16];
         farpipe_net::system_random(&mut instance);
-        for text in &self.relay {
+        for text in self.relays() {
             let url = url(text)?;
             let greeting = dialling(proves.admission(&url), proves.clone())?;
             let mut config = AgentLinkConfig::new(name.clone(), greeting);
@@ -123,36 +133,77 @@ impl Links {
             std::future::pending::<()>().await;
         }
         let mut running = JoinSet::new();
-        for (link, dial, mut is_registered) in links {
-            let (name, relay, status) = (name.clone(), dial.peer(), status.clone());
-            running.spawn(async move {
-                let told = async {
-                    loop {
-                        let _ = is_registered.wait_for(|registered| *registered).await;
-                        if !quiet {
-                            output::line(&format!("registered as {name} at {relay}"));
-                        }
-                        status.write(serde_json::json!({
-                            "event": "registered", "name": name, "url": relay,
-                        }));
-                        let _ = is_registered.wait_for(|registered| !*registered).await;
-                    }
-                };
-                tokio::select! {
-                    ended = link.run(&dial) => match ended {
-                        Ok(never) => match never {},
-                        Err(end) => end,
-                    },
-                    () = told => unreachable!("it goes on for ever"),
-                }
-            });
+        let alive = Arc::new(watch::channel(links.len()).0);
+        for (link, dial, is_registered) in links {
+            let told = told(
+                name.clone(),
+                dial.peer(),
+                is_registered,
+                quiet,
+                status.clone(),
+            );
+            running.spawn(one(link, dial, told, Arc::clone(&alive)));
         }
         while let Some(ended) = running.join_next().await {
-            let ended: Result<RelayEnd, _> = ended;
-            match ended {
-                Ok(end) => output::error(&end.to_string()),
-                Err(error) => output::error(&format!("a link's task failed: {error}")),
+            if let Err(error) = ended {
+                output::error(&format!("a link's task failed: {error}"));
             }
         }
+    }
+}
+
+/// Keeps one link. What is wrong with its relay may be mended, so as long as another relay wants the
+/// agent it asks again; ready when none does, or another process has the name.
+async fn one(
+    link: AgentLink,
+    dial: TcpDial,
+    told: impl Future<Output = Infallible>,
+    alive: Arc<watch::Sender<usize>>,
+) {
+    let linked = async {
+        let mut last = None;
+        loop {
+            let end = match link.run(&dial).await {
+                Ok(never) => match never {},
+                Err(end) => end,
+            };
+            let text = end.to_string();
+            if last.as_ref() != Some(&text) {
+                output::error(&text);
+                last = Some(text);
+            }
+            alive.send_modify(|alive| *alive -= 1);
+            if end.is_ousted {
+                return;
+            }
+            let mut others = alive.subscribe();
+            tokio::select! {
+                _ = others.wait_for(|alive| *alive == 0) => return,
+                () = tokio::time::sleep(ASK_AGAIN) => {}
+            }
+            alive.send_modify(|alive| *alive += 1);
+        }
+    };
+    tokio::select! {
+        () = linked => {}
+        never = told => match never {},
+    }
+}
+
+/// Says where the agent is registered, each time.
+async fn told(
+    name: String,
+    relay: String,
+    mut is_registered: watch::Receiver<bool>,
+    quiet: bool,
+    status: Status,
+) -> Infallible {
+    loop {
+        let _ = is_registered.wait_for(|registered| *registered).await;
+        if !quiet {
+            output::line(&format!("registered as {name} at {relay}"));
+        }
+        status.write(serde_json::json!({"event": "registered", "name": name, "url": relay}));
+        let _ = is_registered.wait_for(|registered| !*registered).await;
     }
 }

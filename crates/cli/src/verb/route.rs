@@ -86,7 +86,8 @@ impl RouteArgs {
     /// The relays of the list, of which there is at least one; `question` is what a relay is wanted
     /// for.
     pub(crate) fn relays(&self, question: &str) -> anyhow::Result<&[String]> {
-        if self.relay.is_empty() {
+        // A variable that is empty is as good as none.
+        if self.relay.iter().all(String::is_empty) {
             return Err(WithStatus::usage(
                 format!("{question} none was named"),
                 "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",

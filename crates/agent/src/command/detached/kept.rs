@@ -139,6 +139,11 @@ impl Kept {
     }
 
     /// When it ended, if it has.
+    /// Whether somebody takes its output now.
+    pub(super) fn is_attached(&self) -> bool {
+        self.lock().attached.is_some()
+    }
+
     pub(super) fn ended_at(&self) -> Option<Instant> {
         self.lock().ended_at
     }

@@ -26,6 +26,8 @@ pub(super) struct Ring {
     drops: bool,
     dropped: u64,
     dropped_untold: u64,
+    /// What was taken last was no whole line.
+    is_mid_line: bool,
     has_ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -42,6 +44,7 @@ impl Ring {
             drops,
             dropped: 0,
             dropped_untold: 0,
+            is_mid_line: false,
             has_ended: false,
             reader: None,
             writer: None,
@@ -110,12 +113,18 @@ impl Ring {
         wake(&mut self.reader);
     }
 
-    /// Loses the oldest bytes that wait: so many, and the rest of their line.
+    /// Loses the oldest lines that wait: so many bytes, and the rest of their line. The line whose
+    /// beginning was taken keeps its end, unless that is all there is.
     fn lose(&mut self, over: usize) {
-        let behind = self.lent + over;
+        let mut rest = self.bytes.range(self.lent..);
+        let line = rest
+            .position(|b| *b == b'\n')
+            .filter(|at| self.is_mid_line && self.lent + at + 1 < self.bytes.len());
+        let from = line.map_or(self.lent, |at| self.lent + at + 1);
+        let behind = (from + over).min(self.bytes.len());
         let line = self.bytes.range(behind - 1..).position(|b| *b == b'\n');
         let end = line.map_or(behind, |at| behind + at);
-        let lost = self.bytes.drain(self.lent..end).len() as u64;
+        let lost = self.bytes.drain(from..end).len() as u64;
         self.dropped += lost;
         self.dropped_untold += lost;
     }
@@ -139,6 +148,9 @@ impl Ring {
         let len = self.waiting().min(max);
         let waiting = self.bytes.range(self.lent..self.lent + len);
         into.extend(waiting);
+        if len > 0 {
+            self.is_mid_line = into.last() != Some(&b'\n');
+        }
         self.lent += len;
         self.unmarked += len;
         wake(&mut self.writer);

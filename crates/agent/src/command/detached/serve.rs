@@ -42,7 +42,14 @@ impl Serving {
                 .start_detached(&mut stream, open)
                 .await
                 .map(Answer::Done),
-            Some(manage) => self.manage(&manage),
+            Some(manage) => match self.manage(&manage) {
+                // What was allowed when it began may not be any more.
+                Ok(Answer::Attach(kept, no_stdin)) => self
+                    .still_permitted(&kept)
+                    .await
+                    .map(|()| Answer::Attach(kept, no_stdin)),
+                answered => answered,
+            },
         };
         let answer = match answered {
             Ok(answer) => answer,
@@ -96,6 +103,15 @@ impl Serving {
         let keeper = keeper::keep(Arc::clone(&kept), process, main, stderr, cancel);
         reserved.keep(kept, keeper);
         Ok(())
+    }
+
+    /// Whether the policy of now would let the caller run it. That its program or directory is gone
+    /// since is no matter.
+    async fn still_permitted(&self, kept: &Kept) -> Result<(), Refusal> {
+        match self.permitted(kept.request.clone()).await {
+            Err(Refusal::Denied) => Err(Refusal::Denied),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn manage(&self, manage: &Manage) -> Result<Answer, Refusal> {

@@ -7,6 +7,7 @@ use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::{DETACHED_FOR, DETACHED_MAX, DETACHED_OUTPUT_MAX};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::super::may::may_manage;
 use super::super::request::{Detached, Request};
@@ -149,6 +150,12 @@ impl Commands {
             Some(Entry::Kept(_)) => return Err(TableError::Taken(asked.id.clone())),
             None => {}
         }
+        // Before anything is forgotten: what would not make room is not forgotten for nothing.
+        let staying: u64 =
+            self.output_max() - self.forgettable().map(|(_, _, max)| max).sum::<u64>();
+        if staying + output_max(asked.keep) > DETACHED_OUTPUT_MAX {
+            return Err(TableError::FullOutput);
+        }
         while self.by_id.len() >= DETACHED_MAX {
             self.forget_oldest().ok_or(TableError::Full)?;
         }
@@ -184,7 +191,8 @@ impl Commands {
             };
             let is_old = kept
                 .ended_at()
-                .is_some_and(|at| at.elapsed() >= DETACHED_FOR);
+                .is_some_and(|at| at.elapsed() >= DETACHED_FOR)
+                && !kept.is_attached();
             if is_old {
                 kept.forgotten.send_replace(true);
             }
@@ -192,13 +200,21 @@ impl Commands {
         });
     }
 
-    /// Forgets the one that ended first; `None` if all run.
+    /// Those that have ended, and that nobody is attached to: when, which, and the most that their
+    /// output may take.
+    fn forgettable(&self) -> impl Iterator<Item = (Instant, &str, u64)> {
+        self.by_id.iter().filter_map(|(id, entry)| match entry {
+            Entry::Kept(kept) if !kept.is_attached() => {
+                let keep = kept.request.detached.as_ref().map_or(0, |asked| asked.keep);
+                Some((kept.ended_at()?, id.as_str(), output_max(keep)))
+            }
+            Entry::Kept(_) | Entry::Starting { .. } => None,
+        })
+    }
+
+    /// Forgets the one that ended first; `None` if all run, or have somebody who reads them.
     fn forget_oldest(&mut self) -> Option<()> {
-        let ended = self.by_id.iter().filter_map(|(id, entry)| match entry {
-            Entry::Kept(kept) => Some((kept.ended_at()?, id.clone())),
-            Entry::Starting { .. } => None,
-        });
-        let (_, id) = ended.min()?;
+        let id = self.forgettable().min()?.1.to_owned();
         if let Some(Entry::Kept(kept)) = self.by_id.remove(&id) {
             kept.forgotten.send_replace(true);
         }
