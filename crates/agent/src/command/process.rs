@@ -175,9 +175,12 @@ mod system {
         }
     }
 
-    /// The last look: each process and its session. Many commands that are hung up at once would else
+    /// The last look. Many commands that are hung up at once would else
     /// read all of /proc each for itself, again and again.
-    static LOOKED: Mutex<Option<(Instant, Vec<(Pid, i32)>)>> = Mutex::new(None);
+    static LOOKED: Mutex<Option<Looked>> = Mutex::new(None);
+
+    /// When, and each process with its session.
+    type Looked = (Instant, Vec<(Pid, i32)>);
 
     /// The processes of a session that have not ended, as of a look at most `since` ago.
     pub(super) fn members(session: Pid, since: Duration) -> Vec<Member> {
