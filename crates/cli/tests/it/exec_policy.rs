@@ -310,3 +310,20 @@ fn rules_are_for_who_the_certificate_says() {
     agent.signal(Signal::HUP);
     agent.end().exits(129);
 }
+
+/// Whoever lost what allowed a command cannot go on giving it input.
+#[test]
+fn what_is_not_allowed_any_more_cannot_be_joined_any_more() {
+    let host = Host::new();
+    own(&host, "exec: any");
+    let agent = guarded(&host);
+    let ended = exec(&host, &agent, &["-d", "--", "sh"]).exits(0);
+    let id = String::from_utf8(ended.stdout).expect("an id");
+    own(&host, "exec: /bin/true");
+    let attach = host.farpipe(["attach", agent.url(), id.trim()]);
+    let attach = attach.input("echo in\n").run();
+    attach.exits(125).printed("").says(TOLD);
+    // To end it is still its caller's right.
+    let kill = ["kill", agent.url(), id.trim(), "-s", "KILL"];
+    host.farpipe(kill).run().exits(0);
+}

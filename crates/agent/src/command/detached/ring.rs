@@ -26,8 +26,9 @@ pub(super) struct Ring {
     drops: bool,
     dropped: u64,
     dropped_untold: u64,
-    /// What was taken last was no whole line.
+    /// What was taken last was no whole line; and what arrived last.
     is_mid_line: bool,
+    has_arrived_mid_line: bool,
     has_ended: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -45,6 +46,7 @@ impl Ring {
             dropped: 0,
             dropped_untold: 0,
             is_mid_line: false,
+            has_arrived_mid_line: false,
             has_ended: false,
             reader: None,
             writer: None,
@@ -185,7 +187,9 @@ impl Ring {
     }
 
     fn arrived(&mut self, len: usize) {
-        self.bytes.drain(..len);
+        if let Some(last) = self.bytes.drain(..len).next_back() {
+            self.has_arrived_mid_line = last != b'\n';
+        }
         self.lent -= len;
         if self.bytes.is_empty() {
             self.bytes.shrink_to(0);
@@ -197,6 +201,7 @@ impl Ring {
         self.marks.clear();
         self.unmarked = 0;
         self.lent = 0;
+        self.is_mid_line = self.has_arrived_mid_line;
     }
 
     /// Has both sides look again.
@@ -259,6 +264,23 @@ mod tests {
         ring.push(b"0123456789");
         assert_eq!(take(&mut ring, 99).as_deref(), Some(&b"23456789"[..]));
         assert_eq!(ring.dropped(), 6);
+    }
+
+    #[test]
+    fn a_line_whose_beginning_was_taken_keeps_its_end() {
+        let mut ring = Ring::new(8, true);
+        ring.push(b"one\ntwo\n");
+        assert_eq!(take(&mut ring, 2).as_deref(), Some(&b"on"[..]));
+        ring.push(b"33\n4\n");
+        assert_eq!(take(&mut ring, 99).as_deref(), Some(&b"e\n33\n4\n"[..]));
+        assert_eq!(ring.dropped(), 4);
+        // The same for the next reader, when none of it had arrived.
+        let mut ring = Ring::new(8, true);
+        ring.push(b"one\ntwo\n");
+        take(&mut ring, 2);
+        ring.take_back();
+        ring.push(b"3\n");
+        assert_eq!(take(&mut ring, 99).as_deref(), Some(&b"two\n3\n"[..]));
     }
 
     #[test]
