@@ -41,7 +41,7 @@ pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
 /// Largest stream offset and credit limit; far below overflow.
 pub const OFFSET_MAX: u64 = 1 << 62;
 /// Sessions at once of one acceptor, with those that wait for a link; one more is refused with
-/// LIMIT.
+/// LIMIT. A caller with a name has three quarters of them at most.
 pub const SESSIONS_MAX: usize = 256;
 /// Streams open at once in one session.
 pub const STREAMS_MAX: usize = 256;
