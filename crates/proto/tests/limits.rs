@@ -75,6 +75,7 @@ fn values() -> Vec<(&'static str, String)> {
         ACK_BYTES_MAX,
         HANDSHAKE_STEP,
         HANDSHAKE_TOTAL,
+        SEAL_HANDSHAKE,
         HANDSHAKES_MAX,
         HANDSHAKE_GRACE,
         REFUSALS_BURST,
