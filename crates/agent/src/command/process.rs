@@ -50,6 +50,11 @@ impl Process {
         self.child.pid()
     }
 
+    /// A signal to all.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.signal_all(signal);
+    }
+
     /// Ends all as when a terminal is gone: [`Process::end`] with SIGHUP and [`TERMINATE_GRACE`].
     pub(crate) async fn hang_up(&self) {
         self.end(Signal::HUP, TERMINATE_GRACE).await;

@@ -376,3 +376,21 @@ fn a_caller_that_reads_nothing_leaves_the_commands_stdin_open() {
     let second = attach(&[]).input("a line\n").run().exits(0);
     second.printed("got a line\n");
 }
+
+/// The command has ended, and what it started in the background has not.
+#[test]
+fn what_a_command_left_behind_can_be_killed() {
+    let host = Host::new();
+    let agent = host.agent("ws").start_listening();
+    let id = detach(&host, agent.url(), &["-n"], "sleep 600 >&- 2>&- & echo $!");
+    let attach = host.farpipe(["attach", "-n", agent.url(), &id]);
+    let left = attach.run().exits(0);
+    let left = pid(String::from_utf8_lossy(&left.stdout).trim());
+    assert!(is_alive(left));
+    let kill = || host.farpipe(["kill", agent.url(), &id, "-s", "KILL"]).run();
+    kill().exits(0);
+    await_death(left, "what the command left");
+    until("the agent does not see that all has ended", || {
+        kill().stderr.contains("has ended already")
+    });
+}

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_proto::limits::DRAIN;
@@ -86,12 +87,30 @@ async fn end(kept: Arc<Kept>, process: Process, cancel: Cancel) {
         tracing::error!("the status of a detached command is lost: {error}");
     }
     kept.exited(exit.ok());
+    // What ended it is no order for the rest.
+    ladder.mark_unchanged();
     // It may be forgotten before the rest has ended.
     drop(kept);
     // Not reaped before that: until then the number of the session is its own.
-    tokio::select! {
-        () = process.emptied() => {}
-        () = cancelled(cancel) => process.hang_up().await,
+    loop {
+        tokio::select! {
+            () = process.emptied() => break,
+            () = cancelled(cancel.clone()) => {
+                process.hang_up().await;
+                break;
+            }
+            Ok(()) = ladder.changed() => {
+                let told = *ladder.borrow_and_update();
+                match told {
+                    Some((signal, Duration::ZERO)) => process.signal(signal),
+                    Some((signal, grace)) => {
+                        process.end(signal, grace).await;
+                        break;
+                    }
+                    None => {}
+                }
+            }
+        }
     }
     // Its status is known.
     let _ = process.reap().await;

@@ -28,7 +28,8 @@ pub(super) struct Kept {
     pub(super) attachment: watch::Sender<u64>,
     /// Whether it has ended.
     ended: watch::Sender<bool>,
-    /// The signal, and the time until SIGKILL, that is to end it.
+    /// The signal, and the time until SIGKILL, that is to end it; no time: only the signal, to what it
+    /// left behind.
     pub(super) ladder: watch::Sender<Option<(Signal, Duration)>>,
     /// Whether nobody can ask for it any more.
     pub(super) forgotten: watch::Sender<bool>,
@@ -139,6 +140,12 @@ impl Kept {
     }
 
     /// When it ended, if it has.
+    /// Whether something of its session goes on after its end.
+    pub(super) fn has_left(&self) -> bool {
+        // Its keeper listens as long as there is something to signal.
+        self.ended_at().is_some() && self.ladder.receiver_count() > 0
+    }
+
     /// Whether somebody takes its output now.
     pub(super) fn is_attached(&self) -> bool {
         self.lock().attached.is_some()

@@ -140,11 +140,15 @@ impl Serving {
                 let signal = signal
                     .and_then(Signal::from_named_raw)
                     .ok_or(Refusal::NoSignal(manage.signal))?;
+                let grace = Duration::from_millis(manage.grace_ms);
+                if kept.has_left() {
+                    kept.ladder.send_replace(Some((signal, grace)));
+                    return Ok(Answer::Done(()));
+                }
                 if kept.ended_at().is_some() {
                     return Err(Refusal::HasEnded(manage.id.clone()));
                 }
                 if manage.grace_ms > 0 {
-                    let grace = Duration::from_millis(manage.grace_ms);
                     kept.ladder.send_replace(Some((signal, grace)));
                     return Ok(Answer::Kill(kept));
                 }
