@@ -15,6 +15,7 @@ mod play;
 pub mod process;
 pub mod raw;
 pub mod relayed;
+mod runner;
 mod scenario;
 mod storm;
 mod sweep;

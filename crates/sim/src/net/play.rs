@@ -1,19 +1,18 @@
 //! Plays a scenario with the real opener, acceptor, drivers and carriers, and judges it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::{Acceptor, Clock, LoopbackSecret, Opener, Sessions};
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::app;
-use super::chance::{self, Digest};
+use super::chance::Digest;
 use super::judge::{Ends, judge};
 use super::network::Network;
+use super::runner::{Runner, Wrong};
 use super::scenario::Scenario;
 use super::trace::{Noted, Trace};
 
@@ -90,10 +89,20 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl Failure {
+    fn of(scenario: &Scenario, wrong: Wrong) -> Box<Self> {
+        Box::new(Self {
+            what: wrong.what,
+            scenario: Box::new(scenario.clone()),
+            trace: wrong.trace,
+        })
+    }
+}
+
 /// A runtime in virtual time that plays one scenario after the other.
 #[derive(Debug)]
 pub struct Stage {
-    runtime: Runtime,
+    runner: Runner,
 }
 
 impl Default for Stage {
@@ -109,12 +118,9 @@ impl Stage {
     /// If the system gives no runtime.
     #[must_use]
     pub fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without I/O needs nothing of the system");
-        Self { runtime }
+        Self {
+            runner: Runner::new(),
+        }
     }
 
     /// Plays a scenario.
@@ -133,28 +139,10 @@ impl Stage {
         &mut self,
         scenario: &Scenario,
     ) -> Result<(Report, Vec<String>), Box<Failure>> {
-        chance::seed(scenario.seed);
-        let trace = Trace::default();
-        let played = {
-            let trace = trace.clone();
-            catch_unwind(AssertUnwindSafe(|| {
-                self.runtime.block_on(perform(scenario, trace))
-            }))
-        };
-        let left = self.runtime.metrics().num_alive_tasks();
-        let what = match played {
-            Ok(Ok(report)) if left == 0 => return Ok((report, trace.lines())),
-            Ok(Ok(_)) => format!("{left} tasks are left"),
-            Ok(Err(what)) => what,
-            Err(panic) => format!("panic: {}", words(panic.as_ref())),
-        };
-        // What is left of a failed run must not play along in the next.
-        *self = Self::new();
-        Err(Box::new(Failure {
-            what,
-            scenario: Box::new(scenario.clone()),
-            trace: trace.lines(),
-        }))
+        let played = self
+            .runner
+            .play(scenario.seed, |trace| perform(scenario, trace));
+        played.map_err(|wrong| Failure::of(scenario, wrong))
     }
 
     /// Plays a scenario twice: the same must happen at the same times.
@@ -162,35 +150,10 @@ impl Stage {
     /// # Errors
     /// [`Failure`].
     pub fn play_twice(&mut self, scenario: &Scenario) -> Result<Report, Box<Failure>> {
-        let (once, lines) = self.play_traced(scenario)?;
-        let (again, others) = self.play_traced(scenario)?;
-        if once == again {
-            return Ok(once);
-        }
-        Err(Box::new(Failure {
-            what: not_repeatable(&lines, &others),
-            scenario: Box::new(scenario.clone()),
-            trace: lines,
-        }))
-    }
-}
-
-/// Where two runs of one scenario part.
-pub(super) fn not_repeatable(once: &[String], again: &[String]) -> String {
-    let same = once.iter().zip(again).take_while(|(a, b)| a == b).count();
-    format!(
-        "not repeatable: {:?}, then {:?}",
-        once.get(same),
-        again.get(same)
-    )
-}
-
-/// What a panic said.
-pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(words), _) => words,
-        (_, Some(words)) => words,
-        (None, None) => "without words",
+        let played = self
+            .runner
+            .play_twice(scenario.seed, |trace| perform(scenario, trace));
+        played.map_err(|wrong| Failure::of(scenario, wrong))
     }
 }
 

@@ -1,13 +1,11 @@
 //! Plays a plan with real relays, an agent and callers, and judges it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_net::Clock;
 use farpipe_relay::Load;
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -15,9 +13,9 @@ use super::judge::judge;
 use super::log::Log;
 use super::plan::{Blow, CALLERS_MAX, Plan, RELAYS};
 use super::process::{AgentProcess, Process, RelayProcess, Setting, call};
-use crate::net::chance::{self, Digest};
+use crate::net::chance::Digest;
 use crate::net::network::Network;
-use crate::net::play::{not_repeatable, words};
+use crate::net::runner::{Runner, Wrong};
 use crate::net::trace::Trace;
 
 /// Virtual time after which somebody hangs: far more than all faults of a plan together.
@@ -108,10 +106,20 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+impl Failed {
+    fn of(plan: &Plan, wrong: Wrong) -> Box<Self> {
+        Box::new(Self {
+            what: wrong.what,
+            plan: Box::new(plan.clone()),
+            trace: wrong.trace,
+        })
+    }
+}
+
 /// A runtime in virtual time that plays one plan after the other.
 #[derive(Debug)]
 pub struct Theatre {
-    runtime: Runtime,
+    runner: Runner,
 }
 
 impl Default for Theatre {
@@ -127,12 +135,9 @@ impl Theatre {
     /// If the system gives no runtime.
     #[must_use]
     pub fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without I/O needs nothing of the system");
-        Self { runtime }
+        Self {
+            runner: Runner::new(),
+        }
     }
 
     /// Plays a plan; also what happened: lines of milliseconds, who, what.
@@ -140,28 +145,8 @@ impl Theatre {
     /// # Errors
     /// [`Failed`], also for a panic.
     pub fn play(&mut self, plan: &Plan) -> Result<(Report, Vec<String>), Box<Failed>> {
-        chance::seed(plan.seed);
-        let trace = Trace::default();
-        let played = {
-            let trace = trace.clone();
-            catch_unwind(AssertUnwindSafe(|| {
-                self.runtime.block_on(perform(plan, trace))
-            }))
-        };
-        let left = self.runtime.metrics().num_alive_tasks();
-        let what = match played {
-            Ok(Ok(report)) if left == 0 => return Ok((report, trace.lines())),
-            Ok(Ok(_)) => format!("{left} tasks are left"),
-            Ok(Err(what)) => what,
-            Err(panic) => format!("panic: {}", words(panic.as_ref())),
-        };
-        // What is left of a failed run must not play along in the next.
-        *self = Self::new();
-        Err(Box::new(Failed {
-            what,
-            plan: Box::new(plan.clone()),
-            trace: trace.lines(),
-        }))
+        let played = self.runner.play(plan.seed, |trace| perform(plan, trace));
+        played.map_err(|wrong| Failed::of(plan, wrong))
     }
 
     /// Plays a plan twice: the same must happen at the same times.
@@ -169,16 +154,10 @@ impl Theatre {
     /// # Errors
     /// [`Failed`].
     pub fn play_twice(&mut self, plan: &Plan) -> Result<Report, Box<Failed>> {
-        let (once, lines) = self.play(plan)?;
-        let (again, others) = self.play(plan)?;
-        if once == again {
-            return Ok(once);
-        }
-        Err(Box::new(Failed {
-            what: not_repeatable(&lines, &others),
-            plan: Box::new(plan.clone()),
-            trace: lines,
-        }))
+        let played = self
+            .runner
+            .play_twice(plan.seed, |trace| perform(plan, trace));
+        played.map_err(|wrong| Failed::of(plan, wrong))
     }
 }
 
