@@ -6,7 +6,6 @@
 //! connections wait in the system's queue.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, Dial, Opener, SessionHandle, Stream};
@@ -227,13 +226,8 @@ async fn carry(
     let running = pipe::run(endpoint, stream, compression, meter, cancel.clone());
     let (mut outcome, mut watch) = running.await;
     if outcome.error.is_none() {
-        let confirmed = poll_fn(|cx| {
-            watch.poll_until(cx, |fate| {
-                fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
-            })
-        });
         // Told to end: the session still waits for it.
-        let _ = pipe::unless_cancelled(cancel, confirmed).await;
+        let _ = pipe::unless_cancelled(cancel, pipe::confirmed(&mut watch)).await;
     }
     pipe::settle(&mut outcome, &watch);
     outcome

@@ -1,5 +1,6 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
+pub mod beneath;
 mod blocks;
 pub mod client;
 pub mod command;
@@ -12,6 +13,7 @@ pub mod ping;
 pub mod pipe;
 pub mod policy;
 mod pump;
+pub mod serve;
 pub mod server;
 mod spin;
 

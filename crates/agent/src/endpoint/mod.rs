@@ -37,6 +37,8 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
+use crate::beneath::Place;
+
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
@@ -201,6 +203,26 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }
     }
+}
+
+/// Opens a file, FIFO or device where it must lie. Else as [`open`].
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_file(
+    place: &Place,
+    writers: Writers,
+    wanted: Use,
+) -> Result<Endpoint, OpenError> {
+    file::open_at(place, writers, wanted).await
+}
+
+/// Connects to a Unix socket where it must lie. Else as [`open`].
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn connect_unix(place: &Place, wanted: Use) -> Result<Endpoint, OpenError> {
+    unix::open_at(place, wanted).await
 }
 
 /// Listens as `spec` says. Needs a tokio runtime with I/O and time.
