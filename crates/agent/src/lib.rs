@@ -7,6 +7,7 @@ pub mod command;
 mod eager;
 pub mod endpoint;
 pub mod fan;
+pub mod forward;
 pub mod local;
 pub mod outcome;
 pub mod ping;
