@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::blocks::Compression;
-use crate::client::{self, unless_given_up};
+use crate::client::unless_given_up;
 use crate::eager::eager;
 use crate::endpoint::{self, Connection, Endpoint, EndpointSpec, Listening, Use};
 use crate::local;
@@ -137,21 +137,21 @@ async fn join_one(
     local::run(left, right, meter, cancel).await
 }
 
-/// Opens a session and in it a stream for each connection, until told to end; then what is open is
-/// given up and the session settled.
+/// Opens a session and in it a stream for each connection, as `open` says, until told to end; then
+/// what is open is given up and the session settled.
 ///
 /// # Cancellation
 /// As for [`crate::client::run`].
 pub async fn connect_each(
     listening: Listening,
     wanted: Use,
+    open: Open,
     compression: Option<Compression>,
     opener: Opener,
     dial: &dyn Dial,
     shared: Shared,
 ) -> Outcome {
     let handle = opener.handle();
-    let open = client::open(compression);
     let (over, is_over) = watch::channel(false);
     let serving = async {
         let until = cancelled(is_over);

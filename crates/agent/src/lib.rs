@@ -1,6 +1,7 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
 pub mod beneath;
+pub mod between;
 mod blocks;
 pub mod client;
 pub mod command;

@@ -12,12 +12,12 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farpipe_net::{Dial, Opener, RecvStream, SessionHandle, Stream};
-use farpipe_proto::wire::control::{self, Halves, Open, Refuse};
+use farpipe_proto::wire::control::Refuse;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::socks::Socks;
-use crate::client::unless_given_up;
+use crate::client::{asked, unless_given_up};
 use crate::endpoint::{EndpointSpec, Listening, Use};
 use crate::fan::{self, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
@@ -52,18 +52,6 @@ pub enum Forward {
 /// Must not wait.
 pub type Told = Arc<dyn Fn(usize, &str) + Send + Sync>;
 
-/// How an endpoint is asked for.
-pub(crate) fn asked(spec: &EndpointSpec, halves: Halves) -> Open {
-    Open {
-        endpoint: Some(Box::new(control::Endpoint {
-            spec: spec.to_bytes(),
-            halves: halves as u32,
-            once: false,
-        })),
-        ..Open::default()
-    }
-}
-
 /// Which endpoint here belongs to what listens there, by the number of its stream.
 type Targets = Arc<Mutex<BTreeMap<u32, EndpointSpec>>>;
 
@@ -89,7 +77,7 @@ pub async fn run(
             let until = cancelled(is_over.clone());
             match forward {
                 Forward::Local { listening, to } => {
-                    let open = asked(&to, Halves::Both);
+                    let open = asked(&to, Use::Both, false);
                     running.spawn(async move {
                         fan::stream_each(&handle, listening, Use::Both, open, None, &shared, until)
                             .await;
@@ -154,7 +142,7 @@ async fn remote(
     shared: &Shared,
     until: impl Future<Output = ()>,
 ) -> Result<(), PipeError> {
-    let Some(mut stream) = handle.open_with(asked(on, Halves::Both)) else {
+    let Some(mut stream) = handle.open_with(asked(on, Use::Both, false)) else {
         return Err(PipeError::Local("no stream can be opened".to_owned()));
     };
     let lock = || targets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,6 @@
 //! SOCKS5 (RFC 1928) for connections that say themselves where they want to go. CONNECT only, and
 //! without a password: what listens is this host's own.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,11 +8,12 @@ use std::time::Duration;
 
 use farpipe_net::{HostPort, SessionHandle};
 use farpipe_proto::limits::STREAMS_MAX;
-use farpipe_proto::wire::control::{Halves, Refuse};
+use farpipe_proto::wire::control::Refuse;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::asked;
+use crate::between::decided;
+use crate::client::asked;
 use crate::endpoint::{self, EndpointSpec, OpenError, Use};
 use crate::fan::{self, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError};
@@ -152,16 +152,11 @@ async fn connect(
         Err(_) => return fail(socket, None, Malformed::TooSlow).await,
     };
     let spec = EndpointSpec::Tcp(to);
-    let Some(mut stream) = handle.open_with(asked(&spec, Halves::Both)) else {
+    let Some(mut stream) = handle.open_with(asked(&spec, Use::Both, false)) else {
         return fail(socket, Some(Reply::Failed), "no stream can be opened").await;
     };
-    let decided = poll_fn(|cx| {
-        stream.watch.poll_until(cx, |fate| {
-            fate.accepted || fate.refused.is_some() || fate.end.is_some()
-        })
-    });
     let fate = tokio::select! {
-        fate = decided => fate,
+        fate = decided(&mut stream.watch) => fate,
         () = cancelled(shared.cancel.clone()) => return PipeError::Cancelled.into(),
     };
     if let Some(end) = fate.end {
