@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_agent::endpoint::{EndpointSpec, SpecError, Use};
+use farpipe_agent::endpoint::{self, EndpointSpec, SpecError, Use, kinds};
 use farpipe_agent::fan::{self, Shared, Side};
 use farpipe_agent::{PipeError, local, pipe};
 
@@ -67,12 +67,32 @@ impl End {
     }
 }
 
+/// A word that was meant as a kind is no host.
+fn check(host: &str, route: &RouteArgs) -> anyhow::Result<()> {
+    if host.contains("://") || route.has_relay() {
+        return Ok(());
+    }
+    Err(WithStatus::usage(
+        format!(
+            "'{host}:' is no kind of endpoint, and no relay was named that may know a host {host}"
+        ),
+        format!(
+            "kinds are {}; a host needs --relay wss://HOST:PORT; for a file of that name write \
+             ./{host}:…",
+            kinds(endpoint::End::Other)
+        ),
+    ))
+}
+
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let usage =
         |error: SpecError| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`");
     let parse = |text: &OsString| End::parse(text).map_err(usage);
     let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
     if src.host.is_some() || dst.host.is_some() {
+        for host in [&src.host, &dst.host].into_iter().flatten() {
+            check(host, &args.route)?;
+        }
         return far::run(&args, &src, &dst, quiet).await;
     }
     let (mut src, dst) = (src.spec, dst.spec);
