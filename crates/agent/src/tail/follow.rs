@@ -88,6 +88,13 @@ enum Told {
     Unreadable,
 }
 
+/// Whether all that was found could be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    None,
+}
+
 /// Files that were read, or that are older than what is.
 #[derive(Debug, Default)]
 struct Done(VecDeque<TailFile>);
@@ -273,6 +280,14 @@ impl Follower {
         if !name.positions.is_empty() {
             self.resume(path, name, None, now);
         }
+        if matches!(name.told, Some(Told::Denied | Told::Unreadable)) {
+            return;
+        }
+        if let Some(older) = youngest(name).or(name.newest) {
+            // Another one may have had the name for a moment.
+            self.since(path, name, older, None, now);
+            name.seen = None;
+        }
         if name.told.is_some() {
             return;
         }
@@ -297,9 +312,21 @@ impl Follower {
             _ if is_missing => {
                 name.told = Some(Told::Missing);
                 self.say(0, TailNews::Missing, path, String::new());
+                self.none_yet(path, name);
             }
             Ok(_) => {}
             Err(shut) => self.shut(path, name, &shut),
+        }
+    }
+
+    /// What lies beside a name without a file is old; what comes to lie there had the name since.
+    fn none_yet(&mut self, path: &Path, name: &mut Name) {
+        let all = siblings::all(path);
+        let tell = all.iter().all(|sibling| sibling.seen.file.born_ns != 0);
+        if name.newest.is_none() && tell {
+            all.iter()
+                .for_each(|sibling| self.done_unless_wanted(sibling));
+            name.newest = Some(Older::NONE);
         }
     }
 
@@ -386,15 +413,32 @@ impl Follower {
         (file, seen): (File, Seen),
         now: Instant,
     ) {
+        let is_first = older.is_none() && name.files.is_empty();
+        if self.since(path, name, older, Some(&seen), now) == Room::Enough {
+            if !is_first {
+                self.say(0, TailNews::Rotated, path, String::new());
+            }
+            self.open(path, name, (file, seen), At::default(), now);
+        }
+    }
+
+    /// What had the name after `older` and before `newer`, or has lost it by now.
+    fn since(
+        &mut self,
+        path: &Path,
+        name: &mut Name,
+        older: Older,
+        newer: Option<&Seen>,
+        now: Instant,
+    ) -> Room {
         if let Some(older) = name.files.back_mut() {
             older.lost_name.get_or_insert(now);
         }
         let known = |one: &TailFile| self.is_open(one) || name.has(one) || self.done.has(one);
-        let between = siblings::between(siblings::all(path), &older, Some(&seen), known);
-        for one in between {
+        for one in siblings::between(siblings::all(path), &older, newer, known) {
             if name.files.len() + 1 >= TAIL_ROTATED_MAX {
                 // Next time: the youngest is not the one that has the name.
-                return;
+                return Room::None;
             }
             let Some(opened) = one.open(&*self.gate) else {
                 continue;
@@ -409,18 +453,11 @@ impl Follower {
                 file.lost_name = Some(now);
             }
         }
-        self.say(0, TailNews::Rotated, path, String::new());
-        self.open(path, name, (file, seen), At::default(), now);
+        Room::Enough
     }
 
     /// Goes on behind what another session has had of a name.
-    fn resume(
-        &mut self,
-        path: &Path,
-        name: &mut Name,
-        here: Option<(File, Seen)>,
-        now: Instant,
-    ) {
+    fn resume(&mut self, path: &Path, name: &mut Name, here: Option<(File, Seen)>, now: Instant) {
         let mut older = None;
         let all = siblings::all(path);
         for position in std::mem::take(&mut name.positions) {
@@ -429,9 +466,10 @@ impl Follower {
             older = Some(Older {
                 file: id,
                 written_ns: 0,
+                count: None,
             });
             let found = siblings::find(&*self.gate, path, &all, &id, &at);
-            let Some((file, seen)) = found else {
+            let Some((file, seen, count)) = found else {
                 let index = name.files.len();
                 if self.copied(path, name, index, (&id, &at), now) == 0 {
                     self.say(0, TailNews::Lost, path, String::new());
@@ -441,15 +479,31 @@ impl Follower {
             older = Some(Older {
                 file: id,
                 written_ns: seen.written_ns,
+                count,
             });
             self.open(path, name, (file, seen), at, now);
             let is_here = |here: &(File, Seen)| is_same(&here.1.file, &seen.file);
             if !here.as_ref().is_some_and(is_here)
-                && let Some(file) = name.files.back_mut() {
+                && let Some(file) = name.files.back_mut()
+            {
                 file.lost_name = Some(now);
             }
         }
         name.newest = older.or(name.newest);
+        let older_is_here = |older: &Older| {
+            let is_it = |here: &(File, Seen)| is_same(&here.1.file, &older.file);
+            here.as_ref().is_some_and(is_it)
+        };
+        for sibling in all {
+            // What came since was written since; a copy of it from before was not.
+            let is_old = |older: &Older| {
+                sibling.seen.written_ns < older.written_ns || !older.is_before(&sibling)
+            };
+            let is_done = older.is_some_and(|older| older_is_here(&older) || is_old(&older));
+            if is_done && !name.has(&sibling.seen.file) {
+                self.done_unless_wanted(&sibling);
+            }
+        }
         let Some((file, seen)) = here else {
             // Whatever comes to have the name is behind it.
             name.seen = None;
@@ -488,6 +542,7 @@ impl Follower {
         name.newest = Some(Older {
             file: seen.file,
             written_ns: seen.written_ns,
+            count: None,
         });
     }
 
@@ -595,11 +650,19 @@ impl Follower {
         let older = Older {
             file: seen.file,
             written_ns: seen.written_ns,
+            count: None,
         };
         let since = siblings::between(all, &older, None, known);
-        let since: Vec<_> = since.iter().filter_map(|one| one.open(&*self.gate)).collect();
+        let since: Vec<_> = since
+            .iter()
+            .filter_map(|one| one.open(&*self.gate))
+            .collect();
         let mut files = vec![(file, seen, at.clone())];
-        files.extend(since.into_iter().map(|(file, seen)| (file, seen, At::default())));
+        files.extend(
+            since
+                .into_iter()
+                .map(|(file, seen)| (file, seen, At::default())),
+        );
         files.truncate(TAIL_ROTATED_MAX.saturating_sub(name.files.len()));
         let count = files.len();
         for (n, (file, seen, at)) in files.into_iter().enumerate() {
@@ -693,6 +756,7 @@ fn youngest(name: &Name) -> Option<Older> {
     Some(Older {
         file: file.id,
         written_ns,
+        count: None,
     })
 }
 

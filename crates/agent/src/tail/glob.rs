@@ -213,11 +213,17 @@ pub(super) fn is_rotated(name: &OsStr, base: &OsStr) -> bool {
         return is_counted(rest) || rest == b"old" || rest == b"prev";
     }
     // app.1.log, app-2026-11-27.log
-    let Some(dot) = base.iter().rposition(|byte| *byte == b'.').filter(|at| *at > 0) else {
+    let Some(dot) = base
+        .iter()
+        .rposition(|byte| *byte == b'.')
+        .filter(|at| *at > 0)
+    else {
         return false;
     };
     let (stem, end) = base.split_at(dot);
-    let middle = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(end));
+    let middle = name
+        .strip_prefix(stem)
+        .and_then(|rest| rest.strip_suffix(end));
     matches!(middle, Some([b'.' | b'-' | b'_', rest @ ..]) if is_counted(rest))
 }
 

@@ -35,6 +35,8 @@ pub enum PositionsError {
 #[derive(Debug, Clone, Default)]
 pub struct Positions {
     files: BTreeMap<u32, TailPosition>,
+    /// What another session had, and this one has not taken up yet.
+    before: Vec<TailPosition>,
     /// Whether the agent has said of all that was there how far it is.
     pub has_begun: bool,
 }
@@ -47,6 +49,10 @@ impl Positions {
     pub fn note(&mut self, event: &TailEvent) -> Result<(), PositionsError> {
         match &event.what {
             Some(TailWhat::Opened(position)) => {
+                self.taken_up(|before| {
+                    let is_there = before.offset == position.offset && before.last == position.last;
+                    is_there && before.path == position.path
+                });
                 self.files.insert(event.file, position.clone());
             }
             Some(TailWhat::Data(data)) => {
@@ -67,7 +73,17 @@ impl Positions {
                 Some(TailNews::Closed) => {
                     self.files.remove(&event.file);
                 }
-                _ => {}
+                Some(TailNews::Lost) => self.taken_up(|before| before.path == notice.path),
+                Some(
+                    TailNews::Rotated
+                    | TailNews::Truncated
+                    | TailNews::Gone
+                    | TailNews::Missing
+                    | TailNews::Unreadable
+                    | TailNews::Denied
+                    | TailNews::TooMany,
+                )
+                | None => {}
             },
             None => {}
         }
@@ -80,16 +96,22 @@ impl Positions {
         self.files.get(&file).map(|position| &*position.path)
     }
 
-    /// What the next session is asked for; its numbers begin anew.
-    #[must_use]
-    pub fn take(&mut self) -> Vec<TailPosition> {
-        std::mem::take(&mut self.files).into_values().collect()
+    fn taken_up(&mut self, is_this: impl Fn(&TailPosition) -> bool) {
+        if let Some(at) = self.before.iter().position(is_this) {
+            self.before.remove(at);
+        }
     }
 
-    /// All of them, in their order.
+    /// Another session begins, whose numbers begin anew.
+    pub fn begin(&mut self) {
+        self.before = self.all();
+        self.files.clear();
+    }
+
+    /// All of them, in the order of their content: what another session is asked for.
     #[must_use]
     pub fn all(&self) -> Vec<TailPosition> {
-        self.files.values().cloned().collect()
+        self.files.values().chain(&self.before).cloned().collect()
     }
 }
 

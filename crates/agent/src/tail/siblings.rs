@@ -1,7 +1,7 @@
 //! Files beside one that is followed which had its name before: found by their names, told apart by what
 //! they are and what is in them.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -109,7 +109,7 @@ pub(super) fn between(
     let mut found: Vec<Sibling> = all
         .into_iter()
         .filter(|one| !is_same(&one.seen.file, &older.file) && !is_known(&one.seen.file))
-        .filter(|one| older.is_before(&one.seen))
+        .filter(|one| older.is_before(one))
         .filter(|one| newer.is_none_or(|newer| is_earlier(&one.seen, newer)))
         .collect();
     found.sort_by_key(|one| {
@@ -125,16 +125,39 @@ pub(super) struct Older {
     pub(super) file: TailFile,
     /// When it was written last.
     pub(super) written_ns: u64,
+    /// The number in the name that it has now, if that is known: the higher, the older.
+    pub(super) count: Option<u64>,
 }
 
 impl Older {
+    /// Nothing had it: all that is not known is younger.
+    pub(super) const NONE: Self = Self {
+        file: TailFile {
+            device: 0,
+            inode: 0,
+            born_ns: 0,
+        },
+        written_ns: 0,
+        count: None,
+    };
+
+    pub(super) fn is_none(&self) -> bool {
+        self.file == Self::NONE.file
+    }
+
     /// Whether another one was made after it. The clocks of file systems are coarse: what seems to be made
-    /// at the same time is later if it was written later.
-    fn is_before(&self, other: &Seen) -> bool {
-        match (self.file.born_ns, other.file.born_ns) {
-            (0, _) | (_, 0) => other.written_ns >= self.written_ns,
-            (one, another) if one == another => other.written_ns >= self.written_ns,
-            (one, another) => another > one,
+    /// at the same time is later if it was written later, or has the lower number now.
+    pub(super) fn is_before(&self, other: &Sibling) -> bool {
+        let (born, other_born) = (self.file.born_ns, other.seen.file.born_ns);
+        let by_birth = match (born, other_born) {
+            (0, _) | (_, 0) => Ordering::Equal,
+            (one, another) => one.cmp(&another),
+        };
+        let by_writing = self.written_ns.cmp(&other.seen.written_ns);
+        match by_birth.then(by_writing) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => self.count.is_none_or(|count| other.count() < count),
         }
     }
 }
@@ -146,14 +169,14 @@ fn is_earlier(one: &Seen, other: &Seen) -> bool {
 }
 
 /// Opens the file of which `file` was read up to `at`, if it still has what was read: by its name now, or
-/// by one that it got.
+/// by one that it got; and the number in that.
 pub(super) fn find(
     gate: &dyn Gate,
     path: &Path,
     all: &[Sibling],
     file: &TailFile,
     at: &At,
-) -> Option<(File, Seen)> {
+) -> Option<(File, Seen, Option<u64>)> {
     let here = identity::at(path).ok().map(|seen| Sibling {
         path: path.to_owned(),
         seen,
@@ -161,7 +184,10 @@ pub(super) fn find(
     here.iter()
         .chain(all)
         .filter(|one| is_same(&one.seen.file, file) && one.seen.size >= at.offset)
-        .find_map(|one| one.open(gate).filter(|(file, _)| at.is_in(file)))
+        .find_map(|one| {
+            let (file, seen) = one.open(gate).filter(|(file, _)| at.is_in(file))?;
+            Some((file, seen, (one.path != path).then(|| one.count())))
+        })
 }
 
 /// Opens a copy of a file that was read up to `at` and then emptied: `copytruncate` makes one.

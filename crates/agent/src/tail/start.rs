@@ -60,7 +60,9 @@ fn after(file: &File, size: u64, lines: u64) -> io::Result<u64> {
     let mut begin = 0;
     let mut left = lines;
     while left > 0 && begin < size {
-        let len = block.len().min(usize::try_from(size - begin).unwrap_or(BLOCK));
+        let len = block
+            .len()
+            .min(usize::try_from(size - begin).unwrap_or(BLOCK));
         let Some(bytes) = read(file, &mut block[..len], begin)? else {
             return Ok(0);
         };
