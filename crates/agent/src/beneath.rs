@@ -53,13 +53,38 @@ impl Place {
     pub fn stat(&self) -> io::Result<Stat> {
         match self {
             Self::Anywhere(path) => Ok(rustix::fs::stat(path)?),
-            Self::Beneath { root, rest } if rest.as_os_str().is_empty() => {
-                Ok(rustix::fs::lstat(root)?)
-            }
-            Self::Beneath { root, rest } => {
-                let (dir, name) = parent(root, rest)?;
+            Self::Beneath { .. } => {
+                let (dir, name) = self.parent()?;
                 Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
             }
+        }
+    }
+
+    /// The directory that it lies in, opened, and its name there.
+    ///
+    /// # Errors
+    /// Those of open(2); [`io::ErrorKind::InvalidInput`] where it has no name.
+    pub fn parent(&self) -> io::Result<(OwnedFd, &OsStr)> {
+        let (root, rest) = match self {
+            Self::Anywhere(path) => (path.parent(), path.as_path()),
+            // The root was resolved when the policy was read.
+            Self::Beneath { root, rest } if rest.as_os_str().is_empty() => {
+                (root.parent(), root.as_path())
+            }
+            Self::Beneath { root, rest } => (Some(root.as_path()), rest.as_path()),
+        };
+        let name = rest.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let root = root.ok_or(io::ErrorKind::InvalidInput)?;
+        let dir = match self {
+            Self::Anywhere(_) => return Ok((own_directory(root)?, name)),
+            Self::Beneath { .. } => directory(root)?,
+        };
+        match rest.parent() {
+            Some(above) if rest.is_relative() && !above.as_os_str().is_empty() => {
+                let flags = OFlags::DIRECTORY | PATH_ONLY;
+                Ok((open_beneath(&dir, above, flags, Mode::empty())?, name))
+            }
+            Some(_) | None => Ok((dir, name)),
         }
     }
 
@@ -84,20 +109,6 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path().display())
     }
-}
-
-/// The directory that `rest` lies in, and its name there.
-fn parent<'a>(root: &Path, rest: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
-    let name = rest.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let dir = directory(root)?;
-    let dir = match rest.parent() {
-        Some(above) if !above.as_os_str().is_empty() => {
-            let flags = OFlags::DIRECTORY | PATH_ONLY;
-            open_beneath(&dir, above, flags, Mode::empty())?
-        }
-        Some(_) | None => dir,
-    };
-    Ok((dir, name))
 }
 
 /// Opens a directory that no link leads to, to open what lies beneath it.
@@ -186,11 +197,12 @@ fn is_names(path: &Path) -> bool {
     path.components().all(is_name)
 }
 
-/// Opens where this process is, for a path of its own user.
-///
-/// # Errors
-/// Those of open(2).
-pub fn own_directory(path: &Path) -> io::Result<OwnedFd> {
+/// A directory that this process's own user names; empty: where the process is.
+fn own_directory(path: &Path) -> io::Result<OwnedFd> {
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | PATH_ONLY;
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }

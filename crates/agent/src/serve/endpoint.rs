@@ -32,7 +32,12 @@ impl Serving {
     /// Serves a stream that asks for an endpoint.
     pub(crate) async fn endpoint(&self, stream: Stream, asked: control::Endpoint, blocks: bool) {
         let mut stream = stream;
-        let opening = match self.opening(&asked).await {
+        let spec = match EndpointSpec::parse(OsStr::from_bytes(&asked.spec)) {
+            Ok(spec) if spec.is_listening() => return self.listen(stream, &spec).await,
+            Ok(spec) => spec,
+            Err(error) => return refuse(stream, &self.name, &error.into()),
+        };
+        let opening = match self.opening(spec, &asked).await {
             Ok(opening) => opening,
             Err(refusal) => return refuse(stream, &self.name, &refusal),
         };
@@ -55,8 +60,11 @@ impl Serving {
     }
 
     /// What the words mean here, if the caller may have it.
-    async fn opening(&self, asked: &control::Endpoint) -> Result<Opening, Refusal> {
-        let spec = EndpointSpec::parse(OsStr::from_bytes(&asked.spec))?;
+    async fn opening(
+        &self,
+        spec: EndpointSpec,
+        asked: &control::Endpoint,
+    ) -> Result<Opening, Refusal> {
         let wanted = match Halves::from_wire(asked.halves) {
             Some(Halves::Both) => Use::Both,
             Some(Halves::Source) => Use::Source,

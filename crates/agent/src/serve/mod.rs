@@ -2,9 +2,10 @@
 //! and here is the one place that knows what that can be.
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
-//! of this host; commands are in `command/`.
+//! of this host, `listening.rs` opens one for each connection to what listens for a caller; commands are in `command/`.
 
 mod endpoint;
+mod listening;
 mod permission;
 mod refusal;
 

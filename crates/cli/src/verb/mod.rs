@@ -12,6 +12,8 @@ mod detached;
 pub(crate) mod doctor;
 pub(crate) mod door;
 pub(crate) mod exec;
+mod far;
+pub(crate) mod forward;
 mod given;
 pub(crate) mod kill;
 pub(crate) mod listen;

@@ -22,6 +22,11 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
+    /// What it was called.
+    pub(crate) fn shown(&self) -> &str {
+        &self.target
+    }
+
     /// How to come to the target.
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
         let mut way = self.route.way(&self.target)?;
