@@ -30,6 +30,8 @@ use super::identity::{self, Seen, is_same};
 use super::siblings::{self, Gate, Older, Shut};
 use super::start::Start;
 
+/// What may be said of names while nobody hears it; then they are looked at later.
+const EVENTS_MAX: usize = 4 * TAIL_FILES_MAX * TAIL_ROTATED_MAX;
 /// How often directories are compared with patterns, at most.
 const FIND_EVERY: Duration = Duration::from_millis(250);
 /// Files that are remembered though they are closed, so that another name does not make them new.
@@ -161,6 +163,9 @@ impl Follower {
 
     /// Looks at all names: what has lost its name meanwhile stays open. Blocks on the disk.
     pub(super) fn look(&mut self, now: Instant) {
+        if self.events.len() >= EVENTS_MAX {
+            return;
+        }
         self.find(now);
         let paths: Vec<PathBuf> = self.names.keys().cloned().collect();
         for path in paths {

@@ -10,11 +10,13 @@
 //! Every byte is passed on with the file and the offset it has there. So the asking side knows exactly what
 //! it has, and can ask for the rest in another session, of another process of the agent.
 
+pub mod ask;
 mod follow;
 mod generation;
 mod glob;
 mod identity;
 pub mod positions;
+mod serve;
 mod siblings;
 mod start;
 mod watch;

@@ -39,6 +39,8 @@ pub struct Positions {
     before: Vec<TailPosition>,
     /// Whether the agent has said of all that was there how far it is.
     pub has_begun: bool,
+    /// Whether it was the agent of this session.
+    pub is_taken_up: bool,
 }
 
 impl Positions {
@@ -56,20 +58,14 @@ impl Positions {
                 self.files.insert(event.file, position.clone());
             }
             Some(TailWhat::Data(data)) => {
-                let unknown = PositionsError::Unknown(event.file);
-                let position = self.files.get_mut(&event.file).ok_or(unknown)?;
-                if position.offset != data.offset {
-                    return Err(PositionsError::Gap {
-                        file: event.file,
-                        got: data.offset,
-                        expected: position.offset,
-                    });
+                let _path = self.next(event.file, data.offset)?;
+                if let Some(position) = self.files.get_mut(&event.file) {
+                    position.offset = position.offset.saturating_add(data.bytes.len() as u64);
+                    keep_last(&mut position.last, &data.bytes);
                 }
-                position.offset += data.bytes.len() as u64;
-                keep_last(&mut position.last, &data.bytes);
             }
             Some(TailWhat::Notice(notice)) => match TailNews::from_wire(notice.news) {
-                Some(TailNews::Begun) => self.has_begun = true,
+                Some(TailNews::Begun) => (self.has_begun, self.is_taken_up) = (true, true),
                 Some(TailNews::Closed) => {
                     self.files.remove(&event.file);
                 }
@@ -90,10 +86,21 @@ impl Positions {
         Ok(())
     }
 
-    /// By which path a file is known.
-    #[must_use]
-    pub fn path(&self, file: u32) -> Option<&[u8]> {
-        self.files.get(&file).map(|position| &*position.path)
+    /// By which path a file is known, if these are its next bytes.
+    ///
+    /// # Errors
+    /// [`PositionsError`].
+    pub fn next(&self, file: u32, offset: u64) -> Result<&[u8], PositionsError> {
+        let position = self.files.get(&file);
+        let position = position.ok_or(PositionsError::Unknown(file))?;
+        if position.offset != offset {
+            return Err(PositionsError::Gap {
+                file,
+                got: offset,
+                expected: position.offset,
+            });
+        }
+        Ok(&position.path)
     }
 
     fn taken_up(&mut self, is_this: impl Fn(&TailPosition) -> bool) {
@@ -106,6 +113,7 @@ impl Positions {
     pub fn begin(&mut self) {
         self.before = self.all();
         self.files.clear();
+        self.is_taken_up = false;
     }
 
     /// All of them, in the order of their content: what another session is asked for.

@@ -15,9 +15,11 @@ mod system {
 
     use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
     use rustix::io::Errno;
+    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
     use super::{File, PathBuf, io};
+    use crate::endpoint::fd::register;
 
     /// What is watched.
     #[derive(Debug)]
@@ -32,7 +34,7 @@ mod system {
         pub(in super::super) fn new() -> io::Result<Self> {
             let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             Ok(Self {
-                fd: AsyncFd::new(fd)?,
+                fd: register(fd, Interest::READABLE)?,
                 files: BTreeMap::new(),
                 dirs: BTreeMap::new(),
             })

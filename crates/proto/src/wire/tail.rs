@@ -29,6 +29,14 @@ pub struct Tail {
     pub positions: Vec<TailPosition>,
 }
 
+impl Tail {
+    /// Bytes that it takes in OPEN.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
+}
+
 /// How far a file was read.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct TailPosition {

@@ -114,7 +114,8 @@ impl Scene {
             self.positions.note(event).expect("bytes follow bytes");
             match &event.what {
                 Some(TailWhat::Data(data)) => {
-                    let path = self.positions.path(event.file).expect("it was opened");
+                    let end = data.offset + data.bytes.len() as u64;
+                    let path = self.positions.next(event.file, end).expect("it was opened");
                     let path = PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()));
                     self.heard.entry(path).or_default().extend(&data.bytes);
                 }
