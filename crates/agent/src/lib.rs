@@ -18,6 +18,7 @@ mod pump;
 pub mod serve;
 pub mod server;
 mod spin;
+pub mod tail;
 
 pub use blocks::Compression;
 pub use outcome::{Outcome, PipeError};

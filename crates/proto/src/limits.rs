@@ -74,6 +74,29 @@ pub const KEEP_OUTPUT_MAX: usize = 64 * 1024 * 1024;
 pub const DETACHED_OUTPUT_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of stdin that wait for a detached command to read them.
 pub const DETACHED_INPUT_MAX: usize = 64 * 1024;
+/// Paths and patterns that one stream may ask to follow.
+pub const TAIL_PATHS_MAX: usize = 256;
+/// Files that one stream follows at once; others that a pattern finds are told and left out.
+pub const TAIL_FILES_MAX: usize = 256;
+/// Files of one name that are kept open though they have lost it: the older ones are read to their end
+/// first, further ones are found by their names.
+pub const TAIL_ROTATED_MAX: usize = 8;
+/// Entries of directories that a pattern is compared with in one go; what lies beyond is not found.
+pub const TAIL_ENTRIES_MAX: usize = 16 * 1024;
+/// Largest message of a stream that follows files.
+pub const TAIL_MESSAGE_MAX: usize = 256 * 1024;
+/// Bytes of a file in one such message.
+pub const TAIL_DATA_MAX: usize = 64 * 1024;
+/// Bytes before a position that tell a file from another one in its place.
+pub const TAIL_LAST_MAX: usize = 64;
+/// How often a file is looked at though the system tells of no change: on a network it may not know.
+pub const TAIL_LOOK: Duration = Duration::from_secs(1);
+/// How long the beginning of a line waits for its end when several files are followed.
+pub const TAIL_HOLD: Duration = Duration::from_secs(1);
+/// How long a file that has lost its name must be quiet before it is closed.
+pub const TAIL_QUIET: Duration = Duration::from_secs(5);
+/// When it is closed though it is not quiet, once it was read to its end.
+pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 

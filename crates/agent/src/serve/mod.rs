@@ -24,6 +24,7 @@ use crate::ping;
 use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
+pub(crate) use self::permission::{Answer, Teller, Wants, place};
 pub(crate) use self::refusal::{Refusal, refuse};
 
 /// What an agent does for its callers.
@@ -134,7 +135,11 @@ impl Serving {
             Err(other) => other,
         };
         match open.endpoint.take() {
-            Some(asked) => self.endpoint(stream, *asked, open.blocks).await,
+            Some(asked) => return self.endpoint(stream, *asked, open.blocks).await,
+            None => {}
+        }
+        match open.tail.take() {
+            Some(asked) => self.tail(stream, *asked).await,
             None => self.command(stream, open).await,
         }
     }

@@ -30,6 +30,7 @@ pub(crate) mod relay;
 mod route;
 mod secure;
 pub(crate) mod session;
+pub(crate) mod tail;
 mod target;
 mod terminal;
 mod ticket;

@@ -4,6 +4,7 @@
 use prost::Message as _;
 
 use crate::limits::MESSAGE_MAX;
+use crate::wire::tail::Tail;
 
 /// First frame of the dialling side.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -285,6 +286,9 @@ pub struct Open {
     /// 0: it does not.
     #[prost(uint32, tag = "8")]
     pub accepted_at: u32,
+    /// Files of the acceptor's host to follow (docs/protocol.md section 6.11).
+    #[prost(message, optional, boxed, tag = "9")]
+    pub tail: Option<Box<Tail>>,
 }
 
 /// An endpoint that is asked for.
