@@ -15,6 +15,7 @@ pub mod ping;
 pub mod pipe;
 pub mod policy;
 mod pump;
+pub mod send;
 pub mod serve;
 pub mod server;
 mod spin;

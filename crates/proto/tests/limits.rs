@@ -108,6 +108,8 @@ fn values() -> Vec<(&'static str, String)> {
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
         AGENTS_MAX,
+        PIPES_MAX,
+        READERS_MAX,
         TUNNELS_MAX,
         TAG_MAX,
         TAGS_MAX,
@@ -116,6 +118,7 @@ fn values() -> Vec<(&'static str, String)> {
         HOP_WINDOWS_MAX,
         HOP_WINDOWS_RESERVED,
         HOLD,
+        HOLD_WALKING,
         HELD_MAX,
         RELAY_DRAIN,
         HEARTBEAT,
@@ -147,8 +150,10 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 18] = [
+        const COUNTS: [&str; 20] = [
             "AGENTS_MAX",
+            "PIPES_MAX",
+            "READERS_MAX",
             "DETACHED_MAX",
             "TUNNELS_MAX",
             "TAGS_MAX",
