@@ -74,6 +74,22 @@ pub const KEEP_OUTPUT_MAX: usize = 64 * 1024 * 1024;
 pub const DETACHED_OUTPUT_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of stdin that wait for a detached command to read them.
 pub const DETACHED_INPUT_MAX: usize = 64 * 1024;
+/// Longest message of a copy, but for data.
+pub const COPY_CONTROL_MAX: usize = 16 * 1024;
+/// Largest piece of a file in one frame of a copy.
+pub const COPY_DATA_MAX: usize = 1024 * 1024;
+/// Files that are offered and neither sent nor declined; the sending end waits.
+pub const COPY_OFFERS_MAX: usize = 16 * 1024;
+/// Directories in one another; what lies deeper is not copied.
+pub const COPY_DEPTH_MAX: usize = 128;
+/// What of a large file is kept together, when its copy is cut.
+pub const COPY_CHUNK: usize = 1024 * 1024;
+/// Smallest file of which a part is kept.
+pub const COPY_KEEP_MIN: u64 = 4 * 1024 * 1024;
+/// Received bytes of a large file that are not on disk yet, at most: what a killed copy loses.
+pub const COPY_UNSYNCED_MAX: u64 = 64 * 1024 * 1024;
+/// Small files that are written and not in their places yet: they are synced together.
+pub const COPY_BATCH_MAX: usize = 4096;
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 
