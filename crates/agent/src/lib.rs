@@ -5,6 +5,7 @@ pub mod between;
 mod blocks;
 pub mod client;
 pub mod command;
+pub mod copy;
 mod eager;
 pub mod endpoint;
 pub mod fan;

@@ -97,6 +97,22 @@ pub const TAIL_HOLD: Duration = Duration::from_secs(1);
 pub const TAIL_QUIET: Duration = Duration::from_secs(5);
 /// When it is closed though it is not quiet, once it was read to its end.
 pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
+/// Longest message of a copy, but for data.
+pub const COPY_CONTROL_MAX: usize = 16 * 1024;
+/// Largest piece of a file in one frame of a copy.
+pub const COPY_DATA_MAX: usize = 1024 * 1024;
+/// Files that are offered and neither sent nor declined; the sending end waits.
+pub const COPY_OFFERS_MAX: usize = 16 * 1024;
+/// Directories in one another; what lies deeper is not copied.
+pub const COPY_DEPTH_MAX: usize = 128;
+/// What of a large file is kept together, when its copy is cut.
+pub const COPY_CHUNK: usize = 1024 * 1024;
+/// Smallest file of which a part is kept.
+pub const COPY_KEEP_MIN: u64 = 4 * 1024 * 1024;
+/// Received bytes of a large file that are not on disk yet, at most: what a killed copy loses.
+pub const COPY_UNSYNCED_MAX: u64 = 64 * 1024 * 1024;
+/// Small files that are written and not in their places yet: they are synced together.
+pub const COPY_BATCH_MAX: usize = 4096;
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 

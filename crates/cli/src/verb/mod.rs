@@ -8,6 +8,7 @@ pub(crate) mod cert;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod connect;
+pub(crate) mod cp;
 mod detached;
 pub(crate) mod doctor;
 pub(crate) mod door;

@@ -300,6 +300,29 @@ pub struct Open {
     /// Files of the acceptor's host to follow (docs/protocol.md section 6.11).
     #[prost(message, optional, boxed, tag = "9")]
     pub tail: Option<Box<Tail>>,
+    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.11).
+    #[prost(message, optional, boxed, tag = "10")]
+    pub copy: Option<Box<Copy>>,
+}
+
+/// Files that are asked for, or that are to be taken: one of both. All bytes are taken as they are.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Copy {
+    /// Files and directories that are to be sent, from the user's home directory on.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub sources: Vec<Vec<u8>>,
+    /// Where what comes is to be put, from the user's home directory on.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub target: Option<Vec<u8>>,
+    /// What sources are called there, in their order; empty: what the sending end says.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub names: Vec<Vec<u8>>,
+    /// There are several sources, and the target must be a directory.
+    #[prost(bool, tag = "4")]
+    pub several: bool,
+    /// Nothing is to be made: what would be is said.
+    #[prost(bool, tag = "5")]
+    pub dry_run: bool,
 }
 
 /// An endpoint that is asked for.
