@@ -19,6 +19,7 @@ mod hop;
 mod host_port;
 mod hosts;
 mod link;
+mod local;
 mod opener;
 mod pool;
 mod proxy;
@@ -52,6 +53,7 @@ pub use hop::{Heard, Hop, HopError};
 pub use host_port::{HostPort, HostPortError};
 pub use hosts::hosts;
 pub use link::{Greeting, HandshakeError, Wanted, system_random};
+pub use local::{LocalAgent, LocalDial, LocalError, LocalSocket, Visitor};
 pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig};
 pub use pool::Pool;
 pub use proxy::{Granted, PORTAL, Proxy, ProxyError, ProxyUrlError};
@@ -64,7 +66,7 @@ pub use secret::{LoopbackSecret, SecretError};
 pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use settings_dir::settings_dir;
-pub use shared::SessionEnd;
+pub use shared::{Linked, SessionEnd};
 pub use stamp::FileStamp;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,

@@ -203,8 +203,8 @@ impl SendStream {
     }
 
     /// Sends the payload of a buffer from [`SendStream::buffer`]: at most as many bytes as
-    /// granted. Never waits. A stream that was stopped meanwhile drops them.
-    pub fn commit(&mut self, mut buf: BytesMut) {
+    /// granted. Never waits. A stream that was stopped meanwhile drops them: `false`.
+    pub fn commit(&mut self, mut buf: BytesMut) -> bool {
         let mut state = self.handle.shared.lock();
         let mut part = buf.split();
         state.put_back(buf);
@@ -215,12 +215,13 @@ impl SendStream {
             || !state.is_open()
             || state.session.send_state(self.handle.id) != Some(SendState::Open)
         {
-            return;
+            return false;
         }
         state.number_control();
         let header = state.session.write(self.handle.id, len);
         part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
         state.number(part, Segment::HEADROOM);
+        true
     }
 
     /// Bytes of the session so far, all its streams together, and how many of them the peer has.
@@ -365,7 +366,7 @@ pub struct StreamWatch(Handle);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fate {
     /// The peer joined it to its target.
-    pub accepted: bool,
+    pub accepted: Option<Accept>,
     /// The peer could not.
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
@@ -451,7 +452,10 @@ impl CommandControl {
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         let state = self.0.shared.lock();
-        state.streams.get(&self.0.id).is_some_and(|io| io.accepted)
+        state
+            .streams
+            .get(&self.0.id)
+            .is_some_and(|io| io.accepted.is_some())
     }
 
     /// The opener: says how large its terminal is.

@@ -107,6 +107,12 @@ fn values() -> Vec<(&'static str, String)> {
         HOLD,
         HELD_MAX,
         RELAY_DRAIN,
+        REUSE_WAY_MAX,
+        REUSE_ANSWER,
+        REUSE_CLIENTS_MAX,
+        REUSE_SESSIONS_MAX,
+        REUSE_STREAMS_MAX,
+        REUSE_IDLE,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,
@@ -136,7 +142,10 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 18] = [
+        const COUNTS: [&str; 21] = [
+            "REUSE_CLIENTS_MAX",
+            "REUSE_SESSIONS_MAX",
+            "REUSE_STREAMS_MAX",
             "AGENTS_MAX",
             "DETACHED_MAX",
             "TUNNELS_MAX",

@@ -1,6 +1,7 @@
 //! The way to an agent or to relays: the flags that say it, and what dials it.
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
 use farpipe_proto::identity::is_name;
 
@@ -15,15 +16,18 @@ pub(crate) struct RouteArgs {
     /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
     /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
     #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
-    relay: Vec<String>,
+    pub(super) relay: Vec<String>,
     /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
     /// little to such callers
     #[arg(long)]
-    no_e2e: bool,
+    pub(super) no_e2e: bool,
+    /// Connect anew, though a local agent of this user could keep the connection
+    #[arg(long, env = "FARPIPE_NO_REUSE", value_parser = FalseyValueParser::new())]
+    pub(super) no_reuse: bool,
     #[command(flatten)]
-    tls: ConnectTls,
+    pub(super) tls: ConnectTls,
     #[command(flatten)]
-    proxy: ProxyArgs,
+    pub(super) proxy: ProxyArgs,
 }
 
 /// The way to an agent.
