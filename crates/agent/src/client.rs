@@ -4,19 +4,39 @@ use std::sync::Arc;
 
 use farpipe_net::{Dial, Opener, SessionEnd, SessionHandle};
 use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::Open;
+use farpipe_proto::wire::control::{self, Halves, Open};
 
 use crate::blocks::Compression;
 use crate::eager::eager;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointSpec, Use};
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
 
-/// How a stream is opened: with `compression` both directions are made of blocks.
-pub(crate) fn open(compression: Option<Compression>) -> Open {
+/// How a stream to a listener's endpoint is opened: with `compression` both directions are made of
+/// blocks.
+#[must_use]
+pub fn open(compression: Option<Compression>) -> Open {
     Open {
         blocks: compression.is_some(),
+        ..Open::default()
+    }
+}
+
+/// How an endpoint of an agent's host is asked for: with `once` a FIFO ends with its first writer.
+#[must_use]
+pub fn asked(spec: &EndpointSpec, wanted: Use, once: bool) -> Open {
+    let halves = match wanted {
+        Use::Both => Halves::Both,
+        Use::Source => Halves::Source,
+        Use::Sink => Halves::Sink,
+    };
+    Open {
+        endpoint: Some(Box::new(control::Endpoint {
+            spec: spec.to_bytes(),
+            halves: halves as u32,
+            once,
+        })),
         ..Open::default()
     }
 }
@@ -28,7 +48,24 @@ pub(crate) fn open(compression: Option<Compression>) -> Open {
 /// Dropping it leaves the peer waiting for a link. Use `cancel`: the peer hears it, and the reply
 /// is awaited for a second.
 pub async fn run(
+    endpoint: Endpoint,
+    compression: Option<Compression>,
+    opener: Opener,
+    dial: &dyn Dial,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> Outcome {
+    let open = open(compression);
+    joined(endpoint, open, compression, opener, dial, meter, cancel).await
+}
+
+/// As [`run`], to what `open` asks for.
+///
+/// # Cancellation
+/// As for [`run`].
+pub async fn joined(
     mut endpoint: Endpoint,
+    open: Open,
     compression: Option<Compression>,
     opener: Opener,
     dial: &dyn Dial,
@@ -36,7 +73,7 @@ pub async fn run(
     cancel: Cancel,
 ) -> Outcome {
     let handle = opener.handle();
-    let Some(stream) = handle.open_with(open(compression)) else {
+    let Some(stream) = handle.open_with(open) else {
         return PipeError::Local("no stream can be opened".to_owned()).into();
     };
     let _until_settled = endpoint.take_lock();

@@ -6,17 +6,17 @@
 //! connections wait in the system's queue.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 
 use farpipe_net::{AcceptedSession, Dial, Opener, SessionHandle, Stream};
 use farpipe_proto::limits::{RESETS_MAX, RESETS_WINDOW, STREAMS_MAX};
+use farpipe_proto::wire::control::Open;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::blocks::Compression;
-use crate::client::{self, unless_given_up};
+use crate::client::unless_given_up;
 use crate::eager::eager;
 use crate::endpoint::{self, Connection, Endpoint, EndpointSpec, Listening, Use};
 use crate::local;
@@ -42,7 +42,7 @@ pub struct Shared {
 
 impl Shared {
     /// The outcome of all: what was told to end did not end by itself.
-    fn conclude(&self, mut outcome: Outcome) -> Outcome {
+    pub(crate) fn conclude(&self, mut outcome: Outcome) -> Outcome {
         if *self.cancel.borrow() {
             outcome.fail(PipeError::Cancelled);
         }
@@ -92,9 +92,9 @@ pub async fn join_each(
                         Arc::clone(&shared.meter),
                         shared.cancel.clone(),
                     );
-                    pipes.running.spawn(async move { (name, pipe.await) });
+                    pipes.start(name, pipe);
                 }
-                Some(ended) = pipes.running.join_next() => pipes.handle_ended(ended),
+                () = pipes.next_ended(), if !pipes.is_empty() => {}
             }
         }
     };
@@ -137,55 +137,34 @@ async fn join_one(
     local::run(left, right, meter, cancel).await
 }
 
-/// Opens a session and in it a stream for each connection, until told to end; then what is open is
-/// given up and the session settled.
+/// Opens a session and in it a stream for each connection, as `open` says, until told to end; then
+/// what is open is given up and the session settled.
 ///
 /// # Cancellation
 /// As for [`crate::client::run`].
 pub async fn connect_each(
-    mut listening: Listening,
+    listening: Listening,
     wanted: Use,
+    open: Open,
     compression: Option<Compression>,
     opener: Opener,
     dial: &dyn Dial,
     shared: Shared,
 ) -> Outcome {
     let handle = opener.handle();
-    let open = client::open(compression);
-    let mut pipes = Pipes::new(Arc::clone(&shared.report));
     let (over, is_over) = watch::channel(false);
     let serving = async {
-        let accepting = async {
-            loop {
-                tokio::select! {
-                    Connection { name, endpoint } = accept(
-                        &handle,
-                        &mut listening,
-                        wanted,
-                        pipes.pause(),
-                    ) => {
-                        // Only a session that has ended meanwhile opens none.
-                        let Some(stream) = handle.open_with(open.clone()) else { continue };
-                        let pipe = carry(
-                            endpoint,
-                            stream,
-                            compression,
-                            Arc::clone(&shared.meter),
-                            shared.cancel.clone(),
-                        );
-                        pipes.running.spawn(async move { (name, pipe.await) });
-                    }
-                    Some(ended) = pipes.running.join_next() => pipes.handle_ended(ended),
-                }
-            }
-        };
-        tokio::select! {
-            () = accepting => {}
-            () = cancelled(shared.cancel.clone()) => {}
-            () = cancelled(is_over) => {}
-        }
-        drop(listening);
-        pipes.finish().await;
+        let until = cancelled(is_over);
+        stream_each(
+            &handle,
+            listening,
+            wanted,
+            open,
+            compression,
+            &shared,
+            until,
+        )
+        .await;
         handle.finish_opening();
     };
     let linked = async {
@@ -199,6 +178,45 @@ pub async fn connect_each(
         outcome.fail(end.into());
     }
     shared.conclude(outcome)
+}
+
+/// Opens a stream for each connection, as `open` says, until `until` is ready or all is told to end;
+/// then waits for those that are open.
+pub(crate) async fn stream_each(
+    handle: &SessionHandle,
+    mut listening: Listening,
+    wanted: Use,
+    open: Open,
+    compression: Option<Compression>,
+    shared: &Shared,
+    until: impl Future<Output = ()>,
+) {
+    let mut pipes = Pipes::new(Arc::clone(&shared.report));
+    let accepting = async {
+        loop {
+            tokio::select! {
+                Connection { name, endpoint } = accept(
+                    handle,
+                    &mut listening,
+                    wanted,
+                    pipes.pause(),
+                ) => {
+                    // Only a session that has ended meanwhile opens none.
+                    let Some(stream) = handle.open_with(open.clone()) else { continue };
+                    let (meter, cancel) = (Arc::clone(&shared.meter), shared.cancel.clone());
+                    pipes.start(name, carry(endpoint, stream, compression, meter, cancel));
+                }
+                () = pipes.next_ended(), if !pipes.is_empty() => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = cancelled(shared.cancel.clone()) => {}
+        () = until => {}
+    }
+    drop(listening);
+    pipes.finish().await;
 }
 
 /// A connection is taken only when its stream can be opened, and not before `pause` is over: else
@@ -217,7 +235,7 @@ async fn accept(
 }
 
 /// One pipe through a stream, until the peer has confirmed it or given it up.
-async fn carry(
+pub(crate) async fn carry(
     endpoint: Endpoint,
     stream: Stream,
     compression: Option<Compression>,
@@ -227,13 +245,8 @@ async fn carry(
     let running = pipe::run(endpoint, stream, compression, meter, cancel.clone());
     let (mut outcome, mut watch) = running.await;
     if outcome.error.is_none() {
-        let confirmed = poll_fn(|cx| {
-            watch.poll_until(cx, |fate| {
-                fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
-            })
-        });
         // Told to end: the session still waits for it.
-        let _ = pipe::unless_cancelled(cancel, confirmed).await;
+        let _ = pipe::unless_cancelled(cancel, pipe::confirmed(&mut watch)).await;
     }
     pipe::settle(&mut outcome, &watch);
     outcome
@@ -315,7 +328,7 @@ pub async fn serve_each(
 const FAILURES_MAX: usize = RESETS_MAX as usize / 4;
 
 /// The pipes that run, each with its name.
-struct Pipes {
+pub(crate) struct Pipes {
     running: JoinSet<(String, Outcome)>,
     report: Report,
     /// When the last ones failed, oldest first; at most [`FAILURES_MAX`].
@@ -323,11 +336,35 @@ struct Pipes {
 }
 
 impl Pipes {
-    fn new(report: Report) -> Self {
+    pub(crate) fn new(report: Report) -> Self {
         Self {
             running: JoinSet::new(),
             report,
             failures: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Runs one more.
+    pub(crate) fn start(
+        &mut self,
+        name: String,
+        pipe: impl Future<Output = Outcome> + Send + 'static,
+    ) {
+        self.running.spawn(async move { (name, pipe.await) });
+    }
+
+    /// Ready when one has ended; at once without any. Cancel safe.
+    pub(crate) async fn next_ended(&mut self) {
+        if let Some(ended) = self.running.join_next().await {
+            self.handle_ended(ended);
         }
     }
 
@@ -363,7 +400,7 @@ impl Pipes {
     }
 
     /// Waits for all.
-    async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         while let Some(ended) = self.running.join_next().await {
             self.handle_ended(ended);
         }

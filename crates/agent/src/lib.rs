@@ -1,11 +1,14 @@
 //! One host's side of pipes: endpoints, and the pump between them and streams.
 
+pub mod beneath;
+pub mod between;
 mod blocks;
 pub mod client;
 pub mod command;
 mod eager;
 pub mod endpoint;
 pub mod fan;
+pub mod forward;
 pub mod local;
 pub mod outcome;
 pub mod ping;
@@ -13,6 +16,7 @@ pub mod pipe;
 pub mod policy;
 mod pump;
 pub mod reuse;
+pub mod serve;
 pub mod server;
 mod spin;
 

@@ -28,7 +28,7 @@ pub(crate) async fn answer(stream: Stream) {
     // An error means that the asking side is gone; dropping the stream is the answer.
     while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
         for chunk in chunks.drain(..) {
-            if say(&mut send, &chunk).await.is_err() {
+            if send.say(&chunk).await.is_err() {
                 return;
             }
             recv.consumed(chunk.len());
@@ -36,20 +36,6 @@ pub(crate) async fn answer(stream: Stream) {
     }
     recv.done();
     send.finish();
-}
-
-/// Sends all of `bytes`. Dropping it may leave a part sent.
-async fn say(send: &mut SendStream, mut bytes: &[u8]) -> Result<(), SendError> {
-    while !bytes.is_empty() {
-        let grant = poll_fn(|cx| send.poll_grant(cx)).await?;
-        let mut buf = poll_fn(|cx| send.poll_buffer(cx, grant)).await;
-        let room = buf.capacity() - buf.len();
-        let (now, later) = bytes.split_at(bytes.len().min(grant).min(room));
-        buf.extend_from_slice(now);
-        send.commit(buf);
-        bytes = later;
-    }
-    Ok(())
 }
 
 /// The asking side; `None`: no stream can be opened.
@@ -74,7 +60,7 @@ impl Questions {
     /// # Errors
     /// [`SendError`]: the other side answers no more.
     pub async fn ask(&mut self, number: u64) -> Result<(), SendError> {
-        say(&mut self.0, &number.to_be_bytes()).await
+        self.0.say(&number.to_be_bytes()).await
     }
 
     /// There are no more.

@@ -86,6 +86,14 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// How it ended, once the peer has confirmed it or given it up: what is read stays locked until then.
+    pub(crate) async fn settled(mut self) -> Outcome {
+        if let Some(watch) = &mut self.watch {
+            pipe::confirmed(watch).await;
+        }
+        self.settle()
+    }
+
     /// How it ended, once the session is settled.
     pub(crate) fn settle(mut self) -> Outcome {
         if let Some(watch) = &self.watch {
@@ -130,18 +138,7 @@ pub(crate) async fn serve(
         }
     };
     match opened {
-        Ok(mut endpoint) => {
-            stream.accept(Accept {
-                has_command: endpoint.child.is_some(),
-            });
-            let lock = endpoint.take_lock();
-            let (outcome, watch) = pipe::run(endpoint, stream, blocks, meter, cancel).await;
-            Served {
-                outcome,
-                watch: Some(watch),
-                _lock: lock,
-            }
-        }
+        Ok(endpoint) => joined(endpoint, stream, blocks, meter, cancel).await,
         Err(error) => {
             stream.refuse(Refuse {
                 status: u32::from(status_of(&error)),
@@ -149,6 +146,26 @@ pub(crate) async fn serve(
             });
             PipeError::from(&error).into()
         }
+    }
+}
+
+/// Accepts a stream and joins it to what is open.
+pub(crate) async fn joined(
+    mut endpoint: Endpoint,
+    stream: Stream,
+    blocks: Option<Compression>,
+    meter: Arc<Meter>,
+    cancel: Cancel,
+) -> Served {
+    stream.accept(Accept {
+        has_command: endpoint.child.is_some(),
+    });
+    let lock = endpoint.take_lock();
+    let (outcome, watch) = pipe::run(endpoint, stream, blocks, meter, cancel).await;
+    Served {
+        outcome,
+        watch: Some(watch),
+        _lock: lock,
     }
 }
 

@@ -67,6 +67,7 @@ enum Verb {
     Relay(verb::relay::Args),
     Agent(verb::agent::Args),
     Exec(verb::exec::Args),
+    Forward(verb::forward::Args),
     Ls(verb::ls::Args),
     Ping(verb::ping::Args),
     Ps(verb::ps::Args),
@@ -222,6 +223,7 @@ fn main() -> ExitCode {
             }
             Verb::Agent(args) => verb::agent::run(args, quiet).await,
             Verb::Exec(args) => verb::exec::run(args, quiet).await,
+            Verb::Forward(args) => verb::forward::run(args, quiet).await,
             Verb::Ls(args) => verb::ls::run(args).await,
             Verb::Ping(args) => verb::ping::run(args).await,
             Verb::Ps(args) => verb::ps::run(args, quiet).await,

@@ -93,6 +93,12 @@ impl SessionHandle {
         self.shared.lock().linked
     }
 
+    /// Streams of either end that are not settled yet.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.shared.lock().session.open_streams()
+    }
+
     /// Whether the session is over for this end: settled, or ended.
     #[must_use]
     pub fn is_over(&self) -> bool {

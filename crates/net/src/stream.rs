@@ -5,6 +5,7 @@
 //! an exiting process closes its pipes.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -237,6 +238,23 @@ impl SendStream {
         self.out = self.out.saturating_sub(1);
     }
 
+    /// Sends all of `bytes`, for what is small: they are copied. Dropping it may leave a part sent.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn say(&mut self, mut bytes: &[u8]) -> Result<(), SendError> {
+        while !bytes.is_empty() {
+            let grant = poll_fn(|cx| self.poll_grant(cx)).await?;
+            let mut buf = poll_fn(|cx| self.poll_buffer(cx, grant)).await;
+            let room = buf.capacity() - buf.len();
+            let (now, later) = bytes.split_at(bytes.len().min(grant).min(room));
+            buf.extend_from_slice(now);
+            self.commit(buf);
+            bytes = later;
+        }
+        Ok(())
+    }
+
     /// The source ended.
     pub fn finish(&mut self) {
         let mut state = self.handle.shared.lock();
@@ -366,7 +384,9 @@ pub struct StreamWatch(Handle);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fate {
     /// The peer joined it to its target.
-    pub accepted: Option<Accept>,
+    pub accepted: bool,
+    /// What it said of that.
+    pub accept: Option<Accept>,
     /// The peer could not.
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
@@ -386,6 +406,12 @@ pub struct Fate {
 }
 
 impl StreamWatch {
+    /// The number of the stream in its session.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.0.id
+    }
+
     /// The fate now.
     #[must_use]
     pub fn fate(&self) -> Fate {
@@ -396,7 +422,8 @@ impl StreamWatch {
             ..Fate::default()
         };
         if let Some(io) = state.streams.get(&self.0.id) {
-            fate.accepted = io.accepted;
+            fate.accepted = io.accepted.is_some();
+            fate.accept = io.accepted;
             fate.refused.clone_from(&io.refused);
             fate.stopped.clone_from(&io.stopped);
             if let Some(RecvEnd::Reset(abort)) = &io.recv_end {

@@ -175,8 +175,8 @@ pub const REUSE_CLIENTS_MAX: usize = 512;
 /// Sessions that a local agent keeps for its user's commands; when one more is wanted and none is idle,
 /// the command goes its own way.
 pub const REUSE_SESSIONS_MAX: usize = 64;
-/// Streams that commands open in one of them; each may have one more for stderr. For one more there is
-/// another session.
+/// Streams open in one of them, those that the far agent opened included, beyond which the next command
+/// gets another session.
 pub const REUSE_STREAMS_MAX: usize = STREAMS_MAX / 2;
 /// How long a session without streams is kept for the next command.
 pub const REUSE_IDLE: Duration = Duration::from_secs(600);

@@ -8,9 +8,9 @@ use farpipe_proto::link::{
     Accepting, Dialling, Features, Keys, NotLetIn, Prover, SecretId, Shared, Step,
 };
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Exit, GoAway, Host, List,
-    Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register, Registered, Resize,
-    Signal, Terminal,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Endpoint, Exit, GoAway, Halves,
+    Host, List, Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register,
+    Registered, Resize, Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{SessionKey, StreamId, TunnelId};
@@ -261,6 +261,18 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         stderr_of: 1,
         ..Open::default()
     };
+    let endpoint = Open {
+        endpoint: Some(Box::new(Endpoint {
+            spec: b"/etc/hosts".to_vec(),
+            halves: Halves::Source as u32,
+            once: true,
+        })),
+        ..Open::default()
+    };
+    let accepted = Open {
+        accepted_at: 1,
+        ..Open::default()
+    };
     let refuse = Refuse {
         status: 127,
         message: "no such command".to_owned(),
@@ -311,6 +323,12 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             "OPEN, stderr of stream 1",
             StreamId(2),
             InnerFrame::Open(stderr),
+        ),
+        ("OPEN, read a file", stream, InnerFrame::Open(endpoint)),
+        (
+            "OPEN, a connection to what stream 1 listens for",
+            StreamId(2),
+            InnerFrame::Open(accepted),
         ),
         ("ACCEPT", stream, InnerFrame::Accept(Accept::default())),
         (

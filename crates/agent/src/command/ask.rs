@@ -139,7 +139,7 @@ pub async fn run(
 
 /// Joins the stream that the agent opens for stderr, and refuses any other, until the session is
 /// over.
-async fn aside(
+pub(crate) async fn aside(
     handle: &SessionHandle,
     of: u32,
     mut stderr: Option<Box<dyn Sink>>,

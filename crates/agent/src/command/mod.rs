@@ -3,16 +3,17 @@
 //!
 //! The way of a request: `request.rs` makes a checked value of it, `may.rs` looks up what it
 //! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it,
-//! `process.rs` ends it with all that it started, and `serve.rs` joins it to its streams.
+//! `process.rs` ends it with all that it started, and `serve.rs` joins it to its streams
+//! (`crate::serve` is where they come from).
 //! `detached/` has those that go on without their caller. `ask.rs` is the other side.
 
 pub mod ask;
 pub mod detached;
-mod environment;
+pub(crate) mod environment;
 mod input;
 pub mod launch;
-mod may;
+pub(crate) mod may;
 mod process;
 mod pty;
-mod request;
-pub mod serve;
+pub(crate) mod request;
+mod serve;

@@ -1,201 +1,36 @@
-//! The agent's side: runs what the sessions of its callers ask for.
+//! Runs the commands that streams ask for.
 
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use farpipe_net::{
-    AcceptedSession, Asked, CommandControl, Refusals, SessionEnd, SessionHandle, Stream,
-};
-use farpipe_proto::identity::Caller;
-use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::{Accept, Open, Refuse};
+use farpipe_net::{Asked, CommandControl, Stream};
+use farpipe_proto::wire::control::{Accept, Open};
 use rustix::process::Signal;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
 
-use super::detached::{Table, TableError};
 use super::environment::Resolved;
 use super::input::InputSink;
-use super::launch::{Ends, LaunchError, Launcher};
-use super::may::{Objection, Permit, Refused, may};
+use super::launch::Ends;
+use super::may::{Permit, Refused, may};
 use super::process::Process;
 use super::pty::Pty;
-use super::request::{Request, RequestError, Size};
-use crate::endpoint::exec::{OutputSource, explain};
+use super::request::{Request, Size};
+use crate::endpoint::exec::OutputSource;
 use crate::endpoint::named::Named;
 use crate::endpoint::pipe::{PipeSink, PipeSource};
 use crate::endpoint::{Endpoint, Exit};
-use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
-use crate::ping;
-use crate::pipe::{self, Cancel, Pipe, cancelled};
-use crate::policy::{Denied, LivePolicy, ProgramError};
+use crate::outcome::{Outcome, PipeError};
+use crate::pipe::{self, Pipe, cancelled};
 use crate::pump::Meter;
-use crate::server::{describe_open, status_of};
-
-/// How an agent runs commands.
-#[derive(Debug, Clone)]
-pub struct Agent {
-    /// What makes processes.
-    pub launcher: Launcher,
-    /// What callers may have.
-    pub policy: Arc<LivePolicy>,
-    /// Where it says what it does not allow.
-    pub refusals: Arc<Refusals>,
-    /// Commands that go on without their callers.
-    pub detached: Table,
-    /// Ends all commands, and the sessions behind them.
-    pub cancel: Cancel,
-}
-
-/// Serves one session: each stream that its opener opens is a command of its own. Returns when
-/// everything is settled at both ends, or the session is lost; no process of it is left then.
-///
-/// # Errors
-/// How the session ended, if not in order.
-///
-/// # Cancellation
-/// Dropping it kills the commands. Use `agent.cancel`: they are hung up, and what they say meanwhile,
-/// and their status, still arrives.
-pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), SessionEnd> {
-    let handle = session.handle();
-    handle.hold();
-    let name = session.name();
-    let shown = session.caller().cloned();
-    let peer: Arc<str> = session.peer().into();
-    let (running, mut are_running) = watch::channel(0_usize);
-    let serving = async {
-        // What was shown in the session itself says more than what was shown on the way.
-        let caller = handle.peer_identity().await.or(shown);
-        let mut commands = JoinSet::new();
-        loop {
-            tokio::select! {
-                opened = handle.accept() => {
-                    let Some((stream, open)) = opened else { break };
-                    let command = Serving {
-                        handle: handle.clone(),
-                        caller: caller.clone(),
-                        peer: Arc::clone(&peer),
-                        agent: agent.clone(),
-                        running: running.clone(),
-                        name: format!("session {name}, stream {}", stream.id().0),
-                    };
-                    commands.spawn(command.run(stream, open));
-                }
-                Some(ended) = commands.join_next() => log(ended),
-            }
-        }
-        while let Some(ended) = commands.join_next().await {
-            log(ended);
-        }
-        handle.release();
-    };
-    let mut linked = std::pin::pin!(session.run());
-    let linked = async {
-        tokio::select! {
-            ended = &mut linked => return ended,
-            () = cancelled(agent.cancel.clone()) => {}
-        }
-        // The commands end within their grace; then their last words have a moment.
-        let leaving = async {
-            let _ = are_running.wait_for(|running| *running == 0).await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            ended = &mut linked => return ended,
-            () = leaving => {}
-        }
-        handle.end(SessionEnd::Closed);
-        let closing = tokio::time::timeout(DRAIN, linked).await;
-        closing.unwrap_or(Err(SessionEnd::Closed))
-    };
-    tokio::join!(serving, linked).1
-}
-
-fn log(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!("a command's task failed: {error}");
-    }
-}
+use crate::serve::{Counted, Refusal, Serving, refuse};
 
 /// How a command ended, for the log.
 fn ending(exit: Option<Exit>) -> String {
     match exit {
         Some(exit) => exit.to_string(),
         None => "its end is not known".to_owned(),
-    }
-}
-
-/// Why a stream gets no command.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("this agent runs commands, and the stream asks for none")]
-    NoCommand,
-    #[error(transparent)]
-    Malformed(#[from] RequestError),
-    /// Why is for this host's log.
-    #[error("{}", Denied::TOLD)]
-    Denied,
-    #[error("{message}")]
-    NotRun { status: u8, message: String },
-    #[error("cannot open pipes or a terminal for the command: {0}")]
-    Ends(#[source] io::Error),
-    #[error("no room for another stream in this session")]
-    NoStream,
-    #[error("{0}")]
-    Over(PipeError),
-    #[error(transparent)]
-    Table(#[from] TableError),
-    #[error("this command has no terminal; attach without -t")]
-    NoTerminal,
-    #[error("signal {0} is none of this system's")]
-    NoSignal(u32),
-    #[error("the command '{0}' has ended already")]
-    HasEnded(String),
-}
-
-impl Refusal {
-    fn status(&self) -> u8 {
-        match self {
-            Self::NotRun { status, .. } => *status,
-            Self::NoCommand
-            | Self::Malformed(_)
-            | Self::Denied
-            | Self::Ends(_)
-            | Self::NoStream
-            | Self::Over(_)
-            | Self::Table(_)
-            | Self::NoTerminal
-            | Self::NoSignal(_)
-            | Self::HasEnded(_) => STATUS_FAILURE,
-        }
-    }
-
-    /// What may be told of an objection.
-    fn told(why: Objection, request: &Request) -> Self {
-        let error = match why {
-            Objection::Denied(_) | Objection::Nobody => return Self::Denied,
-            Objection::Program(ProgramError::NotFound) => {
-                LaunchError::Program(io::ErrorKind::NotFound.into())
-            }
-            Objection::Program(ProgramError::NotExecutable(error)) => LaunchError::Program(error),
-            Objection::Directory { dir, error } => LaunchError::Cwd { cwd: dir, error },
-        };
-        Self::of(error, request)
-    }
-
-    fn of(error: LaunchError, request: &Request) -> Self {
-        let (status, message) = match error {
-            LaunchError::Program(error) => {
-                let error = explain(request.name(), error);
-                (status_of(&error), describe_open(&error))
-            }
-            LaunchError::Launcher(_) | LaunchError::Cwd { .. } => {
-                (STATUS_FAILURE, error.to_string())
-            }
-        };
-        Self::NotRun { status, message }
     }
 }
 
@@ -208,27 +43,9 @@ pub(super) struct Running {
     pub(super) stderr: Option<Endpoint>,
 }
 
-pub(super) struct Serving {
-    handle: SessionHandle,
-    pub(super) caller: Option<Caller>,
-    peer: Arc<str>,
-    pub(super) agent: Agent,
-    /// Counts the commands of the session that have not ended.
-    pub(super) running: watch::Sender<usize>,
-    pub(super) name: String,
-}
-
 impl Serving {
-    async fn run(self, stream: Stream, open: Open) {
-        if ping::is_asked(&open) {
-            // Whoever was let in may know that this agent is here: the relay says so as well.
-            ping::answer(stream).await;
-            return;
-        }
-        let (mut stream, open) = match self.detached(stream, open).await {
-            Ok(()) => return,
-            Err(other) => other,
-        };
+    /// Runs the command that `open` asks for.
+    pub(crate) async fn command(&self, mut stream: Stream, open: Open) {
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {
@@ -268,30 +85,20 @@ impl Serving {
         let asked = tokio::task::spawn_blocking(move || {
             let policy = live.current();
             let permit = may(&policy, caller.as_ref(), &request);
-            (permit, request, policy.is_empty())
+            (permit, request)
         });
-        let (permit, request, is_empty) = asked.await.map_err(|error| {
+        let (permit, request) = asked.await.map_err(|error| {
             tracing::error!("{}: the policy could not be asked: {error}", self.name);
             Refusal::Denied
         })?;
-        let who = || match &self.caller {
-            Some(caller) => caller.to_string(),
-            None => "nobody".to_owned(),
-        };
         match permit {
             Ok(Permit { resolved, rule }) => {
-                tracing::info!("{}: {}: allowed by {rule}", self.name, who());
+                tracing::info!("{}: {}: allowed by {rule}", self.name, self.who());
                 Ok((request, resolved))
             }
             Err(Refused { why, is_told: true }) => Err(Refusal::told(why, &request)),
             Err(Refused { why, .. }) => {
-                let hint = match is_empty {
-                    true => "; nothing is allowed here: start the agent with --policy or --allow",
-                    false => "",
-                };
-                let (peer, name) = (&self.peer, &self.name);
-                let told = format!("{peer}: {name}: denied to {}: {why}{hint}", who());
-                self.agent.refusals.tell(told);
+                self.deny(&why.to_string());
                 Err(Refusal::Denied)
             }
         }
@@ -396,36 +203,11 @@ impl Serving {
     }
 }
 
-/// Says why a stream is joined to nothing.
-pub(super) fn refuse(stream: Stream, name: &str, refusal: &Refusal) {
-    tracing::info!("{name}: refused: {refusal}");
-    stream.refuse(Refuse {
-        status: u32::from(refusal.status()),
-        message: refusal.to_string(),
-    });
-}
-
 /// Whether `is_so` is news to `noted`, which it is from now on.
 fn note(noted: &mut bool, is_so: bool) -> bool {
     let is_news = is_so && !*noted;
     *noted |= is_so;
     is_news
-}
-
-/// One command more, until dropped.
-pub(super) struct Counted<'a>(&'a watch::Sender<usize>);
-
-impl<'a> Counted<'a> {
-    pub(super) fn new(running: &'a watch::Sender<usize>) -> Self {
-        running.send_modify(|running| *running += 1);
-        Self(running)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
-    }
 }
 
 /// The pipe of stdin and stdout, and the one of stderr.

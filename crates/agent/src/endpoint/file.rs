@@ -10,12 +10,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::Half;
@@ -24,66 +23,77 @@ use super::named::Named;
 use super::pipe::{PipeSink, PipeSource};
 use super::thread::{ThreadSink, ThreadSource};
 use super::{Endpoint, OpenError, PathSpec, Sink, Source, Use, Writers};
+use crate::beneath::Place;
 
 pub(super) async fn open(spec: &PathSpec, wanted: Use) -> Result<Endpoint, OpenError> {
-    let path = &spec.path;
+    let place = Place::Anywhere(spec.path.clone());
+    open_at(&place, spec.writers, wanted).await
+}
+
+pub(super) async fn open_at(
+    place: &Place,
+    writers: Writers,
+    wanted: Use,
+) -> Result<Endpoint, OpenError> {
     let mut endpoint = Endpoint::default();
     match wanted {
         Use::Both => {
-            return Err(OpenError::PathNeedsDirection { path: path.clone() });
+            return Err(OpenError::PathNeedsDirection { path: place.path() });
         }
         Use::Source => {
-            let failed = |error| explain(path, Half::Source, error);
-            let fd = open_to_read(path).map_err(failed)?;
+            let failed = |error| explain(place, Half::Source, error);
+            let fd = open_to_read(place).map_err(failed)?;
             endpoint.source_lock = lock_source(&fd).map_err(failed)?;
             endpoint.source_file = fd::regular_file(fd.as_fd());
             endpoint.size_hint = size_hint(&fd);
             endpoint.source_is_terminal = rustix::termios::isatty(&fd);
-            let inner = source(fd, spec).map_err(failed)?;
-            let name = path.display().to_string();
-            endpoint.source = Some(Named::source(inner, name));
+            let inner = source(fd, place, writers).map_err(failed)?;
+            endpoint.source = Some(Named::source(inner, place.to_string()));
         }
         Use::Sink => {
-            let failed = |error| explain(path, Half::Sink, error);
-            let fd = open_to_write(path).await.map_err(failed)?;
+            let failed = |error| explain(place, Half::Sink, error);
+            let fd = open_to_write(place).await.map_err(failed)?;
             lock(&fd, Half::Sink).map_err(failed)?;
             endpoint.sink_file = fd::regular_file(fd.as_fd());
             let inner = sink(fd).map_err(failed)?;
-            let name = path.display().to_string();
-            endpoint.sink = Some(Named::sink(inner, name));
+            endpoint.sink = Some(Named::sink(inner, place.to_string()));
         }
     }
     Ok(endpoint)
 }
 
 /// `O_NONBLOCK` is for FIFOs, and so that a serial line does not wait for its carrier.
-fn open_to_read(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+fn open_to_read(place: &Place) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    place.open(flags, Mode::empty())
 }
 
-async fn open_to_write(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+async fn open_to_write(place: &Place) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut pause = FIFO_PAUSE_MIN;
     loop {
         // Created only when missing: with O_CREAT Linux refuses other users' FIFOs in /tmp.
-        let opened = match rustix::fs::open(path, flags, Mode::empty()) {
-            Err(Errno::NOENT) => {
-                rustix::fs::open(path, flags | OFlags::CREATE, Mode::from_raw_mode(0o666))
+        let opened = match place.open(flags, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                place.open(flags | OFlags::CREATE, Mode::from_raw_mode(0o666))
             }
             opened => opened,
         };
         match opened {
             Ok(fd) => return Ok(fd),
             // A FIFO without a reader.
-            Err(Errno::NXIO) if is_fifo(path) => {
+            Err(error) if is(&error, Errno::NXIO) && is_a(place, FileType::Fifo) => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(FIFO_PAUSE_MAX);
             }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if is(&error, Errno::INTR) => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// Marks a regular file as being read or written, for as long as its description is open. A file
@@ -115,14 +125,10 @@ pub(super) fn lock_source(fd: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn is_fifo(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-}
-
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+/// Whether that is there, without a wait for its other end.
+fn is_a(place: &Place, wanted: FileType) -> bool {
+    let looked = place.stat();
+    looked.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == wanted)
 }
 
 fn size_hint(fd: &OwnedFd) -> Option<u64> {
@@ -132,13 +138,13 @@ fn size_hint(fd: &OwnedFd) -> Option<u64> {
     }
 }
 
-fn source(fd: OwnedFd, PathSpec { path, writers }: &PathSpec) -> io::Result<Box<dyn Source>> {
+fn source(fd: OwnedFd, place: &Place, writers: Writers) -> io::Result<Box<dyn Source>> {
     let kind = fd::kind(fd.as_fd())?;
     Ok(match kind {
         Kind::Pipe => match writers {
             Writers::InTurn => Box::new(FifoSource {
                 inner: PipeSource::new(fd)?,
-                path: path.clone(),
+                place: place.clone(),
                 had_writer: false,
             }),
             Writers::First => Box::new(PipeSource::new(fd)?),
@@ -170,14 +176,14 @@ fn set_blocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(fd, flags - OFlags::NONBLOCK)?)
 }
 
-fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
-    let owned = path.to_owned();
+fn explain(place: &Place, half: Half, error: io::Error) -> OpenError {
+    let owned = place.path();
     match error.kind() {
         io::ErrorKind::NotFound => OpenError::NotFound { path: owned, half },
         io::ErrorKind::PermissionDenied => OpenError::PermissionDenied { path: owned, half },
         io::ErrorKind::IsADirectory => OpenError::IsDirectory { path: owned, half },
         io::ErrorKind::ResourceBusy => OpenError::InUse { path: owned, half },
-        _ if is_socket(path) => OpenError::IsSocket { path: owned, half },
+        _ if is_a(place, FileType::Socket) => OpenError::IsSocket { path: owned, half },
         _ => OpenError::Open {
             path: owned,
             half,
@@ -194,7 +200,7 @@ fn explain(path: &Path, half: Half, error: io::Error) -> OpenError {
 #[derive(Debug)]
 struct FifoSource {
     inner: PipeSource,
-    path: PathBuf,
+    place: Place,
     /// One has been there.
     had_writer: bool,
 }
@@ -214,7 +220,7 @@ impl Source for FifoSource {
             let len = ready!(self.inner.poll_read(cx, buf, max))?;
             self.had_writer = true;
             match len {
-                0 => self.inner.reopen(|| open_to_read(&self.path))?,
+                0 => self.inner.reopen(|| open_to_read(&self.place))?,
                 len => return Poll::Ready(Ok(len)),
             }
         }

@@ -32,16 +32,21 @@ mod ws;
 mod ws_listen;
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use farpipe_net::HostPort;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::beneath::Place;
 
 pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
-pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, kinds};
+pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, is_kind, kinds};
 pub use self::ws::WsSpec;
 pub use self::ws_listen::WsListenSpec;
 
@@ -201,6 +206,47 @@ pub async fn open(spec: &EndpointSpec, wanted: Use) -> Result<Endpoint, OpenErro
             Ok(listen(spec).await?.accept(wanted).await.endpoint)
         }
     }
+}
+
+/// Opens a file, FIFO or device where it must lie. Else as [`open`].
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_file(
+    place: &Place,
+    writers: Writers,
+    wanted: Use,
+) -> Result<Endpoint, OpenError> {
+    file::open_at(place, writers, wanted).await
+}
+
+/// Connects to a Unix socket where it must lie. Else as [`open`].
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn connect_unix(place: &Place, wanted: Use) -> Result<Endpoint, OpenError> {
+    unix::open_at(place, wanted).await
+}
+
+/// Listens on a Unix socket where it must lie. Else as [`listen`].
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn listen_unix(place: &Place) -> Result<Listening, OpenError> {
+    unix_listen::listen_at(place).await
+}
+
+/// Listens on a TCP port, for `what`, and says on which.
+pub(crate) async fn bind_tcp(
+    on: &HostPort,
+    what: &str,
+) -> Result<(TcpListener, SocketAddr), OpenError> {
+    tcp_listen::bind(on, what).await
+}
+
+/// A connection that was taken already; `name` is for errors.
+pub(crate) fn of_connection(socket: TcpStream, wanted: Use, name: &str) -> io::Result<Endpoint> {
+    connection::endpoint(socket.into_std()?.into(), wanted, name.to_owned())
 }
 
 /// Listens as `spec` says. Needs a tokio runtime with I/O and time.

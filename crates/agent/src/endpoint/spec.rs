@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use farpipe_net::{HostPort, HostPortError, redacted_url};
@@ -140,6 +140,30 @@ impl EndpointSpec {
             | Self::Ws(_)
             | Self::WsListen(_) => false,
             Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
+        }
+    }
+
+    /// As it can be read again, byte for byte.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let of_path = |kind: &[u8], path: &Path| [kind, path.as_os_str().as_bytes()].concat();
+        match self {
+            Self::Path(PathSpec { path, .. }) => {
+                let bytes = path.as_os_str().as_bytes();
+                match bytes == b"-" || split_kind(bytes).is_some() {
+                    true => of_path(b"./", path),
+                    false => bytes.to_vec(),
+                }
+            }
+            Self::Unix(path) => of_path(b"unix:", path),
+            Self::UnixListen(path) => of_path(b"unix-listen:", path),
+            Self::Shell(command) => [b"sh:", command.as_bytes()].concat(),
+            Self::Stdio
+            | Self::Exec(_)
+            | Self::Tcp(_)
+            | Self::TcpListen(_)
+            | Self::Ws(_)
+            | Self::WsListen(_) => self.to_string().into_bytes(),
         }
     }
 
@@ -331,6 +355,14 @@ fn known() -> String {
     kinds(End::Other)
 }
 
+/// Whether a word before a `:` is a kind, also one that this version does not have: no host can be
+/// called so.
+#[must_use]
+pub fn is_kind(word: &str) -> bool {
+    let is_known = |(written, _): &(&str, Stands)| written.split(':').next() == Some(word);
+    KINDS.iter().any(is_known) || LATER_KINDS.contains(&word)
+}
+
 /// Where a listening kind listens unless told otherwise: other hosts do not see it.
 const LISTEN_HOST: &str = "127.0.0.1";
 
@@ -450,6 +482,16 @@ mod tests {
             );
         }
         assert!(!kinds(End::Listener).contains("-listen:"));
+    }
+
+    #[test]
+    fn a_kind_is_known_by_its_word() {
+        for word in ["exec", "tcp", "tcp-listen", "ws-listen", "kafka"] {
+            assert!(is_kind(word), "{word}");
+        }
+        for word in ["web1", "path", "execs", "", "listen"] {
+            assert!(!is_kind(word), "{word}");
+        }
     }
 
     #[test]

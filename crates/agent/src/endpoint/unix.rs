@@ -2,17 +2,25 @@
 //! opened.
 
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 
 use super::{Endpoint, OpenError, Use, connection};
+use crate::beneath::Place;
 
 pub(super) async fn open(path: &Path, wanted: Use) -> Result<Endpoint, OpenError> {
-    let name = format!("unix:{}", path.display());
+    open_at(&Place::Anywhere(path.to_owned()), wanted).await
+}
+
+pub(super) async fn open_at(place: &Place, wanted: Use) -> Result<Endpoint, OpenError> {
+    let name = format!("unix:{place}");
     let connect = async {
-        let stream = connect(path).await?;
+        let (path, _held) = reach(place)?;
+        let stream = connect(&path).await?;
         connection::endpoint(stream.into_std()?.into(), wanted, name.clone())
     };
     let failed = |source| OpenError::Connect {
@@ -20,6 +28,28 @@ pub(super) async fn open(path: &Path, wanted: Use) -> Result<Endpoint, OpenError
         source,
     };
     connect.await.map_err(failed)
+}
+
+/// A path to connect to, good as long as what is beside it is held: the very socket that lies where it
+/// must, whatever is put in its place.
+#[cfg(target_os = "linux")]
+fn reach(place: &Place) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    use std::os::fd::AsRawFd as _;
+    match place {
+        Place::Anywhere(path) => Ok((path.clone(), None)),
+        Place::Beneath { .. } => {
+            let socket = place.open(OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
+            let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+            Ok((path.into(), Some(socket)))
+        }
+    }
+}
+
+/// No other system connects to a descriptor.
+#[cfg(not(target_os = "linux"))]
+fn reach(place: &Place) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    place.stat()?;
+    Ok((place.path(), None))
 }
 
 /// Waits while the listener's queue is full, as a blocking connect(2) does.

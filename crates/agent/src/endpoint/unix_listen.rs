@@ -6,26 +6,37 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use super::listening::{Accept, Arrival, Listening};
 use super::{OpenError, connection};
+use crate::beneath::Place;
 
 pub(super) async fn listen(path: &Path) -> Result<Listening, OpenError> {
-    let address = || format!("unix {}", path.display());
-    let bound = match bind(path) {
+    listen_at(&Place::Anywhere(path.to_owned())).await
+}
+
+pub(super) async fn listen_at(place: &Place) -> Result<Listening, OpenError> {
+    let address = || format!("unix {place}");
+    let reached = Reached::of(place).map_err(|source| OpenError::Listen {
+        address: address(),
+        source,
+    })?;
+    let bound = match bind(&reached) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if !is_left_over(path).await {
+            if !is_left_over(&reached.path).await {
                 return Err(OpenError::AddressInUse {
                     address: address(),
                     hint: "another program listens there, or it is no socket; choose another path",
                 });
             }
-            fs::remove_file(path).and_then(|()| bind(path))
+            fs::remove_file(&reached.path).and_then(|()| bind(&reached))
         }
         bound => bound,
     };
@@ -38,15 +49,53 @@ pub(super) async fn listen(path: &Path) -> Result<Listening, OpenError> {
     }
 }
 
-fn bind(path: &Path) -> io::Result<UnixAccept> {
+fn bind(reached: &Reached) -> io::Result<UnixAccept> {
     let socket = UnixSocket::new_stream()?;
-    socket.bind(path)?;
-    let file = SocketFile::new(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    socket.bind(&reached.path)?;
+    let file = SocketFile::new(reached)?;
+    fs::set_permissions(&reached.path, Permissions::from_mode(0o600))?;
     Ok(UnixAccept {
         listener: socket.listen(QUEUE)?,
         file,
     })
+}
+
+/// A path to the place of a socket, good as long as it is held: no link leads elsewhere meanwhile.
+#[derive(Debug, Clone)]
+struct Reached {
+    path: PathBuf,
+    /// For people.
+    name: String,
+    _dir: Option<Arc<OwnedFd>>,
+}
+
+impl Reached {
+    fn of(place: &Place) -> io::Result<Self> {
+        let (path, dir) = match place {
+            Place::Anywhere(path) => (path.clone(), None),
+            Place::Beneath { .. } => beneath(place)?,
+        };
+        Ok(Self {
+            path,
+            name: place.to_string(),
+            _dir: dir.map(Arc::new),
+        })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn beneath(place: &Place) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    use std::os::fd::AsRawFd as _;
+    let (dir, name) = place.parent()?;
+    let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    Ok((Path::new(&path).join(name), Some(dir)))
+}
+
+/// No other system makes a socket beside a descriptor.
+#[cfg(not(target_os = "linux"))]
+fn beneath(place: &Place) -> io::Result<(PathBuf, Option<OwnedFd>)> {
+    let (dir, _) = place.parent()?;
+    Ok((place.path(), Some(dir)))
 }
 
 /// Whether a socket is there and nobody listens on it.
@@ -68,7 +117,7 @@ impl Accept for UnixAccept {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Arrival, String)>> {
         let (stream, _) = ready!(self.listener.poll_accept(cx))?;
         let fd = stream.into_std()?.into();
-        let name = format!("a connection to {}", self.file.path.display());
+        let name = format!("a connection to {}", self.file.reached.name);
         Poll::Ready(Ok((connection::arrival(fd), name)))
     }
 }
@@ -76,24 +125,25 @@ impl Accept for UnixAccept {
 /// The file of a socket, removed when dropped unless another has taken its place.
 #[derive(Debug)]
 struct SocketFile {
-    path: PathBuf,
+    reached: Reached,
     /// Device and inode.
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    fn new(reached: &Reached) -> io::Result<Self> {
         Ok(Self {
-            path: path.to_owned(),
-            identity: identity(path)?,
+            reached: reached.clone(),
+            identity: identity(&reached.path)?,
         })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _ = fs::remove_file(&self.path);
+        let path = &self.reached.path;
+        if identity(path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(path);
         }
     }
 }

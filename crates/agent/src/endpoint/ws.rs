@@ -112,6 +112,11 @@ impl WsSpec {
 }
 
 impl WsSpec {
+    /// Whom it connects to.
+    pub(crate) fn host_port(&self) -> &HostPort {
+        &self.server
+    }
+
     /// What stands in front of `lines`, without what is secret in it: all that is shown goes to the
     /// other host as well.
     fn url(&self) -> String {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use farpipe_yaml::{ConfigError, Entry, Item, Place, Section, Value};
 
-use super::address::Addresses;
 use super::command::CommandPattern;
 use super::environment::Environment;
 use super::grant::{Grant, Topics};
@@ -150,8 +149,8 @@ fn read(rule: &mut Rule, entry: &Entry) -> Result<(), ConfigError> {
         }),
         "read" => grant(&|text| Ok(Grant::Read(root(text)?))),
         "write" => grant(&|text| Ok(Grant::Write(root(text)?))),
-        "connect" => grant(&|text| Ok(Grant::Connect(Addresses::parse(text)?))),
-        "listen" => grant(&|text| Ok(Grant::Listen(Addresses::parse_listening(text)?))),
+        "connect" => grant(&|text| Grant::parse_connect(text)),
+        "listen" => grant(&|text| Grant::parse_listen(text)),
         "publish" => grant(&|text| Ok(Grant::Publish(Topics::parse(text)?))),
         "subscribe" => grant(&|text| Ok(Grant::Subscribe(Topics::parse(text)?))),
         "shell" => {

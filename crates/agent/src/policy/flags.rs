@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::address::Addresses;
 use super::environment::Environment;
 use super::grant::Grant;
 use super::resolve;
@@ -21,7 +20,10 @@ pub struct Allow {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowError {
     /// It begins with no word of it.
-    #[error("write all, exec, read:DIR, write:DIR, connect:HOST:PORT or listen:[HOST:]PORT")]
+    #[error(
+        "write all, exec, read:DIR, write:DIR, connect:HOST:PORT, listen:[HOST:]PORT, or \
+         connect:unix:PATH and listen:unix:PATH for sockets"
+    )]
     Unknown,
     /// What is behind the word is wrong.
     #[error("{0}")]
@@ -79,12 +81,8 @@ impl FromStr for Allow {
             ("exec", None) => Grant::AnyProgram,
             ("read", Some(dir)) => Grant::Read(root(dir)?),
             ("write", Some(dir)) => Grant::Write(root(dir)?),
-            ("connect", Some(to)) => {
-                Grant::Connect(Addresses::parse(to).map_err(AllowError::Value)?)
-            }
-            ("listen", Some(on)) => {
-                Grant::Listen(Addresses::parse_listening(on).map_err(AllowError::Value)?)
-            }
+            ("connect", Some(to)) => Grant::parse_connect(to).map_err(AllowError::Value)?,
+            ("listen", Some(on)) => Grant::parse_listen(on).map_err(AllowError::Value)?,
             _ => return Err(AllowError::Unknown),
         };
         Ok(Self {

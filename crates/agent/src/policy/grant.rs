@@ -1,12 +1,12 @@
 //! What a rule grants.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Within;
 use super::address::Addresses;
 use super::command::CommandPattern;
 use super::request::Request;
-use super::resolve::is_plain;
+use super::resolve::{is_plain, root};
 
 /// One thing that a rule allows.
 #[derive(Debug, Clone)]
@@ -27,6 +27,10 @@ pub(super) enum Grant {
     Connect(Addresses),
     /// Ports here.
     Listen(Addresses),
+    /// Connections to the Unix sockets beneath a directory, or to one.
+    ConnectUnix(PathBuf),
+    /// Unix sockets beneath a directory, or one.
+    ListenUnix(PathBuf),
     /// Topics to append to.
     Publish(Topics),
     /// Topics to read.
@@ -67,20 +71,43 @@ impl Topics {
 }
 
 impl Grant {
+    /// `HOST:PORT`, or `unix:PATH`: a socket, or a directory of sockets.
+    pub(super) fn parse_connect(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Self::ConnectUnix(socket(path)?)),
+            None => Ok(Self::Connect(Addresses::parse(text)?)),
+        }
+    }
+
+    /// `[HOST:]PORT`, or `unix:PATH`.
+    pub(super) fn parse_listen(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Self::ListenUnix(socket(path)?)),
+            None => Ok(Self::Listen(Addresses::parse_listening(text)?)),
+        }
+    }
+
     /// Whether a request is of this, and how it has to be done then.
     pub(super) fn covers(&self, request: &Request<'_>) -> Option<Within> {
         let as_asked = |covers: bool| covers.then_some(Within::AsAsked);
         match (self, request) {
-            (Self::Everything, Request::Read(path) | Request::Write(path)) => {
-                is_plain(path).then(|| Within::Directory(PathBuf::from("/")))
-            }
+            (
+                Self::Everything,
+                Request::Read(path)
+                | Request::Write(path)
+                | Request::ConnectUnix(path)
+                | Request::ListenUnix(path),
+            ) => is_plain(path).then(|| Within::Directory(PathBuf::from("/"))),
             (Self::Everything, _)
             | (Self::AnyProgram, Request::Exec(_) | Request::Shell(_))
             | (Self::Shell, Request::Shell(_)) => Some(Within::AsAsked),
             (Self::Program(pattern), Request::Exec(exec)) => pattern
                 .fits(exec.program, exec.arguments)
                 .then(|| Within::Program(pattern.program().to_owned())),
-            (Self::Read(root), Request::Read(path)) | (Self::Write(root), Request::Write(path)) => {
+            (Self::Read(root), Request::Read(path))
+            | (Self::Write(root), Request::Write(path))
+            | (Self::ConnectUnix(root), Request::ConnectUnix(path))
+            | (Self::ListenUnix(root), Request::ListenUnix(path)) => {
                 // By components: /srv/data-old does not lie beneath /srv/data.
                 (is_plain(path) && path.starts_with(root)).then(|| Within::Directory(root.clone()))
             }
@@ -96,6 +123,8 @@ impl Grant {
                 | Self::Write(_)
                 | Self::Connect(_)
                 | Self::Listen(_)
+                | Self::ConnectUnix(_)
+                | Self::ListenUnix(_)
                 | Self::Publish(_)
                 | Self::Subscribe(_),
                 _,
@@ -112,8 +141,18 @@ impl Grant {
             | Self::Write(_)
             | Self::Connect(_)
             | Self::Listen(_)
+            | Self::ConnectUnix(_)
+            | Self::ListenUnix(_)
             | Self::Publish(_)
             | Self::Subscribe(_) => false,
         }
     }
+}
+
+fn socket(path: &str) -> Result<PathBuf, &'static str> {
+    let path = Path::new(path);
+    if !is_plain(path) {
+        return Err("a socket, or a directory of sockets, is an absolute path without ..");
+    }
+    Ok(root(path))
 }

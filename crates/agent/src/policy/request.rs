@@ -23,6 +23,10 @@ pub enum Request<'a> {
     Connect(&'a HostPort),
     /// To have a port listened on here.
     Listen(&'a HostPort),
+    /// To have a connection made to a Unix socket of this host.
+    ConnectUnix(&'a Path),
+    /// To have a Unix socket made here, and listened on.
+    ListenUnix(&'a Path),
     /// To append to a topic.
     Publish(&'a str),
     /// To read a topic.
@@ -60,7 +64,9 @@ impl<'a> Request<'a> {
             | Self::Read(_)
             | Self::Write(_)
             | Self::Connect(_)
-            | Self::Listen(_) => true,
+            | Self::Listen(_)
+            | Self::ConnectUnix(_)
+            | Self::ListenUnix(_) => true,
             Self::Publish(_) | Self::Subscribe(_) => false,
         }
     }
@@ -74,6 +80,8 @@ impl<'a> Request<'a> {
             | Self::Write(_)
             | Self::Connect(_)
             | Self::Listen(_)
+            | Self::ConnectUnix(_)
+            | Self::ListenUnix(_)
             | Self::Publish(_)
             | Self::Subscribe(_) => None,
         }
@@ -96,6 +104,8 @@ impl fmt::Display for Request<'_> {
             Self::Write(path) => write!(f, "write {}", shown(path)),
             Self::Connect(to) => write!(f, "connect to {}", to.to_string().escape_debug()),
             Self::Listen(on) => write!(f, "listen on {}", on.to_string().escape_debug()),
+            Self::ConnectUnix(path) => write!(f, "connect to the socket {}", shown(path)),
+            Self::ListenUnix(path) => write!(f, "listen on the socket {}", shown(path)),
             Self::Publish(topic) => write!(f, "publish to {}", topic.escape_debug()),
             Self::Subscribe(topic) => write!(f, "subscribe to {}", topic.escape_debug()),
         }

@@ -54,7 +54,8 @@ impl Drop for Place {
 
 /// The stream that another one belongs to, if it belongs to one: numbered by the session that it is in.
 fn parent(open: &mut Open) -> Option<&mut u32> {
-    (open.stderr_of != 0).then_some(&mut open.stderr_of)
+    let parents = [&mut open.stderr_of, &mut open.accepted_at];
+    parents.into_iter().find(|number| **number != 0)
 }
 
 impl Far {
@@ -88,7 +89,7 @@ impl Far {
     /// once without it should not wait here.
     pub(super) fn has_room(&self) -> bool {
         let is_up = !self.handle.is_over() && self.handle.linked() != Linked::Lost;
-        is_up && self.lock().places.len() < REUSE_STREAMS_MAX
+        is_up && self.handle.open_streams() < REUSE_STREAMS_MAX
     }
 
     /// Since when nobody uses it.

@@ -179,12 +179,12 @@ impl Splice {
 
     /// Passes on what the one who was asked has answered, but for a refusal.
     fn answered(&mut self, answer: Fate) -> Option<Refuse> {
-        if self.accepted.is_some() || answer.accepted.is_none() && answer.refused.is_none() {
+        if self.accepted.is_some() || !answer.accepted && answer.refused.is_none() {
             return None;
         }
         // The streams that the far agent opened before it answered are announced before as well.
         self.way.take_opened();
-        if let Some(accept) = answer.accepted {
+        if let Some(accept) = answer.accept {
             self.accepted = Some(accept.has_command);
             match self.opened_by {
                 OpenedBy::Near => self.near.stream.accept(accept),

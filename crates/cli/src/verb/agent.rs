@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use farpipe_agent::command::detached::Table;
 use farpipe_agent::command::launch::Launcher;
-use farpipe_agent::command::serve;
 use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::pipe::cancelled;
 use farpipe_agent::policy::LivePolicy;
+use farpipe_agent::serve;
 use farpipe_net::tls::TlsServer;
 use farpipe_net::token::TokenStore;
 use farpipe_net::{

@@ -95,6 +95,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             let pipes = fan::connect_each(
                 listening,
                 wanted,
+                client::open(args.compress.0),
                 args.compress.0,
                 Opener::new(config),
                 &dial,

@@ -13,6 +13,8 @@ pub(crate) mod doctor;
 pub(crate) mod door;
 mod environment;
 pub(crate) mod exec;
+mod far;
+pub(crate) mod forward;
 mod given;
 pub(crate) mod kill;
 pub(crate) mod listen;

@@ -1,19 +1,28 @@
-//! `farpipe pipe`: joins two endpoints of this host.
+//! `farpipe pipe`: joins two endpoints, of this host or of others.
+
+mod far;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Duration;
 
-use farpipe_agent::endpoint::{EndpointSpec, SpecError, Use};
+use farpipe_agent::endpoint::{self, EndpointSpec, SpecError, Use, kinds};
 use farpipe_agent::fan::{self, Shared, Side};
 use farpipe_agent::{PipeError, local, pipe};
 
-use super::session::{Early, conclude, listen, report};
+use super::far::Word;
+use super::route::RouteArgs;
+use super::session::{Early, SessionArgs, conclude, listen, report, span};
 use crate::exit::WithStatus;
-use crate::progress::{self, Counts, Progress};
+use crate::progress::{self, Counts};
 use crate::signals::Signals;
 use crate::status::Status;
 
-/// Join two endpoints of this host
+/// Join two endpoints, of this host or of others
+///
+/// HOST: in front of an endpoint makes it one of that agent's host, if its policy allows it: a file
+/// (read:DIR, write:DIR), an address (connect:H:P, listen:[H:]P) or a command (exec). HOST is a name at a
+/// relay, or an agent's URL in brackets: [wss://web1:7000]:/srv/data.
 ///
 /// Both ways where both have two directions; a PATH as SRC is read, as DST written, and the other
 /// direction of its partner is then this process's own stdin or stdout.
@@ -34,19 +43,59 @@ pub(crate) struct Args {
     /// waiting for the next one
     #[arg(long)]
     once: bool,
-    /// Show progress on stderr
-    #[arg(long, value_name = "HOW", default_value = "auto")]
-    progress: Progress,
-    /// Write an event as a JSON line to this descriptor at the end
-    #[arg(long, value_name = "N")]
-    status_fd: Option<u32>,
+    /// How long to try to get a lost connection to a host back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
+    #[command(flatten)]
+    route: RouteArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// One end of the pipe.
+struct End {
+    /// `None`: this one.
+    host: Option<String>,
+    spec: EndpointSpec,
+}
+
+impl End {
+    fn parse(text: &OsString) -> Result<Self, SpecError> {
+        let Word { host, rest } = Word::of(text);
+        let spec = EndpointSpec::parse(&rest)?;
+        Ok(Self { host, spec })
+    }
+}
+
+/// A word that was meant as a kind is no host.
+fn check(host: &str, route: &RouteArgs) -> anyhow::Result<()> {
+    if host.contains("://") || route.has_relay() {
+        return Ok(());
+    }
+    Err(WithStatus::usage(
+        format!(
+            "'{host}:' is no kind of endpoint, and no relay was named that may know a host {host}"
+        ),
+        format!(
+            "kinds are {}; a host needs --relay wss://HOST:PORT; for a file of that name write \
+             ./{host}:…",
+            kinds(endpoint::End::Other)
+        ),
+    ))
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let usage =
         |error: SpecError| WithStatus::usage(error.to_string(), "see `farpipe pipe --help`");
-    let parse = |text: &OsString| EndpointSpec::parse(text).map_err(usage);
-    let (mut src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    let parse = |text: &OsString| End::parse(text).map_err(usage);
+    let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
+    if src.host.is_some() || dst.host.is_some() {
+        for host in [&src.host, &dst.host].into_iter().flatten() {
+            check(host, &args.route)?;
+        }
+        return far::run(&args, &src, &dst, quiet).await;
+    }
+    let (mut src, dst) = (src.spec, dst.spec);
     if args.once && !dst.is_listening() {
         src = src.once().map_err(usage)?;
     }
@@ -63,9 +112,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         (Use::Both, Use::Both)
     };
     let used = [(&src, src_use), (&dst, dst_use)];
-    let show = args.progress.resolve(quiet, &used);
+    let show = args.session.progress.resolve(quiet, &used);
     let status = Status::open(
-        args.status_fd,
+        args.session.status_fd,
         used.iter()
             .any(|(spec, wanted)| spec.writes_stdout(*wanted)),
     )?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farpipe_agent::endpoint::is_kind;
 use farpipe_net::tls::{identity_in_certificate, read_certificate};
 use farpipe_net::token::Token;
 use farpipe_net::{Acceptor, AgentLink, AgentLinkConfig, Dial as _, TcpDial};
@@ -70,6 +71,10 @@ impl RegistrationArgs {
                 "leave out --name, or issue a certificate for that name",
             )),
             (_, Some(certified)) => Ok(certified),
+            (Some(name), None) if is_kind(name) => Err(WithStatus::usage(
+                format!("'{name}' is a kind of endpoint, and no name for a host"),
+                "choose another --name: in HOST:PATH it would be taken for the kind",
+            )),
             (Some(name), None) if is_name(name) => Ok(name.clone()),
             (Some(name), None) => Err(WithStatus::usage(
                 format!("'{}' cannot be a name", name.escape_debug()),

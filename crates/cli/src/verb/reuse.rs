@@ -21,7 +21,7 @@ use super::environment::Environment;
 use super::proxy::ProxyArgs;
 use super::route::{RouteArgs, Way};
 use super::secure::{ConnectCertificates, ConnectTls};
-use super::session::{HEARTBEATS, SOFTWARE, nothing_to_prove};
+use super::session::{HEARTBEATS, SOFTWARE, SessionArgs, nothing_to_prove};
 
 /// Variables with a secret that is good for the command alone.
 const OWN_SECRETS: [&str; 2] = ["FARPIPE_TICKET", "FARPIPE_TOKEN"];
@@ -36,6 +36,30 @@ pub(super) struct Patience {
 }
 
 impl RouteArgs {
+    /// The way to the target, and how patiently it is gone: through the local agent if there is one, for
+    /// which this may wait for a moment.
+    pub(super) fn way_of(
+        &self,
+        target: &str,
+        resume_for: Duration,
+        session: &SessionArgs,
+    ) -> anyhow::Result<Way> {
+        let heartbeat = session.heartbeat;
+        let patience = Patience {
+            resume_for,
+            heartbeat,
+        };
+        // What becomes of the link to the far agent is known to the local agent only.
+        let is_told = session.tells_of_links();
+        if !is_told && let Some(way) = self.reused(target, patience) {
+            return Ok(way);
+        }
+        let mut way = self.way(target)?;
+        way.config.resume_for = resume_for;
+        way.config.heartbeat = heartbeat;
+        Ok(way)
+    }
+
     /// The way to the target through the local agent; `None`: there is none, or it cannot be taken.
     pub(super) fn reused(&self, target: &str, patience: Patience) -> Option<Way> {
         if self.no_reuse {

@@ -87,11 +87,16 @@ impl RouteArgs {
         Ok(Way { dial, config })
     }
 
+    /// Whether any relay was named.
+    pub(crate) fn has_relay(&self) -> bool {
+        // A variable that is empty is as good as none.
+        self.relay.iter().any(|relay| !relay.is_empty())
+    }
+
     /// The relays of the list, of which there is at least one; `question` is what a relay is wanted
     /// for.
     pub(crate) fn relays(&self, question: &str) -> anyhow::Result<&[String]> {
-        // A variable that is empty is as good as none.
-        if self.relay.iter().all(String::is_empty) {
+        if !self.has_relay() {
             return Err(WithStatus::usage(
                 format!("{question} none was named"),
                 "give --relay wss://HOST:PORT, or set FARPIPE_RELAY",

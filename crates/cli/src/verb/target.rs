@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::reuse::Patience;
 use super::route::RouteArgs;
 pub(crate) use super::route::Way;
 use super::session::{SessionArgs, span};
@@ -23,21 +22,13 @@ pub(crate) struct TargetArgs {
 }
 
 impl TargetArgs {
-    /// How to come to the target; through the local agent, if there is one. May wait for that for a moment.
+    /// What it was called.
+    pub(crate) fn shown(&self) -> &str {
+        &self.target
+    }
+
+    /// How to come to the target: see [`RouteArgs::way_of`].
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
-        let patience = Patience {
-            resume_for: self.resume_for,
-            heartbeat: session.heartbeat,
-        };
-        // What becomes of the link to the far agent is known to the local agent only.
-        if !session.tells_of_links()
-            && let Some(way) = self.route.reused(&self.target, patience)
-        {
-            return Ok(way);
-        }
-        let mut way = self.route.way(&self.target)?;
-        way.config.resume_for = self.resume_for;
-        way.config.heartbeat = session.heartbeat;
-        Ok(way)
+        self.route.way_of(&self.target, self.resume_for, session)
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
@@ -12,27 +12,8 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::process::Signal;
 
 use crate::support::pki::shows;
+use crate::support::programs::{ask_tcp, ask_unix, echo, echo_at, server};
 use crate::support::{DEADLINE, Faults, Host, Listener, SCHEMES, assert_same, at_once, random};
-
-/// A program that listens and treats each connection as `serve` does, for as long as the test runs.
-fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("bound").to_string();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream.expect("a connection")));
-        }
-    });
-    address
-}
-
-/// Sends back what comes, as it comes, and ends as its peer ends.
-fn echo(mut stream: TcpStream) {
-    let mut reader = stream.try_clone().expect("a duplicate");
-    let _ = std::io::copy(&mut reader, &mut stream);
-    let _ = stream.shutdown(Shutdown::Write);
-}
 
 /// Connects to a farpipe that listens.
 fn dial(listener: &Listener) -> TcpStream {
@@ -40,33 +21,6 @@ fn dial(listener: &Listener) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
     stream
-}
-
-/// Reads the answer to its end while `say` sends the question and its end.
-fn ask(mut stream: impl Read, say: impl FnOnce() + Send) -> Vec<u8> {
-    let mut answer = Vec::new();
-    thread::scope(|scope| {
-        scope.spawn(say);
-        stream.read_to_end(&mut answer).expect("the answer's end");
-    });
-    answer
-}
-
-fn ask_tcp(stream: TcpStream, question: &[u8]) -> Vec<u8> {
-    let mut writer = stream.try_clone().expect("a duplicate");
-    ask(stream, move || {
-        writer.write_all(question).expect("it is read");
-        writer.shutdown(Shutdown::Write).expect("a half-close");
-    })
-}
-
-fn ask_unix(stream: UnixStream, question: &[u8]) -> Vec<u8> {
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    let mut writer = stream.try_clone().expect("a duplicate");
-    ask(stream, move || {
-        writer.write_all(question).expect("it is read");
-        writer.shutdown(Shutdown::Write).expect("a half-close");
-    })
 }
 
 /// Asks one connection.
@@ -114,17 +68,7 @@ fn sockets_of_every_kind_pass_every_carrier() {
     let host = Host::new();
     host.usual_certificates();
     let tcp = format!("tcp:{}", server(echo));
-    let server = UnixListener::bind(host.path("server")).expect("a socket");
-    thread::spawn(move || {
-        for stream in server.incoming() {
-            let mut writer = stream.expect("a connection");
-            let mut reader = writer.try_clone().expect("a duplicate");
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut reader, &mut writer);
-                let _ = writer.shutdown(Shutdown::Write);
-            });
-        }
-    });
+    echo_at(&host.path("server"));
     let data = random(300_000, 8);
     for scheme in ["ws", "fp", "wss", "fps"] {
         let flags = |name| match scheme {

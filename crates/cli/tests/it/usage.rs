@@ -153,7 +153,15 @@ fn endpoints_that_are_none() {
             let expected = format!("farpipe: {what}\nhint: see `farpipe --help`");
             fails(&[verb, "ws://127.0.0.1:0", endpoint], 2, &expected);
         }
-        let expected = format!("farpipe: {what}\nhint: see `farpipe pipe --help`");
+        // There a first word that is no kind is a host.
+        let expected = match endpoint {
+            "foo:bar" => format!(
+                "farpipe: 'foo:' is no kind of endpoint, and no relay was named that may know a host \
+                 foo\nhint: kinds are {KNOWN}; a host needs --relay wss://HOST:PORT; for a file of \
+                 that name write ./foo:…"
+            ),
+            _ => format!("farpipe: {what}\nhint: see `farpipe pipe --help`"),
+        };
         fails(&["pipe", "-", endpoint], 2, &expected);
     }
 }

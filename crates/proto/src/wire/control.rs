@@ -278,6 +278,51 @@ pub struct Open {
     /// A detached command is asked for (docs/protocol.md section 6.8).
     #[prost(message, optional, boxed, tag = "6")]
     pub manage: Option<Box<Manage>>,
+    /// The endpoint of the acceptor's host to join the stream to (docs/protocol.md section 6.10).
+    #[prost(message, optional, boxed, tag = "7")]
+    pub endpoint: Option<Box<Endpoint>>,
+    /// The stream carries a connection to what listens for this stream, which the other side opened;
+    /// 0: it does not.
+    #[prost(uint32, tag = "8")]
+    pub accepted_at: u32,
+}
+
+/// An endpoint that is asked for.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Endpoint {
+    /// As on a command line: `/PATH`, `tcp:HOST:PORT`, `tcp-listen:PORT`… Bytes are taken as they are.
+    #[prost(bytes = "vec", tag = "1")]
+    pub spec: Vec<u8>,
+    /// Which [`Halves`] of it.
+    #[prost(uint32, tag = "2")]
+    pub halves: u32,
+    /// A FIFO ends with its first writer.
+    #[prost(bool, tag = "3")]
+    pub once: bool,
+}
+
+/// Which halves of an endpoint are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halves {
+    /// What it says, and to say something to it.
+    Both = 0,
+    /// What it says.
+    Source = 1,
+    /// To say something to it.
+    Sink = 2,
+}
+
+impl Halves {
+    /// The halves of a number on the wire.
+    #[must_use]
+    pub const fn from_wire(halves: u32) -> Option<Self> {
+        Some(match halves {
+            0 => Self::Both,
+            1 => Self::Source,
+            2 => Self::Sink,
+            _ => return None,
+        })
+    }
 }
 
 /// A command that is asked for. All bytes are taken as they are.

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::super::request::{Request, Size};
-use super::super::serve::{Counted, Refusal, Running, Serving, pipes, refuse};
+use super::super::serve::{Running, pipes};
 use super::attachment::{Attachment, DISPLACED, Said};
 use super::keeper;
 use super::kept::{Kept, Which};
@@ -19,13 +19,14 @@ use super::ring::Ring;
 use super::table::Claim;
 use crate::endpoint::Endpoint;
 use crate::pipe::{self, cancelled};
+use crate::serve::{Counted, Refusal, Serving, refuse};
 
 impl Serving {
     /// Serves `open` if it is about a detached command.
     ///
     /// # Errors
     /// The stream and what it asks for, if that is something else.
-    pub(in super::super) async fn detached(
+    pub(crate) async fn detached(
         &self,
         mut stream: Stream,
         open: Open,

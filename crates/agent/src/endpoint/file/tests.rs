@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::io::IoSlice;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::task::Waker;
 
 use tempfile::TempDir;
@@ -388,6 +388,7 @@ async fn errors_say_what_is_wrong() {
         );
     }
     // As the superuser every file may be opened: only the translation can be tested.
+    let missing = Place::Anywhere(missing);
     let denied = explain(&missing, Half::Sink, Errno::ACCESS.into());
     assert!(
         matches!(denied, OpenError::PermissionDenied { .. }),

@@ -14,6 +14,7 @@ pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod stubborn;

@@ -1,0 +1,242 @@
+//! Forwarded ports: connections that are taken at one host and made at another, a stream each, all in
+//! one session, as long as it lasts.
+//!
+//! What listens here opens streams to endpoints there (`-L`, and `-D`, where each connection says itself
+//! where it wants to go: `socks.rs`); what listens there has the agent open streams, which are joined to
+//! endpoints here (`-R`). A connection that fails ends alone.
+
+mod socks;
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use farpipe_net::{Dial, Opener, RecvStream, SessionHandle, Stream};
+use farpipe_proto::wire::control::Refuse;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use self::socks::Socks;
+use crate::client::{asked, unless_given_up};
+use crate::endpoint::{EndpointSpec, Listening, Use};
+use crate::fan::{self, Pipes, Shared};
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::pipe::cancelled;
+use crate::server::{self, Target};
+
+/// The longest address that an agent may say it listens on.
+const ADDRESS_MAX: usize = 4 * 1024;
+
+/// One way to take connections.
+#[derive(Debug)]
+pub enum Forward {
+    /// Taken here, made there.
+    Local {
+        /// What listens here.
+        listening: Listening,
+        /// Where the connections go there.
+        to: EndpointSpec,
+    },
+    /// Taken here, made there, each to where it says.
+    Dynamic(Socks),
+    /// Taken there, made here.
+    Remote {
+        /// What is to listen there.
+        on: EndpointSpec,
+        /// Where the connections go here.
+        to: EndpointSpec,
+    },
+}
+
+/// Hears where the far host listens for one of the forwards: its number in the list, and the address.
+/// Must not wait.
+pub type Told = Arc<dyn Fn(usize, &str) + Send + Sync>;
+
+/// Which endpoint here belongs to what listens there, by the number of its stream.
+type Targets = Arc<Mutex<BTreeMap<u32, EndpointSpec>>>;
+
+/// Opens a session and forwards until told to end; then what is open is given up and the session
+/// settled. What cannot be listened on there ends it.
+///
+/// # Cancellation
+/// As for [`crate::client::run`].
+pub async fn run(
+    forwards: Vec<Forward>,
+    opener: Opener,
+    dial: &dyn Dial,
+    shared: Shared,
+    told: Told,
+) -> Outcome {
+    let handle = opener.handle();
+    let (over, is_over) = watch::channel(false);
+    let targets = Targets::default();
+    let serving = async {
+        let mut running = JoinSet::new();
+        for (number, forward) in forwards.into_iter().enumerate() {
+            let (handle, shared) = (handle.clone(), shared.clone());
+            let until = cancelled(is_over.clone());
+            match forward {
+                Forward::Local { listening, to } => {
+                    let open = asked(&to, Use::Both, false);
+                    running.spawn(async move {
+                        fan::stream_each(&handle, listening, Use::Both, open, None, &shared, until)
+                            .await;
+                        Ok(())
+                    });
+                }
+                Forward::Dynamic(socks) => {
+                    running.spawn(async move {
+                        socks.run(&handle, &shared, until).await;
+                        Ok(())
+                    });
+                }
+                Forward::Remote { on, to } => {
+                    let (told, targets) = (Arc::clone(&told), Arc::clone(&targets));
+                    running.spawn(async move {
+                        let told = |address: &str| told(number, address);
+                        remote(&handle, &on, to, &targets, told, &shared, until).await
+                    });
+                }
+            }
+        }
+        let mut failed = None;
+        while let Some(ended) = running.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    failed.get_or_insert(error);
+                    // The others would go on without it, and nobody would notice.
+                    break;
+                }
+                Err(error) => tracing::error!("a forward's task failed: {error}"),
+            }
+        }
+        running.shutdown().await;
+        handle.finish_opening();
+        failed
+    };
+    let accepting = accept(&handle, &targets, &shared);
+    let linked = async {
+        let ended = unless_given_up(opener.run(dial), &handle, shared.cancel.clone()).await;
+        over.send_replace(true);
+        ended
+    };
+    let (failed, (), ended) = tokio::join!(serving, accepting, linked);
+    let mut outcome = Outcome::default();
+    if let Some(error) = failed {
+        outcome.fail(error);
+    }
+    if let Err(end) = ended {
+        outcome.fail(end.into());
+    }
+    shared.conclude(outcome)
+}
+
+/// Has the agent listen, until `until` is ready or all is told to end.
+async fn remote(
+    handle: &SessionHandle,
+    on: &EndpointSpec,
+    to: EndpointSpec,
+    targets: &Targets,
+    told: impl Fn(&str),
+    shared: &Shared,
+    until: impl Future<Output = ()>,
+) -> Result<(), PipeError> {
+    let Some(mut stream) = handle.open_with(asked(on, Use::Both, false)) else {
+        return Err(PipeError::Local("no stream can be opened".to_owned()));
+    };
+    let lock = || targets.lock().unwrap_or_else(PoisonError::into_inner);
+    let id = stream.id().0;
+    lock().insert(id, to);
+    let listening = async {
+        let address = line(&mut stream.recv).await;
+        if let Some(address) = &address {
+            told(address);
+        }
+        poll_fn(|cx| {
+            stream.watch.poll_until(cx, |fate| {
+                fate.refused.is_some()
+                    || fate.reset.is_some()
+                    || fate.stopped.is_some()
+                    || fate.end.is_some()
+            })
+        })
+        .await
+    };
+    let fate = tokio::select! {
+        fate = listening => Some(fate),
+        () = until => None,
+        () = cancelled(shared.cancel.clone()) => None,
+    };
+    stream.send.finish();
+    stream.recv.done();
+    lock().remove(&id);
+    let Some(fate) = fate else { return Ok(()) };
+    match (fate.refused, fate.end) {
+        // Whoever lost the session says so.
+        (_, Some(_)) => Ok(()),
+        (Some(refuse), None) => Err(PipeError::Refused {
+            status: STATUS_FAILURE,
+            message: refuse.message,
+        }),
+        (None, None) => Err(PipeError::Remote(format!("it no longer listens on {on}"))),
+    }
+}
+
+/// The first line that comes; `None`: there is none.
+async fn line(recv: &mut RecvStream) -> Option<String> {
+    let mut chunks = std::collections::VecDeque::new();
+    let mut line = Vec::new();
+    while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
+        for chunk in chunks.drain(..) {
+            line.extend_from_slice(&chunk);
+            recv.consumed(chunk.len());
+        }
+        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            line.truncate(end);
+            return Some(String::from_utf8_lossy(&line).into_owned());
+        }
+        if line.len() > ADDRESS_MAX {
+            return None;
+        }
+    }
+    None
+}
+
+/// Joins what the agent accepts for this side, until the session is over.
+async fn accept(handle: &SessionHandle, targets: &Targets, shared: &Shared) {
+    let mut pipes = Pipes::new(Arc::clone(&shared.report));
+    loop {
+        tokio::select! {
+            opened = handle.accept() => {
+                let Some((stream, open)) = opened else { break };
+                let to = {
+                    let targets = targets.lock().unwrap_or_else(PoisonError::into_inner);
+                    targets.get(&open.accepted_at).cloned()
+                };
+                match to {
+                    Some(to) => pipes.start(format!("a connection to {to}"), join(stream, to, shared)),
+                    None => stream.refuse(Refuse {
+                        status: u32::from(STATUS_FAILURE),
+                        message: "nobody asked for this stream".to_owned(),
+                    }),
+                }
+            }
+            () = pipes.next_ended(), if !pipes.is_empty() => {}
+        }
+    }
+    pipes.finish().await;
+}
+
+fn join(
+    stream: Stream,
+    to: EndpointSpec,
+    shared: &Shared,
+) -> impl Future<Output = Outcome> + Send + use<> {
+    let (meter, cancel) = (Arc::clone(&shared.meter), shared.cancel.clone());
+    async move {
+        let target = Target::Spec(to, Use::Both);
+        let served = server::serve(stream, None, target, meter, cancel).await;
+        served.settled().await
+    }
+}

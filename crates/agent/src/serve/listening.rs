@@ -1,0 +1,110 @@
+//! Listens for a caller: each connection is a stream that this side opens (docs/protocol.md section
+//! 6.10).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use farpipe_net::{Stream, StreamWatch};
+use farpipe_proto::wire::control::{Accept, Open};
+
+use super::permission::Wants;
+use super::{Counted, Refusal, Serving, refuse};
+use crate::endpoint::{self, EndpointSpec, Listening, Use};
+use crate::fan::{self, Report, Shared};
+use crate::pipe;
+
+impl Serving {
+    /// Listens until the stream that asks for it ends.
+    pub(super) async fn listen(&self, mut stream: Stream, spec: &EndpointSpec) {
+        let opening = self.listening(spec);
+        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let listening = match opened.map_err(Refusal::Over).and_then(|opened| opened) {
+            Ok(listening) => listening,
+            Err(refusal) => return refuse(stream, &self.name, &refusal),
+        };
+        stream.accept(Accept::default());
+        let _counted = Counted::new(&self.running);
+        let address = listening.address().to_owned();
+        tracing::info!("{}: listening on {address}", self.name);
+        let Stream {
+            mut send,
+            mut recv,
+            mut watch,
+        } = stream;
+        let open = Open {
+            accepted_at: watch.id().0,
+            ..Open::default()
+        };
+        let shared = Shared {
+            meter: Arc::default(),
+            cancel: self.agent.cancel.clone(),
+            report: self.report(),
+        };
+        let said = async {
+            // An error means that the caller is gone, which ends it anyway.
+            let _ = send.say(format!("{address}\n").as_bytes()).await;
+            over(&mut watch, &mut recv).await;
+        };
+        fan::stream_each(
+            &self.handle,
+            listening,
+            Use::Both,
+            open,
+            None,
+            &shared,
+            said,
+        )
+        .await;
+        send.finish();
+        recv.done();
+        tracing::info!("{}: no longer listening on {address}", self.name);
+    }
+
+    async fn listening(&self, spec: &EndpointSpec) -> Result<Listening, Refusal> {
+        match spec {
+            EndpointSpec::TcpListen(on) => {
+                self.permitted_listen(on).await?;
+                Ok(endpoint::listen(spec).await?)
+            }
+            EndpointSpec::UnixListen(path) => {
+                let place = self.permitted_path(Wants::Listen, path).await?;
+                Ok(endpoint::listen_unix(&place).await?)
+            }
+            EndpointSpec::Stdio
+            | EndpointSpec::Path(_)
+            | EndpointSpec::Exec(_)
+            | EndpointSpec::Shell(_)
+            | EndpointSpec::Tcp(_)
+            | EndpointSpec::Unix(_)
+            | EndpointSpec::Ws(_)
+            | EndpointSpec::WsListen(_) => Err(Refusal::NotHere(spec.to_string())),
+        }
+    }
+
+    /// What fails is the caller's to hear, who sees the same stream.
+    fn report(&self) -> Report {
+        let name = self.name.clone();
+        Arc::new(move |connection, error| tracing::info!("{name}: {connection}: {error}"))
+    }
+}
+
+/// Ready when the caller wants no more.
+async fn over(watch: &mut StreamWatch, recv: &mut farpipe_net::RecvStream) {
+    let mut chunks = std::collections::VecDeque::new();
+    let ended = async {
+        while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
+            // It has nothing to say.
+            let len = chunks.drain(..).map(|chunk| chunk.len()).sum();
+            recv.consumed(len);
+        }
+    };
+    let given_up = poll_fn(|cx| {
+        watch.poll_until(cx, |fate| {
+            fate.reset.is_some() || fate.stopped.is_some() || fate.end.is_some()
+        })
+    });
+    tokio::select! {
+        () = ended => {}
+        _ = given_up => {}
+    }
+}

@@ -1,0 +1,157 @@
+//! What an agent does for one session: each stream that its opener opens asks for something of its own,
+//! and here is the one place that knows what that can be.
+//!
+//! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
+//! of this host, `listening.rs` opens one for each connection to what listens for a caller; commands are in `command/`.
+
+mod endpoint;
+mod listening;
+mod permission;
+mod refusal;
+
+use std::sync::Arc;
+
+use farpipe_net::{AcceptedSession, Refusals, SessionEnd, SessionHandle, Stream};
+use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::DRAIN;
+use farpipe_proto::wire::control::Open;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::command::detached::Table;
+use crate::command::launch::Launcher;
+use crate::ping;
+use crate::pipe::{Cancel, cancelled};
+use crate::policy::LivePolicy;
+
+pub(crate) use self::refusal::{Refusal, refuse};
+
+/// What an agent does for its callers.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// What makes processes.
+    pub launcher: Launcher,
+    /// What callers may have.
+    pub policy: Arc<LivePolicy>,
+    /// Where it says what it does not allow.
+    pub refusals: Arc<Refusals>,
+    /// Commands that go on without their callers.
+    pub detached: Table,
+    /// Ends all commands, and the sessions behind them.
+    pub cancel: Cancel,
+}
+
+/// Serves one session: each stream that its opener opens is a command of its own. Returns when
+/// everything is settled at both ends, or the session is lost; no process of it is left then.
+///
+/// # Errors
+/// How the session ended, if not in order.
+///
+/// # Cancellation
+/// Dropping it kills the commands. Use `agent.cancel`: they are hung up, and what they say meanwhile,
+/// and their status, still arrives.
+pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), SessionEnd> {
+    let handle = session.handle();
+    handle.hold();
+    let name = session.name();
+    let shown = session.caller().cloned();
+    let peer: Arc<str> = session.peer().into();
+    let (running, mut are_running) = watch::channel(0_usize);
+    let serving = async {
+        // What was shown in the session itself says more than what was shown on the way.
+        let caller = handle.peer_identity().await.or(shown);
+        let mut commands = JoinSet::new();
+        loop {
+            tokio::select! {
+                opened = handle.accept() => {
+                    let Some((stream, open)) = opened else { break };
+                    let command = Serving {
+                        handle: handle.clone(),
+                        caller: caller.clone(),
+                        peer: Arc::clone(&peer),
+                        agent: agent.clone(),
+                        running: running.clone(),
+                        name: format!("session {name}, stream {}", stream.id().0),
+                    };
+                    commands.spawn(command.run(stream, open));
+                }
+                Some(ended) = commands.join_next() => log(ended),
+            }
+        }
+        while let Some(ended) = commands.join_next().await {
+            log(ended);
+        }
+        handle.release();
+    };
+    let mut linked = std::pin::pin!(session.run());
+    let linked = async {
+        tokio::select! {
+            ended = &mut linked => return ended,
+            () = cancelled(agent.cancel.clone()) => {}
+        }
+        // The commands end within their grace; then their last words have a moment.
+        let leaving = async {
+            let _ = are_running.wait_for(|running| *running == 0).await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = &mut linked => return ended,
+            () = leaving => {}
+        }
+        handle.end(SessionEnd::Closed);
+        let closing = tokio::time::timeout(DRAIN, linked).await;
+        closing.unwrap_or(Err(SessionEnd::Closed))
+    };
+    tokio::join!(serving, linked).1
+}
+
+fn log(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!("a command's task failed: {error}");
+    }
+}
+
+/// One stream, and who opened it.
+pub(crate) struct Serving {
+    pub(crate) handle: SessionHandle,
+    pub(crate) caller: Option<Caller>,
+    pub(crate) peer: Arc<str>,
+    pub(crate) agent: Agent,
+    /// Counts the commands of the session that have not ended.
+    pub(crate) running: watch::Sender<usize>,
+    pub(crate) name: String,
+}
+
+impl Serving {
+    async fn run(self, stream: Stream, open: Open) {
+        if ping::is_asked(&open) {
+            // Whoever was let in may know that this agent is here: the relay says so as well.
+            ping::answer(stream).await;
+            return;
+        }
+        let (stream, mut open) = match self.detached(stream, open).await {
+            Ok(()) => return,
+            Err(other) => other,
+        };
+        match open.endpoint.take() {
+            Some(asked) => self.endpoint(stream, *asked, open.blocks).await,
+            None => self.command(stream, open).await,
+        }
+    }
+}
+
+/// One command more, until dropped.
+pub(crate) struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}

@@ -1,0 +1,264 @@
+//! `farpipe forward`: ports here for what is there, and the other way round.
+
+use std::sync::Arc;
+
+use farpipe_agent::endpoint::{self, EndpointSpec};
+use farpipe_agent::fan::Shared;
+use farpipe_agent::forward::{self, Forward, Socks, Told};
+use farpipe_agent::{PipeError, pipe};
+use farpipe_net::{HostPort, Opener};
+use tokio::task::JoinSet;
+
+use super::session::{SessionArgs, conclude, not_opened, report, settle};
+use super::target::{TargetArgs, Way};
+use crate::exit::WithStatus;
+use crate::output;
+use crate::progress::{self, Counts};
+use crate::signals::Signals;
+use crate::status::Status;
+
+/// Forward ports and Unix sockets to or from an agent's host
+///
+/// Until a signal comes. Each connection is a stream of one session: a lost link is resumed, and no
+/// connection notices. The end of one direction reaches the other side and leaves the other one
+/// open.
+///
+/// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given, * for all
+/// addresses), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Listen here, and connect from there: [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or
+    /// /SOCKET:/SOCKET; repeatable. The agent must allow connect:H:P
+    #[arg(short = 'L', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    local: Vec<Pair>,
+    /// Listen there, and connect from here, written as for -L; repeatable. The agent must allow
+    /// listen:[A:]P
+    #[arg(short = 'R', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    remote: Vec<Pair>,
+    /// Listen here for SOCKS5, and connect from there to wherever each connection asks for; repeatable
+    #[arg(short = 'D', long, value_name = "[A:]P", value_parser = dynamic)]
+    dynamic: Vec<HostPort>,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// What listens, and where its connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pair {
+    on: EndpointSpec,
+    to: EndpointSpec,
+}
+
+impl Pair {
+    fn parse(text: &str) -> Result<Self, String> {
+        let usage = "write [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or /SOCKET:/SOCKET";
+        let (on, to) = split(text).ok_or(usage)?;
+        let on = match on.starts_with('/') {
+            true => format!("unix-listen:{on}"),
+            false => format!("tcp-listen:{}", listening(on)),
+        };
+        let to = match to.starts_with('/') {
+            true => format!("unix:{to}"),
+            false => format!("tcp:{to}"),
+        };
+        let parse = |text: &str| text.parse().map_err(|error| format!("{error}; {usage}"));
+        Ok(Self {
+            on: parse(&on)?,
+            to: parse(&to)?,
+        })
+    }
+}
+
+/// Takes `LISTEN:TO` apart: a path has no colon in it, and an address those of its brackets.
+fn split(text: &str) -> Option<(&str, &str)> {
+    if text.starts_with('/') {
+        return text.split_once(':');
+    }
+    if let Some(at) = text.find(":/") {
+        return Some((&text[..at], &text[at + 1..]));
+    }
+    let mut depth = 0_usize;
+    let mut colons = Vec::new();
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => colons.push(at),
+            _ => {}
+        }
+    }
+    let at = match colons[..] {
+        [first, _] => first,
+        [_, second, _] => second,
+        _ => return None,
+    };
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// Where to listen; `*` is every address.
+fn listening(on: &str) -> String {
+    match on.strip_prefix("*:") {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => on.to_owned(),
+    }
+}
+
+fn dynamic(text: &str) -> Result<HostPort, String> {
+    let spec = format!("tcp-listen:{}", listening(text));
+    match spec.parse() {
+        Ok(EndpointSpec::TcpListen(on)) => Ok(on),
+        Ok(_) => Err("write [A:]P".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    if args.local.is_empty() && args.remote.is_empty() && args.dynamic.is_empty() {
+        return Err(WithStatus::usage(
+            "nothing to forward",
+            "for example: farpipe forward web1 -L 8080:localhost:80",
+        ));
+    }
+    let Way { dial, mut config } = args.target.way(&args.session)?;
+    let status = Status::open(args.session.status_fd, false)?;
+    let (signals, cancel) = Signals::catch()?;
+    let counts = Arc::new(Counts::default());
+    let mut tasks = JoinSet::new();
+    let watch = args
+        .session
+        .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
+    config.events = Some(watch);
+    let show = args.session.progress.resolve(quiet, &[]);
+    let host = args.target.shown().to_owned();
+    let teller = Teller {
+        host,
+        status: status.clone(),
+        quiet,
+    };
+    let work = async {
+        let opening = open(&args, &teller);
+        let forwards = match pipe::unless_cancelled(cancel.clone(), opening).await {
+            Ok(opened) => opened?,
+            Err(error) => return Ok(error.into()),
+        };
+        let shared = Shared {
+            meter: Arc::clone(&counts.meter),
+            cancel,
+            report: report(quiet),
+        };
+        let remote: Vec<EndpointSpec> = args.remote.iter().map(|pair| pair.to.clone()).collect();
+        let told = teller.clone();
+        let first = forwards.len() - remote.len();
+        let told: Told = Arc::new(move |number, address| {
+            if let Some(to) = number.checked_sub(first).and_then(|n| remote.get(n)) {
+                told.there(address, to);
+            }
+        });
+        let running = forward::run(forwards, Opener::new(config), &*dial, shared, told);
+        anyhow::Ok(progress::during(show, None, &counts, running).await)
+    };
+    let (outcome, signal) = signals.run(work).await;
+    settle(tasks).await;
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
+}
+
+/// Listens here; what is to listen there comes last.
+async fn open(args: &Args, teller: &Teller) -> anyhow::Result<Vec<Forward>> {
+    let mut forwards = Vec::new();
+    for Pair { on, to } in &args.local {
+        let listening = endpoint::listen(on).await.map_err(not_opened)?;
+        teller.here(listening.address(), &to.to_string());
+        let to = to.clone();
+        forwards.push(Forward::Local { listening, to });
+    }
+    for on in &args.dynamic {
+        let socks = Socks::bind(on).await.map_err(not_opened)?;
+        teller.here(socks.address(), "wherever SOCKS5 asks for");
+        forwards.push(Forward::Dynamic(socks));
+    }
+    for Pair { on, to } in args.remote.iter().cloned() {
+        forwards.push(Forward::Remote { on, to });
+    }
+    Ok(forwards)
+}
+
+/// Says what is forwarded.
+#[derive(Clone)]
+struct Teller {
+    host: String,
+    status: Status,
+    quiet: bool,
+}
+
+impl Teller {
+    fn here(&self, address: &str, to: &str) {
+        let host = &self.host;
+        self.tell(&format!("forwarding {address} here to {to} at {host}"));
+        self.event("here", address, to);
+    }
+
+    fn there(&self, address: &str, to: &EndpointSpec) {
+        let (host, to) = (&self.host, to.to_string());
+        // The agent's word goes to a terminal.
+        let address = address.escape_debug().to_string();
+        self.tell(&format!("forwarding {address} at {host} to {to} here"));
+        self.event("there", &address, &to);
+    }
+
+    fn tell(&self, line: &str) {
+        if !self.quiet {
+            output::line(line);
+        }
+    }
+
+    fn event(&self, listens: &str, address: &str, to: &str) {
+        self.status.write(serde_json::json!({
+            "event": "forwarding", "listens": listens, "address": address, "to": to,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_are_written_as_for_ssh() {
+        for (text, on, to) in [
+            ("8080:web:80", "tcp-listen:127.0.0.1:8080", "tcp:web:80"),
+            ("0.0.0.0:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
+            ("*:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
+            (
+                "[::1]:1:[fe80::1]:80",
+                "tcp-listen:[::1]:1",
+                "tcp:[fe80::1]:80",
+            ),
+            (
+                "5432:/run/pg/.s",
+                "tcp-listen:127.0.0.1:5432",
+                "unix:/run/pg/.s",
+            ),
+            ("/tmp/s:db:5432", "unix-listen:/tmp/s", "tcp:db:5432"),
+            ("/tmp/s:/run/t", "unix-listen:/tmp/s", "unix:/run/t"),
+        ] {
+            let pair = Pair::parse(text).expect(text);
+            assert_eq!(pair.on.to_string(), on, "{text}");
+            assert_eq!(pair.to.to_string(), to, "{text}");
+        }
+        for text in [
+            "",
+            "80",
+            "80:web",
+            "a:b:c:d:e",
+            "x:web:80",
+            "80:web:0",
+            "/tmp/s",
+            "80:web:x",
+        ] {
+            assert!(Pair::parse(text).is_err(), "{text}");
+        }
+    }
+}
