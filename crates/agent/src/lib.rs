@@ -17,6 +17,7 @@ pub mod pipe;
 pub mod policy;
 mod pump;
 pub mod send;
+pub mod reuse;
 pub mod serve;
 pub mod server;
 mod spin;

@@ -149,7 +149,9 @@ impl AgentLink {
                 return match error.blame {
                     Blame::Final => unwanted(error.message),
                     Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
-                    Blame::Cut | Blame::Stranger => Linked::Over(Attempt::Cut, error.message),
+                    Blame::Cut | Blame::Stranger | Blame::Gone => {
+                        Linked::Over(Attempt::Cut, error.message)
+                    }
                 };
             }
         };

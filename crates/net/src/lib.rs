@@ -20,6 +20,7 @@ mod hop;
 mod host_port;
 mod hosts;
 mod link;
+mod local;
 mod opener;
 mod pool;
 mod proxy;
@@ -55,6 +56,8 @@ pub use host_port::{HostPort, HostPortError};
 pub use hosts::{hosts, pipes};
 pub use link::{Greeting, HandshakeError, Wanted, system_random};
 pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig, Waits};
+pub use local::{LocalAgent, LocalDial, LocalError, LocalSocket, Visitor};
+pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig};
 pub use pool::Pool;
 pub use proxy::{Granted, PORTAL, Proxy, ProxyError, ProxyUrlError};
 pub use reach::Unreached;
@@ -66,7 +69,7 @@ pub use secret::{LoopbackSecret, SecretError};
 pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use settings_dir::settings_dir;
-pub use shared::SessionEnd;
+pub use shared::{Linked, SessionEnd};
 pub use stamp::FileStamp;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,

@@ -35,6 +35,8 @@ pub enum Blame {
     /// Something else answers there: final before the first link, else retried, because it may
     /// only stand in for a while.
     Stranger,
+    /// There was one way there, and it is no more: the session is lost, unless all of it is confirmed.
+    Gone,
     /// A retry cannot help, ever: a certificate, credential or version, or not allowed from here.
     Final,
 }
@@ -66,6 +68,11 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
     /// Whom to ask for there; empty: whoever it is.
     fn route(&self) -> String {
         String::new()
+    }
+
+    /// Whether the peer stands in for another, whose last words are said as if they came from there.
+    fn stands_in(&self) -> bool {
+        false
     }
 
     /// Where it led to last is of no use now: the next one leads to another place, if there is one.

@@ -212,6 +212,21 @@ pub const HELD_MAX: usize = 1024;
 /// How long a relay that is told to end waits for its neighbours to leave.
 pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
 
+/// Largest message of a command and its local agent about the way to go.
+pub const REUSE_WAY_MAX: usize = 64 * 1024;
+/// How long a command waits for the local agent's answer before it goes its own way.
+pub const REUSE_ANSWER: Duration = Duration::from_secs(1);
+/// Commands at once that go through one local agent; one more goes its own way.
+pub const REUSE_CLIENTS_MAX: usize = 512;
+/// Sessions that a local agent keeps for its user's commands; when one more is wanted and none is idle,
+/// the command goes its own way.
+pub const REUSE_SESSIONS_MAX: usize = 64;
+/// Streams open in one of them, those that the far agent opened included, beyond which the next command
+/// gets another session.
+pub const REUSE_STREAMS_MAX: usize = STREAMS_MAX / 2;
+/// How long a session without streams is kept for the next command.
+pub const REUSE_IDLE: Duration = Duration::from_secs(600);
+
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The adapted heartbeat stays between this and [`HEARTBEAT_MAX_PERCENT`] of the set one.

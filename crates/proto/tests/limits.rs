@@ -129,6 +129,12 @@ fn values() -> Vec<(&'static str, String)> {
         HOLD_WALKING,
         HELD_MAX,
         RELAY_DRAIN,
+        REUSE_WAY_MAX,
+        REUSE_ANSWER,
+        REUSE_CLIENTS_MAX,
+        REUSE_SESSIONS_MAX,
+        REUSE_STREAMS_MAX,
+        REUSE_IDLE,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,
@@ -159,6 +165,10 @@ trait Written {
 impl Written for u64 {
     fn written(self, name: &str) -> String {
         const COUNTS: [&str; 20] = [
+        const COUNTS: [&str; 21] = [
+            "REUSE_CLIENTS_MAX",
+            "REUSE_SESSIONS_MAX",
+            "REUSE_STREAMS_MAX",
             "AGENTS_MAX",
             "PIPES_MAX",
             "READERS_MAX",

@@ -13,6 +13,7 @@ use farpipe_proto::identity::{Kind, is_name};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::environment::Environment;
 use super::given::given;
 use super::route::Leg;
 use super::secure::{ListenTls, Proves};
@@ -110,7 +111,7 @@ impl RegistrationArgs {
             true => self.name(tls)?,
             false => String::new(),
         };
-        let token: Option<Token> = given(self.token_file.as_deref())?;
+        let token: Option<Token> = given(self.token_file.as_deref(), &Environment::Own)?;
         let proves = token.map_or(Proves::Usual, |token| Proves::Token(Arc::new(token)));
         let mut links = Vec::new();
         let mut instance = vec![0; 16];

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url, Waits};
+use clap::builder::FalseyValueParser;
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
 use farpipe_proto::identity::is_name;
 use farpipe_proto::limits::{HOLD, HOLD_WALKING};
 
@@ -18,15 +20,18 @@ pub(crate) struct RouteArgs {
     /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
     /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
     #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
-    relay: Vec<String>,
+    pub(super) relay: Vec<String>,
     /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
     /// little to such callers
     #[arg(long)]
-    no_e2e: bool,
+    pub(super) no_e2e: bool,
+    /// Connect anew, though a local agent of this user could keep the connection
+    #[arg(long, env = "FARPIPE_NO_REUSE", value_parser = FalseyValueParser::new())]
+    pub(super) no_reuse: bool,
     #[command(flatten)]
-    tls: ConnectTls,
+    pub(super) tls: ConnectTls,
     #[command(flatten)]
-    proxy: ProxyArgs,
+    pub(super) proxy: ProxyArgs,
 }
 
 /// The way to an agent.

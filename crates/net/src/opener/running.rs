@@ -270,7 +270,9 @@ impl Running<'_> {
                 if !shared.lock().is_open() {
                     why.push_str(" (end-to-end TLS had not come about)");
                 }
-                let why = format!("{peer} ended the session: {why}");
+                if !self.dial.stands_in() {
+                    why = format!("{peer} ended the session: {why}");
+                }
                 Err(SessionEnd::Refused(why))
             }
             Driven::Refused(refused) => {

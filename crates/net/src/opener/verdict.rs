@@ -14,6 +14,7 @@ use crate::tls::TlsError;
 impl Running<'_> {
     pub(super) fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
+            Blame::Gone => self.gone(error.message),
             Blame::Final => Err(SessionEnd::Refused(error.message)),
             Blame::Refused | Blame::Stranger if !self.is_known() => {
                 let advice = error.advice.map(|advice| format!("; {advice}"));
@@ -24,6 +25,17 @@ impl Running<'_> {
             Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
             Blame::Cut | Blame::Stranger => Ok(Step::Failed(Attempt::Cut, error.message)),
         }
+    }
+
+    /// Nobody is left who could say more than was said.
+    fn gone(&self, why: String) -> Result<Step, SessionEnd> {
+        let mut state = self.opener.shared.lock();
+        if !state.session.is_confirmed() {
+            return Err(SessionEnd::Lost(why));
+        }
+        state.session.handle_peer_gone();
+        state.dispatch(bytes::BytesMut::new());
+        Ok(Step::Complete)
     }
 
     /// How a reset before the link was up counts.

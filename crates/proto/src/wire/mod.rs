@@ -5,6 +5,7 @@ pub mod hop;
 pub mod id;
 pub mod inner;
 pub mod tail;
+pub mod local;
 
 /// Bytes that are no valid frame. The peer is to blame; a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
