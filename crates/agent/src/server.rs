@@ -1,6 +1,5 @@
 //! The accepting side of one pipe: what `farpipe listen` does for each session.
 
-use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 

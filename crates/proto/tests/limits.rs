@@ -164,8 +164,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 20] = [
-        const COUNTS: [&str; 21] = [
+        const COUNTS: [&str; 23] = [
             "REUSE_CLIENTS_MAX",
             "REUSE_SESSIONS_MAX",
             "REUSE_STREAMS_MAX",

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url, Waits};
 use clap::builder::FalseyValueParser;
-use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url, Waits};
 use farpipe_proto::identity::is_name;
 use farpipe_proto::limits::{HOLD, HOLD_WALKING};
 

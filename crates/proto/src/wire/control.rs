@@ -300,7 +300,7 @@ pub struct Open {
     /// Files of the acceptor's host to follow (docs/protocol.md section 6.11).
     #[prost(message, optional, boxed, tag = "9")]
     pub tail: Option<Box<Tail>>,
-    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.11).
+    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.12).
     #[prost(message, optional, boxed, tag = "10")]
     pub copy: Option<Box<Copy>>,
 }
