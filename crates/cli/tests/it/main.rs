@@ -52,6 +52,7 @@ mod sockets;
 mod stdio;
 mod storm;
 mod support;
+mod tail;
 mod tickets;
 mod tls;
 mod token;
