@@ -2,11 +2,12 @@
 
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use farpipe_agent::Meter;
+use farpipe_agent::copy::Tally;
 use farpipe_agent::endpoint::{EndpointSpec, Use};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -85,9 +86,37 @@ pub(crate) struct Counts {
     pub(crate) meter: Arc<Meter>,
     /// Links resumed.
     pub(crate) resumes: AtomicU64,
+    /// What is copied now, if files are.
+    copy: Mutex<Option<Arc<Tally>>>,
+}
+
+/// Files of a copy, as far as it has come.
+#[derive(Debug, Clone, Copy)]
+struct Files {
+    moved_bytes: u64,
+    total_bytes: u64,
+    moved: u64,
+    total: u64,
 }
 
 impl Counts {
+    /// From now on this copy is shown.
+    pub(crate) fn show(&self, tally: Arc<Tally>) {
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(tally);
+    }
+
+    fn files(&self) -> Option<Files> {
+        let tally = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = tally.as_ref()?;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Some(Files {
+            moved_bytes: read(&tally.moved_bytes),
+            total_bytes: read(&tally.wanted_bytes),
+            moved: read(&tally.moved_files),
+            total: read(&tally.wanted_files),
+        })
+    }
+
     /// Bytes sent, bytes received, links resumed.
     fn now(&self) -> (u64, u64, u64) {
         (
@@ -122,16 +151,20 @@ async fn tell<T>(total: Option<u64>, counts: &Counts, work: impl Future<Output =
             _ = ticks.tick() => None,
         };
         let (sent, received, resumes) = counts.now();
-        output::line(
-            &json!({
-                "event": "progress",
-                "sent_bytes": sent,
-                "received_bytes": received,
-                "total_bytes": total,
-                "resumes": resumes,
-            })
-            .to_string(),
-        );
+        let mut event = json!({
+            "event": "progress",
+            "sent_bytes": sent,
+            "received_bytes": received,
+            "total_bytes": total,
+            "resumes": resumes,
+        });
+        if let Some(files) = counts.files() {
+            event["copied_bytes"] = files.moved_bytes.into();
+            event["total_bytes"] = files.total_bytes.into();
+            event["copied_files"] = files.moved.into();
+            event["total_files"] = files.total.into();
+        }
+        output::line(&event.to_string());
         if let Some(result) = result {
             return result;
         }
@@ -166,9 +199,23 @@ fn draw_until(bar: &ProgressBar, counts: &Counts, stopped: &mpsc::Receiver<()>) 
     loop {
         let over = stopped.recv_timeout(REFRESH) != Err(mpsc::RecvTimeoutError::Timeout);
         let (sent, received, resumes) = counts.now();
-        bar.set_position(sent.max(received));
+        let mut message = String::new();
+        match counts.files() {
+            None => bar.set_position(sent.max(received)),
+            Some(files) => {
+                if bar.length().is_none() {
+                    bar.set_style(style(BOUNDED));
+                }
+                bar.set_length(files.total_bytes);
+                bar.set_position(files.moved_bytes);
+                message = format!("{} of {} files ", files.moved, files.total);
+            }
+        }
         if resumes > 0 {
-            bar.set_message(format!("resumed {resumes}×"));
+            message = format!("{message}resumed {resumes}×");
+        }
+        if !message.is_empty() {
+            bar.set_message(message);
         }
         if over {
             bar.abandon();
@@ -177,20 +224,19 @@ fn draw_until(bar: &ProgressBar, counts: &Counts, stopped: &mpsc::Receiver<()>) 
     }
 }
 
+const BOUNDED: &str =
+    "{bytes:>10} of {total_bytes} {wide_bar} {bytes_per_sec:>12} {eta:>4} left {msg}";
+const UNBOUNDED: &str = "{bytes:>10} in {elapsed} {bytes_per_sec:>12} {msg}";
+
 fn bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{bytes:>10} of {total_bytes} {wide_bar} {bytes_per_sec:>12} {eta:>4} left {msg}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{bytes:>10} in {elapsed} {bytes_per_sec:>12} {msg}",
-        ),
+        Some(total) => (ProgressBar::new(total), BOUNDED),
+        None => (ProgressBar::new_spinner(), UNBOUNDED),
     };
     bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    bar.with_style(style(template))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

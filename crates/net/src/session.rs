@@ -9,7 +9,7 @@ use farpipe_proto::identity::Caller;
 use farpipe_proto::session::Side;
 use farpipe_proto::wire::control::Open;
 
-use crate::shared::{SessionEnd, Shared, park};
+use crate::shared::{Linked, SessionEnd, Shared, park};
 use crate::stream::Stream;
 
 /// Opens streams of a session.
@@ -78,6 +78,32 @@ impl SessionHandle {
         })
         .await?;
         Some((Stream::new(&self.shared, id), open))
+    }
+
+    /// A stream that the peer has opened already and nobody has taken yet.
+    #[must_use]
+    pub fn try_accept(&self) -> Option<(Stream, Open)> {
+        let (id, open) = self.shared.lock().opened.pop_front()?;
+        Some((Stream::new(&self.shared, id), open))
+    }
+
+    /// Whether the session has a link.
+    #[must_use]
+    pub fn linked(&self) -> Linked {
+        self.shared.lock().linked
+    }
+
+    /// Streams of either end that are not settled yet.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.shared.lock().session.open_streams()
+    }
+
+    /// Whether the session is over for this end: settled, or ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let state = self.shared.lock();
+        state.end.is_some() || state.session.is_complete()
     }
 
     /// Who is at the other end, as it has proven in the session itself, whatever lies between; waits

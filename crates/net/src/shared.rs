@@ -73,6 +73,18 @@ pub(crate) struct State {
     /// Who waits for `end`.
     pub(crate) ender: Option<Waker>,
     pub(crate) end: Option<SessionEnd>,
+    pub(crate) linked: Linked,
+}
+
+/// Whether a session has a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// Not yet.
+    NotYet,
+    /// Now, as far as this end knows.
+    Now,
+    /// Not any more; another is sought, or waited for.
+    Lost,
 }
 
 impl State {
@@ -231,8 +243,8 @@ impl State {
                     self.opened.push_back((id, open));
                     wake(&mut self.acceptor);
                 }
-                Event::Accepted(id) => self.with(id, |io| {
-                    io.accepted = true;
+                Event::Accepted(id, accept) => self.with(id, |io| {
+                    io.accepted = Some(accept);
                     wake(&mut io.watcher);
                 }),
                 Event::Refused(id, refuse) => self.with(id, |io| {
@@ -364,6 +376,7 @@ impl Shared {
             identified: None,
             ender: None,
             end: None,
+            linked: Linked::NotYet,
         };
         // An opener's greeting is the first that its session says.
         state.number_said();

@@ -97,6 +97,22 @@ pub const TAIL_HOLD: Duration = Duration::from_secs(1);
 pub const TAIL_QUIET: Duration = Duration::from_secs(5);
 /// When it is closed though it is not quiet, once it was read to its end.
 pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
+/// Longest message of a copy, but for data.
+pub const COPY_CONTROL_MAX: usize = 16 * 1024;
+/// Largest piece of a file in one frame of a copy.
+pub const COPY_DATA_MAX: usize = 1024 * 1024;
+/// Files that are offered and neither sent nor declined; the sending end waits.
+pub const COPY_OFFERS_MAX: usize = 16 * 1024;
+/// Directories in one another; what lies deeper is not copied.
+pub const COPY_DEPTH_MAX: usize = 128;
+/// What of a large file is kept together, when its copy is cut.
+pub const COPY_CHUNK: usize = 1024 * 1024;
+/// Smallest file of which a part is kept.
+pub const COPY_KEEP_MIN: u64 = 4 * 1024 * 1024;
+/// Received bytes of a large file that are not on disk yet, at most: what a killed copy loses.
+pub const COPY_UNSYNCED_MAX: u64 = 64 * 1024 * 1024;
+/// Small files that are written and not in their places yet: they are synced together.
+pub const COPY_BATCH_MAX: usize = 4096;
 /// Longest human-readable message in a frame, in bytes; longer ones are cut.
 pub const MESSAGE_MAX: usize = 1024;
 
@@ -166,6 +182,10 @@ pub const TLS_SESSIONS_MAX: usize = 256;
 
 /// Agents registered at one relay; one more is refused with LIMIT.
 pub const AGENTS_MAX: usize = 1024;
+/// Pipes that have a writer at one relay; one more is refused with LIMIT.
+pub const PIPES_MAX: usize = 1024;
+/// Readers that one writer of a pipe waits for, at most.
+pub const READERS_MAX: usize = 64;
 /// Tunnels towards one agent at once; one more is refused with LIMIT.
 pub const TUNNELS_MAX: usize = 256;
 /// Longest of an agent's tags, in bytes.
@@ -184,10 +204,28 @@ pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
 /// How long a relay holds the ATTACH of an established session for an agent that is not there; at most
 /// half of the time for which its opener tries to resume.
 pub const HOLD: Duration = Duration::from_secs(30);
+/// How long each of several relays holds the first ATTACH to a pipe that has no writer there, before
+/// the next one is asked; a relay that is the only one holds it up to [`HOLD`].
+pub const HOLD_WALKING: Duration = Duration::from_secs(2);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;
 /// How long a relay that is told to end waits for its neighbours to leave.
 pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
+
+/// Largest message of a command and its local agent about the way to go.
+pub const REUSE_WAY_MAX: usize = 64 * 1024;
+/// How long a command waits for the local agent's answer before it goes its own way.
+pub const REUSE_ANSWER: Duration = Duration::from_secs(1);
+/// Commands at once that go through one local agent; one more goes its own way.
+pub const REUSE_CLIENTS_MAX: usize = 512;
+/// Sessions that a local agent keeps for its user's commands; when one more is wanted and none is idle,
+/// the command goes its own way.
+pub const REUSE_SESSIONS_MAX: usize = 64;
+/// Streams open in one of them, those that the far agent opened included, beyond which the next command
+/// gets another session.
+pub const REUSE_STREAMS_MAX: usize = STREAMS_MAX / 2;
+/// How long a session without streams is kept for the next command.
+pub const REUSE_IDLE: Duration = Duration::from_secs(600);
 
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
 //! of this host, `listening.rs` opens one for each connection to what listens for a caller; commands are in `command/`.
 
+mod copy;
 mod endpoint;
 mod listening;
 mod permission;
@@ -134,6 +135,9 @@ impl Serving {
             Ok(()) => return,
             Err(other) => other,
         };
+        if let Some(asked) = open.copy.take() {
+            return self.copy(stream, *asked).await;
+        }
         match open.endpoint.take() {
             Some(asked) => return self.endpoint(stream, *asked, open.blocks).await,
             None => {}

@@ -9,6 +9,7 @@ use crate::command::detached::TableError;
 use crate::command::launch::LaunchError;
 use crate::command::may::Objection;
 use crate::command::request::{Request, RequestError};
+use crate::copy::BaseError;
 use crate::endpoint::exec::explain;
 use crate::endpoint::{OpenError, SpecError};
 use crate::outcome::{PipeError, STATUS_FAILURE};
@@ -51,6 +52,10 @@ pub(crate) enum Refusal {
     NotOpened(#[from] OpenError),
     #[error("{path}: {error}")]
     Path { path: String, error: io::Error },
+    #[error("{path}: {error}")]
+    Target { path: String, error: BaseError },
+    #[error("the copy makes no sense: {0}")]
+    Copy(&'static str),
 }
 
 impl Refusal {
@@ -71,7 +76,9 @@ impl Refusal {
             | Self::NotHere(_)
             | Self::NeedsDirection(_)
             | Self::NotOpened(_)
-            | Self::Path { .. } => STATUS_FAILURE,
+            | Self::Path { .. }
+            | Self::Target { .. }
+            | Self::Copy(_) => STATUS_FAILURE,
         }
     }
 

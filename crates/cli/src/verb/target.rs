@@ -27,11 +27,8 @@ impl TargetArgs {
         &self.target
     }
 
-    /// How to come to the target.
+    /// How to come to the target: see [`RouteArgs::way_of`].
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
-        let mut way = self.route.way(&self.target)?;
-        way.config.resume_for = self.resume_for;
-        way.config.heartbeat = session.heartbeat;
-        Ok(way)
+        self.route.way_of(&self.target, self.resume_for, session)
     }
 }

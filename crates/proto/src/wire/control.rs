@@ -94,6 +94,10 @@ pub struct Attach {
     /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
     #[prost(bool, tag = "9")]
     pub sealed: bool,
+    /// With the route of a pipe and before the first ATTACHED: how long a relay may hold it, in
+    /// milliseconds, for the pipe's writer to come.
+    #[prost(uint64, tag = "10")]
+    pub hold_ms: u64,
 }
 
 /// The tunnel is there.
@@ -104,7 +108,7 @@ pub struct Attached {
     pub received: u64,
 }
 
-/// An agent asks a relay to send those on who ask for its name.
+/// An agent, or a pipe's writer, asks a relay to send those on who ask for its name.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Register {
     /// 1 to 64 letters, digits, dots, hyphens and underscores; the one in the certificate, if there
@@ -117,6 +121,10 @@ pub struct Register {
     /// Random, the same as long as the process lives: tells its new link from another process.
     #[prost(bytes = "vec", tag = "3")]
     pub instance: Vec<u8>,
+    /// It is the writer of the pipe of that name, and no agent: names of pipes are apart from those of
+    /// agents, and belong to whoever has registered them, as long as it has.
+    #[prost(bool, tag = "4")]
+    pub pipe: bool,
 }
 
 /// The agent is known.
@@ -133,6 +141,9 @@ pub struct List {
     /// Only names behind this one.
     #[prost(string, tag = "1")]
     pub after: String,
+    /// Pipes, and no agents: a [`Host`] each, whose sessions are the readers.
+    #[prost(bool, tag = "2")]
+    pub pipes: bool,
 }
 
 /// Agents that a relay knows.
@@ -289,6 +300,29 @@ pub struct Open {
     /// Files of the acceptor's host to follow (docs/protocol.md section 6.11).
     #[prost(message, optional, boxed, tag = "9")]
     pub tail: Option<Box<Tail>>,
+    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.12).
+    #[prost(message, optional, boxed, tag = "10")]
+    pub copy: Option<Box<Copy>>,
+}
+
+/// Files that are asked for, or that are to be taken: one of both. All bytes are taken as they are.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Copy {
+    /// Files and directories that are to be sent, from the user's home directory on.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub sources: Vec<Vec<u8>>,
+    /// Where what comes is to be put, from the user's home directory on.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub target: Option<Vec<u8>>,
+    /// What sources are called there, in their order; empty: what the sending end says.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub names: Vec<Vec<u8>>,
+    /// There are several sources, and the target must be a directory.
+    #[prost(bool, tag = "4")]
+    pub several: bool,
+    /// Nothing is to be made: what would be is said.
+    #[prost(bool, tag = "5")]
+    pub dry_run: bool,
 }
 
 /// An endpoint that is asked for.

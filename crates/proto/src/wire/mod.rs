@@ -4,6 +4,7 @@ pub mod control;
 pub mod hop;
 pub mod id;
 pub mod inner;
+pub mod local;
 pub mod tail;
 
 /// Bytes that are no valid frame. The peer is to blame; a retry does not help.

@@ -56,6 +56,8 @@ impl Invocation {
         command
             .current_dir(dir)
             .env("XDG_RUNTIME_DIR", dir)
+            // A test that wants to go through another's connection says so.
+            .env("FARPIPE_NO_REUSE", "1")
             .env("LC_ALL", "C")
             // A bar is drawn on a terminal that is known to move its cursor.
             .env("TERM", "xterm")

@@ -1,0 +1,1 @@
+//! Trees between two ends in one process.

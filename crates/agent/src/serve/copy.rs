@@ -1,0 +1,148 @@
+//! An end of a copy at an agent (docs/protocol.md section 6.12): sends files of this host, or takes some, as
+//! far as the policy lets the caller read or write there.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::Path;
+
+use bytes::Bytes;
+use farpipe_net::Stream;
+use farpipe_proto::wire::control::{self, Accept};
+use tokio::sync::mpsc;
+
+use super::permission::Wants;
+use super::{Counted, Refusal, Serving, refuse};
+use crate::copy::{self, Base, CopyError, Event, Journal, Receiver, Sender, Source, Summary, Top};
+use crate::pipe::{self, cancelled};
+
+/// An end that can run.
+enum End {
+    Sending(Sender),
+    Receiving(Receiver),
+}
+
+impl End {
+    async fn run(
+        self,
+        input: mpsc::Receiver<Bytes>,
+        output: mpsc::Sender<Bytes>,
+        journal: Journal,
+    ) -> Result<Summary, CopyError> {
+        match self {
+            Self::Sending(end) => end.run(input, output, journal).await,
+            Self::Receiving(end) => end.run(input, output, journal).await,
+        }
+    }
+}
+
+impl Serving {
+    /// Serves a stream that asks for a copy.
+    pub(crate) async fn copy(&self, stream: Stream, asked: control::Copy) {
+        let mut stream = stream;
+        let opening = self.end(asked);
+        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let end = match opened {
+            Ok(Ok(end)) => end,
+            Ok(Err(refusal)) => return refuse(stream, &self.name, &refusal),
+            Err(over) => return refuse(stream, &self.name, &Refusal::Over(over)),
+        };
+        let _counted = Counted::new(&self.running);
+        stream.accept(Accept::default());
+        let ((to_end, input), (output, from_end)) = (copy::pair(), copy::pair());
+        let link = async {
+            tokio::select! {
+                (joined, _watch) = copy::join(stream, from_end, to_end) => Some(joined),
+                // Dropped, the stream is reset, and the end here ends in order.
+                () = cancelled(self.agent.cancel.clone()) => None,
+            }
+        };
+        let (joined, ended) = tokio::join!(link, end.run(input, output, self.journal()));
+        let name = &self.name;
+        match (joined, ended) {
+            (_, Ok(summary)) => {
+                let (files, bytes) = (summary.counts.files, summary.counts.bytes);
+                let failed = summary.troubles;
+                tracing::info!("{name}: {files} files copied, {bytes} bytes; {failed} failed");
+            }
+            (None, Err(_)) => tracing::info!("{name}: ended"),
+            (Some(Err(why)), Err(CopyError::Left)) => tracing::info!("{name}: {why}"),
+            (Some(_), Err(error)) => tracing::info!("{name}: {error}"),
+        }
+    }
+
+    /// What happens goes to this host's log as well.
+    fn journal(&self) -> Journal {
+        let name = self.name.clone();
+        Journal::new(move |event| match event {
+            Event::Trouble { path, message, .. } => tracing::info!("{name}: {path}: {message}"),
+            Event::Kept { path, kept, .. } => tracing::info!("{name}: {path}: {kept} bytes kept"),
+            Event::Restarted { path, why } => {
+                tracing::info!("{name}: {path}: begins again: {why}");
+            }
+            Event::Would(_) => {}
+        })
+    }
+
+    /// The end that is asked for, if the caller may have it.
+    async fn end(&self, asked: control::Copy) -> Result<End, Refusal> {
+        let control::Copy {
+            sources,
+            target,
+            names,
+            several,
+            dry_run,
+        } = asked;
+        match target {
+            None => Ok(End::Sending(self.sources(sources).await?)),
+            Some(target) if sources.is_empty() => {
+                let base = self.base(OsString::from_vec(target), several).await?;
+                // A name that is empty stands for a source that has none.
+                let given = |name: Vec<u8>| (!name.is_empty()).then_some(name);
+                let top = match names.is_empty() {
+                    true => Top::Told,
+                    false => Top::Given(names.into_iter().map(given).collect()),
+                };
+                Ok(End::Receiving(Receiver::new(base, top, dry_run)))
+            }
+            Some(_) => Err(Refusal::Copy("it asks for files, and for room for others")),
+        }
+    }
+
+    async fn sources(&self, paths: Vec<Vec<u8>>) -> Result<Sender, Refusal> {
+        let mut sources = Vec::with_capacity(paths.len());
+        for path in paths {
+            sources.push(self.source(OsString::from_vec(path)).await?);
+        }
+        Ok(Sender::new(sources))
+    }
+
+    async fn source(&self, path: OsString) -> Result<Source, Refusal> {
+        let place = match self.permitted_path(Wants::Read, path.as_ref()).await {
+            Ok(place) => place,
+            // The others can be copied.
+            Err(Refusal::Path { error, .. }) => return Ok(Source::missing(&path, error)),
+            Err(refusal) => return Err(refusal),
+        };
+        let opened = tokio::task::spawn_blocking(move || {
+            Source::open(place, &path).unwrap_or_else(|error| Source::missing(&path, error))
+        });
+        opened.await.map_err(|_| Refusal::Denied)
+    }
+
+    async fn base(&self, target: OsString, several: bool) -> Result<Base, Refusal> {
+        let place = self
+            .permitted_path(Wants::Write, Path::new(&target))
+            .await?;
+        let shown = shown(&target);
+        let opened =
+            tokio::task::spawn_blocking(move || Base::open(&place, &target, several)).await;
+        let opened = opened.map_err(|_| Refusal::Denied)?;
+        opened.map_err(|error| Refusal::Target { path: shown, error })
+    }
+}
+
+fn shown(path: &OsStr) -> String {
+    String::from_utf8_lossy(path.as_bytes())
+        .escape_debug()
+        .to_string()
+}

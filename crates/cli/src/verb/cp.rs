@@ -1,0 +1,332 @@
+//! `farpipe cp`: copies files and trees between hosts, or here.
+
+mod spot;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_agent::copy::ask::{self, End};
+use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Top, name_of};
+use farpipe_agent::endpoint::Exit;
+use farpipe_agent::pipe::Cancel;
+use farpipe_agent::{Outcome, PipeError};
+use farpipe_net::{Events, Opener, SessionEnd, SessionHandle};
+use farpipe_proto::limits::{DRAIN, INNER_OPEN_MAX};
+use farpipe_proto::wire::control::{Copy, Open};
+use tokio::task::JoinSet;
+
+use self::spot::Spot;
+use super::route::{RouteArgs, Way};
+use super::session::{SessionArgs, conclude, settle, span};
+use crate::exit::WithStatus;
+use crate::output;
+use crate::progress::{self, Counts};
+use crate::signals::Signals;
+use crate::status::Status;
+
+/// Some entries could not be copied; the others were.
+const STATUS_SOME: i32 = 1;
+
+/// Copy files and directories between hosts
+///
+/// Each of SRC and DST is a path, with HOST: in front if it is another host's: an agent's name at a relay,
+/// or the URL of one that listens, in brackets: [wss://HOST:PORT]:PATH. A relative path begins in the home
+/// directory there. Between two other hosts the data passes through this one.
+///
+/// Directories are copied with all that is in them; modes, times, links and holes are kept. A file appears
+/// under its name when it is whole, and what is there already, with the same size and time, is not copied
+/// again. A lost connection is resumed; a copy that was cut goes on where it was when it is asked for
+/// again. If DST is a directory, things are put into it; a SRC that ends with `/.` stands for what is in it.
+///
+/// Exit status 0 if all was copied, 1 if some entries were not, 125 if the copy broke off.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Accepted for what fingers know: directories are copied anyway
+    #[arg(short, long)]
+    recursive: bool,
+    /// Make nothing, and print what would be
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// The sources, and where to copy them
+    #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
+    paths: Vec<OsString>,
+    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
+    #[command(flatten)]
+    route: RouteArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// Sources of one host that stand behind one another.
+struct Group {
+    host: Option<String>,
+    paths: Vec<OsString>,
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    let (groups, target) = args.spots()?;
+    let status = Status::open(args.session.status_fd, args.dry_run)?;
+    let (signals, cancel) = Signals::catch()?;
+    let counts = Arc::new(Counts::default());
+    let mut tasks = JoinSet::new();
+    let events = args
+        .session
+        .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
+    let show = args.session.progress.resolve(quiet, &[]);
+    let work = async {
+        let mut sessions = Sessions {
+            args: &args,
+            events,
+            open: HashMap::new(),
+            running: JoinSet::new(),
+        };
+        let copying = copy(&args, groups, &target, &mut sessions, &counts, &cancel);
+        let copied = progress::during(show, None, &counts, copying).await;
+        let settled = sessions.settle(copied.as_ref().is_ok_and(|outcome| outcome.error.is_none()));
+        let settled = settled.await;
+        let mut outcome = copied?;
+        if let (Err(end), None) = (settled, &outcome.error) {
+            outcome.error = Some(end.into());
+        }
+        Ok(outcome)
+    };
+    let (outcome, signal) = signals.run(work).await;
+    settle(tasks).await;
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    conclude(ended, signal, &status)
+}
+
+impl Args {
+    /// What is copied to where, as far as the command line tells.
+    fn spots(&self) -> anyhow::Result<(Vec<Group>, Spot)> {
+        let mut spots = self.paths.iter().map(|text| Spot::of(text, &self.route));
+        let target = spots.next_back().transpose()?;
+        let target = target.ok_or_else(|| WithStatus::usage("no target", "farpipe cp SRC… DST"))?;
+        let mut names = HashSet::new();
+        let mut groups: Vec<Group> = Vec::new();
+        for spot in spots {
+            let Spot { host, path } = spot?;
+            if let Some(name) = name_of(&path)
+                && !names.insert(name)
+            {
+                return Err(WithStatus::usage(
+                    format!("two sources are called '{}'", spot::last(&path)),
+                    "the second would replace the first; copy them into different directories",
+                ));
+            }
+            match groups.last_mut().filter(|group| group.host == host) {
+                Some(group) => group.paths.push(path),
+                None => groups.push(Group {
+                    host,
+                    paths: vec![path],
+                }),
+            }
+        }
+        Ok((groups, target))
+    }
+}
+
+/// Copies one group after the other.
+async fn copy(
+    args: &Args,
+    groups: Vec<Group>,
+    target: &Spot,
+    sessions: &mut Sessions<'_>,
+    counts: &Counts,
+    cancel: &Cancel,
+) -> anyhow::Result<Outcome> {
+    let several = args.paths.len() > 2;
+    let mut outcome = Outcome::default();
+    let mut troubles = 0;
+    for group in groups {
+        let journal = journal(&group, target);
+        counts.show(Arc::clone(&journal.tally));
+        let names: Vec<_> = group.paths.iter().map(|path| name_of(path)).collect();
+        let source = source(&group, sessions).await?;
+        let target = receiver(args, &group, names, several, target, sessions).await?;
+        match ask::run(source, target, &journal, cancel.clone()).await {
+            Ok(summary) => {
+                let done = summary.counts;
+                tracing::info!(
+                    "{} files copied, {} bytes; {} were the same already",
+                    done.files,
+                    done.bytes,
+                    done.unchanged
+                );
+                troubles += summary.troubles;
+                let moved = match group.host {
+                    Some(_) => &mut outcome.received,
+                    None => &mut outcome.sent,
+                };
+                *moved += done.bytes - done.kept.min(done.bytes);
+            }
+            Err(error) => {
+                outcome.error = Some(error);
+                return Ok(outcome);
+            }
+        }
+    }
+    if troubles > 0 {
+        let entries = if troubles == 1 { "entry" } else { "entries" };
+        output::error(&format!("{troubles} {entries} could not be copied"));
+        outcome.local_exit = Some(Exit::Code(STATUS_SOME));
+    }
+    Ok(outcome)
+}
+
+async fn source(group: &Group, sessions: &mut Sessions<'_>) -> anyhow::Result<End<Sender>> {
+    let Some(host) = &group.host else {
+        return Ok(End::Here(Sender::new(
+            spot::sources(group.paths.clone()).await,
+        )));
+    };
+    let copy = Copy {
+        sources: group.paths.iter().map(spot::bytes).collect(),
+        ..Copy::default()
+    };
+    Ok(End::There(sessions.with(host)?, asking(copy)?))
+}
+
+async fn receiver(
+    args: &Args,
+    group: &Group,
+    names: Vec<Option<Vec<u8>>>,
+    several: bool,
+    target: &Spot,
+    sessions: &mut Sessions<'_>,
+) -> anyhow::Result<End<Receiver>> {
+    let Some(host) = &target.host else {
+        let base = spot::base(target.path.clone(), several).await?;
+        // Here it was typed what may be made.
+        return Ok(End::Here(Receiver::new(
+            base,
+            Top::Given(names),
+            args.dry_run,
+        )));
+    };
+    let names = match &group.host {
+        // The sending end is this process.
+        None => Vec::new(),
+        Some(_) => names.into_iter().map(Option::unwrap_or_default).collect(),
+    };
+    let copy = Copy {
+        target: Some(spot::bytes(&target.path)),
+        names,
+        several,
+        dry_run: args.dry_run,
+        ..Copy::default()
+    };
+    Ok(End::There(sessions.with(host)?, asking(copy)?))
+}
+
+fn asking(copy: Copy) -> anyhow::Result<Box<Open>> {
+    let words = copy.sources.iter().chain(&copy.names).chain(&copy.target);
+    // Each with the few bytes in front of it, and something for the rest.
+    let len: usize = words.map(|word| word.len() + 8).sum();
+    if len + 1024 > INNER_OPEN_MAX {
+        return Err(WithStatus::failure(
+            format!("the sources have {len} bytes of names, and 255 KiB is the limit"),
+            Some("copy the directory that they are in".to_owned()),
+        ));
+    }
+    Ok(Box::new(Open {
+        copy: Some(Box::new(copy)),
+        ..Open::default()
+    }))
+}
+
+/// Says what happens, with the host in front where it is another one.
+fn journal(group: &Group, target: &Spot) -> Journal {
+    let label = |host: &Option<String>| match host {
+        Some(host) => format!("{host}:"),
+        None => String::new(),
+    };
+    let (from, to) = (label(&group.host), label(&target.host));
+    Journal::new(move |event| match event {
+        Event::Trouble {
+            path,
+            message,
+            side,
+        } => {
+            let label = match side {
+                Side::Sending => &from,
+                Side::Receiving => &to,
+            };
+            output::error(&format!("{label}{path}: {message}"));
+        }
+        Event::Would(path) => {
+            let line = format!("{to}{}\n", spot::shown(&path));
+            // A reader that has enough ends nothing that was asked for.
+            let _ = output::data(line.as_bytes());
+        }
+        Event::Kept {
+            path,
+            kept,
+            read_again,
+        } => {
+            tracing::info!("{path}: received part kept: {kept} bytes; read again: {read_again}");
+        }
+        Event::Restarted { path, why } => tracing::info!("{path}: begins again: {why}"),
+    })
+}
+
+/// One session with each host.
+struct Sessions<'a> {
+    args: &'a Args,
+    events: Events,
+    open: HashMap<String, SessionHandle>,
+    running: JoinSet<Result<(), SessionEnd>>,
+}
+
+impl Sessions<'_> {
+    /// The session with a host; it is opened with the first stream.
+    fn with(&mut self, host: &str) -> anyhow::Result<SessionHandle> {
+        if let Some(handle) = self.open.get(host) {
+            return Ok(handle.clone());
+        }
+        let Way { dial, mut config } = self.args.route.way(host)?;
+        config.resume_for = self.args.resume_for;
+        config.heartbeat = self.args.session.heartbeat;
+        config.events = Some(self.events.clone());
+        let opener = Opener::new(config);
+        let handle = opener.handle();
+        self.open.insert(host.to_owned(), handle.clone());
+        self.running.spawn(async move { opener.run(&*dial).await });
+        Ok(handle)
+    }
+
+    /// Ends all of them: in order, if the copies did.
+    async fn settle(self, in_order: bool) -> Result<(), SessionEnd> {
+        let Self {
+            open, mut running, ..
+        } = self;
+        for handle in open.values() {
+            handle.finish_opening();
+        }
+        let mut all = Ok(());
+        let ending = async {
+            while let Some(ended) = running.join_next().await {
+                let lost = |error| SessionEnd::Lost(format!("a session's task failed: {error}"));
+                let ended = ended.unwrap_or_else(|error| Err(lost(error)));
+                all = all.clone().and(ended);
+            }
+        };
+        if in_order {
+            ending.await;
+            return all;
+        }
+        // It still says goodbye, if it has a link to say it on.
+        if tokio::time::timeout(DRAIN, ending).await.is_err() {
+            for handle in open.values() {
+                handle.end(SessionEnd::Closed);
+            }
+            let left = async { while running.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(DRAIN, left).await;
+        }
+        all
+    }
+}

@@ -1,0 +1,104 @@
+//! `[HOST:]PATH`, and what it is here.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use farpipe_agent::beneath::Place;
+use farpipe_agent::copy::{Base, Source};
+use farpipe_agent::endpoint::is_kind;
+use farpipe_agent::policy;
+
+use crate::exit::WithStatus;
+use crate::verb::far::Word;
+use crate::verb::route::RouteArgs;
+
+/// A source or a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// `None`: here.
+    pub(super) host: Option<String>,
+    pub(super) path: OsString,
+}
+
+impl Spot {
+    pub(super) fn of(text: &OsStr, route: &RouteArgs) -> anyhow::Result<Self> {
+        let Word { host, rest: path } = Word::of(text);
+        let quoted = text.to_string_lossy();
+        let quoted = quoted.escape_debug();
+        match &host {
+            Some(host) if !host.contains("://") && !route.has_relay() => Err(WithStatus::usage(
+                format!("'{quoted}' names a host {host}, and no relay was named that may know it"),
+                format!("give --relay wss://HOST:PORT; for a file of that name write ./{quoted}"),
+            )),
+            // What stands in front is a kind of endpoint, or could be no name.
+            None if has_host_like(text) => Err(WithStatus::usage(
+                format!("'{quoted}' begins with what is no host"),
+                format!(
+                    "for a file of that name write ./{quoted}; a URL stands in brackets: \
+                     [wss://HOST:PORT]:PATH"
+                ),
+            )),
+            None if path.is_empty() => Err(WithStatus::usage(
+                "a path is empty",
+                "`.` is the current directory",
+            )),
+            Some(_) | None => Ok(Self { host, path }),
+        }
+    }
+}
+
+/// Whether a word looks as if a host was meant.
+fn has_host_like(text: &OsStr) -> bool {
+    let bytes = text.as_bytes();
+    let front = bytes.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let Some(colon) = front.iter().position(|byte| *byte == b':') else {
+        return false;
+    };
+    let word = String::from_utf8_lossy(&front[..colon]);
+    is_kind(&word) || matches!(&*word, "ws" | "wss" | "fp" | "fps")
+}
+
+/// The last component of a path, for people.
+pub(super) fn last(path: &OsStr) -> String {
+    let name = farpipe_agent::copy::name_of(path).unwrap_or_default();
+    shown(&name)
+}
+
+/// A path for people, and for a terminal.
+pub(super) fn shown(path: &[u8]) -> String {
+    farpipe_agent::copy::shown(path)
+}
+
+pub(super) fn bytes(path: &OsString) -> Vec<u8> {
+    path.as_bytes().to_vec()
+}
+
+/// Where a path leads here, all links followed.
+fn place(path: &OsStr) -> io::Result<Place> {
+    let path: PathBuf = std::env::current_dir()?.join(Path::new(path));
+    let resolved = policy::target(&path)?;
+    let place = Place::beneath(Path::new("/"), &resolved);
+    place.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// Opens sources of this host; those that cannot be had say so in their turn.
+pub(super) async fn sources(paths: Vec<OsString>) -> Vec<Source> {
+    let open = move || {
+        let open = |path: OsString| {
+            let opened = place(&path).and_then(|place| Source::open(place, &path));
+            opened.unwrap_or_else(|error| Source::missing(&path, error))
+        };
+        paths.into_iter().map(open).collect()
+    };
+    tokio::task::spawn_blocking(open).await.unwrap_or_default()
+}
+
+/// Opens the target here.
+pub(super) async fn base(path: OsString, several: bool) -> anyhow::Result<Base> {
+    let shown = shown(path.as_bytes());
+    let open = move || Base::open(&place(&path)?, &path, several);
+    let opened = tokio::task::spawn_blocking(open).await?;
+    opened.map_err(|error| WithStatus::failure(format!("cannot copy to {shown}: {error}"), None))
+}
