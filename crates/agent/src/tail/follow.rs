@@ -27,7 +27,7 @@ use farpipe_proto::wire::tail::{
 use super::generation::{At, Generation, Lines, Piece};
 use super::glob::Pattern;
 use super::identity::{self, Seen, is_same};
-use super::siblings::{self, Gate, Older, Shut};
+use super::siblings::{self, Gate, NotOpened, Older, Shut};
 use super::start::Start;
 
 /// What may be said of names while nobody hears it; then they are looked at later.
@@ -90,7 +90,7 @@ enum Told {
     Unreadable,
 }
 
-/// Whether all that was found could be opened.
+/// Whether all that was found could be opened; if not, it is tried again at the next look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
     Enough,
@@ -445,8 +445,14 @@ impl Follower {
                 // Next time: the youngest is not the one that has the name.
                 return Room::None;
             }
-            let Some(opened) = one.open(&*self.gate) else {
-                continue;
+            let opened = match one.open(&*self.gate) {
+                Ok(opened) => opened,
+                // It is found by its next name.
+                Err(NotOpened::Moved) => return Room::None,
+                Err(NotOpened::Shut) => {
+                    self.done.add(one.seen.file);
+                    continue;
+                }
             };
             if name.is_copied(&opened.0) {
                 self.done.add(opened.1.file);
@@ -660,7 +666,7 @@ impl Follower {
         let since = siblings::between(all, &older, None, known);
         let since: Vec<_> = since
             .iter()
-            .filter_map(|one| one.open(&*self.gate))
+            .filter_map(|one| one.open(&*self.gate).ok())
             .collect();
         let mut files = vec![(file, seen, at.clone())];
         files.extend(

@@ -39,6 +39,7 @@ impl Serving {
             Err(refusal) => return refuse(stream, &self.name, &refusal),
         };
         stream.accept(Accept::default());
+        tracing::info!("{}: follows files for {}", self.name, self.who());
         let _counted = Counted::new(&self.running);
         let Stream {
             mut send,

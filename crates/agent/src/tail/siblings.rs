@@ -16,6 +16,8 @@ use super::identity::{self, Seen, is_same};
 
 /// Files that are opened to look for the copy of one: the youngest.
 const COPIES_MAX: usize = 32;
+/// How often a directory is read whose names move.
+const LISTINGS_MAX: usize = 5;
 /// Fewer last bytes than these tell nothing.
 const TELLING: usize = 16;
 
@@ -46,10 +48,19 @@ pub(super) struct Sibling {
 
 impl Sibling {
     /// Opens it, if it is still the one that was seen.
-    pub(super) fn open(&self, gate: &dyn Gate) -> Option<(File, Seen)> {
-        let file = gate.open(&self.path).ok()?;
-        let seen = identity::of(&file).ok()?;
-        is_same(&seen.file, &self.seen.file).then_some((file, seen))
+    pub(super) fn open(&self, gate: &dyn Gate) -> Result<(File, Seen), NotOpened> {
+        let file = match gate.open(&self.path) {
+            Ok(file) => file,
+            Err(Shut::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NotOpened::Moved);
+            }
+            Err(_) => return Err(NotOpened::Shut),
+        };
+        match identity::of(&file) {
+            Ok(seen) if is_same(&seen.file, &self.seen.file) => Ok((file, seen)),
+            Ok(_) => Err(NotOpened::Moved),
+            Err(_) => Err(NotOpened::Shut),
+        }
     }
 
     /// The number at the end of its name: the higher, the older.
@@ -67,8 +78,41 @@ impl Sibling {
     }
 }
 
-/// All that may have been called `path` before.
+/// Why a sibling is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotOpened {
+    /// It has another name by now, or is gone.
+    Moved,
+    /// It may not be read, or cannot.
+    Shut,
+}
+
+/// All that may have been called `path` before. Names move on while a directory is read, and what moves
+/// may be missed or seen by a name that it has lost: so it is read until it is the same twice.
 pub(super) fn all(path: &Path) -> Vec<Sibling> {
+    let mut found = listed(path);
+    for _ in 0..LISTINGS_MAX {
+        let again = listed(path);
+        let is_in = |one: &Sibling, of: &[Sibling]| {
+            of.iter()
+                .any(|other| is_same(&one.seen.file, &other.seen.file) && one.path == other.path)
+        };
+        let is_stable = found.len() == again.len() && found.iter().all(|one| is_in(one, &again));
+        let has = |one: &Sibling| {
+            again
+                .iter()
+                .any(|other| is_same(&one.seen.file, &other.seen.file))
+        };
+        found.retain(|one| !has(one));
+        found.extend(again);
+        if is_stable {
+            break;
+        }
+    }
+    found
+}
+
+fn listed(path: &Path) -> Vec<Sibling> {
     let Some(path) = resolved(path) else {
         return Vec::new();
     };
@@ -185,7 +229,7 @@ pub(super) fn find(
         .chain(all)
         .filter(|one| is_same(&one.seen.file, file) && one.seen.size >= at.offset)
         .find_map(|one| {
-            let (file, seen) = one.open(gate).filter(|(file, _)| at.is_in(file))?;
+            let (file, seen) = one.open(gate).ok().filter(|(file, _)| at.is_in(file))?;
             Some((file, seen, (one.path != path).then(|| one.count())))
         })
 }
@@ -204,5 +248,5 @@ pub(super) fn find_copy(
     all.sort_by_key(|one| Reverse(one.seen.written_ns));
     all.iter()
         .take(COPIES_MAX)
-        .find_map(|one| one.open(gate).filter(|(file, _)| at.is_in(file)))
+        .find_map(|one| one.open(gate).ok().filter(|(file, _)| at.is_in(file)))
 }

@@ -53,6 +53,7 @@ mod sockets;
 mod stdio;
 mod storm;
 mod support;
+mod tail;
 mod tickets;
 mod tls;
 mod token;
