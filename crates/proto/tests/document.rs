@@ -344,7 +344,13 @@ fn control_payloads_have_the_documented_fields() {
                 "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string", "bool",
             ],
         ),
-        message(&Attached { received: 1 }, &["uint64"]),
+        message(
+            &Attached {
+                received: 1,
+                kept_ms: 1,
+            },
+            &["uint64", "uint64"],
+        ),
         message(&register, &["string", "repeated string", "bytes"]),
         message(&Registered { window: 1 }, &["uint64"]),
         message(&List { after: text() }, &["string"]),

@@ -161,7 +161,13 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         ("ATTACH", HopFrame::Attach(tunnel, attach)),
         (
             "ATTACHED",
-            HopFrame::Attached(tunnel, Attached { received: 70_000 }),
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 0,
+                },
+            ),
         ),
         ("REFUSED", HopFrame::Refused(tunnel, refused)),
         ("ACK", HopFrame::Ack(tunnel, 70_000)),
