@@ -106,6 +106,11 @@ fn values() -> Vec<(&'static str, String)> {
         HOP_WINDOWS_RESERVED,
         HOLD,
         HELD_MAX,
+        GATEWAY_REQUESTS_MAX,
+        GATEWAY_RESUME_FOR,
+        GATEWAY_BUFFER,
+        GATEWAY_TICKET_FOR,
+        GATEWAY_TICKETS_MAX,
         RELAY_DRAIN,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
@@ -136,7 +141,9 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 18] = [
+        const COUNTS: [&str; 20] = [
+            "GATEWAY_REQUESTS_MAX",
+            "GATEWAY_TICKETS_MAX",
             "AGENTS_MAX",
             "DETACHED_MAX",
             "TUNNELS_MAX",

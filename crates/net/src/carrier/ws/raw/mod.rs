@@ -80,7 +80,7 @@ pub enum Messages {
 }
 
 /// What a connection with a foreign end runs on.
-pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
+pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {
     /// Whether dropping it is to reset the connection. A hint: not every transport has it.
     fn set_reset_at_close(&self, on: bool);
 
@@ -297,6 +297,13 @@ impl RawWebSocket {
         self.check()?;
         self.read_end();
         Poll::Ready(Ok(0))
+    }
+
+    /// Whether nothing more comes from it, though what came may not be read yet. Poll it for this to
+    /// be noticed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.failed.is_some() || self.closing == Closing::Closed
     }
 
     /// Nobody reads any more: what comes is dropped.
