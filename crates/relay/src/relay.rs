@@ -363,7 +363,9 @@ impl Entrance for Door {
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let Self { relay, greeting, .. } = self;
+        let Self {
+            relay, greeting, ..
+        } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
         let guest = receive(carrier, greeting, *clock, *heartbeat)
             .await

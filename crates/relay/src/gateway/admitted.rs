@@ -43,10 +43,7 @@ pub(super) async fn who(
     }
 }
 
-async fn bearer(
-    foreign: &Foreign,
-    tokens: Option<&Arc<TokenStore>>,
-) -> Result<Identity, Answer> {
+async fn bearer(foreign: &Foreign, tokens: Option<&Arc<TokenStore>>) -> Result<Identity, Answer> {
     let refused = |why: &TokenRefusal| {
         tracing::info!("{}: not let in: {why}", foreign.peer);
         unknown(TokenRefusal::TOLD)

@@ -140,6 +140,9 @@ mod tests {
         assert!(whole.contains("\r\nAllow: GET\r\n"), "{whole}");
         assert!(whole.ends_with("\r\nContent-Length: 3\r\n\r\n"), "{whole}");
         let broken = answer.head(Ends::Broken);
-        assert!(broken.ends_with("\r\nTransfer-Encoding: chunked\r\n\r\n"), "{broken}");
+        assert!(
+            broken.ends_with("\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "{broken}"
+        );
     }
 }

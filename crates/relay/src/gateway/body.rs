@@ -210,7 +210,10 @@ fn size(line: &[u8]) -> io::Result<u64> {
 }
 
 fn broken(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the request's body is wrong: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the request's body is wrong: {what}"),
+    )
 }
 
 impl Source for Body {
@@ -227,7 +230,10 @@ impl Source for Body {
             // Data goes where it belongs at once, without a copy.
             let direct = self.direct();
             let (into, room) = match direct {
-                Some(left) => (&mut *buf, usize::try_from(left).map_or(max, |left| max.min(left))),
+                Some(left) => (
+                    &mut *buf,
+                    usize::try_from(left).map_or(max, |left| max.min(left)),
+                ),
                 None => (&mut self.raw, READ_MAX),
             };
             into.reserve(room);

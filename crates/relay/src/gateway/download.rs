@@ -93,8 +93,13 @@ impl Sink for Download {
         if self.out.len() >= OUT_MAX {
             ready!(self.poll_out(cx))?;
         }
-        let len = bufs.iter().map(|buf| buf.len()).sum::<usize>().min(CHUNK_MAX);
-        self.out.extend_from_slice(format!("{len:x}\r\n").as_bytes());
+        let len = bufs
+            .iter()
+            .map(|buf| buf.len())
+            .sum::<usize>()
+            .min(CHUNK_MAX);
+        self.out
+            .extend_from_slice(format!("{len:x}\r\n").as_bytes());
         let mut left = len;
         for buf in bufs {
             let part = &buf[..buf.len().min(left)];

@@ -31,11 +31,8 @@ pub(super) trait Source {
 /// What a foreign end is told.
 pub(super) trait Sink {
     /// Takes some of `bufs`. `BrokenPipe`: it has ended in order, and wants no more.
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>>;
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>])
+    -> Poll<io::Result<usize>>;
 
     /// Sends what was taken and waits.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -67,7 +64,9 @@ pub(super) enum Failed {
 impl Failed {
     /// The foreign end broke when so many bytes were handed over.
     fn foreign(handed: u64, error: &io::Error) -> Self {
-        Self::Foreign(format!("peer cannot resume, {handed} bytes handed over: {error}"))
+        Self::Foreign(format!(
+            "peer cannot resume, {handed} bytes handed over: {error}"
+        ))
     }
 }
 

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use farpipe_net::carrier::Carrier;
 use farpipe_net::carrier::mem::{self, MemCarrier};
+use farpipe_net::{AcceptedSession, Blame};
 use farpipe_net::{
     Acceptor, AcceptorConfig, AgentLink, AgentLinkConfig, Clock, Dial, DialError, Dialled,
     Greeting, Opener, OpenerConfig, SessionEnd, Sessions, Stream, StreamWatch, WindowBudget,
     system_random,
 };
-use farpipe_net::{AcceptedSession, Blame};
 use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR};
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
@@ -217,7 +217,9 @@ fn objection(open: &Open) -> Option<&'static str> {
     let is_plain = open.command.is_none() && open.manage.is_none() && open.stderr_of == 0;
     match (is_plain, open.blocks) {
         (true, false) => None,
-        (_, true) => Some("the writer of this pipe is no farpipe and compresses nothing: leave out --compress"),
+        (_, true) => Some(
+            "the writer of this pipe is no farpipe and compresses nothing: leave out --compress",
+        ),
         (false, _) => Some("this is a pipe and nothing else"),
     }
 }
@@ -259,7 +261,10 @@ pub(super) async fn accepted(watch: &mut StreamWatch) -> Result<(), Failed> {
     match (fate.accepted, fate.refused, fate.reset, fate.end) {
         (true, ..) => Ok(()),
         (_, Some(refuse), ..) => Err(Failed::Far(format!("refused: {}", refuse.message))),
-        (_, _, Some(abort), _) => Err(Failed::Far(format!("the writer gave up: {}", abort.message))),
+        (_, _, Some(abort), _) => Err(Failed::Far(format!(
+            "the writer gave up: {}",
+            abort.message
+        ))),
         (.., Some(end)) => Err(Failed::Far(end.to_string())),
         (false, None, None, None) => Err(Failed::Far("the writer is gone".to_owned())),
     }

@@ -125,8 +125,11 @@ impl Visit {
         let peer = foreign.peer.clone();
         let asked = match Asked::of(&foreign.request, &config, foreign.is_secure) {
             Ok(asked) => asked,
-            Err(refusal) => {
+            Err(mut refusal) => {
                 tracing::info!("gateway: {peer}: refused: {}", refusal.body.trim_end());
+                if foreign.request.method == "HEAD" {
+                    refusal.body.clear();
+                }
                 let (mut io, _) = foreign.into_io();
                 return refusal.send(&mut *io).await;
             }
@@ -222,7 +225,10 @@ fn preflight(shared: Vec<(&'static str, String)>) -> Answer {
     answer.body.clear();
     also(answer, &shared)
         .with("Access-Control-Allow-Methods", "GET, PUT, POST")
-        .with("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .with(
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type",
+        )
 }
 
 /// Ready when the client has gone; what it has sent may not be read yet. Cancel safe.
@@ -236,12 +242,7 @@ async fn hung_up(io: &dyn Transport) {
     }
 }
 
-async fn upload(
-    foreign: Foreign,
-    inside: &Inside,
-    name: &str,
-    shared: &[(&'static str, String)],
-) {
+async fn upload(foreign: Foreign, inside: &Inside, name: &str, shared: &[(&'static str, String)]) {
     let framing = Framing::of(&foreign.request);
     let waits = foreign.request.lists("Expect", "100-continue");
     let (mut io, rest) = foreign.into_io();
@@ -342,7 +343,9 @@ async fn take_over(
                 return Err(Failed::Foreign(why.to_owned()));
             }
         }
-        let io = io.take().ok_or_else(|| Failed::Far("answered already".to_owned()))?;
+        let io = io
+            .take()
+            .ok_or_else(|| Failed::Far("answered already".to_owned()))?;
         let mut client = Download::new(io, shared);
         let got = recv_all(&mut client, &mut stream.recv).await?;
         answered(&mut stream.watch).await?;

@@ -76,8 +76,19 @@ mod tests {
 
     #[test]
     fn a_name_is_text_and_the_page_loads_nothing() {
-        assert_eq!(escaped("<a b='c'>&\""), "&lt;a b=&#39;c&#39;&gt;&amp;&quot;");
-        for elsewhere in ["http:", "https:", "src=", "href=", "@import", "url(", "innerHTML"] {
+        assert_eq!(
+            escaped("<a b='c'>&\""),
+            "&lt;a b=&#39;c&#39;&gt;&amp;&quot;"
+        );
+        for elsewhere in [
+            "http:",
+            "https:",
+            "src=",
+            "href=",
+            "@import",
+            "url(",
+            "innerHTML",
+        ] {
             assert!(!PAGE.contains(elsewhere), "{elsewhere}");
         }
         for place in ["{{nonce}}", "{{ticket}}", "{{name}}"] {

@@ -122,12 +122,18 @@ impl Asked {
 }
 
 fn not_allowed() -> Answer {
-    Answer::line(405, format!("a pipe is read by GET and written by PUT or POST"))
-        .with("Allow", METHODS)
+    Answer::line(
+        405,
+        format!("a pipe is read by GET and written by PUT or POST"),
+    )
+    .with("Allow", METHODS)
 }
 
 fn what(request: &ForeignRequest, query: &str) -> Result<What, Answer> {
-    let options: Vec<&str> = query.split('&').filter(|option| !option.is_empty()).collect();
+    let options: Vec<&str> = query
+        .split('&')
+        .filter(|option| !option.is_empty())
+        .collect();
     if request.lists("Upgrade", "websocket") {
         return socket(&options);
     }
@@ -148,7 +154,9 @@ fn what(request: &ForeignRequest, query: &str) -> Result<What, Answer> {
         _ => return Err(not_allowed()),
     };
     let has_body = request.values("Transfer-Encoding").next().is_some()
-        || request.values("Content-Length").any(|length| length != b"0");
+        || request
+            .values("Content-Length")
+            .any(|length| length != b"0");
     if has_body && matches!(what, What::Download | What::View | What::Preflight) {
         return Err(Answer::line(400, "this request has no body"));
     }
@@ -215,7 +223,8 @@ fn page(
     is_secure: bool,
 ) -> Result<Option<Page>, Answer> {
     let refused = || {
-        let why = "web pages of this origin may not use pipes: the relay's --origin lists those that may";
+        let why =
+            "web pages of this origin may not use pipes: the relay's --origin lists those that may";
         Answer::line(403, why)
     };
     let site = match request.values("Sec-Fetch-Site").next() {

@@ -84,8 +84,7 @@ impl Tickets {
             }
         }
         let ticket = issued.remove(found?);
-        let is_good =
-            now < ticket.expires && ticket.pipe == pipe && ticket.direction == direction;
+        let is_good = now < ticket.expires && ticket.pipe == pipe && ticket.direction == direction;
         is_good.then_some(ticket.who)
     }
 }
@@ -147,7 +146,11 @@ mod tests {
         }
         let issued = tickets.issued.lock().expect("no panic").len();
         assert_eq!(issued, GATEWAY_TICKETS_MAX);
-        assert!(tickets.redeem(first.as_bytes(), "logs", Direction::Send).is_none());
+        assert!(
+            tickets
+                .redeem(first.as_bytes(), "logs", Direction::Send)
+                .is_none()
+        );
         assert_eq!(format!("{tickets:?}"), "Tickets { .. }");
     }
 }

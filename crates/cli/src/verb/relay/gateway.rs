@@ -25,7 +25,9 @@ pub(crate) struct GatewayArgs {
 }
 
 fn host(text: &str) -> Result<String, String> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
     let name = bare.unwrap_or(text);
     // With a port it is read as an address is; the port must be the one that was put there.
     let is_host = match name.contains(':') {

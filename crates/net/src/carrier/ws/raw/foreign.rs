@@ -42,15 +42,20 @@ pub struct ForeignRequest {
 }
 
 impl ForeignRequest {
-    fn new(request: &httparse::Request<'_, '_>) -> Self {
+    /// Reads a head, with its empty line; `None` if it is none.
+    #[must_use]
+    pub fn parse(head: &[u8]) -> Option<Self> {
+        let mut lines = head::no_lines();
+        let mut request = httparse::Request::new(&mut lines);
+        server::parse(&mut request, head).ok()?;
         let lines = request.headers.iter();
-        Self {
+        Some(Self {
             method: request.method.unwrap_or_default().to_owned(),
             target: request.path.unwrap_or_default().to_owned(),
             lines: lines
                 .map(|line| (line.name.to_owned(), line.value.trim_ascii().to_vec()))
                 .collect(),
-        }
+        })
     }
 
     /// The values of all lines called `name`, in any case.
@@ -125,16 +130,13 @@ impl Foreign {
         arrived: Arrived,
     ) -> Option<Self> {
         let head = seen.split_to(len);
-        let mut lines = head::no_lines();
-        let mut request = httparse::Request::new(&mut lines);
-        server::parse(&mut request, &head).ok()?;
         let Arrived {
             peer,
             shown,
             is_secure,
         } = arrived;
         Some(Self {
-            request: ForeignRequest::new(&request),
+            request: ForeignRequest::parse(&head)?,
             peer,
             shown,
             is_secure,
