@@ -12,6 +12,7 @@ pub mod ping;
 pub mod pipe;
 pub mod policy;
 mod pump;
+pub mod send;
 pub mod server;
 mod spin;
 

@@ -1,5 +1,6 @@
 //! The accepting side of one pipe: what `farpipe listen` does for each session.
 
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use crate::blocks::Compression;
 use crate::client::unless_given_up;
 use crate::eager::eager;
-use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
+use crate::endpoint::{self, Endpoint, EndpointSpec, Listening, OpenError, Use};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::pipe::{self, Cancel};
 use crate::pump::Meter;
@@ -21,6 +22,22 @@ pub enum Target {
     Open(Box<Endpoint>),
     /// Opened for each session.
     Spec(EndpointSpec, Use),
+    /// Its first connection: for a single session.
+    Listening(Box<Listening>, Use),
+}
+
+impl Target {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) async fn open(self) -> Result<Endpoint, OpenError> {
+        match self {
+            Self::Open(endpoint) => Ok(*endpoint),
+            Self::Spec(spec, wanted) => endpoint::open(&spec, wanted).await,
+            Self::Listening(mut listening, wanted) => Ok(listening.accept(wanted).await.endpoint),
+        }
+    }
 }
 
 /// Joins the first stream of `session` to `target`, until everything is settled at both ends.
@@ -67,7 +84,7 @@ pub async fn run(
 }
 
 /// There is one endpoint, and it has its stream.
-async fn refuse_more(handle: &SessionHandle) {
+pub(crate) async fn refuse_more(handle: &SessionHandle) {
     while let Some((stream, _)) = handle.accept().await {
         stream.refuse(Refuse {
             status: u32::from(STATUS_FAILURE),
@@ -86,6 +103,13 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// Waits until the peer has confirmed all of it, or wants no more, or never will. Cancel safe.
+    pub(crate) async fn answered(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            answered(watch).await;
+        }
+    }
+
     /// How it ended, once the session is settled.
     pub(crate) fn settle(mut self) -> Outcome {
         if let Some(watch) = &self.watch {
@@ -93,6 +117,16 @@ impl Served {
         }
         self.outcome
     }
+}
+
+/// Waits until the peer has said what became of all that was sent to it, or never will. Cancel safe.
+pub(crate) async fn answered(watch: &mut StreamWatch) {
+    poll_fn(|cx| {
+        watch.poll_until(cx, |fate| {
+            fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
+        })
+    })
+    .await;
 }
 
 /// A stream that was not joined to anything.
@@ -120,8 +154,8 @@ pub(crate) async fn serve(
 ) -> Served {
     let opened = match target {
         Target::Open(endpoint) => Ok(*endpoint),
-        Target::Spec(spec, wanted) => {
-            let opening = endpoint::open(&spec, wanted);
+        target @ (Target::Spec(..) | Target::Listening(..)) => {
+            let opening = target.open();
             match pipe::unless_over(&mut stream.watch, cancel.clone(), opening).await {
                 Ok(opened) => opened,
                 // Dropping the stream gives it up.

@@ -42,7 +42,7 @@ fn command() -> clap::Command {
     Cli::command().mut_subcommands(|verb| {
         let (arg, end) = match verb.get_name() {
             "listen" => ("endpoint", End::Listener),
-            "connect" => ("endpoint", End::Other),
+            "connect" | "send" | "recv" => ("endpoint", End::Other),
             "pipe" => ("src", End::Other),
             _ => return verb,
         };
@@ -66,6 +66,8 @@ enum Verb {
     Pipe(verb::pipe::Args),
     Relay(verb::relay::Args),
     Agent(verb::agent::Args),
+    Send(verb::send::Args),
+    Recv(verb::recv::Args),
     Exec(verb::exec::Args),
     Ls(verb::ls::Args),
     Ping(verb::ping::Args),
@@ -221,6 +223,8 @@ fn main() -> ExitCode {
                 verb::relay::run(args, source, quiet).await
             }
             Verb::Agent(args) => verb::agent::run(args, quiet).await,
+            Verb::Send(args) => verb::send::run(args, quiet).await,
+            Verb::Recv(args) => verb::recv::run(args, quiet).await,
             Verb::Exec(args) => verb::exec::run(args, quiet).await,
             Verb::Ls(args) => verb::ls::run(args).await,
             Verb::Ping(args) => verb::ping::run(args).await,

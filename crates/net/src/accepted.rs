@@ -128,7 +128,7 @@ impl AcceptedSession {
                     None => std::future::pending().await,
                 }
             };
-            let may_settle = self.config.one_shot && settled == Settled::No;
+            let may_settle = self.is_last() && settled == Settled::No;
             // In order, so that simulations repeat: our own word, then a link in the last moment.
             tokio::select! {
                 biased;
@@ -142,10 +142,15 @@ impl AcceptedSession {
         }
     }
 
+    /// Whether nothing is served here after it.
+    fn is_last(&self) -> bool {
+        self.config.one_shot || self.config.is_last
+    }
+
     /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
     /// the final offsets as long as it parks, because the opener may be slow.
     fn settled(&self) -> Settled {
-        if self.config.one_shot {
+        if self.is_last() {
             self.shared.lock().session.settled()
         } else {
             Settled::No

@@ -75,6 +75,17 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// How an opener waits for somebody who need not be there yet: a pipe's reader for its writer.
+#[derive(Debug, Clone)]
+pub struct Waits {
+    /// Whom for, for people: `a writer of the pipe logs`.
+    pub whom: String,
+    /// How long. Default: without end.
+    pub at_most: Option<Duration>,
+    /// How long each relay may hold the attach, before it is asked for anew.
+    pub hold: Duration,
+}
+
 /// Settings of a session's opener.
 #[derive(Debug, Clone)]
 pub struct OpenerConfig {
@@ -89,6 +100,10 @@ pub struct OpenerConfig {
     /// Covers the session's bytes with TLS up to the agent, whatever lies between. Default: nothing
     /// does; what lies between reads and may change them.
     pub seal: Option<OpenerSeal>,
+    /// That nobody is there is no end before the first link, but waited out. What was asked for once may
+    /// be asked for again of whoever comes then: nothing is done there twice. Default: nobody is waited
+    /// for.
+    pub waits: Option<Waits>,
     /// What HELLO says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -107,6 +122,7 @@ impl OpenerConfig {
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
             seal: None,
+            waits: None,
             greeting,
             clock: Clock::Boot,
             events: None,

@@ -143,6 +143,10 @@ pub const TLS_SESSIONS_MAX: usize = 256;
 
 /// Agents registered at one relay; one more is refused with LIMIT.
 pub const AGENTS_MAX: usize = 1024;
+/// Pipes that have a writer at one relay; one more is refused with LIMIT.
+pub const PIPES_MAX: usize = 1024;
+/// Readers that one writer of a pipe waits for, at most.
+pub const READERS_MAX: usize = 64;
 /// Tunnels towards one agent at once; one more is refused with LIMIT.
 pub const TUNNELS_MAX: usize = 256;
 /// Longest of an agent's tags, in bytes.
@@ -161,6 +165,9 @@ pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
 /// How long a relay holds the ATTACH of an established session for an agent that is not there; at most
 /// half of the time for which its opener tries to resume.
 pub const HOLD: Duration = Duration::from_secs(30);
+/// How long each of several relays holds the first ATTACH to a pipe that has no writer there, before
+/// the next one is asked; a relay that is the only one holds it up to [`HOLD`].
+pub const HOLD_WALKING: Duration = Duration::from_secs(2);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;
 /// Requests and WebSockets at a relay's gateway at once, over all its doors; one more is answered 503.

@@ -243,11 +243,13 @@ fn control_payloads_have_the_documented_fields() {
         resume_for_ms: 1,
         caller: text(),
         sealed: true,
+        hold_ms: 1,
     };
     let register = Register {
         name: text(),
         tags: vec![text()],
         instance: vec![1],
+        pipe: true,
     };
     let host = Host {
         name: text(),
@@ -341,7 +343,8 @@ fn control_payloads_have_the_documented_fields() {
         message(
             &attach,
             &[
-                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string", "bool",
+                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string",
+                "bool", "uint64",
             ],
         ),
         message(
@@ -351,9 +354,15 @@ fn control_payloads_have_the_documented_fields() {
             },
             &["uint64", "uint64"],
         ),
-        message(&register, &["string", "repeated string", "bytes"]),
+        message(&register, &["string", "repeated string", "bytes", "bool"]),
         message(&Registered { window: 1 }, &["uint64"]),
-        message(&List { after: text() }, &["string"]),
+        message(
+            &List {
+                after: text(),
+                pipes: true,
+            },
+            &["string", "bool"],
+        ),
         message(&listed, &["repeated Host", "bool"]),
         message(&host, &["string", "repeated string", "uint64", "uint32"]),
         message(&GoAway { urls: vec![text()] }, &["repeated string"]),

@@ -151,6 +151,15 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         resume_for_ms: 600_000,
         caller: String::new(),
         sealed: false,
+        hold_ms: 0,
+    };
+    let to_pipe = Attach {
+        route: "p/logs".to_owned(),
+        key: vec![0x4b; 32],
+        epoch: 1,
+        resume_for_ms: 600_000,
+        hold_ms: 2_000,
+        ..Attach::default()
     };
     let refused = Refused {
         code: RefuseCode::Busy as u32,
@@ -159,6 +168,7 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
     };
     frames.extend([
         ("ATTACH", HopFrame::Attach(tunnel, attach)),
+        ("ATTACH to a pipe", HopFrame::Attach(tunnel, to_pipe)),
         (
             "ATTACHED",
             HopFrame::Attached(
@@ -187,6 +197,16 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
                 name: "web1".to_owned(),
                 tags: vec!["zone=a".to_owned()],
                 instance: vec![0x15; 16],
+                pipe: false,
+            }),
+        ),
+        (
+            "REGISTER of a pipe",
+            HopFrame::Register(Register {
+                name: "logs".to_owned(),
+                tags: Vec::new(),
+                instance: vec![0x15; 16],
+                pipe: true,
             }),
         ),
         ("LIST", HopFrame::List(List::default())),

@@ -97,6 +97,8 @@ fn values() -> Vec<(&'static str, String)> {
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
         AGENTS_MAX,
+        PIPES_MAX,
+        READERS_MAX,
         TUNNELS_MAX,
         TAG_MAX,
         TAGS_MAX,
@@ -105,6 +107,7 @@ fn values() -> Vec<(&'static str, String)> {
         HOP_WINDOWS_MAX,
         HOP_WINDOWS_RESERVED,
         HOLD,
+        HOLD_WALKING,
         HELD_MAX,
         GATEWAY_REQUESTS_MAX,
         GATEWAY_RESUME_FOR,
@@ -141,10 +144,12 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 20] = [
+        const COUNTS: [&str; 22] = [
             "GATEWAY_REQUESTS_MAX",
             "GATEWAY_TICKETS_MAX",
             "AGENTS_MAX",
+            "PIPES_MAX",
+            "READERS_MAX",
             "DETACHED_MAX",
             "TUNNELS_MAX",
             "TAGS_MAX",

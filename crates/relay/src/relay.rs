@@ -12,7 +12,7 @@ use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
     Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
 };
-use farpipe_proto::identity::Identity;
+use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
@@ -23,11 +23,11 @@ use tokio::task::JoinSet;
 use crate::admin::{Admin, Order};
 use crate::gateway::{Commons, Front, GatewayConfig, Tickets, Visit, greeting};
 use crate::going::Going;
-use crate::held::{Held, refuse};
+use crate::held::{Held, may_wait, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
 use crate::metrics::Metrics;
-use crate::registry::{NotJoined, Registry};
+use crate::registry::{NotJoined, Registry, Route};
 use crate::windows::Windows;
 
 /// Agents and held sessions that wait for a task of their own. Policy when full: their handshake
@@ -55,11 +55,11 @@ impl Default for RelayConfig {
 /// What a relay has to do now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Agents that are registered.
+    /// Agents that are registered; pipes do not count.
     pub agents: usize,
     /// Tunnels that are joined.
     pub tunnels: usize,
-    /// Sessions that wait for their agent to come back.
+    /// Sessions that wait for their agent to come back, or for their pipe's writer to come.
     pub held: usize,
     /// Bytes of all tunnels' windows, at most 256 MiB; those of tunnels that are just ending count.
     pub windows: u64,
@@ -209,7 +209,11 @@ impl Relay {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
                 }
-                let name = std::mem::take(&mut attach.route);
+                let route = Route::of(std::mem::take(&mut attach.route));
+                if route.is_pipe() && !is_name(route.name()) {
+                    // Nobody could come whom it would be held for.
+                    return Err(wrong(hop, near, "no pipe has such a name").await);
+                }
                 // What a caller says of itself counts for nothing.
                 attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
                 let joining = Joining {
@@ -219,7 +223,7 @@ impl Relay {
                     key: key.to_string(),
                     peer,
                 };
-                self.attach(joining, name).await
+                self.attach(joining, route).await
             }
         }
     }
@@ -246,13 +250,14 @@ impl Relay {
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
         let name = register.name.clone();
+        let what = if register.pipe { "pipe" } else { "agent" };
         let registration = match self.registry.register(register, who, peer, now) {
             Ok(registration) => registration,
             Err(objection) => {
                 self.metrics.registration("refused");
                 let name = name.escape_debug();
                 tracing::info!(
-                    "agent {name}: not registered: {}: {peer}",
+                    "{what} {name}: not registered: {}: {peer}",
                     objection.message
                 );
                 let refused = Refused {
@@ -274,16 +279,15 @@ impl Relay {
         Ok(())
     }
 
-    async fn attach(&self, joining: Joining, name: String) -> Result<(), HandshakeError> {
-        let established = joining.attach.established;
-        let Err(back) = self.registry.join(&name, joining) else {
+    async fn attach(&self, joining: Joining, route: Route) -> Result<(), HandshakeError> {
+        let may_wait = may_wait(&joining, &route);
+        let Err(back) = self.registry.join(&route, joining) else {
             return Ok(());
         };
         let (why, joining) = *back;
-        // It is on its way back most likely; or so many come to it at once that its task is behind.
-        let may_wait = why == NotJoined::Full || established;
-        if may_wait && self.hold() {
-            let held = Box::new(Held { name, joining });
+        // It may come soon; or so many come to it at once that its task is behind.
+        if (why == NotJoined::Full || may_wait) && self.hold() {
+            let held = Box::new(Held { route, joining });
             // An error means that the relay has ended; the link is cut.
             if self.work.send(Work::Held(held)).await.is_err() {
                 self.held.fetch_sub(1, Ordering::Relaxed);
@@ -296,7 +300,7 @@ impl Relay {
                 "too many at once; try again later".to_owned(),
             ),
             NotJoined::NoRoute => {
-                let known = self.registry.no_route(&name, self.config.clock.now());
+                let known = self.registry.no_route(&route, self.config.clock.now());
                 (RefuseCode::NoRoute, known)
             }
         };
@@ -309,7 +313,7 @@ impl Relay {
             joining.key,
             joining.peer
         );
-        let is_final = code == RefuseCode::NoRoute && !established;
+        let is_final = code == RefuseCode::NoRoute && !may_wait;
         let refused = refuse(joining, code, is_final, message).await;
         Err(HandshakeError::Refused(refused))
     }
@@ -326,7 +330,7 @@ impl Relay {
     /// Answers as long as it is asked.
     async fn list(&self, mut hop: Hop, mut list: List) -> Result<(), HandshakeError> {
         loop {
-            let listed = self.registry.list(&list.after, self.config.clock.now());
+            let listed = self.registry.list(list, self.config.clock.now());
             hop.queue(&HopFrame::Listed(listed));
             let next = poll_fn(|cx| {
                 if let Poll::Ready(Err(error)) = hop.poll_flush(cx) {
@@ -452,7 +456,7 @@ impl Running {
         self.metrics.is_draining.store(true, Ordering::Relaxed);
         tracing::info!(
             "draining: {} agents and {} tunnels are told to go elsewhere",
-            self.registry.len(),
+            self.registry.agents_len(),
             self.metrics.tunnels.len()
         );
         self.work.close();

@@ -117,7 +117,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         // In order: with the last link there are no more sessions either.
         tokio::select! {
             biased;
-            () = links.keep(quiet, &status), if !has_door => false,
+            _ = links.keep(quiet, &status), if !has_door => false,
             () = keep(sessions, agent, quiet) => true,
         }
     };

@@ -44,6 +44,7 @@ mod relay_malice;
 mod relay_reload;
 mod relay_tls;
 mod secrets;
+mod send;
 mod signals;
 mod slow;
 mod sockets;

@@ -15,7 +15,7 @@ impl Running<'_> {
     pub(super) fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
             Blame::Final => Err(SessionEnd::Refused(error.message)),
-            Blame::Refused | Blame::Stranger if !self.established => {
+            Blame::Refused | Blame::Stranger if !self.is_known() => {
                 let advice = error.advice.map(|advice| format!("; {advice}"));
                 Err(SessionEnd::Refused(
                     error.message + &advice.unwrap_or_default(),
@@ -94,6 +94,10 @@ impl Running<'_> {
         if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
             // Nobody said no: the answer was lost beyond the relay.
             return Ok(Step::Failed(Attempt::Cut, why));
+        }
+        if !is_final && self.is_waiting() {
+            tracing::info!("{why}");
+            return Ok(Step::Waiting);
         }
         if is_final || !self.established {
             Err(SessionEnd::Refused(why))

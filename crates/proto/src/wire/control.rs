@@ -93,6 +93,10 @@ pub struct Attach {
     /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
     #[prost(bool, tag = "9")]
     pub sealed: bool,
+    /// With the route of a pipe and before the first ATTACHED: how long a relay may hold it, in
+    /// milliseconds, for the pipe's writer to come.
+    #[prost(uint64, tag = "10")]
+    pub hold_ms: u64,
 }
 
 /// The tunnel is there.
@@ -107,7 +111,7 @@ pub struct Attached {
     pub kept_ms: u64,
 }
 
-/// An agent asks a relay to send those on who ask for its name.
+/// An agent, or a pipe's writer, asks a relay to send those on who ask for its name.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Register {
     /// 1 to 64 letters, digits, dots, hyphens and underscores; the one in the certificate, if there
@@ -120,6 +124,10 @@ pub struct Register {
     /// Random, the same as long as the process lives: tells its new link from another process.
     #[prost(bytes = "vec", tag = "3")]
     pub instance: Vec<u8>,
+    /// It is the writer of the pipe of that name, and no agent: names of pipes are apart from those of
+    /// agents, and belong to whoever has registered them, as long as it has.
+    #[prost(bool, tag = "4")]
+    pub pipe: bool,
 }
 
 /// The agent is known.
@@ -136,6 +144,9 @@ pub struct List {
     /// Only names behind this one.
     #[prost(string, tag = "1")]
     pub after: String,
+    /// Pipes, and no agents: a [`Host`] each, whose sessions are the readers.
+    #[prost(bool, tag = "2")]
+    pub pipes: bool,
 }
 
 /// Agents that a relay knows.

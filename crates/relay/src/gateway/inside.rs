@@ -13,17 +13,20 @@ use farpipe_net::carrier::mem::{self, MemCarrier};
 use farpipe_net::{AcceptedSession, Blame};
 use farpipe_net::{
     Acceptor, AcceptorConfig, AgentLink, AgentLinkConfig, Clock, Dial, DialError, Dialled,
-    Greeting, Opener, OpenerConfig, SessionEnd, Sessions, Stream, StreamWatch, WindowBudget,
+    Greeting, Opener, OpenerConfig, SessionEnd, Sessions, Stream, StreamWatch, Waits, WindowBudget,
     system_random,
 };
 use farpipe_proto::identity::Identity;
-use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR};
+use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR, HOLD, READERS_MAX};
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::ends::Failed;
 use crate::relay::Relay;
 
+/// The exit status of a failure of farpipe's own.
+const FAILURE: u32 = 125;
 /// Bytes that a link in memory holds.
 const LINK: usize = 256 << 10;
 
@@ -95,33 +98,57 @@ impl Inside {
         std::future::pending().await
     }
 
-    /// Registers as the writer of `pipe`, for as long as `work` takes, which gets the readers'
-    /// sessions: one is taken, others are refused.
+    /// Registers as the writer of `pipe`, gives the stream of the first reader that comes to `work`,
+    /// and is ready when that is done and the session settled; further readers are refused. If `left`
+    /// is ready before a reader came, nothing was handed over.
+    ///
+    /// # Errors
+    /// What `work` says; else, why it did not come to it, or why the session was not settled.
     ///
     /// # Cancellation
     /// Dropping it is a lost link to the reader.
-    pub(super) async fn writing<T>(
+    pub(super) async fn writing<T, E>(
         &self,
         pipe: &str,
-        work: impl AsyncFnOnce(Sessions) -> Result<T, Failed>,
+        end: &mut E,
+        left: impl AsyncFnOnce(&mut E),
+        work: impl AsyncFnOnce(&mut E, &mut Stream) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         let config = AcceptorConfig {
-            one_shot: true,
+            is_last: true,
+            sessions_max: READERS_MAX,
             park_max: GATEWAY_RESUME_FOR,
             buffer_max: GATEWAY_BUFFER,
             windows: Arc::clone(&self.windows),
             clock: self.clock(),
             ..AcceptorConfig::new(greeting())
         };
-        let (acceptor, sessions) = Acceptor::new(config);
-        let config = AgentLinkConfig::new(pipe.to_owned(), greeting());
-        // config.pipe = true;
+        let (acceptor, mut sessions) = Acceptor::new(config);
+        let mut config = AgentLinkConfig::new(pipe.to_owned(), greeting());
+        config.pipe = true;
         let link = AgentLink::new(Arc::new(acceptor), config);
         let (links, far) = mpsc::channel(1);
         let route = String::new();
         let way = Way { links, route };
+        let serving = async {
+            let first = tokio::select! {
+                biased;
+                first = sessions.next() => first,
+                () = left(&mut *end) => {
+                    let why = "it left before a reader came: nothing was handed over";
+                    return Err(Failed::Foreign(why.to_owned()));
+                }
+            };
+            let first = first.ok_or_else(|| Failed::Far("the relay is going away".to_owned()))?;
+            tokio::select! {
+                served = serve_reader(first, async |stream: &mut Stream| work(end, stream).await) => {
+                    served
+                }
+                never = refuse_more(sessions) => match never {},
+            }
+        };
         tokio::select! {
-            done = work(sessions) => done,
+            served = serving => served,
             end = link.run(&way) => match end {
                 Ok(never) => match never {},
                 Err(end) => Err(Failed::Taken(end.to_string())),
@@ -145,6 +172,11 @@ impl Inside {
     ) -> Result<T, Failed> {
         let opener = Opener::new(OpenerConfig {
             resume_for: GATEWAY_RESUME_FOR,
+            waits: Some(Waits {
+                whom: format!("a writer of the pipe {pipe}"),
+                at_most: None,
+                hold: HOLD,
+            }),
             buffer_max: GATEWAY_BUFFER,
             windows: Arc::clone(&self.windows),
             clock: self.clock(),
@@ -184,11 +216,38 @@ fn settled<T>(done: Result<T, Failed>, linked: Result<(), SessionEnd>) -> Result
     Ok(done)
 }
 
+/// Tells readers that come late that there is no more to be had.
+async fn refuse_more(mut sessions: Sessions) -> Infallible {
+    let mut refusing = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(session) = sessions.next() => {
+                refusing.spawn(refuse(session));
+            }
+            Some(_) = refusing.join_next() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+async fn refuse(session: AcceptedSession) {
+    let handle = session.handle();
+    let refusing = async {
+        while let Some((stream, _)) = handle.accept().await {
+            stream.refuse(Refuse {
+                status: FAILURE,
+                message: "the pipe has all its readers".to_owned(),
+            });
+        }
+    };
+    let _ = tokio::join!(refusing, session.run());
+}
+
 /// Joins the first stream of a reader's session to `work`, and is ready when the session is settled.
 ///
 /// # Errors
 /// What `work` says; else, why the session was not settled.
-pub(super) async fn serve_reader<T>(
+async fn serve_reader<T>(
     session: AcceptedSession,
     work: impl AsyncFnOnce(&mut Stream) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
@@ -199,7 +258,7 @@ pub(super) async fn serve_reader<T>(
         };
         if let Some(why) = objection(&open) {
             stream.refuse(Refuse {
-                status: 125,
+                status: FAILURE,
                 message: why.to_owned(),
             });
             return Err(Failed::Far(why.to_owned()));

@@ -30,7 +30,7 @@ use self::answer::Answer;
 use self::body::{Body, Framing};
 use self::download::Download;
 use self::ends::{Failed, recv_all, send_all};
-use self::inside::{Inside, accepted, answered, serve_reader};
+use self::inside::{Inside, accepted, answered};
 use self::request::{Asked, Direction, Page, What};
 use crate::going::Going;
 use crate::relay::Relay;
@@ -279,23 +279,12 @@ async fn hand_over(
     name: &str,
     waits: bool,
 ) -> Result<u64, Failed> {
-    let written = inside.writing(name, async |mut sessions| {
-        let session = tokio::select! {
-            biased;
-            session = sessions.next() => session,
-            () = hung_up(body.io()) => {
-                let why = "the client left before a reader came: nothing was handed over";
-                return Err(Failed::Foreign(why.to_owned()));
-            }
-        };
-        let session = session.ok_or_else(|| Failed::Far("the relay is going away".to_owned()))?;
-        serve_reader(session, async |stream| {
-            if waits {
-                body.go_on().await;
-            }
-            send_all(body, &mut stream.send).await
-        })
-        .await
+    let left = async |body: &mut Body| hung_up(body.io()).await;
+    let written = inside.writing(name, body, left, async |body, stream| {
+        if waits {
+            body.go_on().await;
+        }
+        send_all(body, &mut stream.send).await
     });
     written.await
 }
@@ -332,11 +321,15 @@ async fn take_over(
 ) -> Result<u64, Failed> {
     let read = inside.reading(name, async |mut stream, leave| {
         stream.send.finish();
-        let client = io.as_deref().map(hung_up);
+        let gone = async {
+            if let Some(client) = io.as_deref() {
+                hung_up(client).await;
+            }
+        };
         tokio::select! {
             biased;
             accepted = accepted(&mut stream.watch) => accepted?,
-            () = async { match client { Some(gone) => gone.await, None => {} } } => {
+            () = gone => {
                 let why = "peer cannot resume, 0 bytes handed over: the client left";
                 stream.recv.stop(Abort::new(AbortCode::Failed, why));
                 leave.now();
@@ -361,9 +354,11 @@ async fn websocket(
     direction: Direction,
     messages: Messages,
 ) {
-    let chosen = foreign.request.members("Sec-WebSocket-Protocol");
-    let chosen = chosen.filter(|name| *name == SUBPROTOCOL.as_bytes()).next();
-    let chosen = chosen.map(|_| SUBPROTOCOL);
+    let chosen = {
+        let mut offered = foreign.request.members("Sec-WebSocket-Protocol");
+        offered.any(|name| name == SUBPROTOCOL.as_bytes())
+    };
+    let chosen = chosen.then_some(SUBPROTOCOL);
     let peer = &inside.peer;
     let way = direction.name();
     let socket = match foreign.upgrade(messages, chosen).await {

@@ -4,17 +4,16 @@
 //! NAME.up (docs/decisions/0012-gateway.md). The first one that fails breaks the other.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::{io, io::IoSlice};
 
 use bytes::BytesMut;
 use farpipe_net::carrier::ws::raw::{self, RawWebSocket};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ends::{Failed, Sink, Source, recv_all, send_all};
-use super::inside::{Inside, accepted, answered, serve_reader};
+use super::inside::{Inside, accepted, answered};
 use super::request::Direction;
 
 /// The end in order, where there is nothing to say of it.
@@ -156,20 +155,10 @@ pub(super) async fn run(
 }
 
 async fn write(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Failed> {
-    let written = inside.writing(pipe, async |mut sessions| {
-        let session = tokio::select! {
-            biased;
-            session = sessions.next() => session,
-            () = socket.over() => {
-                let why = "it left before a reader came: nothing was handed over";
-                return Err(Failed::Foreign(why.to_owned()));
-            }
-        };
-        let session = session.ok_or_else(|| Failed::Far("the relay is going away".to_owned()))?;
-        serve_reader(session, async |stream| {
-            send_all(&mut socket.clone(), &mut stream.send).await
-        })
-        .await
+    let left = async |socket: &mut Socket| socket.over().await;
+    let mut socket = socket.clone();
+    let written = inside.writing(pipe, &mut socket, left, async |socket, stream| {
+        send_all(socket, &mut stream.send).await
     });
     written.await
 }

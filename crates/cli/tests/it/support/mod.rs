@@ -171,6 +171,16 @@ impl Host {
         self.farpipe(["exec", "--relay", relays, name])
     }
 
+    /// `farpipe send` to a pipe at relays.
+    pub(crate) fn send_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["send", "--relay", relays, name])
+    }
+
+    /// `farpipe recv` from a pipe at relays.
+    pub(crate) fn recv_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["recv", "--relay", relays, name])
+    }
+
     /// `farpipe exec`.
     pub(crate) fn exec(&self, url: &str) -> Invocation {
         self.farpipe(["exec", url])
