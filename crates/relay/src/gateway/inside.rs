@@ -4,6 +4,7 @@
 //! A session of the gateway's dies with the relay, and its foreign end with it: the other end is told
 //! that it keeps the session for a moment only.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use farpipe_net::carrier::mem::{self, MemCarrier};
 use farpipe_net::{AcceptedSession, Blame};
 use farpipe_net::{
     Acceptor, AcceptorConfig, AgentLink, AgentLinkConfig, Clock, Dial, DialError, Dialled,
-    Greeting, Opener, OpenerConfig, SessionEnd, Sessions, Stream, StreamWatch, Waits, WindowBudget,
-    system_random,
+    Greeting, Opener, OpenerConfig, RecvStream, SendStream, SessionEnd, Sessions, Stream,
+    StreamWatch, Waits, WindowBudget, system_random,
 };
 use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR, HOLD, READERS_MAX};
-use farpipe_proto::wire::control::{Accept, Open, Refuse};
+use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Open, Refuse};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -112,7 +113,7 @@ impl Inside {
         pipe: &str,
         end: &mut E,
         left: impl AsyncFnOnce(&mut E),
-        work: impl AsyncFnOnce(&mut E, &mut Stream) -> Result<T, Failed>,
+        work: impl AsyncFnOnce(&mut E, &mut SendStream) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
         let config = AcceptorConfig {
             is_last: true,
@@ -141,7 +142,7 @@ impl Inside {
             };
             let first = first.ok_or_else(|| Failed::Far("the relay is going away".to_owned()))?;
             tokio::select! {
-                served = serve_reader(first, async |stream: &mut Stream| work(end, stream).await) => {
+                served = serve_reader(first, async |send: &mut SendStream| work(end, send).await) => {
                     served
                 }
                 never = refuse_more(sessions) => match never {},
@@ -249,11 +250,11 @@ async fn refuse(session: AcceptedSession) {
 /// What `work` says; else, why the session was not settled.
 async fn serve_reader<T>(
     session: AcceptedSession,
-    work: impl AsyncFnOnce(&mut Stream) -> Result<T, Failed>,
+    work: impl AsyncFnOnce(&mut SendStream) -> Result<T, Failed>,
 ) -> Result<T, Failed> {
     let handle = session.handle();
     let serving = async {
-        let Some((mut stream, open)) = handle.accept().await else {
+        let Some((stream, open)) = handle.accept().await else {
             return Err(Failed::Far("the reader opened no stream".to_owned()));
         };
         if let Some(why) = objection(&open) {
@@ -264,12 +265,30 @@ async fn serve_reader<T>(
             return Err(Failed::Far(why.to_owned()));
         }
         stream.accept(Accept::default());
-        let done = work(&mut stream).await?;
-        answered(&mut stream.watch).await?;
-        Ok(done)
+        let Stream {
+            mut send,
+            mut recv,
+            mut watch,
+        } = stream;
+        let serving = async {
+            let done = work(&mut send).await?;
+            answered(&mut watch).await?;
+            Ok(done)
+        };
+        tokio::join!(serving, nothing(&mut recv)).0
     };
     let (done, linked) = tokio::join!(serving, session.run());
     settled(done, linked)
+}
+
+/// Confirms that a reader says nothing, or stops it.
+async fn nothing(recv: &mut RecvStream) {
+    let mut chunks = VecDeque::new();
+    match poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
+        Ok(false) => recv.done(),
+        Ok(true) => recv.stop(Abort::new(AbortCode::ReaderGone, "")),
+        Err(_) => {}
+    }
 }
 
 fn objection(open: &Open) -> Option<&'static str> {

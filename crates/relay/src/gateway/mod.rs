@@ -280,11 +280,11 @@ async fn hand_over(
     waits: bool,
 ) -> Result<u64, Failed> {
     let left = async |body: &mut Body| hung_up(body.io()).await;
-    let written = inside.writing(name, body, left, async |body, stream| {
+    let written = inside.writing(name, body, left, async |body, send| {
         if waits {
             body.go_on().await;
         }
-        send_all(body, &mut stream.send).await
+        send_all(body, send).await
     });
     written.await
 }

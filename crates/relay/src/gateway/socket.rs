@@ -157,8 +157,8 @@ pub(super) async fn run(
 async fn write(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Failed> {
     let left = async |socket: &mut Socket| socket.over().await;
     let mut socket = socket.clone();
-    let written = inside.writing(pipe, &mut socket, left, async |socket, stream| {
-        send_all(socket, &mut stream.send).await
+    let written = inside.writing(pipe, &mut socket, left, async |socket, send| {
+        send_all(socket, send).await
     });
     written.await
 }
