@@ -21,6 +21,7 @@ pub mod send;
 pub mod serve;
 pub mod server;
 mod spin;
+pub mod spread;
 pub mod tail;
 
 pub use blocks::Compression;

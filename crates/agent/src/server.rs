@@ -102,9 +102,19 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Waits until the peer has confirmed all of it, or wants no more, or never will. Cancel safe.
+    pub(crate) fn new(outcome: Outcome, watch: StreamWatch) -> Self {
+        Self {
+            outcome,
+            watch: Some(watch),
+            _lock: None,
+        }
+    }
+
+    /// Waits until the peer has confirmed all of it, or wants no more, or never will; for nothing if it
+    /// was given up. Cancel safe.
     pub(crate) async fn answered(&mut self) {
-        if let Some(watch) = &mut self.watch {
+        let is_given_up = self.outcome.error.is_some();
+        if let Some(watch) = self.watch.as_mut().filter(|_| !is_given_up) {
             pipe::confirmed(watch).await;
         }
     }

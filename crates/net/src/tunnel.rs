@@ -116,6 +116,7 @@ impl Tunnel {
         state.linked = Linked::Now;
         state.dispatch(BytesMut::new());
         state.wake_writers();
+        state.handle_met();
         drop(state);
         Ok(Self {
             shared: Arc::clone(shared),
