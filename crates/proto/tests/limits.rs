@@ -164,7 +164,11 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 23] = [
+        const COUNTS: [&str; 27] = [
+            "TAIL_PATHS_MAX",
+            "TAIL_FILES_MAX",
+            "TAIL_ROTATED_MAX",
+            "TAIL_ENTRIES_MAX",
             "REUSE_CLIENTS_MAX",
             "REUSE_SESSIONS_MAX",
             "REUSE_STREAMS_MAX",
