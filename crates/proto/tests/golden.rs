@@ -172,7 +172,13 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         ("ATTACH to a pipe", HopFrame::Attach(tunnel, to_pipe)),
         (
             "ATTACHED",
-            HopFrame::Attached(tunnel, Attached { received: 70_000 }),
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 0,
+                },
+            ),
         ),
         ("REFUSED", HopFrame::Refused(tunnel, refused)),
         ("ACK", HopFrame::Ack(tunnel, 70_000)),

@@ -128,6 +128,11 @@ fn values() -> Vec<(&'static str, String)> {
         HOLD,
         HOLD_WALKING,
         HELD_MAX,
+        GATEWAY_REQUESTS_MAX,
+        GATEWAY_RESUME_FOR,
+        GATEWAY_BUFFER,
+        GATEWAY_TICKET_FOR,
+        GATEWAY_TICKETS_MAX,
         RELAY_DRAIN,
         REUSE_WAY_MAX,
         REUSE_ANSWER,
@@ -164,7 +169,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 27] = [
+        const COUNTS: [&str; 29] = [
             "TAIL_PATHS_MAX",
             "TAIL_FILES_MAX",
             "TAIL_ROTATED_MAX",
@@ -172,6 +177,8 @@ impl Written for u64 {
             "REUSE_CLIENTS_MAX",
             "REUSE_SESSIONS_MAX",
             "REUSE_STREAMS_MAX",
+            "GATEWAY_REQUESTS_MAX",
+            "GATEWAY_TICKETS_MAX",
             "AGENTS_MAX",
             "PIPES_MAX",
             "READERS_MAX",

@@ -92,7 +92,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         // Nobody comes by a door that is not there.
         None => listening(Admission::ClientCertificate, None, None)?,
     };
-    let local = args.local_socket()?;
+    let local = args.local_socket(quiet)?;
     let mut config = AcceptorConfig::new(greeting);
     config.seal = args.tls.seal()?;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
@@ -177,13 +177,17 @@ impl Front {
 
 impl Args {
     /// Where this user's own commands come; `None`: they go their own way.
-    fn local_socket(&self) -> anyhow::Result<Option<LocalSocket>> {
+    fn local_socket(&self, quiet: bool) -> anyhow::Result<Option<LocalSocket>> {
         if self.no_reuse {
             return Ok(None);
         }
         match LocalSocket::bind() {
             Ok(socket) => {
-                tracing::info!("commands of this user come by {}", socket.path().display());
+                let text = format!("taking this user's commands at {}", socket.path().display());
+                match self.client_only && !quiet {
+                    true => output::line(&text),
+                    false => tracing::info!("{text}"),
+                }
                 Ok(Some(socket))
             }
             Err(error) if self.client_only => Err(WithStatus::failure(

@@ -45,6 +45,7 @@ mod relay_ls;
 mod relay_malice;
 mod relay_reload;
 mod relay_tls;
+mod reuse;
 mod secrets;
 mod send;
 mod signals;
