@@ -15,6 +15,7 @@ use farpipe_proto::wire::control::{
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{SessionKey, StreamId, TunnelId};
 use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use farpipe_proto::wire::tail::Tail;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
@@ -299,6 +300,14 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         accepted_at: 1,
         ..Open::default()
     };
+    let tail = Open {
+        tail: Some(Box::new(Tail {
+            paths: vec![b"/var/log/app.log".to_vec()],
+            lines: 10,
+            ..Tail::default()
+        })),
+        ..Open::default()
+    };
     let refuse = Refuse {
         status: 127,
         message: "no such command".to_owned(),
@@ -351,6 +360,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             InnerFrame::Open(stderr),
         ),
         ("OPEN, read a file", stream, InnerFrame::Open(endpoint)),
+        ("OPEN, follow a file", stream, InnerFrame::Open(tail)),
         (
             "OPEN, a connection to what stream 1 listens for",
             StreamId(2),

@@ -170,7 +170,11 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 25] = [
+        const COUNTS: [&str; 29] = [
+            "TAIL_PATHS_MAX",
+            "TAIL_FILES_MAX",
+            "TAIL_ROTATED_MAX",
+            "TAIL_ENTRIES_MAX",
             "REUSE_CLIENTS_MAX",
             "REUSE_SESSIONS_MAX",
             "REUSE_STREAMS_MAX",

@@ -138,12 +138,11 @@ impl Serving {
         if let Some(asked) = open.copy.take() {
             return self.copy(stream, *asked).await;
         }
-        match open.endpoint.take() {
-            Some(asked) => return self.endpoint(stream, *asked, open.blocks).await,
-            None => {}
+        if let Some(asked) = open.tail.take() {
+            return Box::pin(self.tail(stream, *asked)).await;
         }
-        match open.tail.take() {
-            Some(asked) => self.tail(stream, *asked).await,
+        match open.endpoint.take() {
+            Some(asked) => self.endpoint(stream, *asked, open.blocks).await,
             None => self.command(stream, open).await,
         }
     }

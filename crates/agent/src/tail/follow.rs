@@ -35,7 +35,7 @@ const EVENTS_MAX: usize = 4 * TAIL_FILES_MAX * TAIL_ROTATED_MAX;
 /// How often directories are compared with patterns, at most.
 const FIND_EVERY: Duration = Duration::from_millis(250);
 /// Files that are remembered though they are closed, so that another name does not make them new.
-const DONE_MAX: usize = 4096;
+const DONE_MAX: usize = 1024;
 
 /// What is to be followed.
 #[derive(Debug)]
@@ -99,22 +99,39 @@ enum Room {
 
 /// Files that were read, or that are older than what is.
 #[derive(Debug, Default)]
-struct Done(VecDeque<TailFile>);
+struct Done(VecDeque<DoneFile>);
+
+#[derive(Debug)]
+struct DoneFile {
+    id: TailFile,
+    /// By which name, and how far.
+    read: Option<(PathBuf, At)>,
+}
 
 impl Done {
-    fn add(&mut self, file: TailFile) {
+    fn add(&mut self, id: TailFile, read: Option<(PathBuf, At)>) {
         // Without a birth its number alone would make a new file an old one.
-        if file.born_ns == 0 || self.has(&file) {
+        if id.born_ns == 0 || self.has(&id) {
             return;
         }
         if self.0.len() == DONE_MAX {
             self.0.pop_front();
         }
-        self.0.push_back(file);
+        self.0.push_back(DoneFile { id, read });
     }
 
-    fn has(&self, file: &TailFile) -> bool {
-        self.0.iter().any(|one| is_same(one, file))
+    fn has(&self, id: &TailFile) -> bool {
+        self.0.iter().any(|one| is_same(&one.id, id))
+    }
+
+    /// How far a file was read that has its name again. It is no more done.
+    fn take_back(&mut self, id: &TailFile, path: &Path) -> Option<At> {
+        let is_it = |one: &DoneFile| {
+            let by = one.read.as_ref().map(|(by, _)| by.as_path());
+            is_same(&one.id, id) && by == Some(path)
+        };
+        let at = self.0.iter().position(is_it)?;
+        Some(self.0.remove(at)?.read?.1)
     }
 }
 
@@ -368,6 +385,11 @@ impl Follower {
             self.resume(path, name, Some((file, seen)), now);
             return;
         }
+        if let Some(at) = self.done.take_back(&seen.file, path) {
+            // Somebody has put it back. What was written into it meanwhile is new.
+            let at = if at.is_in(&file) { at } else { At::default() };
+            return self.open(path, name, (file, seen), at, now);
+        }
         if name.has(&seen.file) || self.is_open(&seen.file) || self.done.has(&seen.file) {
             name.seen = Some(seen.file);
             return name.is_back(&seen.file);
@@ -405,7 +427,7 @@ impl Follower {
     fn done_unless_wanted(&mut self, sibling: &siblings::Sibling) {
         let is_wanted = self.names.contains_key(&sibling.path);
         if !is_wanted {
-            self.done.add(sibling.seen.file);
+            self.done.add(sibling.seen.file, None);
         }
     }
 
@@ -450,12 +472,12 @@ impl Follower {
                 // It is found by its next name.
                 Err(NotOpened::Moved) => return Room::None,
                 Err(NotOpened::Shut) => {
-                    self.done.add(one.seen.file);
+                    self.done.add(one.seen.file, None);
                     continue;
                 }
             };
             if name.is_copied(&opened.0) {
-                self.done.add(opened.1.file);
+                self.done.add(opened.1.file, None);
                 continue;
             }
             self.say(0, TailNews::Rotated, path, String::new());
@@ -694,7 +716,7 @@ impl Follower {
         };
         self.say(file.number, TailNews::Unreadable, path, error.to_string());
         self.say(file.number, TailNews::Closed, path, String::new());
-        self.done.add(file.id);
+        self.done.add(file.id, None);
         if name.files.is_empty() {
             name.told = Some(Told::Unreadable);
         }
@@ -714,7 +736,8 @@ impl Follower {
             }
         }
         for (path, file) in closed {
-            self.done.add(file.id);
+            self.done
+                .add(file.id, Some((path.clone(), file.at().clone())));
             self.say(file.number, TailNews::Closed, &path, String::new());
         }
     }

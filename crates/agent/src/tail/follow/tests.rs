@@ -248,6 +248,23 @@ fn a_writer_may_go_on_in_the_old_file_for_a_while() {
 }
 
 #[test]
+fn a_file_that_is_put_back_is_read_on() {
+    let mut scene = Scene::new(&["app.log"], Start::Line(1));
+    scene.line("app.log");
+    scene.all();
+    scene.rotate("app.log");
+    scene.line("app.log");
+    scene.all();
+    scene.wait(TAIL_QUIET);
+    scene.all();
+    assert!(scene.news.contains(&TailNews::Closed));
+    fs::rename(scene.path("app.log.1"), scene.path("app.log")).expect("it is there");
+    scene.line("app.log");
+    scene.all();
+    assert_eq!(scene.heard("app.log"), scene.written());
+}
+
+#[test]
 fn an_emptied_file_is_read_from_its_start_and_its_copy_from_where_it_was() {
     let mut scene = Scene::new(&["app.log"], Start::Line(1));
     scene.line("app.log");

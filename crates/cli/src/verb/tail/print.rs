@@ -40,7 +40,10 @@ pub(super) struct Printer {
 impl Printer {
     pub(super) fn new(host: &str, names: Names, once: bool, quiet: bool) -> Self {
         Self {
-            host: host.to_owned(),
+            host: match host.contains("://") {
+                true => format!("[{host}]"),
+                false => host.to_owned(),
+            },
             names,
             once,
             quiet,
