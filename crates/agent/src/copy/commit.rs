@@ -24,8 +24,10 @@ use super::place::Base;
 use super::tally::{Journal, Side};
 use super::wire::Frame;
 
-/// Jobs that wait. Policy when full: receiving waits.
-const JOBS_MAX: usize = 1024;
+/// Bundles of jobs that wait. Policy when full: receiving waits.
+const BUNDLES_MAX: usize = 16;
+/// Jobs in a bundle: a thread that is woken for each of them does little else.
+pub(crate) const BUNDLE: usize = 64;
 /// Bytes of files that are synced together.
 const BATCH_BYTES: u64 = 256 * 1024 * 1024;
 /// How long a whole file waits for others when nothing more comes.
@@ -45,8 +47,8 @@ pub(crate) enum Job {
 }
 
 /// The way to the committer.
-pub(crate) fn jobs() -> (SyncSender<Job>, Receiver<Job>) {
-    sync_channel(JOBS_MAX)
+pub(crate) fn jobs() -> (SyncSender<Vec<Job>>, Receiver<Vec<Job>>) {
+    sync_channel(BUNDLES_MAX)
 }
 
 pub(crate) struct Committer<'a> {
@@ -76,11 +78,11 @@ impl<'a> Committer<'a> {
     }
 
     /// Works until there are no more jobs, and says what it has made.
-    pub(crate) fn run(mut self, jobs: &Receiver<Job>) -> Result<Counts, CopyError> {
+    pub(crate) fn run(mut self, jobs: &Receiver<Vec<Job>>) -> Result<Counts, CopyError> {
         loop {
             match jobs.recv_timeout(PATIENCE) {
-                Ok(job) => {
-                    self.take(job);
+                Ok(bundle) => {
+                    bundle.into_iter().for_each(|job| self.take(job));
                     if self.files.len() >= COPY_BATCH_MAX || self.bytes >= BATCH_BYTES {
                         self.commit()?;
                     }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::file::{Current, Wanted};
-use super::commit::{Committer, Job, jobs};
+use super::commit::{BUNDLE, Committer, Job, jobs};
 use super::error::{CopyError, ProtocolError};
 use super::folder::Folder;
 use super::message::{Counts, Root, Trouble};
@@ -116,6 +116,7 @@ impl Receiver {
                 out,
                 journal,
                 jobs: to,
+                bundle: Vec::new(),
                 folder: Folder::base(stat.st_dev as u64),
                 levels: Vec::new(),
                 root: None,
@@ -154,6 +155,8 @@ enum Level {
     Open {
         folder: Arc<Folder>,
         fd: Arc<OwnedFd>,
+        /// It was made just now.
+        is_fresh: bool,
     },
     /// It could not be made, so nothing in it can.
     Failed,
@@ -167,7 +170,9 @@ struct Receiving<'a> {
     dry_run: bool,
     out: &'a mut Out,
     journal: &'a Journal,
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<Vec<Job>>,
+    /// Jobs that are not passed on yet.
+    bundle: Vec<Job>,
     /// In the names of this copy's parts, where somebody else's have the usual ones.
     tag: u64,
     /// The base's.
@@ -204,6 +209,7 @@ impl Receiving<'_> {
                 Err(_) => {
                     // Nobody waits for what is gathered here.
                     self.out.flush()?;
+                    self.pass_jobs_on()?;
                     input.blocking_recv().ok_or(CopyError::Left)?
                 }
             };
@@ -258,10 +264,23 @@ impl Receiving<'_> {
         self.out.frame(&Frame::Trouble(trouble))
     }
 
-    fn job(&self, job: Job) -> Result<(), CopyError> {
+    fn job(&mut self, job: Job) -> Result<(), CopyError> {
+        self.bundle.push(job);
+        match self.bundle.len() >= BUNDLE {
+            true => self.pass_jobs_on(),
+            false => Ok(()),
+        }
+    }
+
+    fn pass_jobs_on(&mut self) -> Result<(), CopyError> {
+        if self.bundle.is_empty() {
+            return Ok(());
+        }
         // The committer is there as long as it has not failed.
         let failed = |_| CopyError::Thread("commit".to_owned());
-        self.jobs.send(job).map_err(failed)
+        self.jobs
+            .send(std::mem::take(&mut self.bundle))
+            .map_err(failed)
     }
 
     /// What is whole goes to its place, and what is not is kept as far as it can be.
@@ -274,7 +293,10 @@ impl Receiving<'_> {
             let path = folder.path.join(name.as_os_str());
             tracing::info!("{}: cut; {kept} bytes are kept", path.display());
         }
-        let _ = self.job(Job::Settled(Arc::clone(&self.folder)));
+        let base = Arc::clone(&self.folder);
+        let _ = self
+            .job(Job::Settled(base))
+            .and_then(|()| self.pass_jobs_on());
         self.counts
     }
 }

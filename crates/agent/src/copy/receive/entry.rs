@@ -52,7 +52,7 @@ impl Receiving<'_> {
     fn spot(&mut self, told: &[u8]) -> Result<Spot, CopyError> {
         let parse = |name: &[u8]| Name::parse(name).map_err(ProtocolError::from);
         match self.levels.last() {
-            Some(Level::Open { folder, fd }) => {
+            Some(Level::Open { folder, fd, .. }) => {
                 Ok(Spot::In(Arc::clone(folder), Arc::clone(fd), parse(told)?))
             }
             Some(Level::Failed) => parse(told).map(|_| Spot::Failed).map_err(Into::into),
@@ -119,6 +119,7 @@ impl Receiving<'_> {
             Spot::Base => Level::Open {
                 folder: Arc::clone(&self.folder),
                 fd: self.base_fd()?,
+                is_fresh: false,
             },
             Spot::In(parent, dir, name) => self.enter(&parent, &dir, &name, entry)?,
         };
@@ -171,6 +172,7 @@ impl Receiving<'_> {
         Ok(Level::Open {
             folder,
             fd: Arc::new(fd),
+            is_fresh: made,
         })
     }
 
@@ -246,7 +248,13 @@ impl Receiving<'_> {
         };
         let path = self.shown(&folder, &name);
         let meta = Meta::offered(entry);
-        let is_wanted = self.look(&dir, &name, &meta).map(|look| match look {
+        let is_fresh = matches!(self.levels.last(), Some(Level::Open { is_fresh: true, .. }));
+        let look = match is_fresh {
+            // Nobody has had the time to put anything there.
+            true => Ok(Look::Wanted),
+            false => self.look(&dir, &name, &meta),
+        };
+        let is_wanted = look.map(|look| match look {
             _ if self.base.must_be_directory && self.levels.is_empty() => {
                 Look::InTheWay("it was named as a directory, and there is none")
             }

@@ -105,7 +105,7 @@ impl Receiving<'_> {
             return Ok(Arc::clone(fd));
         }
         let entered = self.levels.iter().find_map(|level| match level {
-            Level::Open { folder: of, fd } if Arc::ptr_eq(of, folder) => Some(Arc::clone(fd)),
+            Level::Open { folder: of, fd, .. } if Arc::ptr_eq(of, folder) => Some(Arc::clone(fd)),
             Level::Open { .. } | Level::Failed | Level::Missing(_) => None,
         });
         let fd = match entered {

@@ -1,0 +1,168 @@
+//! Copies that are cut, and go on.
+
+use std::fs;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+
+use tokio::sync::watch;
+
+use super::super::ask::{self, End};
+use super::super::{Event, Receiver, Sender, Top, pair};
+use super::{base, copy, dir, journal, set_time, source};
+use crate::PipeError;
+
+const MIB: usize = 1 << 20;
+const SIZE: usize = 24 * MIB;
+
+/// What does not look alike anywhere.
+fn content(seed: u64) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_be_bytes());
+    let mut bytes = vec![0; SIZE + 12_345];
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A copy of which the receiving end gets so many pieces; then it is left.
+async fn cut_after(from: &Path, to: &Path, pieces: usize) {
+    let ((sent, mut there), (here, input)) = (pair(), pair());
+    let ((answers, answered), (say, mut said)) = (pair(), pair());
+    let (first, _) = journal();
+    let (second, _) = journal();
+    let sender = Sender::new(vec![source(from)]).run(answered, sent, first);
+    let top = Top::Given(vec![Some(b"to".to_vec())]);
+    let receiver = Receiver::new(base(to), top, false).run(input, say, second);
+    let passing = async move {
+        for _ in 0..pieces {
+            here.send(there.recv().await.expect("more"))
+                .await
+                .expect("it listens");
+        }
+    };
+    let answering = async move {
+        while let Some(piece) = said.recv().await {
+            let _ = answers.send(piece).await;
+        }
+    };
+    let (sent, received, (), ()) = tokio::join!(sender, receiver, passing, answering);
+    assert!(sent.is_err() && received.is_err());
+}
+
+fn kept(events: &[Event]) -> Option<(u64, u64)> {
+    events.iter().find_map(|event| match event {
+        Event::Kept {
+            kept, read_again, ..
+        } => Some((*kept, *read_again)),
+        _ => None,
+    })
+}
+
+fn left(at: &Path) -> Vec<String> {
+    let names = fs::read_dir(at).expect("a directory");
+    let names = names.map(|entry| entry.expect("an entry").file_name());
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with('.'))
+        .collect()
+}
+
+#[tokio::test]
+async fn f6_a_copy_that_was_cut_goes_on_where_it_was() {
+    let (_dir, at) = dir();
+    let (from, to) = (at.join("from"), at.join("to"));
+    let bytes = content(1);
+    fs::write(&from, &bytes).expect("a file");
+    fs::write(&to, "before").expect("a file");
+    cut_after(&from, &to, 30).await;
+    assert_eq!(fs::read(&to).expect("a file"), b"before");
+    assert_eq!(left(&at).len(), 2);
+    let part = at.join(".to.farpipe-part");
+    let first = part.metadata().expect("it is there").ino();
+    let (summary, events) = copy(&from, &to).await;
+    let (kept, read_again) = kept(&events).expect("something was kept");
+    assert!(
+        kept >= MIB as u64 && kept.is_multiple_of(MIB as u64),
+        "{kept}"
+    );
+    assert_eq!((summary.counts.kept, read_again), (kept, 0));
+    assert_eq!(
+        to.metadata().expect("it is there").ino(),
+        first,
+        "the same part"
+    );
+    assert!(fs::read(&to).expect("a file") == bytes);
+    assert_eq!(left(&at), [""; 0]);
+}
+
+/// What was received is not read, so what became of it on disk would not be seen: that it is what the
+/// sidecar says is the disk's promise. What can be seen is a part that is too short.
+#[tokio::test]
+async fn f6_a_part_that_lost_its_end_begins_again() {
+    let (_dir, at) = dir();
+    let (from, to) = (at.join("from"), at.join("to"));
+    let bytes = content(1);
+    fs::write(&from, &bytes).expect("a file");
+    cut_after(&from, &to, 30).await;
+    let part = fs::OpenOptions::new()
+        .write(true)
+        .open(at.join(".to.farpipe-part"));
+    part.expect("it is there").set_len(5).expect("a file");
+    let (summary, _) = copy(&from, &to).await;
+    assert_eq!(summary.counts.kept, 0);
+    assert!(fs::read(&to).expect("a file") == bytes);
+}
+
+#[tokio::test]
+async fn f6_a_source_that_changed_meanwhile_is_never_mixed_with_what_was_kept() {
+    for same_look in [false, true] {
+        let (_dir, at) = dir();
+        let (from, to) = (at.join("from"), at.join("to"));
+        fs::write(&from, content(1)).expect("a file");
+        set_time(&from, 1_000_000_000, 0);
+        cut_after(&from, &to, 30).await;
+        let changed = content(2);
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(&from)
+            .expect("it is there");
+        file.write_all_at(&changed, 0).expect("room");
+        drop(file);
+        if same_look {
+            // Same size, time and number: only its bytes tell.
+            set_time(&from, 1_000_000_000, 0);
+        }
+        let (summary, events) = copy(&from, &to).await;
+        assert_eq!(summary.counts.kept, 0);
+        let restarted = |event: &Event| matches!(event, Event::Restarted { .. });
+        assert!(events.iter().any(restarted), "{events:?}");
+        assert!(fs::read(&to).expect("a file") == changed);
+        assert_eq!(left(&at), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_told_to_end_keeps_what_it_has() {
+    let (_dir, at) = dir();
+    let (from, to) = (at.join("from"), at.join("to"));
+    fs::create_dir(&from).expect("a directory");
+    fs::create_dir(&to).expect("a directory");
+    fs::write(from.join("large"), content(1)).expect("a file");
+    let (journal, _) = journal();
+    let (cancel, cancelled) = watch::channel(false);
+    let sender = End::Here(Sender::new(vec![source(&from)]));
+    let top = Top::Given(vec![Some(b"from".to_vec())]);
+    let receiver = End::Here(Receiver::new(base(&to), top, false));
+    let running = ask::run(sender, receiver, &journal, cancelled);
+    let tally = std::sync::Arc::clone(&journal.tally);
+    let telling = async {
+        while tally.moved_bytes.load(std::sync::atomic::Ordering::Relaxed) < 2 * MIB as u64 {
+            tokio::task::yield_now().await;
+        }
+        cancel.send_replace(true);
+    };
+    let (ended, ()) = tokio::join!(running, telling);
+    assert_eq!(ended, Err(PipeError::Cancelled));
+    assert!(!to.join("from/large").exists());
+    let (summary, _) = copy(&from.join("."), &to.join("from")).await;
+    assert!(summary.counts.kept >= MIB as u64);
+}
