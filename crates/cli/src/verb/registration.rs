@@ -44,7 +44,7 @@ pub(crate) struct RegistrationArgs {
 }
 
 /// An agent's links, not yet dialled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Links {
     name: String,
     links: Vec<(AgentLink, TcpDial, watch::Receiver<bool>)>,

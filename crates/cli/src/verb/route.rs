@@ -1,7 +1,6 @@
 //! The way to an agent or to relays: the flags that say it, and what dials it.
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
 use farpipe_proto::identity::is_name;
 
@@ -21,9 +20,6 @@ pub(crate) struct RouteArgs {
     /// little to such callers
     #[arg(long)]
     pub(super) no_e2e: bool,
-    /// Connect anew, though a local agent of this user could keep the connection
-    #[arg(long, env = "FARPIPE_NO_REUSE", value_parser = FalseyValueParser::new())]
-    pub(super) no_reuse: bool,
     #[command(flatten)]
     pub(super) tls: ConnectTls,
     #[command(flatten)]
