@@ -16,7 +16,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use farpipe_agent::reuse::{Road, Roads};
 use farpipe_net::{FileStamp, LocalAgent, OpenerConfig, Proxy};
-use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{HANDSHAKE_STEP, REUSE_HEARTBEAT};
 use farpipe_proto::wire::local::{WayAnswer, WayAsked, WayFile, WayFileUse, WayVariable, exactly};
 
 use super::environment::Environment;
@@ -97,6 +97,7 @@ impl ReusedRoute {
         let mut config = OpenerConfig::new(nothing_to_prove());
         // The local agent does what patience is needed for; itself it is there or not.
         config.resume_for = HANDSHAKE_STEP;
+        config.heartbeat = REUSE_HEARTBEAT;
         let dial = Box::new(agent.into_dial(answer.peer));
         Some(Way { dial, config })
     }
