@@ -240,6 +240,9 @@ pub const REUSE_SESSIONS_MAX: usize = 64;
 pub const REUSE_STREAMS_MAX: usize = STREAMS_MAX / 2;
 /// How long a session without streams is kept for the next command.
 pub const REUSE_IDLE: Duration = Duration::from_secs(600);
+/// Heartbeat of a command and its local agent: either may be stopped for long, and one that has ended
+/// is noticed without it.
+pub const REUSE_HEARTBEAT: Duration = Duration::from_secs(24 * 3600);
 
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

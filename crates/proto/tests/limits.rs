@@ -141,6 +141,7 @@ fn values() -> Vec<(&'static str, String)> {
         REUSE_SESSIONS_MAX,
         REUSE_STREAMS_MAX,
         REUSE_IDLE,
+        REUSE_HEARTBEAT,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
         HEARTBEAT_MAX_PERCENT,

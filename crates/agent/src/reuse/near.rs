@@ -8,7 +8,7 @@ use farpipe_net::{
     AcceptedSession, Acceptor, AcceptorConfig, HandshakeError, SessionEnd, SessionHandle, Stream,
     Visitor,
 };
-use farpipe_proto::limits::STREAMS_MAX;
+use farpipe_proto::limits::{REUSE_HEARTBEAT, STREAMS_MAX};
 use farpipe_proto::wire::control::{Open, Refuse};
 use farpipe_proto::wire::local::{WayAnswer, WayAsked, exactly};
 use tokio::sync::mpsc;
@@ -82,6 +82,7 @@ pub(super) async fn receive(
         one_shot: true,
         sessions_max: 1,
         park_max: Duration::ZERO,
+        heartbeat: REUSE_HEARTBEAT,
         ..config
     };
     let (acceptor, mut sessions) = Acceptor::new(config);

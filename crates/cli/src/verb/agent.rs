@@ -23,7 +23,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::allow::{AllowArgs, unusable};
 use super::door::{self, Invitation};
-use super::registration::RegistrationArgs;
+use super::registration::{Links, RegistrationArgs};
 use super::reuse;
 use super::secure::{Guarded, ListenTls};
 use super::session::{SessionArgs, conclude, listening, nothing_to_prove, settle, span, url};
@@ -56,8 +56,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     listen: Option<String>,
     /// Serve nobody else: only keep connections for this user's own commands, which find this process
-    /// by its socket in the runtime directory
-    #[arg(long, conflicts_with_all = ["listen", "name", "relay"])]
+    /// by its socket in the runtime directory; it registers nowhere
+    #[arg(long, conflicts_with_all = ["listen", "name"])]
     client_only: bool,
     /// Keep no connections for this user's own commands
     #[arg(long, conflicts_with = "client_only")]
@@ -76,7 +76,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let front = args.front(quiet)?;
-    let policy = Arc::new(policy(&args.allow)?);
+    let policy = Arc::new(policy(&args.allow, args.client_only)?);
     let status = Status::open(args.session.status_fd, false)?;
     let (signals, cancel, hangups) = match policy.has_file() {
         true => Signals::catch_but_hangup()?,
@@ -104,9 +104,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let windows = Arc::clone(&config.windows);
     let (acceptor, sessions) = Acceptor::new(config);
     let acceptor = Arc::new(acceptor);
-    let links = args
-        .registration
-        .links(&args.tls, &acceptor, args.session.heartbeat)?;
+    let links = match args.client_only {
+        // The relays of $FARPIPE_RELAY are its user's commands' to ask.
+        true => Links::default(),
+        false => args
+            .registration
+            .links(&args.tls, &acceptor, args.session.heartbeat)?,
+    };
     let mut accepting = match open(front, Arc::clone(&acceptor), quiet, &status).await {
         Ok(accepting) => accepting,
         Err(error) => return conclude(Err(error), None, &status),
@@ -257,7 +261,7 @@ async fn open(
 }
 
 /// The policy of the flags, and of a file if there is one.
-fn policy(args: &AllowArgs) -> anyhow::Result<LivePolicy> {
+fn policy(args: &AllowArgs, client_only: bool) -> anyhow::Result<LivePolicy> {
     let is_missing = |file: &PathBuf| {
         let looked = std::fs::symlink_metadata(file);
         looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -268,7 +272,7 @@ fn policy(args: &AllowArgs) -> anyhow::Result<LivePolicy> {
     let is_given = file.is_some();
     let live = LivePolicy::open(file, args.flags()).map_err(|error| unusable(&error))?;
     // What an empty file comes to was said when it was read.
-    if !is_given && live.current().is_empty() {
+    if !is_given && !client_only && live.current().is_empty() {
         tracing::warn!(
             "this agent allows nothing: start it with --policy FILE, or with --allow exec for whoever \
              is let in"

@@ -14,8 +14,8 @@ use farpipe_proto::identity::is_name;
 use farpipe_proto::limits::HEARTBEAT;
 use tokio::time::MissedTickBehavior;
 
-use super::reuse::Patience;
-use super::route::{RouteArgs, Way};
+use super::reuse::{Patience, ReusedRoute};
+use super::route::Way;
 use super::session::span;
 use crate::exit::{self, WithStatus};
 use crate::output;
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = span)]
     wait: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let way = match reused {
         Some(way) => way,
         None => {
-            let mut way = args.route.way(&args.host)?;
+            let mut way = args.route.anew().way(&args.host)?;
             way.config.resume_for = args.wait;
             way
         }

@@ -48,15 +48,16 @@ pub(crate) struct RegistrationArgs {
 }
 
 /// What registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum What {
+    #[default]
     Agent,
     /// A name that somebody else has at one relay is not to be had at all.
     Pipe,
 }
 
 /// The links of an agent or a pipe, not yet dialled.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Links {
     what: What,
     name: String,

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
+use clap::builder::FalseyValueParser;
 use farpipe_agent::reuse::{Road, Roads};
 use farpipe_net::{FileStamp, LocalAgent, OpenerConfig, Proxy};
-use farpipe_proto::limits::HANDSHAKE_STEP;
+use farpipe_proto::limits::{HANDSHAKE_STEP, REUSE_HEARTBEAT};
 use farpipe_proto::wire::local::{WayAnswer, WayAsked, WayFile, WayFileUse, WayVariable, exactly};
 
 use super::environment::Environment;
@@ -35,7 +37,22 @@ pub(super) struct Patience {
     pub(super) heartbeat: Duration,
 }
 
-impl RouteArgs {
+/// A route that a local agent may know already.
+#[derive(Debug, Args)]
+pub(crate) struct ReusedRoute {
+    /// Connect anew, though a local agent of this user (`farpipe agent`) could keep the connection
+    #[arg(long, env = "FARPIPE_NO_REUSE", value_parser = FalseyValueParser::new())]
+    no_reuse: bool,
+    #[command(flatten)]
+    route: RouteArgs,
+}
+
+impl ReusedRoute {
+    /// The route without it.
+    pub(super) fn anew(&self) -> &RouteArgs {
+        &self.route
+    }
+
     /// The way to the target, and how patiently it is gone: through the local agent if there is one, for
     /// which this may wait for a moment.
     pub(super) fn way_of(
@@ -54,7 +71,7 @@ impl RouteArgs {
         if !is_told && let Some(way) = self.reused(target, patience) {
             return Ok(way);
         }
-        let mut way = self.way(target)?;
+        let mut way = self.route.way(target)?;
         way.config.resume_for = resume_for;
         way.config.heartbeat = heartbeat;
         Ok(way)
@@ -65,7 +82,7 @@ impl RouteArgs {
         if self.no_reuse {
             return None;
         }
-        let asked = self.described(target, patience);
+        let asked = self.route.described(target, patience);
         let (agent, answer) = asked
             .map_err(str::to_owned)
             .and_then(|asked| LocalAgent::ask(&asked.to_bytes()).map_err(|error| error.to_string()))
@@ -80,10 +97,13 @@ impl RouteArgs {
         let mut config = OpenerConfig::new(nothing_to_prove());
         // The local agent does what patience is needed for; itself it is there or not.
         config.resume_for = HANDSHAKE_STEP;
+        config.heartbeat = REUSE_HEARTBEAT;
         let dial = Box::new(agent.into_dial(answer.peer));
         Some(Way { dial, config })
     }
+}
 
+impl RouteArgs {
     /// The way as the local agent is told it, or why it cannot be told.
     fn described(&self, target: &str, patience: Patience) -> Result<WayAsked, &'static str> {
         let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -153,7 +173,6 @@ impl RouteArgs {
         Ok(Self {
             relay: asked.relays.clone(),
             no_e2e: asked.no_e2e,
-            no_reuse: true,
             tls: ConnectTls {
                 certificates,
                 ticket_file: None,

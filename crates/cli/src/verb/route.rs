@@ -25,9 +25,6 @@ pub(crate) struct RouteArgs {
     /// little to such callers
     #[arg(long)]
     pub(super) no_e2e: bool,
-    /// Connect anew, though a local agent of this user could keep the connection
-    #[arg(long, env = "FARPIPE_NO_REUSE", value_parser = FalseyValueParser::new())]
-    pub(super) no_reuse: bool,
     #[command(flatten)]
     pub(super) tls: ConnectTls,
     #[command(flatten)]

@@ -470,3 +470,43 @@ fn many_commands_at_once_have_a_session_more() {
         one.end().exits(0).printed("up\n");
     }
 }
+
+/// All is written and its end is said; only the far end knows whether it arrived.
+#[test]
+fn what_the_far_end_has_not_confirmed_is_no_success() {
+    let host = Host::new();
+    let relay = relay(&host, &[]);
+    let dir = host.dir().display().to_string();
+    let write = format!("write:{dir}");
+    let _far = agent_at(
+        &host,
+        relay.url(),
+        "web1",
+        &["--no-reuse", "--allow", &write],
+    );
+    let local = local_agent(&host);
+    let mut faults = Faults::before(relay.url(), |_| {});
+    let to = format!("web1:{dir}/there");
+    let url = faults.url();
+    let pipe = || {
+        let pipe = reusing(host.farpipe(["pipe", "--relay", &url, "-", &to]));
+        pipe.open_input().start()
+    };
+    let mut whole = pipe();
+    whole.write("whole\n");
+    whole.close_input();
+    whole.end().exits(0);
+    assert_eq!(host.content("there"), b"whole\n");
+    let mut half = pipe();
+    half.write("half\n");
+    until("nothing arrived", || host.content("there") == b"half\n");
+    faults.refuse(true);
+    faults.cut_all(Cut::Reset);
+    local.stderr_until(|text| text.contains(": lost: "));
+    half.close_input();
+    // sleep: time for the end to be passed on, if it were to be confirmed too early.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(half.is_running(), "who has confirmed it?");
+    local.kill();
+    half.end().exits(125);
+}
