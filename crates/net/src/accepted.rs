@@ -16,7 +16,7 @@ use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
 use crate::link::{self, Wire};
-use crate::opener::{PROTOCOL_CLOSE, span};
+use crate::opener::{PROTOCOL_CLOSE, millis, span};
 use crate::session::{SessionHandle, complete, ended, withheld};
 use crate::shared::{SessionEnd, Shared};
 use crate::tls::SealError;
@@ -30,6 +30,8 @@ pub struct AcceptedSession {
     pub(crate) config: AcceptorConfig,
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
+    /// How long its opener tries to resume it.
+    pub(crate) resume_for: Duration,
     pub(crate) peer: String,
     pub(crate) caller: Option<Caller>,
     pub(crate) first: Option<Arrival>,
@@ -263,7 +265,12 @@ impl AcceptedSession {
     /// The older link's reader has stopped: the offset is final until the new link brings more.
     fn attached(&self, tunnel: TunnelId) -> HopFrame {
         let received = self.shared.lock().session.received();
-        HopFrame::Attached(tunnel, Attached { received })
+        let kept = self.park.park_for();
+        let kept_ms = match kept < self.resume_for {
+            true => millis(kept),
+            false => 0,
+        };
+        HopFrame::Attached(tunnel, Attached { received, kept_ms })
     }
 
     async fn driven(

@@ -272,6 +272,7 @@ impl Acceptor {
             config: self.config.clone(),
             key,
             park,
+            resume_for,
             peer: arrival.peer.clone(),
             caller: arrival.caller.clone(),
             first: Some(arrival),

@@ -347,7 +347,13 @@ fn control_payloads_have_the_documented_fields() {
                 "bool", "uint64",
             ],
         ),
-        message(&Attached { received: 1 }, &["uint64"]),
+        message(
+            &Attached {
+                received: 1,
+                kept_ms: 1,
+            },
+            &["uint64", "uint64"],
+        ),
         message(&register, &["string", "repeated string", "bytes", "bool"]),
         message(&Registered { window: 1 }, &["uint64"]),
         message(

@@ -171,7 +171,23 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         ("ATTACH to a pipe", HopFrame::Attach(tunnel, to_pipe)),
         (
             "ATTACHED",
-            HopFrame::Attached(tunnel, Attached { received: 70_000 }),
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 0,
+                },
+            ),
+        ),
+        (
+            "ATTACHED, kept for 10 s",
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 10_000,
+                },
+            ),
         ),
         ("REFUSED", HopFrame::Refused(tunnel, refused)),
         ("ACK", HopFrame::Ack(tunnel, 70_000)),

@@ -232,6 +232,12 @@ impl Running<'_> {
             self.redial = Redial::new(self.opener.config.resume_for);
         }
         self.redial.handle_attached();
+        if attached.kept_ms > 0 {
+            let kept = Duration::from_millis(attached.kept_ms);
+            self.redial.limit(kept);
+            let resume_for = &mut self.opener.config.resume_for;
+            *resume_for = kept.min(*resume_for);
+        }
         self.announce();
         let began = self.opener.config.clock.now();
         let driven = tokio::select! {

@@ -105,6 +105,10 @@ pub struct Attached {
     /// The offset up to which the acceptor has the opener's bytes.
     #[prost(uint64, tag = "1")]
     pub received: u64,
+    /// Milliseconds for which the acceptor keeps the session without a link, if that is less than the
+    /// opener tries to resume; 0: as long as it was asked to. The opener tries no longer.
+    #[prost(uint64, tag = "2")]
+    pub kept_ms: u64,
 }
 
 /// An agent, or a pipe's writer, asks a relay to send those on who ask for its name.

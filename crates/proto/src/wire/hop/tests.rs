@@ -145,8 +145,10 @@ fn controls() -> impl Strategy<Value = HopFrame> {
                     },
                 )
             }),
-        (tunnels(), any::<u64>())
-            .prop_map(|(tunnel, received)| HopFrame::Attached(tunnel, Attached { received })),
+        (tunnels(), any::<u64>()).prop_map(|(tunnel, received)| {
+            let kept_ms = received / 2;
+            HopFrame::Attached(tunnel, Attached { received, kept_ms })
+        }),
         (any::<u32>(), any::<u32>(), any::<bool>(), ".{0,300}").prop_map(
             |(tunnel, code, is_final, message)| {
                 HopFrame::Refused(
