@@ -98,6 +98,9 @@ pub enum HandshakeError {
     /// Each step came in time, and there was no end to them.
     #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
     Endless,
+    /// None is due: it is no farpipe, and the gateway has it now.
+    #[error("given to the gateway")]
+    Foreign,
 }
 
 impl HandshakeError {
@@ -118,6 +121,7 @@ impl HandshakeError {
             Self::Carrier(CarrierError::Io(_) | CarrierError::Closed { .. })
             | Self::TimedOut
             | Self::Endless
+            | Self::Foreign
             | Self::TlsCut(_) => None,
         }
     }

@@ -170,6 +170,17 @@ pub const HOLD: Duration = Duration::from_secs(30);
 pub const HOLD_WALKING: Duration = Duration::from_secs(2);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;
+/// Requests and WebSockets at a relay's gateway at once, over all its doors; one more is answered 503.
+pub const GATEWAY_REQUESTS_MAX: usize = 256;
+/// How long the other end of a gateway's session keeps that without a link: the session dies with its
+/// relay, but a link to the relay may be back in time.
+pub const GATEWAY_RESUME_FOR: Duration = Duration::from_secs(10);
+/// Bytes that a gateway's session retains at most.
+pub const GATEWAY_BUFFER: u64 = 4 * 1024 * 1024;
+/// How long a web page's ticket for one WebSocket is good.
+pub const GATEWAY_TICKET_FOR: Duration = Duration::from_secs(60);
+/// Tickets at once; for one more the oldest is forgotten.
+pub const GATEWAY_TICKETS_MAX: usize = 256;
 /// How long a relay that is told to end waits for its neighbours to leave.
 pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
 

@@ -109,6 +109,11 @@ fn values() -> Vec<(&'static str, String)> {
         HOLD,
         HOLD_WALKING,
         HELD_MAX,
+        GATEWAY_REQUESTS_MAX,
+        GATEWAY_RESUME_FOR,
+        GATEWAY_BUFFER,
+        GATEWAY_TICKET_FOR,
+        GATEWAY_TICKETS_MAX,
         RELAY_DRAIN,
         HEARTBEAT,
         HEARTBEAT_MIN_PERCENT,
@@ -139,7 +144,9 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 20] = [
+        const COUNTS: [&str; 22] = [
+            "GATEWAY_REQUESTS_MAX",
+            "GATEWAY_TICKETS_MAX",
             "AGENTS_MAX",
             "PIPES_MAX",
             "READERS_MAX",

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use farpipe_net::carrier::mem::MemCarrier;
+use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
-use farpipe_net::{Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive};
+use farpipe_net::{
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
+};
 use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
@@ -17,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Order};
+use crate::gateway::{Commons, Front, GatewayConfig, Tickets, Visit, greeting};
 use crate::going::Going;
 use crate::held::{Held, may_wait, refuse};
 use crate::hub::Hub;
@@ -65,6 +70,7 @@ pub struct Load {
 enum Work {
     Agent(Box<Hub>),
     Held(Box<Held>),
+    Visit(Box<Visit>),
 }
 
 /// A relay, with any number of doors.
@@ -75,6 +81,9 @@ pub struct Relay {
     windows: Arc<Windows>,
     held: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    gateway: Commons,
+    /// Of the gateway's own links.
+    inside: Greeting,
     work: mpsc::Sender<Work>,
 }
 
@@ -83,6 +92,8 @@ pub struct Relay {
 pub struct Door {
     relay: Arc<Relay>,
     greeting: Greeting,
+    /// Serves those who have no farpipe.
+    front: Option<Front>,
 }
 
 /// The tasks of a relay.
@@ -107,8 +118,11 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             work: received,
         };
+        let tickets = Tickets::new(config.clock, system_random);
         let relay = Self {
             config,
+            gateway: Commons::new(tickets),
+            inside: greeting(),
             registry,
             windows: Arc::default(),
             held,
@@ -137,6 +151,80 @@ impl Relay {
         Door {
             relay: Arc::clone(self),
             greeting,
+            front: None,
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.config.clock
+    }
+
+    pub(crate) fn gateway(&self) -> &Commons {
+        &self.gateway
+    }
+
+    /// Runs a request of the gateway's in a task of its own.
+    ///
+    /// # Errors
+    /// The request, if there is no room for it.
+    pub(crate) fn visited(&self, visit: Box<Visit>) -> Result<(), Box<Visit>> {
+        let sent = self.work.try_send(Work::Visit(visit));
+        sent.map_err(|error| match error.into_inner() {
+            Work::Visit(visit) => visit,
+            Work::Agent(_) | Work::Held(_) => unreachable!("it was a visit that was sent"),
+        })
+    }
+
+    /// Serves a link of the gateway's, which has let `who` in.
+    pub(crate) async fn serve_inside(
+        &self,
+        carrier: MemCarrier,
+        who: Option<Identity>,
+        peer: &str,
+    ) -> Result<(), HandshakeError> {
+        let RelayConfig { clock, heartbeat } = &self.config;
+        let carrier = async { Ok(Box::new(carrier) as Box<dyn Carrier>) };
+        let guest = receive(carrier, &self.inside, *clock, *heartbeat).await?;
+        self.serve_guest(guest, who, peer.to_owned()).await
+    }
+
+    /// Takes a neighbour that was let in to what it wants.
+    async fn serve_guest(
+        &self,
+        guest: Guest,
+        who: Option<Identity>,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let Guest { hop, wanted, .. } = guest;
+        match wanted {
+            Wanted::Registration(register) => {
+                self.register(hop, register, who.as_ref(), &peer).await
+            }
+            Wanted::Names(list) => self.list(hop, list).await,
+            Wanted::Session(near, mut attach) => {
+                let Some(key) = SessionKey::from_slice(&attach.key) else {
+                    return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
+                };
+                if attach.route.is_empty() {
+                    let why = "this is a relay: name the agent to ask for";
+                    return Err(wrong(hop, near, why).await);
+                }
+                let route = Route::of(std::mem::take(&mut attach.route));
+                if route.is_pipe() && !is_name(route.name()) {
+                    // Nobody could come whom it would be held for.
+                    return Err(wrong(hop, near, "no pipe has such a name").await);
+                }
+                // What a caller says of itself counts for nothing.
+                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
+                let joining = Joining {
+                    hop,
+                    near,
+                    attach,
+                    key: key.to_string(),
+                    peer,
+                };
+                self.attach(joining, route).await
+            }
         }
     }
 
@@ -269,24 +357,34 @@ impl Entrance for Door {
         &self.greeting
     }
 
+    fn gateway(&self) -> Option<&dyn Gateway> {
+        let front = self.front.as_ref()?;
+        Some(front)
+    }
+
     async fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let Self { relay, greeting } = self;
+        let Self {
+            relay, greeting, ..
+        } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
         let guest = receive(carrier, greeting, *clock, *heartbeat)
             .await
-            .inspect_err(|error| relay.metrics.handshake_failed(error))?;
+            .inspect_err(|error| match error {
+                HandshakeError::Foreign => {}
+                error => relay.metrics.handshake_failed(error),
+            })?;
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
-        let Guest { hop, wanted, .. } = guest;
         match &who {
             Some(who) => tracing::info!("{peer}: let in as {who}"),
             None => tracing::info!("{peer}: let in as this user"),
         }
         if is_nameless {
+            let Guest { hop, wanted, .. } = guest;
             // Where names decide, it would be taken for somebody else who has none.
             let about = match &wanted {
                 Wanted::Session(near, _) => *near,
@@ -295,36 +393,20 @@ impl Entrance for Door {
             let why = "the certificate has no farpipe identity; issue one with `farpipe cert`";
             return Err(refused(hop, about, RefuseCode::Auth, why).await);
         }
-        match wanted {
-            Wanted::Registration(register) => {
-                relay.register(hop, register, who.as_ref(), &peer).await
-            }
-            Wanted::Names(list) => relay.list(hop, list).await,
-            Wanted::Session(near, mut attach) => {
-                let Some(key) = SessionKey::from_slice(&attach.key) else {
-                    return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
-                };
-                if attach.route.is_empty() {
-                    let why = "this is a relay: name the agent to ask for";
-                    return Err(wrong(hop, near, why).await);
-                }
-                let route = Route::of(std::mem::take(&mut attach.route));
-                if route.is_pipe() && !is_name(route.name()) {
-                    // Nobody could come whom it would be held for.
-                    return Err(wrong(hop, near, "no pipe has such a name").await);
-                }
-                // What a caller says of itself counts for nothing.
-                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
-                let joining = Joining {
-                    hop,
-                    near,
-                    attach,
-                    key: key.to_string(),
-                    peer,
-                };
-                relay.attach(joining, route).await
-            }
-        }
+        relay.serve_guest(guest, who, peer).await
+    }
+}
+
+impl Door {
+    /// The same door, where those who have no farpipe are served by HTTP at `/p/`, too.
+    #[must_use]
+    pub fn with_gateway(mut self, config: GatewayConfig) -> Self {
+        self.front = Some(Front {
+            relay: Arc::clone(&self.relay),
+            config: Arc::new(config),
+            tokens: self.greeting.tokens.clone(),
+        });
+        self
     }
 }
 
@@ -392,6 +474,9 @@ impl Running {
         match work {
             Work::Agent(hub) => {
                 tasks.spawn(hub.run(going));
+            }
+            Work::Visit(visit) => {
+                tasks.spawn(visit.run(going));
             }
             Work::Held(held) => {
                 let (registry, places) = (Arc::clone(&self.registry), Arc::clone(&self.held));

@@ -43,7 +43,7 @@ pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
 pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, kinds};
 pub use self::ws::WsSpec;
-pub use self::ws_listen::WsListenSpec;
+pub use self::ws_listen::{WsListenSpec, parse_origin};
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.

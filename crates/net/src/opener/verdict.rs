@@ -68,12 +68,13 @@ impl Running<'_> {
                 Err(SessionEnd::Refused(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            // The last three are the accepting side's.
+            // The last four are the accepting side's.
             HandshakeError::TimedOut
             | HandshakeError::Endless
             | HandshakeError::Upgrade(_)
             | HandshakeError::Tls(_)
-            | HandshakeError::TlsCut(_) => Ok(Step::Failed(Attempt::Cut, why)),
+            | HandshakeError::TlsCut(_)
+            | HandshakeError::Foreign => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }
