@@ -180,6 +180,16 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
                 },
             ),
         ),
+        (
+            "ATTACHED, kept for 10 s",
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 10_000,
+                },
+            ),
+        ),
         ("REFUSED", HopFrame::Refused(tunnel, refused)),
         ("ACK", HopFrame::Ack(tunnel, 70_000)),
         ("DETACH", HopFrame::Detach(tunnel)),

@@ -9,6 +9,7 @@ pub(crate) mod bytes;
 pub(crate) mod certs;
 pub(crate) mod false_relay;
 pub(crate) mod figures;
+pub(crate) mod gateway;
 pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
@@ -212,6 +213,13 @@ impl Host {
     /// `farpipe exec`.
     pub(crate) fn exec(&self, url: &str) -> Invocation {
         self.farpipe(["exec", url])
+    }
+
+    /// `curl`, which is told nothing of a user's settings.
+    pub(crate) fn curl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
+        Invocation::new(self.dir(), "curl".as_ref())
+            .args(["-q", "-sS", "-N"])
+            .args(args)
     }
 
     /// `farpipe connect`.
