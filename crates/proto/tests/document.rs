@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Detached, DetachedCommand,
-    DetachedCommands, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse, RefuseCode,
-    Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
+    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Copy, Detached, DetachedCommand,
+    DetachedCommands, Endpoint, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse,
+    RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -273,6 +273,22 @@ fn control_payloads_have_the_documented_fields() {
         command: Some(Box::default()),
         stderr_of: 1,
         manage: Some(Box::default()),
+        endpoint: Some(Box::default()),
+        accepted_at: 1,
+        tail: Some(Box::default()),
+        copy: Some(Box::default()),
+    };
+    let endpoint = Endpoint {
+        spec: vec![1],
+        halves: 1,
+        once: true,
+    };
+    let copy = Copy {
+        sources: vec![vec![1]],
+        target: Some(vec![1]),
+        names: vec![vec![1]],
+        several: true,
+        dry_run: true,
     };
     let detached = Detached {
         id: text(),
@@ -369,7 +385,21 @@ fn control_payloads_have_the_documented_fields() {
         message(&refused, &["uint32", "bool", "string"]),
         message(
             &open,
-            &["string", "bool", "bool", "Command", "uint32", "Manage"],
+            &[
+                "string", "bool", "bool", "Command", "uint32", "Manage", "Endpoint", "uint32",
+                "Tail", "Copy",
+            ],
+        ),
+        message(&endpoint, &["bytes", "uint32", "bool"]),
+        message(
+            &copy,
+            &[
+                "repeated bytes",
+                "optional bytes",
+                "repeated bytes",
+                "bool",
+                "bool",
+            ],
         ),
         message(
             &command,
