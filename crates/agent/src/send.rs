@@ -96,10 +96,6 @@ enum Feed {
     Spread(Arc<Spread>),
 }
 
-/// One of the readers; not any more if it is dropped before all have come.
-#[derive(Debug)]
-struct Place(Arc<Pipe>, usize);
-
 /// How the session of one who came has ended.
 #[derive(Debug)]
 enum Ended {
@@ -223,8 +219,8 @@ impl Pipe {
         let _ = self.count.subscribe().wait_for(all).await;
     }
 
-    /// Makes one more a reader, if one more is wanted.
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    /// Makes one more a reader, if one more is wanted; its number among those that ever came.
+    fn enter(&self) -> Option<usize> {
         let wanted = self.sending.readers;
         let mut number = 0;
         let entered = self.count.send_if_modified(|count| {
@@ -237,7 +233,20 @@ impl Pipe {
             }
             has_room
         });
-        entered.then(|| Place(Arc::clone(self), number))
+        entered.then_some(number)
+    }
+
+    /// Makes one a reader no more; `false` if all have come in this very moment: then it is a reader that
+    /// got nothing.
+    fn leave(&self) -> bool {
+        let mut has_begun = false;
+        self.count.send_modify(|count| {
+            has_begun = count.has_begun;
+            if !has_begun {
+                count.here -= 1;
+            }
+        });
+        !has_begun
     }
 
     /// One session, from its beginning to its end.
@@ -290,39 +299,37 @@ impl Pipe {
         let Sending { name, cancel, .. } = &self.sending;
         let caller = handle.peer_identity().await.or(relayed);
         if let Err(why) = (self.sending.admits)(caller.as_ref()) {
-            let who = caller.map_or("somebody without a name".to_owned(), |who| who.to_string());
+            let who = caller.map_or_else(|| "somebody".to_owned(), |who| who.to_string());
             tracing::info!("{who} is refused: {why}");
             refuse(stream, format!("the writer of the pipe {name} {why}"));
             return None;
         }
-        let Some(place) = self.enter() else {
+        let Some(number) = self.enter() else {
             refuse(stream, format!("the pipe {name} has all its readers"));
             return None;
         };
         let who = match caller.as_ref().and_then(Caller::identity) {
-            Some(identity) => format!("reader {} ({identity})", place.1),
-            None => format!("reader {}", place.1),
+            Some(identity) => format!("reader {number} ({identity})"),
+            None => format!("reader {number}"),
         };
         tracing::info!("{who} has come");
-        if !self.has_begun() {
-            match stays(&mut stream, self.begun(), cancel).await {
-                Some(true) => {}
-                Some(false) => {
-                    let why = "the writer has given up: not all its readers have come";
-                    refuse(stream, why.to_owned());
-                    return None;
-                }
-                None => {
-                    tracing::info!("{who} has left before all had come");
-                    return None;
-                }
+        match stays(&mut stream, self.begun(), cancel).await {
+            Some(true) => {}
+            Some(false) => {
+                let why = "the writer has given up: not all its readers have come";
+                refuse(stream, why.to_owned());
+                return None;
             }
+            None if self.leave() => {
+                tracing::info!("{who} has left before all had come");
+                return None;
+            }
+            None => {}
         }
         let mut served = self.feed(stream, &open, cancel.clone()).await;
         // Told to end: the session still waits for the answer, for a moment.
         let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
         self.count.send_modify(|count| count.answered += 1);
-        drop(place);
         Some((who, served))
     }
 
@@ -438,7 +445,10 @@ impl Pipe {
                 Ok(Err(error)) => Err(PipeError::Local(describe(&error))),
                 Err(error) => Err(error),
             };
-            spread.end(end.as_ref().map(|()| ()).map_err(ToString::to_string));
+            spread.end(match &end {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            });
             if let Err(error) = end {
                 filled.outcome.fail(error);
             }
@@ -507,17 +517,6 @@ struct Filled {
     /// The file that was read stays locked until all have confirmed it.
     #[expect(dead_code, reason = "held, not read")]
     lock: Option<OwnedFd>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.count.send_if_modified(|count| {
-            if !count.has_begun {
-                count.here -= 1;
-            }
-            false
-        });
-    }
 }
 
 /// Waits for `begun`, and what that says; `None` if the reader has left before, or all is told to end.

@@ -170,7 +170,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes what came. Only once [`Decoder::next`] has nothing more.
+    /// Takes what came. Only once `next` has nothing more.
     pub fn feed(&mut self, bytes: Bytes) {
         debug_assert!(self.now.is_empty(), "what came before is looked at first");
         self.now = bytes;

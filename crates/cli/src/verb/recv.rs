@@ -62,7 +62,7 @@ impl Args {
         if self.from.is_empty() || writer.is_some_and(is_one) {
             return Ok(());
         }
-        let who = writer.map_or("somebody without a name".to_owned(), ToString::to_string);
+        let who = writer.map_or_else(|| "somebody".to_owned(), ToString::to_string);
         Err(format!("the writer is {who}, whom --from does not name"))
     }
 }

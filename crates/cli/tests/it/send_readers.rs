@@ -247,6 +247,22 @@ fn one_that_is_killed_is_named_at_the_end() {
 }
 
 #[test]
+fn one_reader_has_it_compressed_and_another_not() {
+    let net = Net::new();
+    let bytes = lines(200_000);
+    let mut send = net.send(&["--readers", "2"]);
+    let recv = net.host.recv_at(net.relay.url(), "logs");
+    let readers = [recv.args(["--compress", "auto"]).start(), net.recv()];
+    await_readers(&send, 2);
+    let writing = write(&mut send, &bytes);
+    for reader in readers {
+        assert_same(&reader.end().exits(0).stdout, &bytes);
+    }
+    writing.join().expect("a thread of ours");
+    send.end().exits(0);
+}
+
+#[test]
 fn the_status_of_a_command_reaches_every_reader() {
     let net = Net::new();
     let send = net.host.send_at(net.relay.url(), "logs");
