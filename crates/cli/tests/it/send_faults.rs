@@ -84,8 +84,9 @@ fn a_reader_that_waits_goes_on_waiting_when_its_relay_is_killed() {
     let recv = host.recv_at(&url, "logs").start();
     relay.stderr_until(|text| text.contains(": held: "));
     relay.kill();
-    // Waited for: its port is free again.
+    // Waited for: its port is free again, and nobody listens there when it is asked next.
     drop(relay);
+    recv.stderr_until(|text| text.contains("nothing listens there"));
     let _relay = again(&host, &url);
     host.send_at(&url, "logs").input("here\n").run().exits(0);
     recv.end().exits(0).printed("here\n");
