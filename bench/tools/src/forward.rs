@@ -12,6 +12,7 @@ use crate::bulk::{arguments, free_port, listen};
 use crate::peer::{Forward, Peer};
 use crate::ping::{Outcome, measure};
 use crate::process::Process;
+use crate::relay::Way;
 
 /// Through a peer's one or two sides.
 pub fn through(peer: &Peer, program: &Path, rounds: usize) -> Result<Outcome> {
@@ -42,6 +43,21 @@ pub fn through(peer: &Peer, program: &Path, rounds: usize) -> Result<Outcome> {
     let outcome = measure(client.try_clone()?, client, rounds);
     // Ends with its connection, which the peer's sides drop with themselves.
     drop((_near, _far));
+    echo.join().map_err(|_| anyhow!("the echo panicked"))?;
+    outcome
+}
+
+/// By `farpipe forward` to an agent.
+pub fn by_agent(way: &Way, farpipe: &Path, rounds: usize) -> Result<Outcome> {
+    let (to, echo) = echo()?;
+    let net = way.open(farpipe, &["--allow", &format!("connect:127.0.0.1:{to}")])?;
+    let args = way.command(&net, "forward", &["-L", &format!("0:127.0.0.1:{to}")]);
+    let near = Process::start(farpipe, &args, Stdio::null(), Stdio::null())?;
+    let address = near.said("forwarding tcp ")?;
+    let client = TcpStream::connect(address)?;
+    client.set_nodelay(true)?;
+    let outcome = measure(client.try_clone()?, client, rounds);
+    drop((near, net));
     echo.join().map_err(|_| anyhow!("the echo panicked"))?;
     outcome
 }

@@ -13,6 +13,8 @@ use crate::process::Process;
 #[derive(Debug)]
 pub struct Way {
     pub name: &'static str,
+    /// The same for a forwarded port.
+    pub forward: &'static str,
     /// What the agent listens by, or the relay.
     scheme: &'static str,
     by_relay: bool,
@@ -23,88 +25,121 @@ pub struct Way {
 /// What the others of the same security are compared with.
 pub const EXEC_WS: &str = "exec ws";
 pub const EXEC_WSS: &str = "exec wss";
+pub const FORWARD_WS: &str = "forward ws";
 
 pub const WAYS: &[Way] = &[
     Way {
         name: EXEC_WS,
+        forward: FORWARD_WS,
         scheme: "ws",
         by_relay: false,
         caller: &[],
     },
     Way {
         name: "ws relay",
+        forward: "forward ws relay",
         scheme: "ws",
         by_relay: true,
         caller: &[],
     },
     Way {
         name: "fp relay",
+        forward: "forward fp relay",
         scheme: "fp",
         by_relay: true,
         caller: &[],
     },
     Way {
         name: EXEC_WSS,
+        forward: "forward wss",
         scheme: "wss",
         by_relay: false,
         caller: &["CERTS"],
     },
     Way {
         name: "wss relay, hop by hop",
+        forward: "forward wss relay, hop by hop",
         scheme: "wss",
         by_relay: true,
         caller: &["CERTS", "--no-e2e"],
     },
     Way {
         name: "wss relay, end to end",
+        forward: "forward wss relay, end to end",
         scheme: "wss",
         by_relay: true,
         caller: &["CERTS"],
     },
 ];
 
-/// What a run is: GB (10^9 bytes) a second at the command, CPU seconds a GiB of the caller and the
-/// relay.
-pub fn through(writer: &Writer, way: &Way, farpipe: &Path) -> Result<(f64, f64)> {
-    let start = |args: &[&str], url: &str| {
-        let args = arguments(args, url);
-        Process::start(farpipe, &args, Stdio::null(), Stdio::null())
-    };
-    let door = format!("{}://127.0.0.1:0", way.scheme);
-    let is_tls = way.scheme == "wss";
-    let own: &[&str] = if is_tls { &["AGENT"] } else { &[] };
-    let policy = certs::folder().join("policy.yaml").display().to_string();
-    let allow = ["--allow", "exec", "--policy", &policy];
-    let (relay, agent, url) = if way.by_relay {
+/// An agent, and the relay before it if there is one; ended when dropped.
+#[derive(Debug)]
+pub struct Net {
+    agent: Process,
+    relay: Option<Process>,
+    url: String,
+}
+
+impl Way {
+    /// Starts what is on the way; the agent has these flags.
+    pub fn open(&self, farpipe: &Path, allow: &[&str]) -> Result<Net> {
+        let start = |args: &[&str], url: &str| {
+            let args = arguments(args, url);
+            Process::start(farpipe, &args, Stdio::null(), Stdio::null())
+        };
+        let door = format!("{}://127.0.0.1:0", self.scheme);
+        let is_tls = self.scheme == "wss";
+        let own: &[&str] = if is_tls { &["AGENT"] } else { &[] };
+        let policy = certs::folder().join("policy.yaml").display().to_string();
+        let allow = [allow, &["--policy", &policy]].concat();
+        if !self.by_relay {
+            let listening = ["agent", "--listen", &door];
+            let agent = start(&[&listening, &allow[..], own].concat(), "")?;
+            let url = agent.announced()?;
+            return Ok(Net {
+                agent,
+                relay: None,
+                url,
+            });
+        }
         let shows: &[&str] = if is_tls { &["CERTS"] } else { &[] };
         let relay = start(&[&["relay", "--listen", &door], shows].concat(), "")?;
         let url = relay.announced()?;
         let named = ["agent", "URL", "--name", "bench"];
         let agent = start(&[&named, &allow[..], own].concat(), &url)?;
         agent.said("registered as ")?;
-        (Some(relay), agent, url)
-    } else {
-        let listening = ["agent", "--listen", &door];
-        let agent = start(&[&listening, &allow[..], own].concat(), "")?;
-        let url = agent.announced()?;
-        (None, agent, url)
-    };
+        Ok(Net {
+            agent,
+            relay: Some(relay),
+            url,
+        })
+    }
+
+    /// A command line of `verb` to the agent.
+    pub fn command(&self, net: &Net, verb: &str, rest: &[&str]) -> Vec<String> {
+        let target: &[&str] = match self.by_relay {
+            true => &[verb, "--relay", "URL", "bench"],
+            false => &[verb, "URL"],
+        };
+        arguments(&[target, self.caller, rest].concat(), &net.url)
+    }
+}
+
+/// What a run is: GB (10^9 bytes) a second at the command, CPU seconds a GiB of the caller and the
+/// relay.
+pub fn through(writer: &Writer, way: &Way, farpipe: &Path) -> Result<(f64, f64)> {
+    let net = way.open(farpipe, &["--allow", "exec"])?;
     let program = std::env::current_exe().context("cannot find this program")?;
     let program = program.display().to_string();
-    let target: &[&str] = match way.by_relay {
-        true => &["exec", "--relay", "URL", "bench"],
-        false => &["exec", "URL"],
-    };
-    let args = [target, way.caller, &["--", &program, "sink"]].concat();
+    let args = way.command(&net, "exec", &["--", &program, "sink"]);
     let mut source = start_writer(writer)?;
-    let args = arguments(&args, &url);
     let mut caller = Process::start(farpipe, &args, source.stdout().into(), Stdio::piped())?;
     let rate = read_rate(&mut caller, writer.bytes)?;
     let mut cpu = caller.finish()?;
     source.finish()?;
     // Not its commands': they are measured programs' own.
-    drop(agent);
-    if let Some(relay) = relay {
+    drop(net.agent);
+    if let Some(relay) = net.relay {
         cpu += relay.end()?;
     }
     Ok((rate, cpu * f64::from(1 << 30) / writer.bytes as f64))

@@ -9,7 +9,7 @@ use crate::bulk::{self, Writer};
 use crate::certs::Certificates;
 use crate::options::Options;
 use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
-use crate::relay::{self, EXEC_WS, EXEC_WSS};
+use crate::relay::{self, EXEC_WS, EXEC_WSS, FORWARD_WS};
 use crate::{forward, input, ping};
 use farpipe_bench::quiet::undisturbed;
 use farpipe_bench::stats::median;
@@ -150,6 +150,12 @@ fn forwarded(options: &Options) -> Table {
         let run = move || forward::through(peer, program, pings).map(figures);
         runners.push((peer.name, Box::new(run)));
     }
+    if let Some(farpipe) = options.programs.get("farpipe") {
+        for way in relay::WAYS {
+            let run = move || forward::by_agent(way, farpipe, pings).map(figures);
+            runners.push((way.forward, Box::new(run)));
+        }
+    }
     let title = format!("round trips of 64 bytes through a forwarded port, {pings} a round");
     rounds(options, title, &["p50 µs", "p99 µs"], &runners)
 }
@@ -228,10 +234,12 @@ impl Row {
 impl Table {
     /// The yardsticks that are in this table.
     fn yardsticks(&self) -> Vec<&Row> {
-        [SOCAT, LOCAL, GORILLA, "raw TCP", EXEC_WS, EXEC_WSS]
-            .iter()
-            .filter_map(|name| self.rows.iter().find(|row| row.name == *name))
-            .collect()
+        [
+            SOCAT, LOCAL, GORILLA, "raw TCP", EXEC_WS, EXEC_WSS, FORWARD_WS,
+        ]
+        .iter()
+        .filter_map(|name| self.rows.iter().find(|row| row.name == *name))
+        .collect()
     }
 
     fn to_markdown(&self) -> String {

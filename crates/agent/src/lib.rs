@@ -16,9 +16,13 @@ pub mod ping;
 pub mod pipe;
 pub mod policy;
 mod pump;
+pub mod reuse;
+pub mod send;
 pub mod serve;
 pub mod server;
 mod spin;
+pub mod spread;
+pub mod tail;
 
 pub use blocks::Compression;
 pub use outcome::{Outcome, PipeError};

@@ -9,7 +9,7 @@ use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use crate::blocks::Compression;
 use crate::client::unless_given_up;
 use crate::eager::eager;
-use crate::endpoint::{self, Endpoint, EndpointSpec, OpenError, Use};
+use crate::endpoint::{self, Endpoint, EndpointSpec, Listening, OpenError, Use};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::pipe::{self, Cancel};
 use crate::pump::Meter;
@@ -21,6 +21,22 @@ pub enum Target {
     Open(Box<Endpoint>),
     /// Opened for each session.
     Spec(EndpointSpec, Use),
+    /// Its first connection: for a single session.
+    Listening(Box<Listening>, Use),
+}
+
+impl Target {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) async fn open(self) -> Result<Endpoint, OpenError> {
+        match self {
+            Self::Open(endpoint) => Ok(*endpoint),
+            Self::Spec(spec, wanted) => endpoint::open(&spec, wanted).await,
+            Self::Listening(mut listening, wanted) => Ok(listening.accept(wanted).await.endpoint),
+        }
+    }
 }
 
 /// Joins the first stream of `session` to `target`, until everything is settled at both ends.
@@ -67,7 +83,7 @@ pub async fn run(
 }
 
 /// There is one endpoint, and it has its stream.
-async fn refuse_more(handle: &SessionHandle) {
+pub(crate) async fn refuse_more(handle: &SessionHandle) {
     while let Some((stream, _)) = handle.accept().await {
         stream.refuse(Refuse {
             status: u32::from(STATUS_FAILURE),
@@ -86,11 +102,26 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// How it ended, once the peer has confirmed it or given it up: what is read stays locked until then.
-    pub(crate) async fn settled(mut self) -> Outcome {
-        if let Some(watch) = &mut self.watch {
+    pub(crate) fn new(outcome: Outcome, watch: StreamWatch) -> Self {
+        Self {
+            outcome,
+            watch: Some(watch),
+            _lock: None,
+        }
+    }
+
+    /// Waits until the peer has confirmed all of it, or wants no more, or never will; for nothing if it
+    /// was given up. Cancel safe.
+    pub(crate) async fn answered(&mut self) {
+        let is_given_up = self.outcome.error.is_some();
+        if let Some(watch) = self.watch.as_mut().filter(|_| !is_given_up) {
             pipe::confirmed(watch).await;
         }
+    }
+
+    /// How it ended, once that is so: what is read stays locked until then.
+    pub(crate) async fn settled(mut self) -> Outcome {
+        self.answered().await;
         self.settle()
     }
 
@@ -128,8 +159,8 @@ pub(crate) async fn serve(
 ) -> Served {
     let opened = match target {
         Target::Open(endpoint) => Ok(*endpoint),
-        Target::Spec(spec, wanted) => {
-            let opening = endpoint::open(&spec, wanted);
+        target @ (Target::Spec(..) | Target::Listening(..)) => {
+            let opening = target.open();
             match pipe::unless_over(&mut stream.watch, cancel.clone(), opening).await {
                 Ok(opened) => opened,
                 // Dropping the stream gives it up.

@@ -13,6 +13,7 @@ mod verb;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -42,7 +43,7 @@ fn command() -> clap::Command {
     Cli::command().mut_subcommands(|verb| {
         let (arg, end) = match verb.get_name() {
             "listen" => ("endpoint", End::Listener),
-            "connect" => ("endpoint", End::Other),
+            "connect" | "send" | "recv" => ("endpoint", End::Other),
             "pipe" => ("src", End::Other),
             _ => return verb,
         };
@@ -66,9 +67,12 @@ enum Verb {
     Pipe(verb::pipe::Args),
     Relay(verb::relay::Args),
     Agent(verb::agent::Args),
+    Send(verb::send::Args),
+    Recv(verb::recv::Args),
     Exec(verb::exec::Args),
     Cp(verb::cp::Args),
     Forward(verb::forward::Args),
+    Tail(verb::tail::Args),
     Ls(verb::ls::Args),
     Ping(verb::ping::Args),
     Ps(verb::ps::Args),
@@ -153,6 +157,14 @@ fn relay_settings() -> anyhow::Result<verb::relay::Args> {
     }
 }
 
+/// A verb's work, on the heap: each is large, and one frame with room for all of them is more than a small
+/// stack has.
+fn boxed<F: Future<Output = anyhow::Result<u8>> + 'static>(
+    make: impl FnOnce() -> F,
+) -> Pin<Box<dyn Future<Output = anyhow::Result<u8>>>> {
+    Box::pin(make())
+}
+
 /// The least that a pipe, its runtime and its connection need. Said here, because the runtime takes
 /// some of them for granted.
 const DESCRIPTORS_MIN: u64 = 16;
@@ -210,39 +222,41 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    let status = runtime.block_on(async {
-        match cli.verb {
-            Verb::Listen(args) => verb::listen::run(args, quiet).await,
-            Verb::Connect(args) => verb::connect::run(args, quiet).await,
-            Verb::Pipe(args) => verb::pipe::run(args, quiet).await,
-            Verb::Relay(args) => {
-                let source = verb::relay::Source {
-                    file,
-                    read: relay_settings,
-                };
-                verb::relay::run(args, source, quiet).await
-            }
-            Verb::Agent(args) => verb::agent::run(args, quiet).await,
-            Verb::Exec(args) => verb::exec::run(args, quiet).await,
-            Verb::Cp(args) => verb::cp::run(args, quiet).await,
-            Verb::Forward(args) => verb::forward::run(args, quiet).await,
-            Verb::Ls(args) => verb::ls::run(args).await,
-            Verb::Ping(args) => verb::ping::run(args).await,
-            Verb::Ps(args) => verb::ps::run(args, quiet).await,
-            Verb::Attach(args) => verb::attach::run(args, quiet).await,
-            Verb::Wait(args) => verb::wait::run(args, quiet).await,
-            Verb::Kill(args) => verb::kill::run(args, quiet).await,
-            Verb::Doctor(args) => verb::doctor::run(args).await,
-            Verb::Cert(args) => verb::cert::run(&args, quiet),
-            Verb::Quickstart(args) => verb::quickstart::run(args).await,
-            Verb::Config(args) => verb::config::run(&args),
-            Verb::Policy(args) => verb::policy::run(&args),
-            Verb::Token(args) => verb::token::run(&args, quiet),
-            Verb::Bench(args) => verb::bench::run(&args, quiet).await,
-            Verb::Completions(args) => verb::completions::run(&args),
-            Verb::Man(args) => verb::man::run(&args),
+    let verb = match cli.verb {
+        Verb::Listen(args) => boxed(move || verb::listen::run(args, quiet)),
+        Verb::Connect(args) => boxed(move || verb::connect::run(args, quiet)),
+        Verb::Pipe(args) => boxed(move || verb::pipe::run(args, quiet)),
+        Verb::Relay(args) => {
+            let source = verb::relay::Source {
+                file,
+                read: relay_settings,
+            };
+            boxed(move || verb::relay::run(args, source, quiet))
         }
-    });
+        Verb::Agent(args) => boxed(move || verb::agent::run(args, quiet)),
+        Verb::Send(args) => boxed(move || verb::send::run(args, quiet)),
+        Verb::Recv(args) => boxed(move || verb::recv::run(args, quiet)),
+        Verb::Exec(args) => boxed(move || verb::exec::run(args, quiet)),
+        Verb::Cp(args) => boxed(move || verb::cp::run(args, quiet)),
+        Verb::Forward(args) => boxed(move || verb::forward::run(args, quiet)),
+        Verb::Tail(args) => boxed(move || verb::tail::run(args, quiet)),
+        Verb::Ls(args) => boxed(move || verb::ls::run(args)),
+        Verb::Ping(args) => boxed(move || verb::ping::run(args)),
+        Verb::Ps(args) => boxed(move || verb::ps::run(args, quiet)),
+        Verb::Attach(args) => boxed(move || verb::attach::run(args, quiet)),
+        Verb::Wait(args) => boxed(move || verb::wait::run(args, quiet)),
+        Verb::Kill(args) => boxed(move || verb::kill::run(args, quiet)),
+        Verb::Doctor(args) => boxed(move || verb::doctor::run(args)),
+        Verb::Cert(args) => boxed(move || async move { verb::cert::run(&args, quiet) }),
+        Verb::Quickstart(args) => boxed(move || verb::quickstart::run(args)),
+        Verb::Config(args) => boxed(move || async move { verb::config::run(&args) }),
+        Verb::Policy(args) => boxed(move || async move { verb::policy::run(&args) }),
+        Verb::Token(args) => boxed(move || async move { verb::token::run(&args, quiet) }),
+        Verb::Bench(args) => boxed(move || async move { verb::bench::run(&args, quiet).await }),
+        Verb::Completions(args) => boxed(move || async move { verb::completions::run(&args) }),
+        Verb::Man(args) => boxed(move || async move { verb::man::run(&args) }),
+    };
+    let status = runtime.block_on(verb);
     let code = match status {
         Ok(status) => ExitCode::from(status),
         Err(error) => exit::failure(&error),

@@ -16,7 +16,7 @@ use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
 use crate::link::{self, Wire};
-use crate::opener::{PROTOCOL_CLOSE, span};
+use crate::opener::{PROTOCOL_CLOSE, millis, span};
 use crate::session::{SessionHandle, complete, ended, withheld};
 use crate::shared::{SessionEnd, Shared};
 use crate::tls::SealError;
@@ -30,6 +30,8 @@ pub struct AcceptedSession {
     pub(crate) config: AcceptorConfig,
     pub(crate) key: SessionKey,
     pub(crate) park: Park,
+    /// How long its opener tries to resume it.
+    pub(crate) resume_for: Duration,
     pub(crate) peer: String,
     pub(crate) caller: Option<Caller>,
     pub(crate) first: Option<Arrival>,
@@ -126,7 +128,7 @@ impl AcceptedSession {
                     None => std::future::pending().await,
                 }
             };
-            let may_settle = self.config.one_shot && settled == Settled::No;
+            let may_settle = self.is_last() && settled == Settled::No;
             // In order, so that simulations repeat: our own word, then a link in the last moment.
             tokio::select! {
                 biased;
@@ -140,10 +142,15 @@ impl AcceptedSession {
         }
     }
 
+    /// Whether nothing is served here after it.
+    fn is_last(&self) -> bool {
+        self.config.one_shot || self.config.is_last
+    }
+
     /// How much is settled, as far as it decides how long to wait for a link: who serves on keeps
     /// the final offsets as long as it parks, because the opener may be slow.
     fn settled(&self) -> Settled {
-        if self.config.one_shot {
+        if self.is_last() {
             self.shared.lock().session.settled()
         } else {
             Settled::No
@@ -258,7 +265,12 @@ impl AcceptedSession {
     /// The older link's reader has stopped: the offset is final until the new link brings more.
     fn attached(&self, tunnel: TunnelId) -> HopFrame {
         let received = self.shared.lock().session.received();
-        HopFrame::Attached(tunnel, Attached { received })
+        let kept = self.park.park_for();
+        let kept_ms = match kept < self.resume_for {
+            true => millis(kept),
+            false => 0,
+        };
+        HopFrame::Attached(tunnel, Attached { received, kept_ms })
     }
 
     async fn driven(

@@ -37,6 +37,9 @@ const ATTACHES_MAX: usize = 4;
 pub struct AcceptorConfig {
     /// Serve one session only; another peer hears "busy".
     pub one_shot: bool,
+    /// The process ends with its sessions: one that is settled without a link is kept as long as its
+    /// opener may need to hear of it, and no longer. Default: only if it serves one.
+    pub is_last: bool,
     /// Sessions at once, those that wait for the application or for a link included; one more is
     /// refused for now. Default 256.
     pub sessions_max: usize,
@@ -66,6 +69,7 @@ impl AcceptorConfig {
     pub fn new(greeting: Greeting) -> Self {
         Self {
             one_shot: false,
+            is_last: false,
             sessions_max: SESSIONS_MAX,
             park_max: PARK_MAX,
             heartbeat: HEARTBEAT,
@@ -268,6 +272,7 @@ impl Acceptor {
             config: self.config.clone(),
             key,
             park,
+            resume_for,
             peer: arrival.peer.clone(),
             caller: arrival.caller.clone(),
             first: Some(arrival),

@@ -1,5 +1,5 @@
 //! An agent's side of a relay: dials, registers, serves what the relay passes on, and dials again.
-//! For ever: an agent that gave up could be reached no more.
+//! For ever: an agent that gave up could be reached no more. A pipe's writer is an agent here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ use crate::trunk::{Trunk, TrunkEnd};
 pub struct AgentLinkConfig {
     /// What callers ask for; the name in the certificate, where there is one.
     pub name: String,
+    /// It is the writer of the pipe of that name, and no agent.
+    pub pipe: bool,
     /// What else it says of itself: at most 16 of at most 64 bytes.
     pub tags: Vec<String>,
     /// 16 random bytes, the same for all links of the process.
@@ -45,6 +47,7 @@ impl AgentLinkConfig {
         (greeting.random)(&mut instance);
         Self {
             name,
+            pipe: false,
             tags: Vec::new(),
             instance,
             heartbeat: HEARTBEAT,
@@ -61,6 +64,8 @@ pub struct RelayEnd {
     why: String,
     /// Another process has the name now: asking again would only take it back.
     pub is_ousted: bool,
+    /// Somebody else has the name, and keeps it.
+    pub is_taken: bool,
 }
 
 /// How one link ended.
@@ -144,7 +149,9 @@ impl AgentLink {
                 return match error.blame {
                     Blame::Final => unwanted(error.message),
                     Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
-                    Blame::Cut | Blame::Stranger => Linked::Over(Attempt::Cut, error.message),
+                    Blame::Cut | Blame::Stranger | Blame::Gone => {
+                        Linked::Over(Attempt::Cut, error.message)
+                    }
                 };
             }
         };
@@ -153,6 +160,7 @@ impl AgentLink {
             name: self.config.name.clone(),
             tags: self.config.tags.clone(),
             instance: self.config.instance.clone(),
+            pipe: self.config.pipe,
         };
         let registered = link::register(&mut wire, &self.config.greeting, register).await;
         let registered = match registered {
@@ -206,11 +214,12 @@ fn failed(relay: &str, error: HandshakeError) -> Linked {
 fn refused_by(relay: &str, refused: &Refused) -> Linked {
     let why = format!("{relay} refused: {}", link::printable(&refused.message));
     // What broke the protocol may be something that stands in for the relay for a while.
-    let is_protocol = RefuseCode::from_wire(refused.code) == Some(RefuseCode::Protocol);
-    if refused.is_final && !is_protocol {
+    let code = RefuseCode::from_wire(refused.code);
+    if refused.is_final && code != Some(RefuseCode::Protocol) {
         Linked::Final(RelayEnd {
             why,
-            is_ousted: RefuseCode::from_wire(refused.code) == Some(RefuseCode::Fenced),
+            is_ousted: code == Some(RefuseCode::Fenced),
+            is_taken: code == Some(RefuseCode::Busy),
         })
     } else {
         Linked::Over(Attempt::Refused, why)
@@ -219,6 +228,9 @@ fn refused_by(relay: &str, refused: &Refused) -> Linked {
 
 /// A relay that asking again helps nothing with, as it is.
 fn unwanted(why: String) -> Linked {
-    let is_ousted = false;
-    Linked::Final(RelayEnd { why, is_ousted })
+    Linked::Final(RelayEnd {
+        why,
+        is_ousted: false,
+        is_taken: false,
+    })
 }

@@ -6,6 +6,7 @@ use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::HANDSHAKE_TOTAL;
 
 use crate::carrier::Carrier;
+use crate::carrier::ws::raw::Gateway;
 use crate::clock::Clock;
 use crate::hop::Hop;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
@@ -16,6 +17,11 @@ use crate::token::Admitted;
 pub trait Entrance: Send + Sync + 'static {
     /// What is said and wanted in the handshake.
     fn greeting(&self) -> &Greeting;
+
+    /// Who serves those that are no farpipes; without one they are refused.
+    fn gateway(&self) -> Option<&dyn Gateway> {
+        None
+    }
 
     /// Takes a connection from `peer` to what it wants: through what makes a carrier of it and
     /// through the handshake. A failed handshake uses nothing up. Run it in a task of its own; both

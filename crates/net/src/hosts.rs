@@ -1,4 +1,4 @@
-//! Which agents a relay knows: what `farpipe ls` shows.
+//! Which agents, or which pipes, a relay knows: what `farpipe ls` shows.
 
 use farpipe_proto::identity::is_name;
 use farpipe_proto::wire::control::Host;
@@ -17,8 +17,27 @@ use crate::opener::Dial;
 /// # Cancellation
 /// Dropping it drops the connection.
 pub async fn hosts(dial: &dyn Dial, greeting: &Greeting) -> Result<Vec<Host>, CheckupError> {
+    listed(dial, greeting, false).await
+}
+
+/// As [`hosts`], the pipes that have a writer there; the sessions of each are its readers.
+///
+/// # Errors
+/// As there.
+///
+/// # Cancellation
+/// As there.
+pub async fn pipes(dial: &dyn Dial, greeting: &Greeting) -> Result<Vec<Host>, CheckupError> {
+    listed(dial, greeting, true).await
+}
+
+async fn listed(
+    dial: &dyn Dial,
+    greeting: &Greeting,
+    pipes: bool,
+) -> Result<Vec<Host>, CheckupError> {
     let mut wire = Wire::new(dial.dial().await?);
-    let listed = link::list(&mut wire, greeting).await;
+    let listed = link::list(&mut wire, greeting, pipes).await;
     wire.close(Close {
         code: 1000,
         reason: "told",

@@ -98,6 +98,9 @@ pub enum HandshakeError {
     /// Each step came in time, and there was no end to them.
     #[error("the handshake took more than {} s", HANDSHAKE_TOTAL.as_secs())]
     Endless,
+    /// None is due: it is no farpipe, and the gateway has it now.
+    #[error("given to the gateway")]
+    Foreign,
 }
 
 impl HandshakeError {
@@ -118,6 +121,7 @@ impl HandshakeError {
             Self::Carrier(CarrierError::Io(_) | CarrierError::Closed { .. })
             | Self::TimedOut
             | Self::Endless
+            | Self::Foreign
             | Self::TlsCut(_) => None,
         }
     }
@@ -203,6 +207,16 @@ pub(crate) async fn dial(
     greeting: &Greeting,
     attach: impl FnOnce() -> Attach,
 ) -> Result<Attached, HandshakeError> {
+    ask_to_attach(wire, greeting, attach).await?;
+    attached(wire).await
+}
+
+/// The first half of [`dial`]: this side is let in when it returns.
+pub(crate) async fn ask_to_attach(
+    wire: &mut Wire,
+    greeting: &Greeting,
+    attach: impl FnOnce() -> Attach,
+) -> Result<(), HandshakeError> {
     let handshake = Dialling::new(
         greeting.nonce(),
         Features::default(),
@@ -210,14 +224,18 @@ pub(crate) async fn dial(
         &greeting.software,
     );
     let asked = || HopFrame::Attach(TUNNEL, attach());
-    ask(wire, &handshake, greeting, asked).await?;
+    ask(wire, &handshake, greeting, asked).await
+}
+
+/// The other half.
+pub(crate) async fn attached(wire: &mut Wire) -> Result<Attached, HandshakeError> {
     match answer(wire).await? {
         HopFrame::Attached(TUNNEL, attached) => Ok(attached),
         _ => Err(LinkError::Protocol("no answer to ATTACH").into()),
     }
 }
 
-/// The dialling side as an agent at a relay: HELLO to REGISTERED.
+/// The dialling side as an agent, or as a pipe's writer, at a relay: HELLO to REGISTERED.
 pub(crate) async fn register(
     wire: &mut Wire,
     greeting: &Greeting,
@@ -236,11 +254,12 @@ pub(crate) async fn register(
     }
 }
 
-/// The dialling side that wants to know a relay's agents: HELLO to LISTED, and again as long as
-/// others follow.
+/// The dialling side that wants to know a relay's agents, or its pipes: HELLO to LISTED, and again as
+/// long as others follow.
 pub(crate) async fn list(
     wire: &mut Wire,
     greeting: &Greeting,
+    pipes: bool,
 ) -> Result<Vec<Host>, HandshakeError> {
     let handshake = Dialling::new(
         greeting.nonce(),
@@ -248,10 +267,11 @@ pub(crate) async fn list(
         greeting.prover.as_deref(),
         &greeting.software,
     );
-    ask(wire, &handshake, greeting, || {
-        HopFrame::List(List::default())
-    })
-    .await?;
+    let first = List {
+        after: String::new(),
+        pipes,
+    };
+    ask(wire, &handshake, greeting, || HopFrame::List(first)).await?;
     let mut hosts: Vec<Host> = Vec::new();
     loop {
         let HopFrame::Listed(listed) = answer(wire).await? else {
@@ -270,7 +290,7 @@ pub(crate) async fn list(
         match hosts.last() {
             Some(last) if listed.more => {
                 let after = last.name.clone();
-                wire.queue(&HopFrame::List(List { after }));
+                wire.queue(&HopFrame::List(List { after, pipes }));
             }
             _ => return Ok(hosts),
         }
@@ -338,9 +358,9 @@ pub(crate) async fn greet(wire: &mut Wire, greeting: &Greeting) -> Result<Welcom
 pub enum Wanted {
     /// A tunnel to a session.
     Session(TunnelId, Attach),
-    /// To be known to a relay as an agent.
+    /// To be known to a relay as an agent, or as a pipe's writer.
     Registration(Register),
-    /// The names of a relay's agents.
+    /// The names of a relay's agents, or of its pipes.
     Names(List),
 }
 
@@ -442,6 +462,10 @@ async fn admit(
 ) -> Result<Admitted, HandshakeError> {
     let (scope, user, name) = match wanted {
         Wanted::Session(_, attach) => (Scope::Attach, attach.key.clone(), None),
+        // It is what a client does, and the name is not that of a host.
+        Wanted::Registration(register) if register.pipe => {
+            (Scope::Attach, register.instance.clone(), None)
+        }
         Wanted::Registration(register) => {
             let name = Some(register.name.clone());
             (Scope::Register, register.instance.clone(), name)

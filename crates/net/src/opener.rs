@@ -35,6 +35,8 @@ pub enum Blame {
     /// Something else answers there: final before the first link, else retried, because it may
     /// only stand in for a while.
     Stranger,
+    /// There was one way there, and it is no more: the session is lost, unless all of it is confirmed.
+    Gone,
     /// A retry cannot help, ever: a certificate, credential or version, or not allowed from here.
     Final,
 }
@@ -68,11 +70,27 @@ pub trait Dial: Send + Sync + std::fmt::Debug {
         String::new()
     }
 
+    /// Whether the peer stands in for another, whose last words are said as if they came from there.
+    fn stands_in(&self) -> bool {
+        false
+    }
+
     /// Where it led to last is of no use now: the next one leads to another place, if there is one.
     /// `false` if all have been tried since one was of use.
     fn elsewhere(&self) -> bool {
         false
     }
+}
+
+/// How an opener waits for somebody who need not be there yet: a pipe's reader for its writer.
+#[derive(Debug, Clone)]
+pub struct Waits {
+    /// Whom for, for people: `a writer of the pipe logs`.
+    pub whom: String,
+    /// How long. Default: without end.
+    pub at_most: Option<Duration>,
+    /// How long each relay may hold the attach, before it is asked for anew.
+    pub hold: Duration,
 }
 
 /// Settings of a session's opener.
@@ -89,6 +107,10 @@ pub struct OpenerConfig {
     /// Covers the session's bytes with TLS up to the agent, whatever lies between. Default: nothing
     /// does; what lies between reads and may change them.
     pub seal: Option<OpenerSeal>,
+    /// That nobody is there is no end before the first link, but waited out. What was asked for once may
+    /// be asked for again of whoever comes then: nothing is done there twice. Default: nobody is waited
+    /// for.
+    pub waits: Option<Waits>,
     /// What HELLO says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -107,6 +129,7 @@ impl OpenerConfig {
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
             seal: None,
+            waits: None,
             greeting,
             clock: Clock::Boot,
             events: None,

@@ -204,6 +204,11 @@ impl Proxy {
         Ok(Some(proxy))
     }
 
+    /// The variables that [`Proxy::from_environment`] asks for.
+    pub fn variables() -> impl Iterator<Item = &'static str> {
+        VARIABLES.into_iter().chain(EXCEPTIONS)
+    }
+
     /// Whether its URL had a password.
     #[must_use]
     pub fn has_password(&self) -> bool {

@@ -115,7 +115,8 @@ impl Prover for LoopbackSecret {
     }
 }
 
-fn directory(uid: u32) -> PathBuf {
+/// Where what belongs to a user's running processes is.
+pub(crate) fn directory(uid: u32) -> PathBuf {
     if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
         return PathBuf::from(dir).join("farpipe");
     }
@@ -127,23 +128,23 @@ fn directory(uid: u32) -> PathBuf {
 }
 
 /// Makes the directory 0700, or checks that an existing one is ours alone: /tmp is everybody's.
-fn make_directory(dir: &Path, uid: u32) -> Result<(), String> {
+pub(crate) fn make_directory(dir: &Path, uid: u32) -> Result<(), String> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let meta =
-                std::fs::symlink_metadata(dir).map_err(|e| format!("cannot be read: {e}"))?;
-            if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
-                return Err(
-                    "its directory must be a real directory of yours with mode 0700".to_owned(),
-                );
-            }
-            Ok(())
-        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => check_directory(dir, uid),
         Err(e) => Err(format!(
             "its directory cannot be made: {e}; set XDG_RUNTIME_DIR to a directory of yours"
         )),
     }
+}
+
+/// Checks that a directory is ours alone.
+pub(crate) fn check_directory(dir: &Path, uid: u32) -> Result<(), String> {
+    let meta = std::fs::symlink_metadata(dir).map_err(|e| format!("cannot be read: {e}"))?;
+    if !meta.is_dir() || meta.uid() != uid || meta.mode() & 0o077 != 0 {
+        return Err("its directory must be a real directory of yours with mode 0700".to_owned());
+    }
+    Ok(())
 }
 
 enum ReadError {

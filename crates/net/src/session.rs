@@ -9,7 +9,7 @@ use farpipe_proto::identity::Caller;
 use farpipe_proto::session::Side;
 use farpipe_proto::wire::control::Open;
 
-use crate::shared::{SessionEnd, Shared, park};
+use crate::shared::{Linked, SessionEnd, Shared, park};
 use crate::stream::Stream;
 
 /// Opens streams of a session.
@@ -80,6 +80,32 @@ impl SessionHandle {
         Some((Stream::new(&self.shared, id), open))
     }
 
+    /// A stream that the peer has opened already and nobody has taken yet.
+    #[must_use]
+    pub fn try_accept(&self) -> Option<(Stream, Open)> {
+        let (id, open) = self.shared.lock().opened.pop_front()?;
+        Some((Stream::new(&self.shared, id), open))
+    }
+
+    /// Whether the session has a link.
+    #[must_use]
+    pub fn linked(&self) -> Linked {
+        self.shared.lock().linked
+    }
+
+    /// Streams of either end that are not settled yet.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.shared.lock().session.open_streams()
+    }
+
+    /// Whether the session is over for this end: settled, or ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let state = self.shared.lock();
+        state.end.is_some() || state.session.is_complete()
+    }
+
     /// Who is at the other end, as it has proven in the session itself, whatever lies between; waits
     /// until it has. `None`: the session is not sealed, or it ended before. For one task at a time.
     /// Cancel safe.
@@ -89,6 +115,20 @@ impl SessionHandle {
             let peer = state.peer();
             if peer.is_some() || state.is_anonymous() {
                 return Poll::Ready(peer);
+            }
+            park(&mut state.identified, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until the two ends have had a link; `false` if the session ended before. For the task that
+    /// asks for [`SessionHandle::peer_identity`]. Cancel safe.
+    pub async fn met(&self) -> bool {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.has_met || state.end.is_some() {
+                return Poll::Ready(state.has_met);
             }
             park(&mut state.identified, cx);
             Poll::Pending

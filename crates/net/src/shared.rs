@@ -68,11 +68,25 @@ pub(crate) struct State {
     /// Who waits to open a stream.
     pub(crate) opener: Option<Waker>,
     pub(crate) driver: Option<Waker>,
-    /// Who waits to know who is at the other end.
+    /// Who waits to know who is at the other end, or that somebody is.
     pub(crate) identified: Option<Waker>,
+    /// The two ends have had a link.
+    pub(crate) has_met: bool,
     /// Who waits for `end`.
     pub(crate) ender: Option<Waker>,
     pub(crate) end: Option<SessionEnd>,
+    pub(crate) linked: Linked,
+}
+
+/// Whether a session has a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// Not yet.
+    NotYet,
+    /// Now, as far as this end knows.
+    Now,
+    /// Not any more; another is sought, or waited for.
+    Lost,
 }
 
 impl State {
@@ -231,8 +245,8 @@ impl State {
                     self.opened.push_back((id, open));
                     wake(&mut self.acceptor);
                 }
-                Event::Accepted(id) => self.with(id, |io| {
-                    io.accepted = true;
+                Event::Accepted(id, accept) => self.with(id, |io| {
+                    io.accepted = Some(accept);
                     wake(&mut io.watcher);
                 }),
                 Event::Refused(id, refuse) => self.with(id, |io| {
@@ -324,6 +338,12 @@ impl State {
         wake(&mut self.identified);
     }
 
+    /// The two ends have a link.
+    pub(crate) fn handle_met(&mut self) {
+        self.has_met = true;
+        wake(&mut self.identified);
+    }
+
     /// The session is over; every handle hears it.
     pub(crate) fn end(&mut self, end: SessionEnd) {
         self.end.get_or_insert(end);
@@ -362,8 +382,10 @@ impl Shared {
             opener: None,
             driver: None,
             identified: None,
+            has_met: false,
             ender: None,
             end: None,
+            linked: Linked::NotYet,
         };
         // An opener's greeting is the first that its session says.
         state.number_said();

@@ -204,8 +204,8 @@ impl SendStream {
     }
 
     /// Sends the payload of a buffer from [`SendStream::buffer`]: at most as many bytes as
-    /// granted. Never waits. A stream that was stopped meanwhile drops them.
-    pub fn commit(&mut self, mut buf: BytesMut) {
+    /// granted. Never waits. A stream that was stopped meanwhile drops them: `false`.
+    pub fn commit(&mut self, mut buf: BytesMut) -> bool {
         let mut state = self.handle.shared.lock();
         let mut part = buf.split();
         state.put_back(buf);
@@ -216,12 +216,13 @@ impl SendStream {
             || !state.is_open()
             || state.session.send_state(self.handle.id) != Some(SendState::Open)
         {
-            return;
+            return false;
         }
         state.number_control();
         let header = state.session.write(self.handle.id, len);
         part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
         state.number(part, Segment::HEADROOM);
+        true
     }
 
     /// Bytes of the session so far, all its streams together, and how many of them the peer has.
@@ -384,6 +385,8 @@ pub struct StreamWatch(Handle);
 pub struct Fate {
     /// The peer joined it to its target.
     pub accepted: bool,
+    /// What it said of that.
+    pub accept: Option<Accept>,
     /// The peer could not.
     pub refused: Option<Refuse>,
     /// The peer's sink wants no more.
@@ -419,7 +422,8 @@ impl StreamWatch {
             ..Fate::default()
         };
         if let Some(io) = state.streams.get(&self.0.id) {
-            fate.accepted = io.accepted;
+            fate.accepted = io.accepted.is_some();
+            fate.accept = io.accepted;
             fate.refused.clone_from(&io.refused);
             fate.stopped.clone_from(&io.stopped);
             if let Some(RecvEnd::Reset(abort)) = &io.recv_end {
@@ -475,7 +479,10 @@ impl CommandControl {
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         let state = self.0.shared.lock();
-        state.streams.get(&self.0.id).is_some_and(|io| io.accepted)
+        state
+            .streams
+            .get(&self.0.id)
+            .is_some_and(|io| io.accepted.is_some())
     }
 
     /// The opener: says how large its terminal is.

@@ -15,7 +15,7 @@ use farpipe_proto::wire::id::TunnelId;
 use crate::carrier::CarrierError;
 use crate::hop::{Hop, HopError};
 use crate::segment::Segment;
-use crate::shared::{Shared, park};
+use crate::shared::{Linked, Shared, park};
 use crate::tls::SealError;
 
 /// Segments up to this size are copied into one write with their neighbours.
@@ -113,8 +113,10 @@ impl Tunnel {
         let mut state = shared.lock();
         let progressed = state.session.handle_attached(now, peer_received)?;
         state.retention.rewind(peer_received);
+        state.linked = Linked::Now;
         state.dispatch(BytesMut::new());
         state.wake_writers();
+        state.handle_met();
         drop(state);
         Ok(Self {
             shared: Arc::clone(shared),
@@ -286,5 +288,6 @@ impl Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.give_back();
+        self.shared.lock().linked = Linked::Lost;
     }
 }

@@ -74,6 +74,29 @@ pub const KEEP_OUTPUT_MAX: usize = 64 * 1024 * 1024;
 pub const DETACHED_OUTPUT_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes of stdin that wait for a detached command to read them.
 pub const DETACHED_INPUT_MAX: usize = 64 * 1024;
+/// Paths and patterns that one stream may ask to follow.
+pub const TAIL_PATHS_MAX: usize = 256;
+/// Files that one stream follows at once; others that a pattern finds are told and left out.
+pub const TAIL_FILES_MAX: usize = 256;
+/// Files of one name that are kept open though they have lost it: the older ones are read to their end
+/// first, further ones are found by their names.
+pub const TAIL_ROTATED_MAX: usize = 8;
+/// Entries of directories that a pattern is compared with in one go; what lies beyond is not found.
+pub const TAIL_ENTRIES_MAX: usize = 16 * 1024;
+/// Largest message of a stream that follows files.
+pub const TAIL_MESSAGE_MAX: usize = 256 * 1024;
+/// Bytes of a file in one such message.
+pub const TAIL_DATA_MAX: usize = 64 * 1024;
+/// Bytes before a position that tell a file from another one in its place.
+pub const TAIL_LAST_MAX: usize = 64;
+/// How often a file is looked at though the system tells of no change: on a network it may not know.
+pub const TAIL_LOOK: Duration = Duration::from_secs(1);
+/// How long the beginning of a line waits for its end when several files are followed.
+pub const TAIL_HOLD: Duration = Duration::from_secs(1);
+/// How long a file that has lost its name must be quiet before it is closed.
+pub const TAIL_QUIET: Duration = Duration::from_secs(5);
+/// When it is closed though it is not quiet, once it was read to its end.
+pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
 /// Longest message of a copy, but for data.
 pub const COPY_CONTROL_MAX: usize = 16 * 1024;
 /// Largest piece of a file in one frame of a copy.
@@ -159,6 +182,13 @@ pub const TLS_SESSIONS_MAX: usize = 256;
 
 /// Agents registered at one relay; one more is refused with LIMIT.
 pub const AGENTS_MAX: usize = 1024;
+/// Pipes that have a writer at one relay; one more is refused with LIMIT.
+pub const PIPES_MAX: usize = 1024;
+/// Readers that one writer of a pipe waits for, at most.
+pub const READERS_MAX: usize = 64;
+/// Bytes that the writer of a pipe keeps for readers that are behind, all together, beside what is on its
+/// way to each and what is spooled.
+pub const SPREAD_MAX: usize = 8 * 1024 * 1024;
 /// Tunnels towards one agent at once; one more is refused with LIMIT.
 pub const TUNNELS_MAX: usize = 256;
 /// Longest of an agent's tags, in bytes.
@@ -177,10 +207,42 @@ pub const HOP_WINDOWS_RESERVED: u64 = 64 * 1024 * 1024;
 /// How long a relay holds the ATTACH of an established session for an agent that is not there; at most
 /// half of the time for which its opener tries to resume.
 pub const HOLD: Duration = Duration::from_secs(30);
+/// How long each of several relays holds the first ATTACH to a pipe that has no writer there, before
+/// the next one is asked; a relay that is the only one holds it up to [`HOLD`].
+pub const HOLD_WALKING: Duration = Duration::from_secs(2);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;
+/// Requests and WebSockets at a relay's gateway at once, over all its doors; one more is answered 503.
+pub const GATEWAY_REQUESTS_MAX: usize = 256;
+/// How long the other end of a gateway's session keeps that without a link: the session dies with its
+/// relay, but a link to the relay may be back in time.
+pub const GATEWAY_RESUME_FOR: Duration = Duration::from_secs(10);
+/// Bytes that a gateway's session retains at most.
+pub const GATEWAY_BUFFER: u64 = 4 * 1024 * 1024;
+/// How long a web page's ticket for one WebSocket is good.
+pub const GATEWAY_TICKET_FOR: Duration = Duration::from_secs(60);
+/// Tickets at once; for one more the oldest is forgotten.
+pub const GATEWAY_TICKETS_MAX: usize = 256;
 /// How long a relay that is told to end waits for its neighbours to leave.
 pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
+
+/// Largest message of a command and its local agent about the way to go.
+pub const REUSE_WAY_MAX: usize = 64 * 1024;
+/// How long a command waits for the local agent's answer before it goes its own way.
+pub const REUSE_ANSWER: Duration = Duration::from_secs(1);
+/// Commands at once that go through one local agent; one more goes its own way.
+pub const REUSE_CLIENTS_MAX: usize = 512;
+/// Sessions that a local agent keeps for its user's commands; when one more is wanted and none is idle,
+/// the command goes its own way.
+pub const REUSE_SESSIONS_MAX: usize = 64;
+/// Streams open in one of them, those that the far agent opened included, beyond which the next command
+/// gets another session.
+pub const REUSE_STREAMS_MAX: usize = STREAMS_MAX / 2;
+/// How long a session without streams is kept for the next command.
+pub const REUSE_IDLE: Duration = Duration::from_secs(600);
+/// Heartbeat of a command and its local agent: either may be stopped for long, and one that has ended
+/// is noticed without it.
+pub const REUSE_HEARTBEAT: Duration = Duration::from_secs(24 * 3600);
 
 /// Default heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

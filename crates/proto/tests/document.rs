@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 
 use farpipe_proto::session::{RecvInput, RecvState, SendInput, SendState};
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Detached, DetachedCommand,
-    DetachedCommands, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse, RefuseCode,
-    Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
+    Abort, AbortCode, Accept, Attach, Attached, Auth, Command, Copy, Detached, DetachedCommand,
+    DetachedCommands, Endpoint, Exit, GoAway, Hello, Host, List, Listed, Manage, Open, Refuse,
+    RefuseCode, Refused, Register, Registered, Resize, Signal, Terminal, Welcome,
 };
 use farpipe_proto::wire::hop::{HopFrame, data_header};
 use farpipe_proto::wire::id::{StreamId, TunnelId};
@@ -243,11 +243,13 @@ fn control_payloads_have_the_documented_fields() {
         resume_for_ms: 1,
         caller: text(),
         sealed: true,
+        hold_ms: 1,
     };
     let register = Register {
         name: text(),
         tags: vec![text()],
         instance: vec![1],
+        pipe: true,
     };
     let host = Host {
         name: text(),
@@ -271,6 +273,22 @@ fn control_payloads_have_the_documented_fields() {
         command: Some(Box::default()),
         stderr_of: 1,
         manage: Some(Box::default()),
+        endpoint: Some(Box::default()),
+        accepted_at: 1,
+        tail: Some(Box::default()),
+        copy: Some(Box::default()),
+    };
+    let endpoint = Endpoint {
+        spec: vec![1],
+        halves: 1,
+        once: true,
+    };
+    let copy = Copy {
+        sources: vec![vec![1]],
+        target: Some(vec![1]),
+        names: vec![vec![1]],
+        several: true,
+        dry_run: true,
     };
     let detached = Detached {
         id: text(),
@@ -341,20 +359,47 @@ fn control_payloads_have_the_documented_fields() {
         message(
             &attach,
             &[
-                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string", "bool",
+                "string", "bytes", "uint64", "uint64", "bool", "uint64", "uint64", "string",
+                "bool", "uint64",
             ],
         ),
-        message(&Attached { received: 1 }, &["uint64"]),
-        message(&register, &["string", "repeated string", "bytes"]),
+        message(
+            &Attached {
+                received: 1,
+                kept_ms: 1,
+            },
+            &["uint64", "uint64"],
+        ),
+        message(&register, &["string", "repeated string", "bytes", "bool"]),
         message(&Registered { window: 1 }, &["uint64"]),
-        message(&List { after: text() }, &["string"]),
+        message(
+            &List {
+                after: text(),
+                pipes: true,
+            },
+            &["string", "bool"],
+        ),
         message(&listed, &["repeated Host", "bool"]),
         message(&host, &["string", "repeated string", "uint64", "uint32"]),
         message(&GoAway { urls: vec![text()] }, &["repeated string"]),
         message(&refused, &["uint32", "bool", "string"]),
         message(
             &open,
-            &["string", "bool", "bool", "Command", "uint32", "Manage"],
+            &[
+                "string", "bool", "bool", "Command", "uint32", "Manage", "Endpoint", "uint32",
+                "Tail", "Copy",
+            ],
+        ),
+        message(&endpoint, &["bytes", "uint32", "bool"]),
+        message(
+            &copy,
+            &[
+                "repeated bytes",
+                "optional bytes",
+                "repeated bytes",
+                "bool",
+                "bool",
+            ],
         ),
         message(
             &command,

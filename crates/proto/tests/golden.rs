@@ -15,6 +15,7 @@ use farpipe_proto::wire::control::{
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
 use farpipe_proto::wire::id::{SessionKey, StreamId, TunnelId};
 use farpipe_proto::wire::inner::{InnerDecoder, InnerFrame, InnerItem, bytes_header};
+use farpipe_proto::wire::tail::Tail;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
@@ -151,6 +152,15 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
         resume_for_ms: 600_000,
         caller: String::new(),
         sealed: false,
+        hold_ms: 0,
+    };
+    let to_pipe = Attach {
+        route: "p/logs".to_owned(),
+        key: vec![0x4b; 32],
+        epoch: 1,
+        resume_for_ms: 600_000,
+        hold_ms: 2_000,
+        ..Attach::default()
     };
     let refused = Refused {
         code: RefuseCode::Busy as u32,
@@ -159,9 +169,26 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
     };
     frames.extend([
         ("ATTACH", HopFrame::Attach(tunnel, attach)),
+        ("ATTACH to a pipe", HopFrame::Attach(tunnel, to_pipe)),
         (
             "ATTACHED",
-            HopFrame::Attached(tunnel, Attached { received: 70_000 }),
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 0,
+                },
+            ),
+        ),
+        (
+            "ATTACHED, kept for 10 s",
+            HopFrame::Attached(
+                tunnel,
+                Attached {
+                    received: 70_000,
+                    kept_ms: 10_000,
+                },
+            ),
         ),
         ("REFUSED", HopFrame::Refused(tunnel, refused)),
         ("ACK", HopFrame::Ack(tunnel, 70_000)),
@@ -181,6 +208,16 @@ fn hop_frames() -> Vec<(&'static str, HopFrame)> {
                 name: "web1".to_owned(),
                 tags: vec!["zone=a".to_owned()],
                 instance: vec![0x15; 16],
+                pipe: false,
+            }),
+        ),
+        (
+            "REGISTER of a pipe",
+            HopFrame::Register(Register {
+                name: "logs".to_owned(),
+                tags: Vec::new(),
+                instance: vec![0x15; 16],
+                pipe: true,
             }),
         ),
         ("LIST", HopFrame::List(List::default())),
@@ -273,6 +310,14 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         accepted_at: 1,
         ..Open::default()
     };
+    let tail = Open {
+        tail: Some(Box::new(Tail {
+            paths: vec![b"/var/log/app.log".to_vec()],
+            lines: 10,
+            ..Tail::default()
+        })),
+        ..Open::default()
+    };
     let refuse = Refuse {
         status: 127,
         message: "no such command".to_owned(),
@@ -325,6 +370,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             InnerFrame::Open(stderr),
         ),
         ("OPEN, read a file", stream, InnerFrame::Open(endpoint)),
+        ("OPEN, follow a file", stream, InnerFrame::Open(tail)),
         (
             "OPEN, a connection to what stream 1 listens for",
             StreamId(2),

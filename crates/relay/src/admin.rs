@@ -251,7 +251,7 @@ impl Admin {
 
     fn gauges(&self) -> Gauges {
         Gauges {
-            agents: self.registry.len(),
+            agents: self.registry.agents_len(),
             held: self.held.load(Ordering::Relaxed),
             windows: self.windows.used(),
         }

@@ -1,6 +1,7 @@
 //! A session that was attached before asks for an agent that is not there now: it is held for a
 //! moment, for the agent is most likely on its way back. Then many come to it at once, and who finds
-//! no room in the queue to it waits here, too.
+//! no room in the queue to it waits here, too. A pipe's reader may come before its writer: the first
+//! attach to a pipe is held as well.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::going::Going;
 use crate::joined::Joining;
-use crate::registry::{NotJoined, Registry};
+use crate::registry::{NotJoined, Registry, Route};
 
 /// How often the opener is shown that somebody is there: it takes silence for an end.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(HANDSHAKE_STEP.as_millis() as u64 / 4);
@@ -27,7 +28,7 @@ const NO_NUMBER: u64 = 0;
 /// An ATTACH that waits for its agent.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) name: String,
+    pub(crate) route: Route,
     pub(crate) joining: Joining,
 }
 
@@ -37,37 +38,35 @@ impl Held {
     /// # Cancellation
     /// Dropping it cuts the link.
     pub(crate) async fn run(self, registry: Arc<Registry>, going: Going) -> Option<&'static str> {
-        let Self { name, mut joining } = self;
+        let Self { route, mut joining } = self;
         let key = joining.key.clone();
-        tracing::info!("session {key}: held: {name} is not there");
+        tracing::info!("session {key}: held: {route} is not there");
         let began = Instant::now();
         let asked = joining.attach.age_ms;
-        // An opener that is soon out of patience is to hear why, and not nothing.
-        let patience = Duration::from_millis(joining.attach.resume_for_ms) / 2;
-        let until = began + HOLD.min(patience);
+        let until = began + HOLD.min(patience(&joining, &route));
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Before the look: who registers from now on is noticed.
             let change = registry.change();
             joining.attach.age_ms = aged(asked, began);
-            let Err(back) = registry.join(&name, joining) else {
+            let Err(back) = registry.join(&route, joining) else {
                 return None;
             };
             let (why, returned) = *back;
             joining = returned;
             let (code, reason, why) = match why {
                 NotJoined::NoRoute => {
-                    let known = registry.no_route(&name, joining.hop.now());
+                    let known = registry.no_route(&route, joining.hop.now());
                     (RefuseCode::NoRoute, "no_route", known)
                 }
                 NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
-            if code == RefuseCode::NoRoute && !joining.attach.established {
+            if code == RefuseCode::NoRoute && !may_wait(&joining, &route) {
                 refuse(joining, code, true, why).await;
                 return Some(reason);
             }
-            let queue = registry.queue(&name).filter(|_| code == RefuseCode::Limit);
+            let queue = registry.queue(&route).filter(|_| code == RefuseCode::Limit);
             tokio::select! {
                 biased;
                 () = change => continue,
@@ -87,6 +86,22 @@ impl Held {
             refuse(joining, code, false, why).await;
             return Some(reason);
         }
+    }
+}
+
+/// Whether a session may wait for somebody who is not there: on his way back most likely, or, at a pipe,
+/// expected.
+pub(crate) fn may_wait(joining: &Joining, route: &Route) -> bool {
+    joining.attach.established || route.is_pipe()
+}
+
+/// How long the opener lets it be held. One that is soon out of patience is to hear why, and not
+/// nothing.
+fn patience(joining: &Joining, route: &Route) -> Duration {
+    let attach = &joining.attach;
+    match route.is_pipe() && !attach.established {
+        true => Duration::from_millis(attach.hold_ms),
+        false => Duration::from_millis(attach.resume_for_ms) / 2,
     }
 }
 

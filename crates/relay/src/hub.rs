@@ -1,5 +1,6 @@
 //! An agent's link and every client that is joined to it: one task drives them all, with no channel
-//! between. It looks at the headers of hop frames and at nothing else.
+//! between. It looks at the headers of hop frames and at nothing else. What is said of an agent here
+//! is true of a pipe's writer as well, and its readers are the clients.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -98,8 +99,11 @@ impl Hub {
     /// # Cancellation
     /// Dropping it cuts every link.
     pub(crate) async fn run(mut self, going: Going) {
-        let name = self.registration.name.clone();
-        tracing::info!("agent {name}: registered: {}", self.registration.who);
+        let (what, name) = (
+            self.registration.route.what(),
+            self.registration.route.name(),
+        );
+        tracing::info!("{what} {name}: registered: {}", self.registration.who);
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
@@ -113,16 +117,17 @@ impl Hub {
     }
 
     async fn end(mut self, end: End) {
-        let name = self.registration.name.clone();
+        let what = self.registration.route.what();
+        let name = self.registration.route.name().to_owned();
         let who = self.registration.who.clone();
         let (gone, why, words) = match &end {
             End::Lost(why) => {
-                tracing::info!("agent {name}: lost: {why}: {who}");
+                tracing::info!("{what} {name}: lost: {why}: {who}");
                 let told = format!("the link to {name} was lost");
                 (Gone::Lost, told, None)
             }
             End::Silent => {
-                tracing::warn!("agent {name}: timed out: {}: {who}", HopError::Silent);
+                tracing::warn!("{what} {name}: timed out: {}: {who}", HopError::Silent);
                 self.metrics.heartbeat_lost(Neighbour::Agent);
                 let told = format!("the link to {name} was lost");
                 (Gone::TimedOut, told, None)
@@ -156,12 +161,15 @@ impl Hub {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
-        tracing::info!("agent {name}: cleaned up, {parted} sessions parted: {who}");
+        tracing::info!("{what} {name}: cleaned up, {parted} sessions parted: {who}");
     }
 
     /// What is told to clients and to the agent when it has lost its place.
     fn ousted(&mut self) -> (Gone, String, Option<HopFrame>) {
-        let name = &self.registration.name;
+        let (what, name) = (
+            self.registration.route.what(),
+            self.registration.route.name(),
+        );
         let who = &self.registration.who;
         let refused = |code: RefuseCode, is_final, message| {
             let refused = Refused {
@@ -174,20 +182,20 @@ impl Hub {
         let ousted = self.registration.ousted.try_recv();
         match ousted.unwrap_or(Ousted::Newer) {
             Ousted::Disconnected => {
-                tracing::warn!("agent {name}: disconnected by order: {who}");
+                tracing::warn!("{what} {name}: disconnected by order: {who}");
                 let why = "disconnected by whoever runs the relay".to_owned();
                 let words = refused(RefuseCode::ShuttingDown, false, why);
                 let told = format!("the relay has disconnected {name}");
                 (Gone::Disconnected, told, words)
             }
             Ousted::Newer => {
-                tracing::info!("agent {name}: fenced by its newer link: {who}");
+                tracing::info!("{what} {name}: fenced by its newer link: {who}");
                 let why = format!("its newer link has registered as {name}");
                 let words = refused(RefuseCode::Fenced, false, why);
                 (Gone::Fenced, format!("{name} has a newer link"), words)
             }
             Ousted::Other => {
-                tracing::warn!("agent {name}: another process has taken the name over from {who}");
+                tracing::warn!("{what} {name}: another process has taken the name over from {who}");
                 let why = format!("another process has registered as {name}");
                 let words = refused(RefuseCode::Fenced, true, why);
                 (Gone::Fenced, format!("{name} has a newer link"), words)
@@ -202,7 +210,7 @@ impl Hub {
         tracing::info!(
             "session {}: parted from {}: {why}; {to_agent} bytes to it, {to_client} back",
             joined.key,
-            self.registration.name,
+            self.registration.route,
         );
         self.leaving.spawn(joined.leave(words));
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
@@ -291,12 +299,12 @@ impl Hub {
     }
 
     fn join(&mut self, joining: Joining) {
-        let name = &self.registration.name;
+        let route = &self.registration.route;
         let share = match self.windows.first() {
             Some(share) if self.joined.len() < TUNNELS_MAX => share,
             _ => {
                 tracing::warn!(
-                    "session {}: refused: too many tunnels to {name}",
+                    "session {}: refused: too many tunnels to {route}",
                     joining.key
                 );
                 self.metrics.session_refused("limit");
@@ -308,7 +316,7 @@ impl Hub {
             }
         };
         tracing::info!(
-            "session {}: joined to {name} from {}",
+            "session {}: joined to {route} from {}",
             joining.key,
             joining.peer
         );
@@ -318,7 +326,7 @@ impl Hub {
         self.metrics.sessions_joined.inc();
         let passing = self.metrics.tunnels.enter(Tunnel::new(
             joining.key.clone(),
-            name.clone(),
+            route.to_string(),
             joining.peer.clone(),
             joining.attach.caller.clone(),
             self.agent.now(),
@@ -353,10 +361,13 @@ impl Hub {
 
     /// The agent is there.
     fn beat(&mut self, rtt: Duration) {
-        let name = &self.registration.name;
+        let (what, name) = (
+            self.registration.route.what(),
+            self.registration.route.name(),
+        );
         match self.rtt.is_zero() {
-            true => tracing::info!("agent {name}: first heartbeat, round trip {rtt:?}"),
-            false => tracing::debug!("agent {name}: heartbeat, smallest round trip {rtt:?}"),
+            true => tracing::info!("{what} {name}: first heartbeat, round trip {rtt:?}"),
+            false => tracing::debug!("{what} {name}: heartbeat, smallest round trip {rtt:?}"),
         }
         self.rtt = rtt;
     }

@@ -3,6 +3,7 @@
 //! two ends go on over another one.
 
 mod admin;
+mod gateway;
 mod going;
 mod held;
 mod hub;
@@ -14,4 +15,5 @@ mod tunnels;
 mod windows;
 
 pub use admin::{Admin, AdminError, AdminListener, Order};
+pub use gateway::GatewayConfig;
 pub use relay::{Door, Load, Relay, RelayConfig, Running};

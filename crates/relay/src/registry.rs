@@ -1,20 +1,81 @@
-//! Which agents there are. A lock that is held for moments; what is done with an agent is done by
-//! its own task, which hears of it through a bounded channel.
+//! Which agents and which pipes there are. A lock that is held for moments; what is done with one of
+//! them is done by its own task, which hears of it through a bounded channel.
+//!
+//! A pipe is its writer, registered as an agent is; its readers are joined to it as callers to an
+//! agent. Names of pipes are apart from those of agents.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
-use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, TAG_MAX, TAGS_MAX};
-use farpipe_proto::wire::control::{Host, Listed, RefuseCode, Register};
+use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, PIPES_MAX, TAG_MAX, TAGS_MAX};
+use farpipe_proto::wire::control::{Host, List, Listed, RefuseCode, Register};
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::joined::Joining;
+
+/// What a pipe's name begins with in a route; no agent's name has a slash.
+const PIPE: &str = "p/";
+
+/// What one asks a relay for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Route {
+    /// The agent of that name.
+    Agent(String),
+    /// The pipe of that name.
+    Pipe(String),
+}
+
+impl Route {
+    /// What the route of an ATTACH asks for; what is no name is one that nobody has.
+    pub(crate) fn of(route: String) -> Self {
+        match route.strip_prefix(PIPE) {
+            Some(name) => Self::Pipe(name.to_owned()),
+            None => Self::Agent(route),
+        }
+    }
+
+    pub(crate) fn is_pipe(&self) -> bool {
+        matches!(self, Self::Pipe(_))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Agent(name) | Self::Pipe(name) => name,
+        }
+    }
+
+    /// What it is, for the log.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "agent",
+            Self::Pipe(_) => "pipe",
+        }
+    }
+
+    fn places(&self) -> usize {
+        match self {
+            Self::Agent(_) => AGENTS_MAX,
+            Self::Pipe(_) => PIPES_MAX,
+        }
+    }
+}
+
+/// As an ATTACH writes it.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(name) => f.write_str(name),
+            Self::Pipe(name) => write!(f, "{PIPE}{name}"),
+        }
+    }
+}
 
 /// Those who wait to be joined to one agent. Policy when full: the newest is refused and asks again.
 const JOINING_MAX: usize = 64;
@@ -87,14 +148,30 @@ pub(crate) struct Agent {
 
 #[derive(Debug, Default)]
 struct State {
-    agents: BTreeMap<String, Entry>,
+    entries: BTreeMap<Route, Entry>,
     last: u64,
     /// When those left that are not there, and why: so that who asks for one hears what is known.
     /// Policy when full: the one that has been away longest is forgotten.
-    left: BTreeMap<String, (Instant, &'static str)>,
+    left: BTreeMap<Route, (Instant, &'static str)>,
 }
 
-/// The agents of a relay.
+impl State {
+    /// How many there are of the kind of `route`.
+    fn count(&self, route: &Route) -> usize {
+        let is_such = |other: &&Route| other.is_pipe() == route.is_pipe();
+        self.entries.keys().filter(is_such).count()
+    }
+
+    /// All agents, or all pipes, behind a name, in the order of their names.
+    fn behind(&self, after: &Route) -> impl Iterator<Item = (&Route, &Entry)> {
+        let pipes = after.is_pipe();
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let behind = self.entries.range(behind);
+        behind.take_while(move |(route, _)| route.is_pipe() == pipes)
+    }
+}
+
+/// The agents and pipes of a relay.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     state: Mutex<State>,
@@ -106,7 +183,7 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Registration {
     registry: Arc<Registry>,
-    pub(crate) name: String,
+    pub(crate) route: Route,
     number: u64,
     pub(crate) sessions: Arc<AtomicU32>,
     /// Who is to be joined; over when another has the name.
@@ -123,7 +200,8 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers an agent, in place of an older link of its own.
+    /// Registers an agent, in place of an older link of its own or of another process of the same owner;
+    /// or a pipe's writer, in place of an older link of its own only.
     pub(crate) fn register(
         self: &Arc<Self>,
         register: Register,
@@ -136,15 +214,23 @@ impl Registry {
             name,
             tags,
             instance,
+            pipe,
         } = register;
+        let route = match pipe {
+            true => Route::Pipe(name),
+            false => Route::Agent(name),
+        };
         let mut state = self.lock();
-        if let Some(older) = state.agents.remove(&name) {
-            if older.owner != owner {
-                state.agents.insert(name.clone(), older);
-                return Err(Objection::new(
-                    RefuseCode::Busy,
-                    format!("the name {name} is registered with another certificate"),
-                ));
+        if let Some(older) = state.entries.remove(&route) {
+            let is_same = older.owner == owner && (!pipe || older.instance == instance);
+            if !is_same {
+                let name = route.name();
+                let why = match pipe {
+                    true => format!("the pipe {name} has a writer already"),
+                    false => format!("the name {name} is registered with another certificate"),
+                };
+                state.entries.insert(route, older);
+                return Err(Objection::new(RefuseCode::Busy, why));
             }
             let why = match older.instance == instance {
                 true => Ousted::Newer,
@@ -152,8 +238,9 @@ impl Registry {
             };
             // An error means that its link is ending anyhow.
             let _ = older.ousted.send(why);
-        } else if state.agents.len() >= AGENTS_MAX {
-            return Err(Objection::new(RefuseCode::Limit, "too many agents"));
+        } else if state.count(&route) >= route.places() {
+            let why = format!("too many {}s", route.what());
+            return Err(Objection::new(RefuseCode::Limit, why));
         }
         state.last += 1;
         let number = state.last;
@@ -176,13 +263,13 @@ impl Registry {
             address: address.to_owned(),
             ousted,
         };
-        state.left.remove(&name);
-        state.agents.insert(name.clone(), entry);
+        state.left.remove(&route);
+        state.entries.insert(route.clone(), entry);
         drop(state);
         self.changed.notify_waiters();
         Ok(Registration {
             registry: Arc::clone(self),
-            name,
+            route,
             number,
             sessions,
             joining: joined,
@@ -191,14 +278,14 @@ impl Registry {
         })
     }
 
-    /// Sends a session to the agent of that name; or gives it back.
+    /// Sends a session to whom it asks for; or gives it back.
     pub(crate) fn join(
         &self,
-        name: &str,
+        route: &Route,
         joining: Joining,
     ) -> Result<(), Box<(NotJoined, Joining)>> {
         let state = self.lock();
-        let Some(entry) = state.agents.get(name) else {
+        let Some(entry) = state.entries.get(route) else {
             return Err(Box::new((NotJoined::NoRoute, joining)));
         };
         entry
@@ -213,7 +300,8 @@ impl Registry {
 
     /// Takes an agent's place away; its link ends. Whether there was one.
     pub(crate) fn disconnect(&self, name: &str) -> bool {
-        let Some(entry) = self.lock().agents.remove(name) else {
+        let route = Route::Agent(name.to_owned());
+        let Some(entry) = self.lock().entries.remove(&route) else {
             return false;
         };
         // An error means that its link is ending anyhow.
@@ -221,25 +309,35 @@ impl Registry {
         true
     }
 
-    /// What is known of an agent that is not there.
-    pub(crate) fn no_route(&self, name: &str, now: Instant) -> String {
-        let mut words = format!("no agent {name} is registered here");
-        if let Some((at, why)) = self.lock().left.get(name) {
+    /// What is known of whom somebody asks for that is not there.
+    pub(crate) fn no_route(&self, route: &Route, now: Instant) -> String {
+        let mut words = match route {
+            Route::Agent(name) => format!("no agent {name} is registered here"),
+            Route::Pipe(name) => format!("the pipe {name} has no writer here"),
+        };
+        if let Some((at, why)) = self.lock().left.get(route) {
             let seconds = (now - *at).as_secs();
-            words.push_str(&format!("; it was until {seconds} s ago: {why}"));
+            let it = if route.is_pipe() {
+                "it had one"
+            } else {
+                "it was"
+            };
+            words.push_str(&format!("; {it} until {seconds} s ago: {why}"));
         }
         words
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.lock().agents.len()
+    /// How many agents there are.
+    pub(crate) fn agents_len(&self) -> usize {
+        self.lock().count(&Route::Agent(String::new()))
     }
 
     /// All agents, in the order of their names.
     pub(crate) fn agents(&self) -> Vec<Agent> {
         let state = self.lock();
-        let agents = state.agents.iter().map(|(name, entry)| Agent {
-            name: name.clone(),
+        let first = Route::Agent(String::new());
+        let agents = state.behind(&first).map(|(route, entry)| Agent {
+            name: route.name().to_owned(),
             tags: entry.tags.clone(),
             identity: entry.owner.as_ref().map(ToString::to_string),
             address: entry.address.clone(),
@@ -250,10 +348,10 @@ impl Registry {
         agents.collect()
     }
 
-    /// Where sessions wait to be joined to the agent of that name: to wait for room there.
-    pub(crate) fn queue(&self, name: &str) -> Option<mpsc::Sender<Joining>> {
+    /// Where sessions wait to be joined to whom they ask for: to wait for room there.
+    pub(crate) fn queue(&self, route: &Route) -> Option<mpsc::Sender<Joining>> {
         let state = self.lock();
-        state.agents.get(name).map(|entry| entry.joining.clone())
+        state.entries.get(route).map(|entry| entry.joining.clone())
     }
 
     /// Ready when somebody registers from now on.
@@ -261,20 +359,25 @@ impl Registry {
         self.changed.notified()
     }
 
-    /// How many agents there are, and how many are joined to them.
+    /// How many agents there are, and how many are joined to them and to pipes.
     pub(crate) fn count(&self) -> (usize, usize) {
         let state = self.lock();
         let joined = |entry: &Entry| entry.sessions.load(Ordering::Relaxed) as usize;
-        (state.agents.len(), state.agents.values().map(joined).sum())
+        let agents = state.count(&Route::Agent(String::new()));
+        (agents, state.entries.values().map(joined).sum())
     }
 
-    /// The agents behind `after`, as many as fit into a frame.
-    pub(crate) fn list(&self, after: &str, now: Instant) -> Listed {
+    /// The agents or pipes that are asked for, as many as fit into a frame.
+    pub(crate) fn list(&self, list: List, now: Instant) -> Listed {
         let state = self.lock();
-        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let after = match list.pipes {
+            true => Route::Pipe(list.after),
+            false => Route::Agent(list.after),
+        };
         let mut listed = Listed::default();
         let mut len = 0;
-        for (name, entry) in state.agents.range::<str, _>(behind) {
+        for (route, entry) in state.behind(&after) {
+            let name = route.name();
             // Each text with the few bytes in front of it, and something for the numbers.
             len += 32 + name.len() + entry.tags.iter().map(|tag| tag.len() + 4).sum::<usize>();
             if len > HOP_CONTROL_MAX - 64 {
@@ -282,7 +385,7 @@ impl Registry {
                 break;
             }
             listed.hosts.push(Host {
-                name: name.clone(),
+                name: name.to_owned(),
                 tags: entry.tags.clone(),
                 up_ms: u64::try_from((now - entry.since).as_millis()).unwrap_or(u64::MAX),
                 sessions: entry.sessions.load(Ordering::Relaxed),
@@ -297,17 +400,17 @@ impl Registration {
     pub(crate) fn note_left(&self, now: Instant, why: &'static str) {
         let mut state = self.registry.lock();
         let is_anothers = |entry: &Entry| entry.number != self.number;
-        if state.agents.get(&self.name).is_some_and(is_anothers) {
+        if state.entries.get(&self.route).is_some_and(is_anothers) {
             return;
         }
-        if state.left.len() >= AGENTS_MAX {
+        if state.left.len() >= AGENTS_MAX + PIPES_MAX {
             let oldest = state.left.iter().min_by_key(|(_, (at, _))| *at);
-            let oldest = oldest.map(|(name, _)| name.clone());
+            let oldest = oldest.map(|(route, _)| route.clone());
             if let Some(oldest) = oldest {
                 state.left.remove(&oldest);
             }
         }
-        state.left.insert(self.name.clone(), (now, why));
+        state.left.insert(self.route.clone(), (now, why));
     }
 }
 
@@ -315,11 +418,11 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut state = self.registry.lock();
         let is_own = state
-            .agents
-            .get(&self.name)
+            .entries
+            .get(&self.route)
             .is_some_and(|entry| entry.number == self.number);
         if is_own {
-            state.agents.remove(&self.name);
+            state.entries.remove(&self.route);
         }
     }
 }
@@ -333,13 +436,15 @@ fn short(instance: &[u8]) -> String {
         .collect()
 }
 
-/// Whose name an agent may register.
+/// Whose name it is that one may register.
 fn owner(register: &Register, who: Option<&Identity>) -> Result<Option<Identity>, Objection> {
-    let Register { name, tags, .. } = register;
+    let Register {
+        name, tags, pipe, ..
+    } = register;
     if !is_name(name) {
         return Err(Objection::new(
             RefuseCode::Protocol,
-            "an agent's name has 1 to 63 small letters, digits, dots, hyphens and underscores",
+            "a name has 1 to 63 small letters, digits, dots, hyphens and underscores",
         ));
     }
     let is_tag = |tag: &String| {
@@ -353,6 +458,14 @@ fn owner(register: &Register, who: Option<&Identity>) -> Result<Option<Identity>
     }
     match who {
         None => Ok(None),
+        // A pipe's name is whose it is for now.
+        Some(who) if *pipe => match who.kind() {
+            Kind::Client | Kind::Agent => Ok(Some(who.clone())),
+            Kind::Relay | Kind::Authority => Err(Objection::new(
+                RefuseCode::Auth,
+                format!("{who} is neither a client nor an agent: it cannot write to a pipe"),
+            )),
+        },
         Some(who) if who.kind() == Kind::Agent && who.name() == name => Ok(Some(who.clone())),
         Some(who) => Err(Objection::new(
             RefuseCode::Auth,
@@ -369,8 +482,21 @@ mod tests {
         Register {
             name: name.to_owned(),
             instance: vec![1; 16],
-            tags: Vec::new(),
+            ..Register::default()
         }
+    }
+
+    fn writer(name: &str, instance: u8) -> Register {
+        Register {
+            instance: vec![instance; 16],
+            pipe: true,
+            ..named(name)
+        }
+    }
+
+    fn listed(registry: &Registry, after: &str, pipes: bool) -> Listed {
+        let after = after.to_owned();
+        registry.list(List { after, pipes }, Instant::default())
     }
 
     fn certified(domain: &str, kind: Kind, name: &str) -> Identity {
@@ -435,7 +561,7 @@ mod tests {
         assert_eq!(older.ousted.try_recv(), Ok(Ousted::Newer));
         // What is left of the older one does not take the name with it.
         drop(older);
-        assert_eq!(registry.list("", Instant::default()).hosts.len(), 1);
+        assert_eq!(listed(&registry, "", false).hosts.len(), 1);
     }
 
     #[test]
@@ -443,7 +569,8 @@ mod tests {
         let registry: Arc<Registry> = Arc::default();
         let start = Instant::default();
         let later = start + std::time::Duration::from_secs(7);
-        let known = |registry: &Registry| registry.no_route("web1", later);
+        let web1 = Route::Agent("web1".to_owned());
+        let known = |registry: &Registry| registry.no_route(&web1, later);
         assert_eq!(known(&registry), "no agent web1 is registered here");
         let older = register(&registry, "web1", None).expect("free");
         older.note_left(start, "its link was lost");
@@ -456,11 +583,58 @@ mod tests {
         older.note_left(start, "its link was lost");
         assert_eq!(known(&registry), "no agent web1 is registered here");
         drop((older, newer));
-        for n in 0..=AGENTS_MAX {
+        for n in 0..=AGENTS_MAX + PIPES_MAX {
             let one = register(&registry, &format!("n{n}"), None).expect("free");
             one.note_left(start, "");
         }
-        assert_eq!(registry.lock().left.len(), AGENTS_MAX);
+        assert_eq!(registry.lock().left.len(), AGENTS_MAX + PIPES_MAX);
+    }
+
+    #[test]
+    fn a_pipe_has_one_writer_and_a_name_apart_from_those_of_agents() {
+        let registry: Arc<Registry> = Arc::default();
+        let agent = register(&registry, "logs", None).expect("free");
+        let write =
+            |instance| registry.register(writer("logs", instance), None, "", Instant::default());
+        let mut older = write(1).expect("another name than the agent's");
+        let refused = write(2).expect_err("it has one");
+        assert_eq!(refused.code, RefuseCode::Busy);
+        assert_eq!(refused.message, "the pipe logs has a writer already");
+        assert!(older.ousted.try_recv().is_err(), "it goes on");
+        let newer = write(1).expect("its own newer link");
+        assert_eq!(older.ousted.try_recv(), Ok(Ousted::Newer));
+        drop(older);
+        let names = |pipes| listed(&registry, "", pipes).hosts.len();
+        assert_eq!((names(false), names(true)), (1, 1));
+        assert_eq!(registry.count(), (1, 0));
+        assert_eq!(registry.agents().len(), 1);
+        assert!(!registry.disconnect("logs/"), "no such name");
+        newer.note_left(Instant::default(), "its link was lost");
+        drop(newer);
+        let route = Route::of("p/logs".to_owned());
+        assert_eq!(
+            registry.no_route(&route, Instant::default()),
+            "the pipe logs has no writer here; it had one until 0 s ago: its link was lost"
+        );
+        assert_eq!((names(false), names(true)), (1, 0));
+        drop(agent);
+    }
+
+    #[test]
+    fn a_pipe_is_its_writers_as_long_as_there_is_one() {
+        let registry: Arc<Registry> = Arc::default();
+        let write = |who: &Identity| {
+            registry.register(writer("logs", 1), Some(who), "", Instant::default())
+        };
+        let [alice, bob] = ["alice", "bob"].map(|name| certified("a.org", Kind::Client, name));
+        let agent = certified("a.org", Kind::Agent, "web1");
+        let first = write(&alice).expect("any name");
+        assert_eq!(write(&bob).expect_err("taken").code, RefuseCode::Busy);
+        drop(first);
+        drop(write(&bob).expect("free again"));
+        drop(write(&agent).expect("agents, too"));
+        let relay = certified("a.org", Kind::Relay, "relay");
+        assert_eq!(write(&relay).expect_err("no").code, RefuseCode::Auth);
     }
 
     #[test]
@@ -474,9 +648,12 @@ mod tests {
             held.push(registered.expect("there is room"));
         }
         assert!(register(&registry, "one-more", None).is_err());
+        let pipe = writer("one-more", 1);
+        let pipe = registry.register(pipe, None, "", Instant::default());
+        held.push(pipe.expect("agents take no place of theirs"));
         let (mut after, mut names) = (String::new(), 0);
         loop {
-            let listed = registry.list(&after, Instant::default());
+            let listed = listed(&registry, &after, false);
             let frame = farpipe_proto::wire::hop::HopFrame::Listed(listed.clone()).encode();
             assert!(frame.len() <= HOP_CONTROL_MAX, "{}", frame.len());
             names += listed.hosts.len();

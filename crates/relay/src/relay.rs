@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use farpipe_net::carrier::mem::MemCarrier;
+use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
-use farpipe_net::{Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive};
-use farpipe_proto::identity::Identity;
+use farpipe_net::{
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
+};
+use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
@@ -17,12 +21,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Order};
+use crate::gateway::{Commons, Front, GatewayConfig, Tickets, Visit, greeting};
 use crate::going::Going;
-use crate::held::{Held, refuse};
+use crate::held::{Held, may_wait, refuse};
 use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
 use crate::metrics::Metrics;
-use crate::registry::{NotJoined, Registry};
+use crate::registry::{NotJoined, Registry, Route};
 use crate::windows::Windows;
 
 /// Agents and held sessions that wait for a task of their own. Policy when full: their handshake
@@ -50,11 +55,11 @@ impl Default for RelayConfig {
 /// What a relay has to do now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Agents that are registered.
+    /// Agents that are registered; pipes do not count.
     pub agents: usize,
     /// Tunnels that are joined.
     pub tunnels: usize,
-    /// Sessions that wait for their agent to come back.
+    /// Sessions that wait for their agent to come back, or for their pipe's writer to come.
     pub held: usize,
     /// Bytes of all tunnels' windows, at most 256 MiB; those of tunnels that are just ending count.
     pub windows: u64,
@@ -65,6 +70,7 @@ pub struct Load {
 enum Work {
     Agent(Box<Hub>),
     Held(Box<Held>),
+    Visit(Box<Visit>),
 }
 
 /// A relay, with any number of doors.
@@ -75,6 +81,9 @@ pub struct Relay {
     windows: Arc<Windows>,
     held: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    gateway: Commons,
+    /// Of the gateway's own links.
+    inside: Greeting,
     work: mpsc::Sender<Work>,
 }
 
@@ -83,6 +92,8 @@ pub struct Relay {
 pub struct Door {
     relay: Arc<Relay>,
     greeting: Greeting,
+    /// Serves those who have no farpipe.
+    front: Option<Front>,
 }
 
 /// The tasks of a relay.
@@ -107,8 +118,11 @@ impl Relay {
             metrics: Arc::clone(&metrics),
             work: received,
         };
+        let tickets = Tickets::new(config.clock, system_random);
         let relay = Self {
             config,
+            gateway: Commons::new(tickets),
+            inside: greeting(),
             registry,
             windows: Arc::default(),
             held,
@@ -137,6 +151,80 @@ impl Relay {
         Door {
             relay: Arc::clone(self),
             greeting,
+            front: None,
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.config.clock
+    }
+
+    pub(crate) fn gateway(&self) -> &Commons {
+        &self.gateway
+    }
+
+    /// Runs a request of the gateway's in a task of its own.
+    ///
+    /// # Errors
+    /// The request, if there is no room for it.
+    pub(crate) fn visited(&self, visit: Box<Visit>) -> Result<(), Box<Visit>> {
+        let sent = self.work.try_send(Work::Visit(visit));
+        sent.map_err(|error| match error.into_inner() {
+            Work::Visit(visit) => visit,
+            Work::Agent(_) | Work::Held(_) => unreachable!("it was a visit that was sent"),
+        })
+    }
+
+    /// Serves a link of the gateway's, which has let `who` in.
+    pub(crate) async fn serve_inside(
+        &self,
+        carrier: MemCarrier,
+        who: Option<Identity>,
+        peer: &str,
+    ) -> Result<(), HandshakeError> {
+        let RelayConfig { clock, heartbeat } = &self.config;
+        let carrier = async { Ok(Box::new(carrier) as Box<dyn Carrier>) };
+        let guest = receive(carrier, &self.inside, *clock, *heartbeat).await?;
+        self.serve_guest(guest, who, peer.to_owned()).await
+    }
+
+    /// Takes a neighbour that was let in to what it wants.
+    async fn serve_guest(
+        &self,
+        guest: Guest,
+        who: Option<Identity>,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let Guest { hop, wanted, .. } = guest;
+        match wanted {
+            Wanted::Registration(register) => {
+                self.register(hop, register, who.as_ref(), &peer).await
+            }
+            Wanted::Names(list) => self.list(hop, list).await,
+            Wanted::Session(near, mut attach) => {
+                let Some(key) = SessionKey::from_slice(&attach.key) else {
+                    return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
+                };
+                if attach.route.is_empty() {
+                    let why = "this is a relay: name the agent to ask for";
+                    return Err(wrong(hop, near, why).await);
+                }
+                let route = Route::of(std::mem::take(&mut attach.route));
+                if route.is_pipe() && !is_name(route.name()) {
+                    // Nobody could come whom it would be held for.
+                    return Err(wrong(hop, near, "no pipe has such a name").await);
+                }
+                // What a caller says of itself counts for nothing.
+                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
+                let joining = Joining {
+                    hop,
+                    near,
+                    attach,
+                    key: key.to_string(),
+                    peer,
+                };
+                self.attach(joining, route).await
+            }
         }
     }
 
@@ -162,13 +250,14 @@ impl Relay {
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
         let name = register.name.clone();
+        let what = if register.pipe { "pipe" } else { "agent" };
         let registration = match self.registry.register(register, who, peer, now) {
             Ok(registration) => registration,
             Err(objection) => {
                 self.metrics.registration("refused");
                 let name = name.escape_debug();
                 tracing::info!(
-                    "agent {name}: not registered: {}: {peer}",
+                    "{what} {name}: not registered: {}: {peer}",
                     objection.message
                 );
                 let refused = Refused {
@@ -190,16 +279,15 @@ impl Relay {
         Ok(())
     }
 
-    async fn attach(&self, joining: Joining, name: String) -> Result<(), HandshakeError> {
-        let established = joining.attach.established;
-        let Err(back) = self.registry.join(&name, joining) else {
+    async fn attach(&self, joining: Joining, route: Route) -> Result<(), HandshakeError> {
+        let may_wait = may_wait(&joining, &route);
+        let Err(back) = self.registry.join(&route, joining) else {
             return Ok(());
         };
         let (why, joining) = *back;
-        // It is on its way back most likely; or so many come to it at once that its task is behind.
-        let may_wait = why == NotJoined::Full || established;
-        if may_wait && self.hold() {
-            let held = Box::new(Held { name, joining });
+        // It may come soon; or so many come to it at once that its task is behind.
+        if (why == NotJoined::Full || may_wait) && self.hold() {
+            let held = Box::new(Held { route, joining });
             // An error means that the relay has ended; the link is cut.
             if self.work.send(Work::Held(held)).await.is_err() {
                 self.held.fetch_sub(1, Ordering::Relaxed);
@@ -212,7 +300,7 @@ impl Relay {
                 "too many at once; try again later".to_owned(),
             ),
             NotJoined::NoRoute => {
-                let known = self.registry.no_route(&name, self.config.clock.now());
+                let known = self.registry.no_route(&route, self.config.clock.now());
                 (RefuseCode::NoRoute, known)
             }
         };
@@ -225,7 +313,7 @@ impl Relay {
             joining.key,
             joining.peer
         );
-        let is_final = code == RefuseCode::NoRoute && !established;
+        let is_final = code == RefuseCode::NoRoute && !may_wait;
         let refused = refuse(joining, code, is_final, message).await;
         Err(HandshakeError::Refused(refused))
     }
@@ -242,7 +330,7 @@ impl Relay {
     /// Answers as long as it is asked.
     async fn list(&self, mut hop: Hop, mut list: List) -> Result<(), HandshakeError> {
         loop {
-            let listed = self.registry.list(&list.after, self.config.clock.now());
+            let listed = self.registry.list(list, self.config.clock.now());
             hop.queue(&HopFrame::Listed(listed));
             let next = poll_fn(|cx| {
                 if let Poll::Ready(Err(error)) = hop.poll_flush(cx) {
@@ -269,24 +357,34 @@ impl Entrance for Door {
         &self.greeting
     }
 
+    fn gateway(&self) -> Option<&dyn Gateway> {
+        let front = self.front.as_ref()?;
+        Some(front)
+    }
+
     async fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let Self { relay, greeting } = self;
+        let Self {
+            relay, greeting, ..
+        } = self;
         let RelayConfig { clock, heartbeat } = &relay.config;
         let guest = receive(carrier, greeting, *clock, *heartbeat)
             .await
-            .inspect_err(|error| relay.metrics.handshake_failed(error))?;
+            .inspect_err(|error| match error {
+                HandshakeError::Foreign => {}
+                error => relay.metrics.handshake_failed(error),
+            })?;
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
-        let Guest { hop, wanted, .. } = guest;
         match &who {
             Some(who) => tracing::info!("{peer}: let in as {who}"),
             None => tracing::info!("{peer}: let in as this user"),
         }
         if is_nameless {
+            let Guest { hop, wanted, .. } = guest;
             // Where names decide, it would be taken for somebody else who has none.
             let about = match &wanted {
                 Wanted::Session(near, _) => *near,
@@ -295,32 +393,20 @@ impl Entrance for Door {
             let why = "the certificate has no farpipe identity; issue one with `farpipe cert`";
             return Err(refused(hop, about, RefuseCode::Auth, why).await);
         }
-        match wanted {
-            Wanted::Registration(register) => {
-                relay.register(hop, register, who.as_ref(), &peer).await
-            }
-            Wanted::Names(list) => relay.list(hop, list).await,
-            Wanted::Session(near, mut attach) => {
-                let Some(key) = SessionKey::from_slice(&attach.key) else {
-                    return Err(wrong(hop, near, "a key of 32 bytes is wanted").await);
-                };
-                if attach.route.is_empty() {
-                    let why = "this is a relay: name the agent to ask for";
-                    return Err(wrong(hop, near, why).await);
-                }
-                let name = std::mem::take(&mut attach.route);
-                // What a caller says of itself counts for nothing.
-                attach.caller = who.as_ref().map(ToString::to_string).unwrap_or_default();
-                let joining = Joining {
-                    hop,
-                    near,
-                    attach,
-                    key: key.to_string(),
-                    peer,
-                };
-                relay.attach(joining, name).await
-            }
-        }
+        relay.serve_guest(guest, who, peer).await
+    }
+}
+
+impl Door {
+    /// The same door, where those who have no farpipe are served by HTTP at `/p/`, too.
+    #[must_use]
+    pub fn with_gateway(mut self, config: GatewayConfig) -> Self {
+        self.front = Some(Front {
+            relay: Arc::clone(&self.relay),
+            config: Arc::new(config),
+            tokens: self.greeting.tokens.clone(),
+        });
+        self
     }
 }
 
@@ -370,7 +456,7 @@ impl Running {
         self.metrics.is_draining.store(true, Ordering::Relaxed);
         tracing::info!(
             "draining: {} agents and {} tunnels are told to go elsewhere",
-            self.registry.len(),
+            self.registry.agents_len(),
             self.metrics.tunnels.len()
         );
         self.work.close();
@@ -388,6 +474,9 @@ impl Running {
         match work {
             Work::Agent(hub) => {
                 tasks.spawn(hub.run(going));
+            }
+            Work::Visit(visit) => {
+                tasks.spawn(visit.run(going));
             }
             Work::Held(held) => {
                 let (registry, places) = (Arc::clone(&self.registry), Arc::clone(&self.held));

@@ -127,7 +127,13 @@ async fn a_second_peer_of_a_one_shot_listener_hears_busy() {
     let attached = first.hear().await;
     assert_eq!(
         attached,
-        Heard::Frame(HopFrame::Attached(TunnelId(1), Attached { received: 0 }))
+        Heard::Frame(HopFrame::Attached(
+            TunnelId(1),
+            Attached {
+                received: 0,
+                kept_ms: 0
+            }
+        ))
     );
     let second = open(&network, clock, None).await;
     let Err(SessionEnd::Refused(why)) = &second.result else {

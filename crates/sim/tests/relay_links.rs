@@ -79,7 +79,13 @@ impl Place {
             (tunnel, attach) if attach.key == vec![key; 32] => tunnel,
             other => panic!("{other:?}"),
         };
-        agent.send(&HopFrame::Attached(tunnel, Attached { received: 0 }));
+        agent.send(&HopFrame::Attached(
+            tunnel,
+            Attached {
+                received: 0,
+                kept_ms: 0,
+            },
+        ));
         agent.push(ms(1)).await;
         let heard = client.hear().await;
         assert!(
@@ -352,7 +358,13 @@ async fn frames_that_have_no_place_end_their_link_and_no_other() {
     let odd = |key| {
         [
             HopFrame::Attach(TunnelId(3), asks(key)),
-            HopFrame::Attached(NEAR, Attached { received: 0 }),
+            HopFrame::Attached(
+                NEAR,
+                Attached {
+                    received: 0,
+                    kept_ms: 0,
+                },
+            ),
             HopFrame::HopCredit(NEAR, 1),
             HopFrame::List(List::default()),
             HopFrame::Ack(TunnelId(7), 1),

@@ -1,4 +1,4 @@
-//! What the two ends of a copy say to each other (docs/protocol.md section 6.11). All bytes are taken as they
+//! What the two ends of a copy say to each other (docs/protocol.md section 6.12). All bytes are taken as they
 //! are; `send.rs` and `receive.rs` check what they mean.
 
 /// The next entry is one of the sources that were asked for.

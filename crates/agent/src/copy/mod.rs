@@ -1,4 +1,4 @@
-//! Files and trees of files, copied from one host to another: `farpipe cp` (docs/protocol.md section 6.11).
+//! Files and trees of files, copied from one host to another: `farpipe cp` (docs/protocol.md section 6.12).
 //!
 //! Two ends speak over one stream, or over a pair of channels in one process. The sending end (`send.rs`)
 //! walks its sources (`walk.rs`) and offers what it finds; the receiving end (`receive.rs`) looks at what

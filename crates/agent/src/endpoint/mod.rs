@@ -48,7 +48,7 @@ pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
 pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, is_kind, kinds};
 pub use self::ws::WsSpec;
-pub use self::ws_listen::WsListenSpec;
+pub use self::ws_listen::{WsListenSpec, parse_origin};
 
 /// Where bytes come from. Cancel safety: progress is kept in the source; a dropped poll loses
 /// nothing.

@@ -62,7 +62,10 @@ impl WsListenSpec {
 }
 
 /// An origin as browsers write it.
-fn parse_origin(text: &str) -> Result<String, &'static str> {
+///
+/// # Errors
+/// What it looks like.
+pub fn parse_origin(text: &str) -> Result<String, &'static str> {
     const WHY: &str = "an origin is SCHEME://HOST or SCHEME://HOST:PORT, as http://localhost:3000";
     let origin = text.strip_suffix('/').unwrap_or(text);
     let (scheme, host) = origin.split_once("://").ok_or(WHY)?;

@@ -1,6 +1,7 @@
 //! SOCKS5 (RFC 1928) for connections that say themselves where they want to go. CONNECT only, and
 //! without a password: what listens is this host's own.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use farpipe_proto::wire::control::Refuse;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::between::decided;
 use crate::client::asked;
 use crate::endpoint::{self, EndpointSpec, OpenError, Use};
 use crate::fan::{self, Pipes, Shared};
@@ -155,8 +155,13 @@ async fn connect(
     let Some(mut stream) = handle.open_with(asked(&spec, Use::Both, false)) else {
         return fail(socket, Some(Reply::Failed), "no stream can be opened").await;
     };
+    let decided = poll_fn(|cx| {
+        stream.watch.poll_until(cx, |fate| {
+            fate.accepted || fate.refused.is_some() || fate.end.is_some()
+        })
+    });
     let fate = tokio::select! {
-        fate = decided(&mut stream.watch) => fate,
+        fate = decided => fate,
         () = cancelled(shared.cancel.clone()) => return PipeError::Cancelled.into(),
     };
     if let Some(end) = fate.end {

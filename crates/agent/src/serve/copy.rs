@@ -1,4 +1,4 @@
-//! An end of a copy at an agent (docs/protocol.md section 6.11): sends files of this host, or takes some, as
+//! An end of a copy at an agent (docs/protocol.md section 6.12): sends files of this host, or takes some, as
 //! far as the policy lets the caller read or write there.
 
 use std::ffi::{OsStr, OsString};

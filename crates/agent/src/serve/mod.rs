@@ -25,6 +25,7 @@ use crate::ping;
 use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
+pub(crate) use self::permission::{Answer, Teller, Wants, place};
 pub(crate) use self::refusal::{Refusal, refuse};
 
 /// What an agent does for its callers.
@@ -136,6 +137,9 @@ impl Serving {
         };
         if let Some(asked) = open.copy.take() {
             return self.copy(stream, *asked).await;
+        }
+        if let Some(asked) = open.tail.take() {
+            return Box::pin(self.tail(stream, *asked)).await;
         }
         match open.endpoint.take() {
             Some(asked) => self.endpoint(stream, *asked, open.blocks).await,

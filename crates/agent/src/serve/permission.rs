@@ -8,7 +8,7 @@ use std::sync::Arc;
 use farpipe_net::HostPort;
 use farpipe_proto::identity::Caller;
 
-use super::{Refusal, Serving};
+use super::{Agent, Refusal, Serving};
 use crate::beneath::Place;
 use crate::command::environment::User;
 use crate::policy::{self, Decision, Denied, Origin, Policy, Request, Within};
@@ -38,8 +38,11 @@ impl Wants {
 }
 
 /// What came of a question.
-enum Answer<T> {
+#[derive(Debug)]
+pub(crate) enum Answer<T> {
+    /// It may be done, and the rule that says so.
     Allowed(T, Origin),
+    /// It may not; why is for this host's log.
     Denied(Denied),
     /// It may be known that it is not there.
     Missing(io::Error),
@@ -126,18 +129,41 @@ impl Serving {
 
     /// Says in this host's log what was denied and why.
     pub(crate) fn deny(&self, why: &str) {
+        self.teller().deny(why);
+    }
+
+    /// What says it, for whoever asks the policy elsewhere.
+    pub(crate) fn teller(&self) -> Teller {
+        Teller {
+            agent: self.agent.clone(),
+            stream: format!("{}: {}", self.peer, self.name),
+            who: self.who(),
+        }
+    }
+}
+
+/// Says in this host's log what a stream's opener was denied.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    agent: Agent,
+    stream: String,
+    who: String,
+}
+
+impl Teller {
+    pub(crate) fn deny(&self, why: &str) {
         let hint = match self.agent.policy.current().is_empty() {
             true => "; nothing is allowed here: start the agent with --policy or --allow",
             false => "",
         };
-        let (peer, name, who) = (&self.peer, &self.name, self.who());
-        let told = format!("{peer}: {name}: denied to {who}: {why}{hint}");
+        let (stream, who) = (&self.stream, &self.who);
+        let told = format!("{stream}: denied to {who}: {why}{hint}");
         self.agent.refusals.tell(told);
     }
 }
 
 /// The place of an absolute path, if `caller` may have it so.
-fn place(policy: &Policy, caller: &Caller, wants: Wants, path: &Path) -> Answer<Place> {
+pub(crate) fn place(policy: &Policy, caller: &Caller, wants: Wants, path: &Path) -> Answer<Place> {
     let (resolved, missing) = match policy::target(path) {
         Ok(resolved) => (resolved, None),
         Err(error) => match nearest(path) {

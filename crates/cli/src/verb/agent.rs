@@ -13,18 +13,20 @@ use farpipe_agent::serve;
 use farpipe_net::tls::TlsServer;
 use farpipe_net::token::TokenStore;
 use farpipe_net::{
-    AcceptedSession, Acceptor, AcceptorConfig, Admission, Greeting, Listener, SessionEnd, Sessions,
-    Url,
+    AcceptedSession, Acceptor, AcceptorConfig, Admission, Greeting, Listener, LocalSocket,
+    SessionEnd, Sessions, Url,
 };
 use farpipe_proto::limits::PARK_MAX;
 use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::allow::{AllowArgs, unusable};
 use super::door::{self, Invitation};
-use super::registration::RegistrationArgs;
+use super::registration::{Links, RegistrationArgs};
+use super::reuse;
 use super::secure::{Guarded, ListenTls};
-use super::session::{SessionArgs, conclude, listening, settle, span, url};
+use super::session::{SessionArgs, conclude, listening, nothing_to_prove, settle, span, url};
 use super::ticket::Outlet;
 use crate::exit::WithStatus;
 use crate::progress::Counts;
@@ -53,6 +55,13 @@ pub(crate) struct Args {
     /// certificates or a ticket; ws:// or fp:// on loopback only; port 0 picks a free one
     #[arg(long, value_name = "URL")]
     listen: Option<String>,
+    /// Serve nobody else: only keep connections for this user's own commands, which find this process
+    /// by its socket in the runtime directory; it registers nowhere
+    #[arg(long, conflicts_with_all = ["listen", "name"])]
+    client_only: bool,
+    /// Keep no connections for this user's own commands
+    #[arg(long, conflicts_with = "client_only")]
+    no_reuse: bool,
     #[command(flatten)]
     allow: AllowArgs,
     #[command(flatten)]
@@ -67,7 +76,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let front = args.front(quiet)?;
-    let policy = Arc::new(policy(&args.allow)?);
+    let policy = Arc::new(policy(&args.allow, args.client_only)?);
     let status = Status::open(args.session.status_fd, false)?;
     let (signals, cancel, hangups) = match policy.has_file() {
         true => Signals::catch_but_hangup()?,
@@ -83,6 +92,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         // Nobody comes by a door that is not there.
         None => listening(Admission::ClientCertificate, None, None)?,
     };
+    let local = args.local_socket(quiet)?;
     let mut config = AcceptorConfig::new(greeting);
     config.seal = args.tls.seal()?;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
@@ -91,16 +101,30 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         args.session
             .watch(&mut tasks, counts, status.clone(), quiet),
     );
+    let windows = Arc::clone(&config.windows);
     let (acceptor, sessions) = Acceptor::new(config);
     let acceptor = Arc::new(acceptor);
-    let links = args
-        .registration
-        .links(&args.tls, &acceptor, args.session.heartbeat)?;
+    let links = match args.client_only {
+        // The relays of $FARPIPE_RELAY are its user's commands' to ask.
+        true => Links::default(),
+        false => args
+            .registration
+            .links(&args.tls, &acceptor, args.session.heartbeat)?,
+    };
     let mut accepting = match open(front, Arc::clone(&acceptor), quiet, &status).await {
         Ok(accepting) => accepting,
         Err(error) => return conclude(Err(error), None, &status),
     };
-    drop(acceptor);
+    // Nobody comes to an agent for its user only: but it is not at its end therefore.
+    let _kept = args.client_only.then_some(acceptor);
+    let (left, is_left) = watch::channel(false);
+    let mut reusing = JoinSet::new();
+    if let Some(socket) = local {
+        let mut config = AcceptorConfig::new(nothing_to_prove());
+        config.windows = windows;
+        let serving = farpipe_agent::reuse::serve(socket, config, reuse::roads(), is_left);
+        reusing.spawn(serving);
+    }
     notify::ready();
     let agent = serve::Agent {
         launcher: Launcher::own()?,
@@ -117,12 +141,18 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         // In order: with the last link there are no more sessions either.
         tokio::select! {
             biased;
-            () = links.keep(quiet, &status), if !has_door => false,
+            _ = links.keep(quiet, &status), if !has_door => false,
             () = keep(sessions, agent, quiet) => true,
         }
     };
     let (in_order, signal) = signals.run(work).await;
     accepting.shutdown().await;
+    left.send_replace(true);
+    while let Some(ended) = reusing.join_next().await {
+        if let Err(error) = ended {
+            output::error(&format!("the task of local commands failed: {error}"));
+        }
+    }
     settle(tasks).await;
     status.flush();
     if in_order == Some(false) {
@@ -150,12 +180,38 @@ impl Front {
 }
 
 impl Args {
+    /// Where this user's own commands come; `None`: they go their own way.
+    fn local_socket(&self, quiet: bool) -> anyhow::Result<Option<LocalSocket>> {
+        if self.no_reuse {
+            return Ok(None);
+        }
+        match LocalSocket::bind() {
+            Ok(socket) => {
+                let text = format!("taking this user's commands at {}", socket.path().display());
+                match self.client_only && !quiet {
+                    true => output::line(&text),
+                    false => tracing::info!("{text}"),
+                }
+                Ok(Some(socket))
+            }
+            Err(error) if self.client_only => Err(WithStatus::failure(
+                format!("cannot take commands of this user: {error}"),
+                None,
+            )),
+            Err(error) => {
+                tracing::info!("commands of this user go their own way: {error}");
+                Ok(None)
+            }
+        }
+    }
+
     fn front(&self, quiet: bool) -> anyhow::Result<Option<Front>> {
         let Some(listen) = &self.listen else {
-            if !self.registration.is_given() {
+            if !self.registration.is_given() && !self.client_only {
                 return Err(WithStatus::usage(
                     "nobody could reach this agent",
-                    "name a relay: farpipe agent wss://RELAY:PORT; or a door of its own: --listen URL",
+                    "name a relay: farpipe agent wss://RELAY:PORT; or a door of its own: --listen URL; or \
+                     --client-only for your own commands",
                 ));
             }
             return Ok(None);
@@ -205,7 +261,7 @@ async fn open(
 }
 
 /// The policy of the flags, and of a file if there is one.
-fn policy(args: &AllowArgs) -> anyhow::Result<LivePolicy> {
+fn policy(args: &AllowArgs, client_only: bool) -> anyhow::Result<LivePolicy> {
     let is_missing = |file: &PathBuf| {
         let looked = std::fs::symlink_metadata(file);
         looked.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -216,7 +272,7 @@ fn policy(args: &AllowArgs) -> anyhow::Result<LivePolicy> {
     let is_given = file.is_some();
     let live = LivePolicy::open(file, args.flags()).map_err(|error| unusable(&error))?;
     // What an empty file comes to was said when it was read.
-    if !is_given && live.current().is_empty() {
+    if !is_given && !client_only && live.current().is_empty() {
         tracing::warn!(
             "this agent allows nothing: start it with --policy FILE, or with --allow exec for whoever \
              is let in"

@@ -9,6 +9,7 @@ use farpipe_net::token::{Token, TokenError};
 use farpipe_net::{Ticket, TicketError, tls};
 use zeroize::Zeroizing;
 
+use super::environment::Environment;
 use crate::exit::WithStatus;
 
 /// A kind of secret.
@@ -56,7 +57,10 @@ impl Secret for Token {
 }
 
 /// The secret in `file`, or in the environment.
-pub(super) fn given<S: Secret>(file: Option<&Path>) -> anyhow::Result<Option<S>> {
+pub(super) fn given<S: Secret>(
+    file: Option<&Path>,
+    environment: &Environment,
+) -> anyhow::Result<Option<S>> {
     let failed = |place: &str, error: S::Err| {
         let hint = S::hint(error).to_owned();
         WithStatus::failure(format!("{place}: {error}"), Some(hint))
@@ -79,7 +83,10 @@ pub(super) fn given<S: Secret>(file: Option<&Path>) -> anyhow::Result<Option<S>>
         let secret = text.parse().map_err(|error| failed(&place, error))?;
         return Ok(Some(secret));
     }
-    let Some(text) = std::env::var_os(S::VARIABLE).filter(|text| !text.is_empty()) else {
+    let Some(text) = environment
+        .variable(S::VARIABLE)
+        .filter(|text| !text.is_empty())
+    else {
         return Ok(None);
     };
     let text = text.into_string().map(Zeroizing::new);

@@ -11,9 +11,11 @@ use farpipe_agent::ping::{self, Answers, Questions};
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_net::{Dial, Opener, SessionEnd};
 use farpipe_proto::identity::is_name;
+use farpipe_proto::limits::HEARTBEAT;
 use tokio::time::MissedTickBehavior;
 
-use super::route::{RouteArgs, Way};
+use super::reuse::{Patience, ReusedRoute};
+use super::route::Way;
 use super::session::span;
 use crate::exit::{self, WithStatus};
 use crate::output;
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = span)]
     wait: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -74,7 +76,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
             "farpipe ping NAME --relay URL; for the way to a URL: farpipe doctor URL",
         ));
     }
-    let way = args.route.way(&args.host)?;
+    let patience = Patience {
+        resume_for: args.wait,
+        heartbeat: HEARTBEAT,
+    };
+    let reused = args.route.reused(&args.host, patience);
+    let way = match reused {
+        Some(way) => way,
+        None => {
+            let mut way = args.route.anew().way(&args.host)?;
+            way.config.resume_for = args.wait;
+            way
+        }
+    };
     let (signals, cancel) = Signals::catch()?;
     let tally = RefCell::new(Tally::default());
     let (ended, _) = signals.run(args.converse(way, cancel, &tally)).await;
@@ -139,8 +153,7 @@ impl Args {
         cancel: Cancel,
         tally: &RefCell<Tally>,
     ) -> Result<(), SessionEnd> {
-        let Way { dial, mut config } = way;
-        config.resume_for = self.wait;
+        let Way { dial, config } = way;
         let opener = Opener::new(config);
         let name = opener.name();
         let handle = opener.handle();

@@ -11,6 +11,7 @@ use farpipe_agent::fan::{self, Shared, Side};
 use farpipe_agent::{PipeError, local, pipe};
 
 use super::far::Word;
+use super::reuse::ReusedRoute;
 use super::route::RouteArgs;
 use super::session::{Early, SessionArgs, conclude, listen, report, span};
 use crate::exit::WithStatus;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -91,7 +92,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (src, dst) = (parse(&args.src)?, parse(&args.dst)?);
     if src.host.is_some() || dst.host.is_some() {
         for host in [&src.host, &dst.host].into_iter().flatten() {
-            check(host, &args.route)?;
+            check(host, args.route.anew())?;
         }
         return far::run(&args, &src, &dst, quiet).await;
     }

@@ -3,6 +3,7 @@
 use clap::Args;
 use farpipe_net::{Proxy, ProxyUrlError, Url};
 
+use super::environment::Environment;
 use crate::exit::WithStatus;
 
 /// What leads out of a network that lets nothing else out.
@@ -12,7 +13,10 @@ pub(crate) struct ProxyArgs {
     /// there) or socks5:// (here); else through that of $HTTPS_PROXY or $ALL_PROXY, which may have a
     /// password, but not to this host nor to those of $NO_PROXY
     #[arg(long, value_name = "URL")]
-    http_proxy: Option<String>,
+    pub(super) http_proxy: Option<String>,
+    /// Where the variables are.
+    #[arg(skip)]
+    pub(super) environment: Environment,
 }
 
 impl ProxyArgs {
@@ -20,7 +24,7 @@ impl ProxyArgs {
     pub(crate) fn resolve(&self, url: &Url) -> anyhow::Result<Option<Proxy>> {
         const HINT: &str = "for example http://proxy.example:3128 or socks5h://127.0.0.1:1080";
         let Some(typed) = &self.http_proxy else {
-            let variable = |name: &str| std::env::var_os(name);
+            let variable = |name: &str| self.environment.variable(name);
             return Proxy::from_environment(url, variable)
                 .map_err(|error| WithStatus::usage(error.to_string(), HINT));
         };

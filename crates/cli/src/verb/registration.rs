@@ -1,4 +1,4 @@
-//! How an agent makes itself known: the relays of its list, and its name there.
+//! How an agent, or a pipe's writer, makes itself known: the relays of its list, and its name there.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,17 @@ use farpipe_proto::identity::{Kind, is_name};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::environment::Environment;
 use super::given::given;
+use super::route::Leg;
 use super::secure::{ListenTls, Proves};
 use super::session::{dialling, url};
 use crate::exit::WithStatus;
 use crate::output;
 use crate::status::Status;
+
+/// After that a pipe is asked for once more whose writer has perhaps just ended.
+const TAKEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a relay that refused for good is left alone, as long as another one is not.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -42,9 +47,19 @@ pub(crate) struct RegistrationArgs {
     tag: Vec<String>,
 }
 
-/// An agent's links, not yet dialled.
-#[derive(Debug)]
+/// What registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum What {
+    #[default]
+    Agent,
+    /// A name that somebody else has at one relay is not to be had at all.
+    Pipe,
+}
+
+/// The links of an agent or a pipe, not yet dialled.
+#[derive(Debug, Default)]
 pub(crate) struct Links {
+    what: What,
     name: String,
     links: Vec<(AgentLink, TcpDial, watch::Receiver<bool>)>,
 }
@@ -97,7 +112,7 @@ impl RegistrationArgs {
             true => self.name(tls)?,
             false => String::new(),
         };
-        let token: Option<Token> = given(self.token_file.as_deref())?;
+        let token: Option<Token> = given(self.token_file.as_deref(), &Environment::Own)?;
         let proves = token.map_or(Proves::Usual, |token| Proves::Token(Arc::new(token)));
         let mut links = Vec::new();
         let mut instance = vec![0; 16];
@@ -114,7 +129,40 @@ impl RegistrationArgs {
             let link = AgentLink::new(Arc::clone(acceptor), config);
             links.push((link, tls.dial(url)?, is_registered));
         }
-        Ok(Links { name, links })
+        Ok(Links {
+            what: What::Agent,
+            name,
+            links,
+        })
+    }
+}
+
+impl Links {
+    /// The links of the writer of a pipe to all relays of its list, which bring its readers to
+    /// `acceptor`.
+    pub(crate) fn of_pipe(
+        name: &str,
+        legs: Vec<Leg>,
+        acceptor: &Arc<Acceptor>,
+        heartbeat: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut instance = vec![0; 16];
+        farpipe_net::system_random(&mut instance);
+        let link = |leg: Leg| {
+            let mut config = AgentLinkConfig::new(name.to_owned(), leg.greeting()?);
+            config.pipe = true;
+            config.instance.clone_from(&instance);
+            config.heartbeat = heartbeat;
+            let (registered, is_registered) = watch::channel(false);
+            config.registered = Some(registered);
+            let link = AgentLink::new(Arc::clone(acceptor), config);
+            anyhow::Ok((link, leg.dial, is_registered))
+        };
+        Ok(Self {
+            what: What::Pipe,
+            name: name.to_owned(),
+            links: legs.into_iter().map(link).collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -127,13 +175,13 @@ fn certified(path: &Path) -> anyhow::Result<Option<String>> {
 }
 
 impl Links {
-    /// Keeps the agent registered, and says where it is. Ready when no relay wants it any more: for
-    /// ever pending without any relay.
+    /// Keeps the agent or pipe registered, and says where it is. Ready when no relay wants it any more:
+    /// for ever pending without any relay. For a pipe with the reason, which has not been said.
     ///
     /// # Cancellation
     /// Dropping it ends all links.
-    pub(crate) async fn keep(self, quiet: bool, status: &Status) {
-        let Self { name, links } = self;
+    pub(crate) async fn keep(self, quiet: bool, status: &Status) -> Option<String> {
+        let Self { what, name, links } = self;
         if links.is_empty() {
             std::future::pending::<()>().await;
         }
@@ -147,50 +195,65 @@ impl Links {
                 quiet,
                 status.clone(),
             );
-            running.spawn(one(link, dial, told, Arc::clone(&alive)));
+            running.spawn(one(what, link, dial, told, Arc::clone(&alive)));
         }
         while let Some(ended) = running.join_next().await {
-            if let Err(error) = ended {
-                output::error(&format!("a link's task failed: {error}"));
+            match ended {
+                Ok(None) => {}
+                Ok(Some(why)) => return Some(why),
+                Err(error) => output::error(&format!("a link's task failed: {error}")),
             }
         }
+        None
     }
 }
 
 /// Keeps one link. What is wrong with its relay may be mended, so as long as another relay wants the
-/// agent it asks again; ready when none does, or another process has the name.
+/// agent it asks again; ready when none does, or another process has the name. Then a pipe is over, and
+/// the reason is returned; else it was said.
 async fn one(
+    what: What,
     link: AgentLink,
     dial: TcpDial,
     told: impl Future<Output = Infallible>,
     alive: Arc<watch::Sender<usize>>,
-) {
+) -> Option<String> {
     let linked = async {
         let mut last = None;
+        let mut was_taken = false;
         loop {
             let end = match link.run(&dial).await {
                 Ok(never) => match never {},
                 Err(end) => end,
             };
             let text = end.to_string();
+            if what == What::Pipe && end.is_taken && !was_taken {
+                was_taken = true;
+                tokio::time::sleep(TAKEN_AGAIN).await;
+                continue;
+            }
+            let is_alone = *alive.borrow() == 1;
+            if what == What::Pipe && (end.is_taken || end.is_ousted || is_alone) {
+                return Some(text);
+            }
             if last.as_ref() != Some(&text) {
                 output::error(&text);
                 last = Some(text);
             }
             alive.send_modify(|alive| *alive -= 1);
             if end.is_ousted {
-                return;
+                return None;
             }
             let mut others = alive.subscribe();
             tokio::select! {
-                _ = others.wait_for(|alive| *alive == 0) => return,
+                _ = others.wait_for(|alive| *alive == 0) => return None,
                 () = tokio::time::sleep(ASK_AGAIN) => {}
             }
             alive.send_modify(|alive| *alive += 1);
         }
     };
     tokio::select! {
-        () = linked => {}
+        why = linked => why,
         never = told => match never {},
     }
 }

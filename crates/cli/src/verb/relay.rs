@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::doors::Doors;
+use self::gateway::GatewayArgs;
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
@@ -20,6 +21,7 @@ use crate::status::Status;
 use crate::{notify, output};
 
 mod doors;
+mod gateway;
 
 /// How often it is seen whether the configuration file is another.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,6 +35,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Beyond loopback it wants certificates: those of agents and clients are of the authority of --ca. On
 /// loopback it lets in this user's own processes.
 ///
+/// At /p/NAME of its ws and wss doors are the named pipes for those who have no farpipe: curl -T - and
+/// curl -N, browsers (/p/NAME?view), and any WebSocket client.
+///
 /// SIGTERM and SIGINT end it in order: it closes its doors, tells agents and clients to go elsewhere
 /// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
 /// --config names, open and close doors as the file now says; a file with an error changes nothing.
@@ -44,6 +49,8 @@ pub(crate) struct Args {
     listen: Vec<Url>,
     #[command(flatten)]
     tls: ListenTls,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     /// The beat of the signs of life; a link silent for three beats is dead
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     heartbeat: Duration,
@@ -208,6 +215,7 @@ impl Keeper {
             (new.tls != self.args.tls, "which files hold certificates"),
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
+            (new.gateway != self.args.gateway, "the gateway"),
         ] {
             if is_other {
                 changes.push(format!(

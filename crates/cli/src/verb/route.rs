@@ -1,8 +1,12 @@
 //! The way to an agent or to relays: the flags that say it, and what dials it.
 
+use std::time::Duration;
+
 use clap::Args;
-use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url};
+use farpipe_net::tls::AcceptorSeal;
+use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url, Waits};
 use farpipe_proto::identity::is_name;
+use farpipe_proto::limits::{HOLD, HOLD_WALKING};
 
 use super::proxy::ProxyArgs;
 use super::secure::{ConnectTls, Proves};
@@ -15,15 +19,15 @@ pub(crate) struct RouteArgs {
     /// The relays to ask for a name, in turn until one knows it: wss://HOST:PORT[/PATH] or
     /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
     #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
-    relay: Vec<String>,
-    /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
+    pub(super) relay: Vec<String>,
+    /// Do not encrypt up to the other end: the relay reads what passes, and could change it; agents allow
     /// little to such callers
     #[arg(long)]
-    no_e2e: bool,
+    pub(super) no_e2e: bool,
     #[command(flatten)]
-    tls: ConnectTls,
+    pub(super) tls: ConnectTls,
     #[command(flatten)]
-    proxy: ProxyArgs,
+    pub(super) proxy: ProxyArgs,
 }
 
 /// The way to an agent.
@@ -66,6 +70,55 @@ impl RouteArgs {
 
     /// The way to an agent by the first of `relays` that knows it.
     pub(crate) fn by_name(&self, agent: &str, relays: &[String]) -> anyhow::Result<Way> {
+        let legs = self.legs(relays)?;
+        let mut config = OpenerConfig::new(legs[0].greeting()?);
+        if !self.no_e2e {
+            config.seal = self.tls.seal(agent)?;
+        }
+        let dials = legs.into_iter().map(|leg| leg.dial).collect();
+        let dial = Box::new(RelayDial::new(agent.to_owned(), dials));
+        Ok(Way { dial, config })
+    }
+
+    /// The way to whoever writes to a pipe at one of the relays, now or later.
+    pub(crate) fn to_pipe(&self, name: &str, wait: Option<Duration>) -> anyhow::Result<Way> {
+        let legs = self.legs_of_pipe(name)?;
+        let mut config = OpenerConfig::new(legs[0].greeting()?);
+        config.waits = Some(Waits {
+            whom: format!("a writer of the pipe {name}"),
+            at_most: wait,
+            hold: if legs.len() > 1 { HOLD_WALKING } else { HOLD },
+        });
+        if !self.no_e2e {
+            config.seal = self.tls.seal_to_writer()?;
+        }
+        let dials = legs.into_iter().map(|leg| leg.dial).collect();
+        let dial = Box::new(RelayDial::new(format!("p/{name}"), dials));
+        Ok(Way { dial, config })
+    }
+
+    /// What the writer of a pipe shows to its readers and believes of them, and whether it sends to those,
+    /// too, who come without.
+    pub(crate) fn seal_of_writer(&self) -> anyhow::Result<(Option<AcceptorSeal>, bool)> {
+        let seal = self.tls.seal_of_writer()?;
+        let is_plain_enough = self.no_e2e || seal.is_none();
+        Ok((seal, is_plain_enough))
+    }
+
+    /// One connection to each relay of the list, of which there is at least one, for a pipe.
+    pub(crate) fn legs_of_pipe(&self, name: &str) -> anyhow::Result<Vec<Leg>> {
+        if !is_name(name) {
+            return Err(WithStatus::usage(
+                format!("'{}' cannot be the name of a pipe", name.escape_debug()),
+                "a name has up to 63 small letters, digits, dots, hyphens and underscores, for example \
+                 logs",
+            ));
+        }
+        self.legs(self.relays(&format!("at which relay is the pipe {name}?"))?)
+    }
+
+    /// One connection to each of `relays`, which let in by one way.
+    fn legs(&self, relays: &[String]) -> anyhow::Result<Vec<Leg>> {
         let legs = relays.iter().map(|relay| self.relay(relay));
         let legs: Vec<Leg> = legs.collect::<Result<_, _>>()?;
         if legs.iter().any(|leg| leg.admission != legs[0].admission) {
@@ -74,13 +127,7 @@ impl RouteArgs {
                 "name relays with TLS only, or relays on this host only",
             ));
         }
-        let mut config = OpenerConfig::new(legs[0].greeting()?);
-        if !self.no_e2e {
-            config.seal = self.tls.seal(agent)?;
-        }
-        let dials = legs.into_iter().map(|leg| leg.dial).collect();
-        let dial = Box::new(RelayDial::new(agent.to_owned(), dials));
-        Ok(Way { dial, config })
+        Ok(legs)
     }
 
     /// Whether any relay was named.

@@ -16,6 +16,7 @@ use farpipe_net::{Admission, Clock, TcpDial, Ticket, Tickets, Url, WallClock};
 use farpipe_proto::limits::TICKET_FOR;
 
 use super::cert::self_signed;
+use super::environment::Environment;
 use super::given::given;
 use super::ticket::{Outlet, valid_for};
 use crate::exit::WithStatus;
@@ -84,36 +85,39 @@ pub(crate) struct Guarded {
 pub(crate) struct ConnectCertificates {
     /// wss, fps: the certificate to show, PEM, with what leads to its authority
     #[arg(long, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
     /// wss, fps: its private key, PEM, mode 0600
     #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     /// wss, fps: the authority of the server, PEM; those the system trusts if not given
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     /// wss, fps: revocation lists, PEM, one of each authority in use: a server whose certificate is
     /// in one, or whose authority has none there that is in date, is refused
     #[arg(long, value_name = "FILE", conflicts_with = "pin")]
-    crl: Option<PathBuf>,
+    pub(super) crl: Option<PathBuf>,
     /// wss, fps: believe exactly the server with this key, whoever issued its certificate;
     /// repeatable
     #[arg(long, value_name = "sha256:HEX")]
-    pin: Vec<Pin>,
+    pub(super) pin: Vec<Pin>,
 }
 
 /// What the dialling side shows and believes.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectTls {
     #[command(flatten)]
-    certificates: ConnectCertificates,
+    pub(super) certificates: ConnectCertificates,
     /// wss, fps: the ticket that the listener made, in a file of mode 0600; $FARPIPE_TICKET holds
     /// the ticket itself
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cert", "key", "ca", "crl", "pin"])]
-    ticket_file: Option<PathBuf>,
+    pub(super) ticket_file: Option<PathBuf>,
     /// The token to prove, as `farpipe token issue` printed it, in a file of mode 0600;
     /// $FARPIPE_TOKEN holds the token itself
     #[arg(long, value_name = "FILE", conflicts_with = "ticket_file")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
+    /// Where the variables are.
+    #[arg(skip)]
+    pub(super) environment: Environment,
 }
 
 /// What the dialling side proves beside its certificate.
@@ -277,8 +281,8 @@ impl ListenTls {
 impl ConnectTls {
     /// What to prove to `url`.
     pub(crate) fn proves(&self, url: &Url) -> anyhow::Result<Proves> {
-        let ticket: Option<Ticket> = given(self.ticket_file.as_deref())?;
-        let token: Option<Token> = given(self.token_file.as_deref())?;
+        let ticket: Option<Ticket> = given(self.ticket_file.as_deref(), &self.environment)?;
+        let token: Option<Token> = given(self.token_file.as_deref(), &self.environment)?;
         if ticket.is_some() && token.is_some() {
             return Err(WithStatus::usage(
                 "a ticket and a token: only one of them can let in",
@@ -309,14 +313,31 @@ impl ConnectTls {
 impl ConnectTls {
     /// What shows to the agent, and believes of it, whatever lies between; `None` without certificates.
     pub(crate) fn seal(&self, agent: &str) -> anyhow::Result<Option<OpenerSeal>> {
+        let seal = self.seal_options();
+        let seal = seal.map(|options| OpenerSeal::new(options, agent));
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    /// The same for the writer of a pipe, whoever that is.
+    pub(crate) fn seal_to_writer(&self) -> anyhow::Result<Option<OpenerSeal>> {
+        let seal = self.seal_options().map(OpenerSeal::to_writer);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    /// What the writer of a pipe shows to its readers, and believes of them; `None` without
+    /// certificates.
+    pub(crate) fn seal_of_writer(&self) -> anyhow::Result<Option<AcceptorSeal>> {
+        let seal = self.seal_options().map(AcceptorSeal::new);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    fn seal_options(&self) -> Option<SealOptions> {
         let certificates = &self.certificates;
-        let options = seal_options(
+        seal_options(
             key_files(certificates.cert.as_ref(), certificates.key.as_ref()),
             certificates.ca.as_ref(),
             certificates.crl.as_ref(),
-        );
-        let seal = options.map(|options| OpenerSeal::new(options, agent));
-        seal.transpose().map_err(|error| unsealed(&error))
+        )
     }
 }
 

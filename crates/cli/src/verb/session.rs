@@ -31,7 +31,8 @@ use crate::status::Status;
 const EVENTS_MAX: usize = 256;
 
 /// Values of `--heartbeat`.
-const HEARTBEATS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+pub(super) const HEARTBEATS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// How long the last events may take to be shown: a command of `--on-alarm` may hang.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -223,6 +224,11 @@ pub(crate) fn rough(millis: u64) -> String {
 }
 
 impl SessionArgs {
+    /// Whether somebody is to be told what becomes of links.
+    pub(crate) fn tells_of_links(&self) -> bool {
+        self.status_fd.is_some() || self.on_alarm.is_some()
+    }
+
     /// Shows link events until the session is over. Returns where to send them.
     pub(crate) fn watch(
         &self,
@@ -324,9 +330,13 @@ pub(crate) fn listening(
     Ok(greeting)
 }
 
-fn nothing_to_prove() -> Greeting {
+/// What this program says that it is.
+pub(super) const SOFTWARE: &str = concat!("farpipe ", env!("CARGO_PKG_VERSION"));
+
+/// What a side says of itself that nobody has to let in.
+pub(super) fn nothing_to_prove() -> Greeting {
     Greeting {
-        software: concat!("farpipe ", env!("CARGO_PKG_VERSION")).to_owned(),
+        software: SOFTWARE.to_owned(),
         prover: None,
         keys: None,
         tokens: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::route::RouteArgs;
+use super::reuse::ReusedRoute;
 pub(crate) use super::route::Way;
 use super::session::{SessionArgs, span};
 
@@ -18,7 +18,7 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
 }
 
 impl TargetArgs {
@@ -27,11 +27,8 @@ impl TargetArgs {
         &self.target
     }
 
-    /// How to come to the target.
+    /// How to come to the target: see [`ReusedRoute::way_of`].
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
-        let mut way = self.route.way(&self.target)?;
-        way.config.resume_for = self.resume_for;
-        way.config.heartbeat = session.heartbeat;
-        Ok(way)
+        self.route.way_of(&self.target, self.resume_for, session)
     }
 }

@@ -296,7 +296,13 @@ fn p11_an_offset_that_was_never_sent_ends_the_session() {
     fails(
         |host, peer| {
             peer.welcome(host);
-            peer.send(&HopFrame::Attached(TUNNEL, Attached { received: 5_000 }));
+            peer.send(&HopFrame::Attached(
+                TUNNEL,
+                Attached {
+                    received: 5_000,
+                    kept_ms: 0,
+                },
+            ));
             // Told, or the listener would keep the session until it is given up.
             let Heard::Frame(HopFrame::Refused(TUNNEL, refused)) = peer.hear_frame() else {
                 panic!("it does not say why");

@@ -30,6 +30,13 @@ fn it_sends_a_file_through_a_failing_network_and_leaves_nothing_behind() {
         !text.contains(" 0 of them reset"),
         "the network did not fail:\n{text}"
     );
+    for shown in [
+        "exit status 7, as it is there",
+        "wc -l      100000, exit status 0",
+        "/p/live?view shows it",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in:\n{text}");
+    }
     let mut after = names(&host);
     // The user's secret stays.
     after.retain(|name| name != "farpipe");

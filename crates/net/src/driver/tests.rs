@@ -36,7 +36,13 @@ impl Dial for Gone {
             let mut wire = Wire::new(Box::new(far));
             let asking = link::accept(&mut wire, &greeting()).await;
             assert!(asking.is_ok());
-            wire.queue(&HopFrame::Attached(TUNNEL, Attached { received: 0 }));
+            wire.queue(&HopFrame::Attached(
+                TUNNEL,
+                Attached {
+                    received: 0,
+                    kept_ms: 0,
+                },
+            ));
             let why = "closed today";
             wire.queue(&Tunnel::refusal(TUNNEL, RefuseCode::EndToEnd, why));
             let said = poll_fn(|cx| wire.carrier.poll_flush(cx)).await;

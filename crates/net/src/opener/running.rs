@@ -27,6 +27,8 @@ pub(super) enum Step {
     Failed(Attempt, String),
     /// Another place may do better: dial at once.
     Elsewhere,
+    /// Nobody is there yet: ask again.
+    Waiting,
     /// All is settled.
     Complete,
 }
@@ -39,14 +41,24 @@ pub(super) struct Running<'a> {
     first_asked: Option<farpipe_proto::Instant>,
     epoch: u64,
     pub(super) established: bool,
+    /// Somebody has let this side in: what fails from now on need not be wrong.
+    is_let_in: bool,
+    /// Until when somebody is waited for, if not without end.
+    waits_until: Option<farpipe_proto::Instant>,
     /// Link time that the handshake of a sealed session still has.
     shaking: Duration,
 }
 
 impl<'a> Running<'a> {
     pub(super) fn new(opener: Opener, dial: &'a dyn Dial) -> Self {
+        let config = &opener.config;
+        let waits = config.waits.as_ref();
         Self {
-            redial: Redial::new(opener.config.resume_for),
+            redial: Redial::new(waits.map_or(config.resume_for, |_| Duration::MAX)),
+            waits_until: waits
+                .and_then(|waits| waits.at_most)
+                .map(|at_most| config.clock.now() + at_most),
+            is_let_in: false,
             first_asked: None,
             epoch: 0,
             established: false,
@@ -64,9 +76,15 @@ impl Running<'_> {
     /// [`SessionEnd`].
     pub(super) async fn run(mut self) -> Result<(), SessionEnd> {
         loop {
+            let began = self.opener.config.clock.now();
             let (attempt, why) = match self.attempt().await? {
                 Step::Complete => return Ok(()),
                 Step::Elsewhere => continue,
+                Step::Waiting => {
+                    // A relay that holds nobody answers at once.
+                    self.sleep_until(began + WAITS_PAUSE).await?;
+                    continue;
+                }
                 Step::Progressed(why) => (Attempt::Progressed, why),
                 Step::Failed(attempt, why) => (attempt, why),
             };
@@ -83,6 +101,41 @@ impl Running<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether somebody is waited for who was not there yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.opener.config.waits.is_some() && !self.established
+    }
+
+    /// Whether the way is known to be a good one.
+    pub(super) fn is_known(&self) -> bool {
+        self.established || self.is_waiting() && self.is_let_in
+    }
+
+    /// Waits, unless the session is ended meanwhile, or patience.
+    async fn sleep_until(&self, at: farpipe_proto::Instant) -> Result<(), SessionEnd> {
+        let config = &self.opener.config;
+        let until = self.waits_until.filter(|_| self.is_waiting());
+        let slept =
+            tokio::time::sleep_until(config.clock.deadline(until.map_or(at, |u| u.min(at))));
+        // Ending the session must not wait for the backoff.
+        tokio::select! {
+            biased;
+            end = ended(&self.opener.shared) => Err(end),
+            () = slept => match until {
+                Some(until) if until <= config.clock.now() => Err(self.in_vain()),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// The end of patience.
+    fn in_vain(&self) -> SessionEnd {
+        let waits = self.opener.config.waits.as_ref();
+        let whom = waits.map_or("somebody", |waits| waits.whom.as_str());
+        let at_most = waits.and_then(|waits| waits.at_most).unwrap_or_default();
+        SessionEnd::Lost(format!("waited {} in vain for {whom}", span(at_most)))
     }
 
     fn is_complete(&self) -> bool {
@@ -126,14 +179,7 @@ impl Running<'_> {
                     },
                 );
                 if at > now {
-                    let slept = tokio::time::sleep_until(config.clock.deadline(at));
-                    let shared = &self.opener.shared;
-                    tokio::select! {
-                        biased;
-                        // Ending the session must not wait for the backoff.
-                        end = ended(shared) => return Err(end),
-                        () = slept => {}
-                    }
+                    self.sleep_until(at).await?;
                 }
                 Ok(())
             }
@@ -182,7 +228,16 @@ impl Running<'_> {
                 return Err(SessionEnd::Protocol(message));
             }
         };
+        if self.is_waiting() {
+            self.redial = Redial::new(self.opener.config.resume_for);
+        }
         self.redial.handle_attached();
+        if attached.kept_ms > 0 {
+            let kept = Duration::from_millis(attached.kept_ms);
+            self.redial.limit(kept);
+            let resume_for = &mut self.opener.config.resume_for;
+            *resume_for = kept.min(*resume_for);
+        }
         self.announce();
         let began = self.opener.config.clock.now();
         let driven = tokio::select! {
@@ -221,7 +276,9 @@ impl Running<'_> {
                 if !shared.lock().is_open() {
                     why.push_str(" (end-to-end TLS had not come about)");
                 }
-                let why = format!("{peer} ended the session: {why}");
+                if !self.dial.stands_in() {
+                    why = format!("{peer} ended the session: {why}");
+                }
                 Err(SessionEnd::Refused(why))
             }
             Driven::Refused(refused) => {
@@ -250,6 +307,14 @@ impl Running<'_> {
     /// A new link up to ATTACHED, or what follows from its failure. Does not outlast `--resume-for`
     /// by more than a last try: steps of the handshake have longer limits.
     async fn link_up(&mut self) -> Result<(Wire, Attached), Result<Step, SessionEnd>> {
+        if self.is_waiting() {
+            let Some(until) = self.waits_until else {
+                return self.dial_and_attach().await;
+            };
+            let until = self.opener.config.clock.deadline(until);
+            let linked = tokio::time::timeout_at(until, self.dial_and_attach()).await;
+            return linked.unwrap_or_else(|_| Err(Err(self.in_vain())));
+        }
         let config = &self.opener.config;
         let Some(give_up_at) = self.redial.give_up_at() else {
             return self.dial_and_attach().await;
@@ -271,7 +336,15 @@ impl Running<'_> {
         let mut wire = Wire::new(carrier);
         self.epoch += 1;
         let greeting = self.opener.config.greeting.clone();
-        match link::dial(&mut wire, &greeting, || self.attach()).await {
+        let asked = link::ask_to_attach(&mut wire, &greeting, || self.attach()).await;
+        let attached = match asked {
+            Ok(()) => {
+                self.is_let_in = true;
+                link::attached(&mut wire).await
+            }
+            Err(error) => Err(error),
+        };
+        match attached {
             Ok(attached) => Ok((wire, attached)),
             Err(error) => Err(self.handshake_failed(error)),
         }
@@ -310,7 +383,10 @@ impl Running<'_> {
     fn attach(&mut self) -> Attach {
         let config = &self.opener.config;
         let now = config.clock.now();
-        let age = now - *self.first_asked.get_or_insert(now);
+        let age = match &config.waits {
+            None => now - *self.first_asked.get_or_insert(now),
+            Some(_) => Duration::ZERO,
+        };
         Attach {
             route: self.dial.route(),
             key: self.opener.key.as_bytes().to_vec(),
@@ -321,6 +397,18 @@ impl Running<'_> {
             resume_for_ms: millis(config.resume_for),
             caller: String::new(),
             sealed: config.seal.is_some(),
+            hold_ms: millis(self.hold(now)),
+        }
+    }
+
+    /// How long whoever is asked may hold an attach.
+    fn hold(&self, now: farpipe_proto::Instant) -> Duration {
+        let waits = self.opener.config.waits.as_ref();
+        match waits.filter(|_| self.is_waiting()) {
+            Some(waits) => self
+                .waits_until
+                .map_or(waits.hold, |until| waits.hold.min(until - now)),
+            None => Duration::ZERO,
         }
     }
 
@@ -354,6 +442,9 @@ impl Running<'_> {
         self.established = true;
     }
 }
+
+/// From one attempt to the next while somebody is waited for, at least.
+const WAITS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The opener's last word on a link.
 const LEAVING: HopFrame = HopFrame::Detach(TUNNEL);

@@ -14,8 +14,9 @@ use crate::tls::TlsError;
 impl Running<'_> {
     pub(super) fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
+            Blame::Gone => self.gone(error.message),
             Blame::Final => Err(SessionEnd::Refused(error.message)),
-            Blame::Refused | Blame::Stranger if !self.established => {
+            Blame::Refused | Blame::Stranger if !self.is_known() => {
                 let advice = error.advice.map(|advice| format!("; {advice}"));
                 Err(SessionEnd::Refused(
                     error.message + &advice.unwrap_or_default(),
@@ -24,6 +25,17 @@ impl Running<'_> {
             Blame::Refused | Blame::Reset => Ok(Step::Failed(self.nobody_there(), error.message)),
             Blame::Cut | Blame::Stranger => Ok(Step::Failed(Attempt::Cut, error.message)),
         }
+    }
+
+    /// Nobody is left who could say more than was said.
+    fn gone(&self, why: String) -> Result<Step, SessionEnd> {
+        let mut state = self.opener.shared.lock();
+        if !state.session.is_confirmed() {
+            return Err(SessionEnd::Lost(why));
+        }
+        state.session.handle_peer_gone();
+        state.dispatch(bytes::BytesMut::new());
+        Ok(Step::Complete)
     }
 
     /// How a reset before the link was up counts.
@@ -68,12 +80,13 @@ impl Running<'_> {
                 Err(SessionEnd::Refused(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            // The last three are the accepting side's.
+            // The last four are the accepting side's.
             HandshakeError::TimedOut
             | HandshakeError::Endless
             | HandshakeError::Upgrade(_)
             | HandshakeError::Tls(_)
-            | HandshakeError::TlsCut(_) => Ok(Step::Failed(Attempt::Cut, why)),
+            | HandshakeError::TlsCut(_)
+            | HandshakeError::Foreign => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }
@@ -93,6 +106,10 @@ impl Running<'_> {
         if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
             // Nobody said no: the answer was lost beyond the relay.
             return Ok(Step::Failed(Attempt::Cut, why));
+        }
+        if !is_final && self.is_waiting() {
+            tracing::info!("{why}");
+            return Ok(Step::Waiting);
         }
         if is_final || !self.established {
             Err(SessionEnd::Refused(why))

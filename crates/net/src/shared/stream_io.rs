@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::BytesMut;
-use farpipe_proto::wire::control::{Abort, Exit, Refuse, Resize};
+use farpipe_proto::wire::control::{Abort, Accept, Exit, Refuse, Resize};
 
 use super::wake;
 
@@ -31,7 +31,7 @@ pub(crate) struct StreamIo {
     /// Bytes came for this side's sink when it had ended in order.
     pub(crate) missed: bool,
     pub(crate) done: bool,
-    pub(crate) accepted: bool,
+    pub(crate) accepted: Option<Accept>,
     pub(crate) refused: Option<Refuse>,
     pub(crate) exited: Option<Exit>,
     /// Signals that the peer sends the command, number 1 in the lowest bit: as the system keeps them.

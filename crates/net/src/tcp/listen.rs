@@ -11,14 +11,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{Frames, Scheme, Transport, Url, tls_blame, tls_words, tune_carrier};
 use crate::admission::{Admission, AdmissionError};
-use crate::carrier::ws::upgrade;
+use crate::carrier::ws::raw::{self, Arrived, Foreign, Gateway};
+use crate::carrier::ws::upgrade::{self, Entered};
 use crate::carrier::{Carrier, fp};
 use crate::entrance::Entrance;
 use crate::handshakes::{Handshakes, Known};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
 use crate::refusals::Refusals;
-use crate::tls::{PeerIdentity, TlsServer};
+use crate::tls::TlsServer;
 
 /// Wait after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -187,6 +188,7 @@ async fn handshake<E: Entrance>(
     }
     if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
         match error.step() {
+            None if matches!(error, HandshakeError::Foreign) => {}
             Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
             None => tracing::info!("{peer}: {error}"),
         }
@@ -197,24 +199,30 @@ impl Entry {
     /// Takes a fresh connection to its session; all that comes before has one deadline.
     async fn serve(
         &self,
-        stream: impl Transport,
+        stream: impl Connection,
         peer: &str,
         known: &Known,
         acceptor: &impl Entrance,
     ) -> Result<(), HandshakeError> {
-        let carrier = self.carrier(stream, peer, known);
+        let carrier = self.carrier(stream, peer, known, acceptor.gateway());
         acceptor.serve(carrier, peer.to_owned()).await
     }
 
     /// The carrier on a fresh connection.
     async fn carrier(
         &self,
-        stream: impl Transport,
+        stream: impl Connection,
         peer: &str,
         known: &Known,
+        gateway: Option<&dyn Gateway>,
     ) -> Result<Box<dyn Carrier>, HandshakeError> {
+        let arrived = |shown| Arrived {
+            peer: peer.to_owned(),
+            shown,
+            is_secure: self.tls.is_some(),
+        };
         let Some(tls) = &self.tls else {
-            return self.framed(stream, None).await;
+            return self.framed(stream, arrived(None), gateway).await;
         };
         let shaken = tokio::time::timeout(HANDSHAKE_STEP, tls.accept(stream)).await;
         let (stream, told) = shaken
@@ -230,20 +238,38 @@ impl Entry {
         if self.admission.is_shown_by_transport(told.peer.as_ref()) {
             known.set();
         }
-        self.framed(stream, told.peer).await
+        self.framed(stream, arrived(told.peer), gateway).await
     }
 
-    async fn framed<S: Transport>(
+    async fn framed<S: Connection>(
         &self,
         stream: S,
-        peer: Option<PeerIdentity>,
+        arrived: Arrived,
+        gateway: Option<&dyn Gateway>,
     ) -> Result<Box<dyn Carrier>, HandshakeError> {
-        Ok(match self.scheme.frames() {
-            Frames::Farpipe => Box::new(fp::start(stream).with_peer(peer)),
-            Frames::WebSocket => Box::new(upgrade::accept(stream).await?.with_peer(peer)),
-        })
+        if self.scheme.frames() == Frames::Farpipe {
+            return Ok(Box::new(fp::start(stream).with_peer(arrived.shown)));
+        }
+        let is_foreign = |head: &[u8]| gateway.is_some_and(|gateway| raw::is_served(gateway, head));
+        match upgrade::enter(stream, is_foreign).await? {
+            Entered::Farpipe(carrier) => Ok(Box::new(carrier.with_peer(arrived.shown))),
+            Entered::Foreign { stream, seen, head } => {
+                let foreign = Foreign::new(Box::new(stream), seen, head, arrived);
+                if let (Some(foreign), Some(gateway)) = (foreign, gateway)
+                    && let Err(one_too_many) = gateway.take(foreign)
+                {
+                    one_too_many.put_off().await;
+                }
+                Err(HandshakeError::Foreign)
+            }
+        }
     }
 }
+
+/// What a connection can stand on, whoever is at its other end.
+trait Connection: Transport + raw::Transport {}
+
+impl<S: Transport + raw::Transport> Connection for S {}
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! rely on it. The subject and other names are for people: the CN is never compared with anything.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use farpipe_proto::identity::{Caller, Fingerprint, Identity, Kind};
 use rustls::pki_types::CertificateDer;
@@ -60,6 +61,27 @@ impl CertificateFacts {
 pub fn identity_in_certificate(der: &[u8]) -> Option<Identity> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
     only_identity(&certificate)
+}
+
+/// The hosts that a certificate is for: names in small letters, and addresses.
+#[must_use]
+pub fn hosts_in_certificate(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = parse_x509_certificate(der) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let host = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => {
+            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(host).collect()
 }
 
 impl PeerIdentity {

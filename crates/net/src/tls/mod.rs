@@ -36,7 +36,9 @@ pub use self::error::TlsError;
 pub use self::files::{
     FileError, KeyFiles, SelfSigned, read_certificate, read_private, read_private_key, to_pem,
 };
-pub use self::identity::{CertificateFacts, PeerIdentity, identity_in_certificate};
+pub use self::identity::{
+    CertificateFacts, PeerIdentity, hosts_in_certificate, identity_in_certificate,
+};
 pub use self::inside::{AcceptorSeal, OpenerSeal, SealConfigError, SealOptions};
 pub(crate) use self::records::sealed_max;
 pub use self::revocation::{RevocationList, Revoked, serial_under};

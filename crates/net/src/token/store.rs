@@ -367,6 +367,25 @@ impl TokenStore {
         })
     }
 
+    /// As [`TokenStore::admit`], for a token that was not proven but shown, by somebody who has verified
+    /// over TLS whom it is shown to. Its secret is compared in constant time. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`TokenRefusal`], for the log.
+    pub fn admit_shown(
+        &self,
+        token: &Token,
+        scope: &Scope,
+        shown: Option<&PeerIdentity>,
+    ) -> Result<Admitted, TokenRefusal> {
+        let entries = self.current()?;
+        let id = token.id();
+        if !bool::from(self.digest(&entries, &id.0).ct_eq(&token.digest())) {
+            return Err(self.unproven(&id.0));
+        }
+        self.admit(id, scope, &[], shown)
+    }
+
     fn users(&self) -> MutexGuard<'_, Vec<(TokenId, Vec<u8>)>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }

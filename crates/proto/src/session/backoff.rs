@@ -50,6 +50,11 @@ impl Redial {
         }
     }
 
+    /// The peer keeps the session no longer than so: there is nothing to be resumed after it.
+    pub fn limit(&mut self, kept: Duration) {
+        self.resume_for = self.resume_for.min(kept);
+    }
+
     /// An attempt ended. `peer_done` says whether the peer has confirmed everything; `jitter` is a
     /// random number.
     pub fn handle_ended(
@@ -155,6 +160,17 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 30]);
         assert_eq!(alarms, [10]);
+    }
+
+    #[test]
+    fn what_the_peer_has_forgotten_is_not_asked_for() {
+        let mut redial = Redial::new(Duration::from_secs(600));
+        redial.limit(Duration::from_secs(2));
+        redial.limit(Duration::from_secs(20));
+        redial.handle_ended(at(0), Attempt::Progressed, false, MIDDLE);
+        assert_eq!(redial.give_up_at(), Some(at(2000)));
+        let next = redial.handle_ended(at(2000), Attempt::Cut, false, MIDDLE);
+        assert_eq!(next, Next::GiveUp);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 #[cfg(doc)]
 use super::Session;
-use crate::wire::control::{Abort, Exit, Open, Refuse, Resize};
+use crate::wire::control::{Abort, Accept, Exit, Open, Refuse, Resize};
 use crate::wire::id::StreamId;
 
 /// What happened, in order. Ranges are of the bytes given to [`Session::handle_frames`], so events
@@ -15,7 +15,7 @@ pub enum Event {
     /// The peer opened a stream: answer with [`Session::accept`] or [`Session::refuse`].
     Opened(StreamId, Open),
     /// The peer joined our stream to its target.
-    Accepted(StreamId),
+    Accepted(StreamId, Accept),
     /// The peer could not; the stream is gone.
     Refused(StreamId, Refuse),
     /// Bytes of a stream; account for them with [`Session::consumed`].

@@ -87,7 +87,7 @@ impl Session {
                 if !stream.accept(accept) {
                     return Err(SessionError::Protocol("a second answer to OPEN"));
                 }
-                self.events.push_back(Event::Accepted(id));
+                self.events.push_back(Event::Accepted(id, accept));
             }
             InnerFrame::Refuse(refuse) => {
                 let owes_reset = stream.handle_refused()?;

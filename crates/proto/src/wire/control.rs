@@ -4,6 +4,7 @@
 use prost::Message as _;
 
 use crate::limits::MESSAGE_MAX;
+use crate::wire::tail::Tail;
 
 /// First frame of the dialling side.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -93,6 +94,10 @@ pub struct Attach {
     /// The session's byte stream is TLS end to end (docs/protocol.md section 5.1).
     #[prost(bool, tag = "9")]
     pub sealed: bool,
+    /// With the route of a pipe and before the first ATTACHED: how long a relay may hold it, in
+    /// milliseconds, for the pipe's writer to come.
+    #[prost(uint64, tag = "10")]
+    pub hold_ms: u64,
 }
 
 /// The tunnel is there.
@@ -101,9 +106,13 @@ pub struct Attached {
     /// The offset up to which the acceptor has the opener's bytes.
     #[prost(uint64, tag = "1")]
     pub received: u64,
+    /// Milliseconds for which the acceptor keeps the session without a link, if that is less than the
+    /// opener tries to resume; 0: as long as it was asked to. The opener tries no longer.
+    #[prost(uint64, tag = "2")]
+    pub kept_ms: u64,
 }
 
-/// An agent asks a relay to send those on who ask for its name.
+/// An agent, or a pipe's writer, asks a relay to send those on who ask for its name.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Register {
     /// 1 to 64 letters, digits, dots, hyphens and underscores; the one in the certificate, if there
@@ -116,6 +125,10 @@ pub struct Register {
     /// Random, the same as long as the process lives: tells its new link from another process.
     #[prost(bytes = "vec", tag = "3")]
     pub instance: Vec<u8>,
+    /// It is the writer of the pipe of that name, and no agent: names of pipes are apart from those of
+    /// agents, and belong to whoever has registered them, as long as it has.
+    #[prost(bool, tag = "4")]
+    pub pipe: bool,
 }
 
 /// The agent is known.
@@ -132,6 +145,9 @@ pub struct List {
     /// Only names behind this one.
     #[prost(string, tag = "1")]
     pub after: String,
+    /// Pipes, and no agents: a [`Host`] each, whose sessions are the readers.
+    #[prost(bool, tag = "2")]
+    pub pipes: bool,
 }
 
 /// Agents that a relay knows.
@@ -285,7 +301,10 @@ pub struct Open {
     /// 0: it does not.
     #[prost(uint32, tag = "8")]
     pub accepted_at: u32,
-    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.11).
+    /// Files of the acceptor's host to follow (docs/protocol.md section 6.11).
+    #[prost(message, optional, boxed, tag = "9")]
+    pub tail: Option<Box<Tail>>,
+    /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.12).
     #[prost(message, optional, boxed, tag = "10")]
     pub copy: Option<Box<Copy>>,
 }

@@ -4,6 +4,8 @@ pub mod control;
 pub mod hop;
 pub mod id;
 pub mod inner;
+pub mod local;
+pub mod tail;
 
 /// Bytes that are no valid frame. The peer is to blame; a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -170,7 +170,13 @@ impl Pair {
             let rtt = self.options.latency * 2;
             self.acceptor.session.set_rtt_min(rtt);
             let received = self.acceptor.session.received();
-            HopFrame::Attached(TUNNEL, Attached { received })
+            HopFrame::Attached(
+                TUNNEL,
+                Attached {
+                    received,
+                    kept_ms: 0,
+                },
+            )
         };
         if let Some(link) = self.links.get_mut(&id) {
             link.down.send(self.now, [&answer.encode()[..], &[]]);

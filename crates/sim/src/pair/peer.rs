@@ -345,7 +345,7 @@ impl Peer {
                 self.change(id, |end| end.waiting = false);
                 self.make_ready(id);
             }
-            Event::Accepted(id) => self.change(id, |end| end.accepted = true),
+            Event::Accepted(id, _) => self.change(id, |end| end.accepted = true),
             Event::Refused(id, refuse) => self.change(id, |end| end.refused = Some(refuse)),
             Event::Finished(id) => self.change(id, |end| end.finished = true),
             Event::Reset(id, abort) => self.change(id, |end| end.reset = Some(abort)),

@@ -164,9 +164,8 @@ impl<'a> There<'a> {
 
 impl Run<'_> {
     fn opener(&self, host: &str) -> anyhow::Result<(Opener, Box<dyn farpipe_net::Dial>)> {
-        let Way { dial, mut config } = self.args.route.way(host)?;
-        config.resume_for = self.args.resume_for;
-        config.heartbeat = self.args.session.heartbeat;
+        let (route, session) = (&self.args.route, &self.args.session);
+        let Way { dial, mut config } = route.way_of(host, self.args.resume_for, session)?;
         config.events = Some(self.events.clone());
         Ok((Opener::new(config), dial))
     }

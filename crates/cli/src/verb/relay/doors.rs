@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use farpipe_net::{Admission, Greeting, Listener, Url};
-use farpipe_relay::Relay;
+use farpipe_relay::{GatewayConfig, Relay};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Args;
@@ -44,7 +44,7 @@ impl Doors {
     pub(super) async fn set(&mut self, args: &Args) -> anyhow::Result<Vec<String>> {
         let tokens = args.tls.tokens()?;
         let takes_tokens = tokens.is_some();
-        let mut new: Vec<(String, Listener, Greeting)> = Vec::new();
+        let mut new: Vec<(String, Listener, Greeting, Option<GatewayConfig>)> = Vec::new();
         for url in &args.listen {
             let written = url.to_string();
             if self.open.contains_key(&written) || new.iter().any(|(other, ..)| *other == written) {
@@ -57,8 +57,9 @@ impl Doors {
             let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens)
                 .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
             let greeting = listening(admission, None, tokens.clone())?;
+            let gateway = args.gateway.config(url, &args.tls)?;
             let listener = Listener::bind_with(url.clone(), tls, takes_tokens).await?;
-            new.push((written, listener, greeting));
+            new.push((written, listener, greeting, gateway));
         }
         let mut changes = Vec::new();
         let wanted: Vec<String> = args.listen.iter().map(ToString::to_string).collect();
@@ -77,7 +78,7 @@ impl Doors {
                 changes.push(format!("closed {url}"));
             }
         }
-        for (written, listener, greeting) in new {
+        for (written, listener, greeting, gateway) in new {
             let url = listener.url().clone();
             if !self.quiet {
                 output::line(&format!("listening on {url}"));
@@ -85,7 +86,11 @@ impl Doors {
             let event = serde_json::json!({"event": "listening", "url": url.to_string()});
             self.status.write(event);
             changes.push(format!("opened {url}"));
-            let door = Arc::new(self.relay.door(greeting));
+            let mut door = self.relay.door(greeting);
+            if let Some(gateway) = gateway {
+                door = door.with_gateway(gateway);
+            }
+            let door = Arc::new(door);
             let task = self.tasks.spawn(listener.serve(door));
             self.open.insert(written, Open { url, task });
         }

@@ -339,13 +339,22 @@ impl Joints {
         };
         match heard {
             Heard::Data(_, offset, bytes) => self.data(joint, Way::Back, offset, bytes),
-            Heard::Frame(HopFrame::Attached(_, Attached { received })) => {
+            Heard::Frame(HopFrame::Attached(_, Attached { received, .. })) => {
                 self.joints[joint].places[0] = (received, received);
                 if self.joints[joint].caller.is_none() {
                     let said = self.joints[joint].said.clone();
                     self.pass(joint, Way::There, &said);
                 }
-                self.tell_caller(joint, &HopFrame::Attached(TUNNEL, Attached { received }));
+                self.tell_caller(
+                    joint,
+                    &HopFrame::Attached(
+                        TUNNEL,
+                        Attached {
+                            received,
+                            kept_ms: 0,
+                        },
+                    ),
+                );
             }
             Heard::Frame(HopFrame::Ack(_, offset)) => {
                 let acked = self.acked(joint, Way::There, offset);

@@ -9,6 +9,7 @@ pub(crate) mod bytes;
 pub(crate) mod certs;
 pub(crate) mod false_relay;
 pub(crate) mod figures;
+pub(crate) mod gateway;
 pub(crate) mod net;
 pub(crate) mod output;
 pub(crate) mod peer;
@@ -67,13 +68,40 @@ pub(crate) fn at_once<T: Send>(items: impl IntoIterator<Item = T>, test: impl Fn
 /// A user on a host.
 #[derive(Debug)]
 pub(crate) struct Host {
+    // Before its directory: it ends first.
+    _local: Option<LocalAgent>,
     dir: TempDir,
+}
+
+/// The local agent that all commands of a host go through, with `FARPIPE_NO_REUSE=0` in the environment
+/// of the tests.
+#[derive(Debug)]
+struct LocalAgent(std::process::Child);
+
+impl LocalAgent {
+    fn start(dir: &Path) -> Option<Self> {
+        std::env::var_os("FARPIPE_NO_REUSE").filter(|value| value == "0")?;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_farpipe"));
+        command.args(["agent", "-q", "--client-only"]);
+        let child = command.env("XDG_RUNTIME_DIR", dir).spawn();
+        process::until("no local agent", || dir.join("farpipe/agent.sock").exists());
+        child.ok().map(Self)
+    }
+}
+
+impl Drop for LocalAgent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Host {
     pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
         Self {
-            dir: tempfile::tempdir().expect("a temporary directory"),
+            _local: LocalAgent::start(dir.path()),
+            dir,
         }
     }
 
@@ -172,9 +200,26 @@ impl Host {
         self.farpipe(["exec", "--relay", relays, name])
     }
 
+    /// `farpipe send` to a pipe at relays.
+    pub(crate) fn send_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["send", "--relay", relays, name])
+    }
+
+    /// `farpipe recv` from a pipe at relays.
+    pub(crate) fn recv_at(&self, relays: &str, name: &str) -> Invocation {
+        self.farpipe(["recv", "--relay", relays, name])
+    }
+
     /// `farpipe exec`.
     pub(crate) fn exec(&self, url: &str) -> Invocation {
         self.farpipe(["exec", url])
+    }
+
+    /// `curl`, which is told nothing of a user's settings.
+    pub(crate) fn curl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Invocation {
+        Invocation::new(self.dir(), "curl".as_ref())
+            .args(["-q", "-sS", "-N"])
+            .args(args)
     }
 
     /// `farpipe connect`.

@@ -237,7 +237,13 @@ impl Peer {
     /// All of the accepting side's handshake.
     pub(crate) fn attach_peer(&mut self, host: &Host, received: u64) -> Attach {
         let attach = self.welcome(host);
-        self.send(&HopFrame::Attached(TUNNEL, Attached { received }));
+        self.send(&HopFrame::Attached(
+            TUNNEL,
+            Attached {
+                received,
+                kept_ms: 0,
+            },
+        ));
         attach
     }
 }

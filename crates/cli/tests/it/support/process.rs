@@ -1,6 +1,6 @@
 //! One process of a test: how it is started, what it says, how it ends.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt as _;
@@ -39,6 +39,12 @@ enum Input {
     Open,
 }
 
+/// A test that wants a command to go through a local agent says so; with `FARPIPE_NO_REUSE=0` in the
+/// environment of the tests all do, and each host has one.
+fn no_reuse() -> OsString {
+    std::env::var_os("FARPIPE_NO_REUSE").unwrap_or_else(|| "1".into())
+}
+
 impl Invocation {
     pub(super) fn new(dir: &Path, program: &OsStr) -> Self {
         // Each process leads a group of its own, so that a shell's pipeline dies with it. And on a
@@ -56,6 +62,7 @@ impl Invocation {
         command
             .current_dir(dir)
             .env("XDG_RUNTIME_DIR", dir)
+            .env("FARPIPE_NO_REUSE", no_reuse())
             .env("LC_ALL", "C")
             // A bar is drawn on a terminal that is known to move its cursor.
             .env("TERM", "xterm")

@@ -124,29 +124,31 @@ fn controls() -> impl Strategy<Value = HopFrame> {
             tunnels(),
             ".{0,300}",
             bytes(40),
-            any::<[u64; 4]>(),
+            any::<[u64; 5]>(),
             any::<bool>()
         )
-            .prop_map(
-                |(tunnel, route, key, [epoch, received, age_ms, resume_for_ms], established)| {
-                    HopFrame::Attach(
-                        tunnel,
-                        Attach {
-                            route,
-                            key,
-                            epoch,
-                            received,
-                            established,
-                            age_ms,
-                            resume_for_ms,
-                            caller: String::new(),
-                            sealed: false,
-                        },
-                    )
-                }
-            ),
-        (tunnels(), any::<u64>())
-            .prop_map(|(tunnel, received)| HopFrame::Attached(tunnel, Attached { received })),
+            .prop_map(|(tunnel, route, key, numbers, established)| {
+                let [epoch, received, age_ms, resume_for_ms, hold_ms] = numbers;
+                HopFrame::Attach(
+                    tunnel,
+                    Attach {
+                        route,
+                        key,
+                        epoch,
+                        received,
+                        established,
+                        age_ms,
+                        resume_for_ms,
+                        caller: String::new(),
+                        sealed: false,
+                        hold_ms,
+                    },
+                )
+            }),
+        (tunnels(), any::<u64>()).prop_map(|(tunnel, received)| {
+            let kept_ms = received / 2;
+            HopFrame::Attached(tunnel, Attached { received, kept_ms })
+        }),
         (any::<u32>(), any::<u32>(), any::<bool>(), ".{0,300}").prop_map(
             |(tunnel, code, is_final, message)| {
                 HopFrame::Refused(
@@ -172,14 +174,15 @@ fn of_relays() -> impl Strategy<Value = HopFrame> {
     prop_oneof![
         (tunnels(), any::<u64>()).prop_map(|(tunnel, limit)| HopFrame::HopCredit(tunnel, limit)),
         texts().prop_map(|urls| HopFrame::GoAway(GoAway { urls })),
-        (".{0,80}", texts(), bytes(20)).prop_map(|(name, tags, instance)| {
+        (".{0,80}", texts(), bytes(20), any::<bool>()).prop_map(|(name, tags, instance, pipe)| {
             HopFrame::Register(Register {
                 name,
                 tags,
                 instance,
+                pipe,
             })
         }),
-        ".{0,80}".prop_map(|after| HopFrame::List(List { after })),
+        (".{0,80}", any::<bool>()).prop_map(|(after, pipes)| HopFrame::List(List { after, pipes })),
         any::<u64>().prop_map(|window| HopFrame::Registered(Registered { window })),
         (texts(), texts(), any::<(u64, u32, bool)>()).prop_map(
             |(names, tags, (up_ms, sessions, more))| {

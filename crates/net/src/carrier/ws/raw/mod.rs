@@ -12,6 +12,7 @@
 //! to be sent. When full the socket is not read, or the caller waits.
 
 mod deflate;
+mod foreign;
 mod incoming;
 mod upgrade;
 
@@ -26,6 +27,7 @@ use farpipe_proto::limits::{
     RAW_ANSWER_MAX, RAW_ANSWER_PAUSE, RAW_CLOSE_WAIT, RAW_DRAIN, RAW_INBOX_MAX, RAW_MESSAGE_MAX,
     RAW_OUTBOX_MAX, RAW_PING, RAW_PINGS_MAX, RAW_SENT_MAX,
 };
+use rustix::event::{PollFd, PollFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -38,6 +40,8 @@ use super::keys::{MaskKeys, RandomKeys};
 use crate::segment::apply_mask;
 use crate::tls::TlsStream;
 
+pub(crate) use self::foreign::{Arrived, is_served};
+pub use self::foreign::{Foreign, ForeignRequest, Gateway};
 pub use self::upgrade::{Admitted, To, accept, connect, connect_tls};
 
 /// Read at once from the socket.
@@ -75,10 +79,14 @@ pub enum Messages {
     Lines,
 }
 
-/// What a WebSocket runs on.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {
+/// What a connection with a foreign end runs on.
+pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {
     /// Whether dropping it is to reset the connection. A hint: not every transport has it.
     fn set_reset_at_close(&self, on: bool);
+
+    /// Whether the other end has ended what it says, or the connection is broken: also while what it
+    /// said before is not read.
+    fn is_hung_up(&self) -> bool;
 }
 
 impl Transport for TcpStream {
@@ -86,11 +94,24 @@ impl Transport for TcpStream {
         let at_once = on.then_some(Duration::ZERO);
         let _ = rustix::net::sockopt::set_socket_linger(self, at_once);
     }
+
+    fn is_hung_up(&self) -> bool {
+        let mut seen = [PollFd::new(self, PollFlags::RDHUP)];
+        let at_once = rustix::event::Timespec::default();
+        // What cannot be asked is read sooner or later.
+        let told = rustix::event::poll(&mut seen, Some(&at_once)).is_ok();
+        let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        told && seen[0].revents().intersects(over)
+    }
 }
 
-impl Transport for TlsStream<TcpStream> {
+impl<S: Transport> Transport for TlsStream<S> {
     fn set_reset_at_close(&self, on: bool) {
         self.transport().set_reset_at_close(on);
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.transport().is_hung_up()
     }
 }
 
@@ -276,6 +297,13 @@ impl RawWebSocket {
         self.check()?;
         self.read_end();
         Poll::Ready(Ok(0))
+    }
+
+    /// Whether nothing more comes from it, though what came may not be read yet. Poll it for this to
+    /// be noticed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.failed.is_some() || self.closing == Closing::Closed
     }
 
     /// Nobody reads any more: what comes is dropped.

@@ -8,6 +8,10 @@ use super::*;
 
 impl Transport for DuplexStream {
     fn set_reset_at_close(&self, _on: bool) {}
+
+    fn is_hung_up(&self) -> bool {
+        false
+    }
 }
 
 /// Which end is ours.

@@ -16,6 +16,7 @@ mod tests;
 pub use self::client::{Request, connect, connect_with};
 pub use self::error::{StatusAnswer, UpgradeError};
 pub use self::server::accept;
+pub(crate) use self::server::{Entered, enter};
 
 /// What both ends must agree on; the number changes when old and new farpipes cannot talk.
 pub const SUBPROTOCOL: &str = "farpipe.1";

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use farpipe_proto::limits::HANDSHAKE_STEP;
 use farpipe_proto::limits::{DRAIN, HTTP_HEAD_MAX, HTTP_HEADERS_MAX};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -38,7 +38,33 @@ pub(in super::super) struct Refusal {
 ///
 /// # Errors
 /// See [`UpgradeError`]; most are [`UpgradeError::Refused`].
-pub async fn accept<S>(mut stream: S) -> Result<WsCarrier<S>, UpgradeError>
+pub async fn accept<S>(stream: S) -> Result<WsCarrier<S>, UpgradeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
+{
+    match enter(stream, |_| false).await? {
+        Entered::Farpipe(carrier) => Ok(carrier),
+        Entered::Foreign { .. } => unreachable!("no head is another's"),
+    }
+}
+
+/// Who has asked for what.
+pub(crate) enum Entered<S> {
+    Farpipe(WsCarrier<S>),
+    /// Nothing was answered: what came, of which the head is so many bytes.
+    Foreign {
+        stream: S,
+        seen: BytesMut,
+        head: usize,
+    },
+}
+
+/// As [`accept`], but for requests of which `is_foreign` says, by their head, that another serves
+/// them.
+pub(crate) async fn enter<S>(
+    mut stream: S,
+    is_foreign: impl FnOnce(&[u8]) -> bool,
+) -> Result<Entered<S>, UpgradeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
 {
@@ -51,6 +77,13 @@ where
             return Err(error);
         }
     };
+    if is_foreign(&buf[..len]) {
+        return Ok(Entered::Foreign {
+            stream,
+            seen: buf,
+            head: len,
+        });
+    }
     let key_answer = match check_request(&buf[..len]) {
         Ok(key_answer) => key_answer,
         Err(refusal) => {
@@ -73,7 +106,8 @@ where
     let answered = timeout(HANDSHAKE_STEP, answering).await;
     answered.map_err(|_| UpgradeError::Silent)??;
     buf.advance(len);
-    Ok(Framed::new(stream, WsFraming::new(Role::Server), buf))
+    let framing = WsFraming::new(Role::Server);
+    Ok(Entered::Farpipe(Framed::new(stream, framing, buf)))
 }
 
 /// What to answer to something that did not become a head.
@@ -206,13 +240,13 @@ impl Refusal {
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             ),
             431 => ("Request Header Fields Too Large", ""),
+            503 => ("Service Unavailable", "Retry-After: 5\r\n"),
             _ => ("Bad Request", ""),
         };
         // RFC 9110 section 7.8: whoever sends Upgrade lists it in Connection.
-        let connection = if more.is_empty() {
-            "close"
-        } else {
-            "Upgrade, close"
+        let connection = match status {
+            426 => "Upgrade, close",
+            _ => "close",
         };
         let text = format!(
             "This is a farpipe endpoint: {why}.\n\

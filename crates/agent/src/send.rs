@@ -1,0 +1,551 @@
+//! The writer of a pipe by a relay: readers come, each with a session of its own, and when all that
+//! are wanted are there, each gets all of it. An only reader that is waited for gets the source itself,
+//! as any stream does (`server.rs`); else the source is read once for all (`spread/`).
+//!
+//! Who comes later is refused. When the last reader has answered for what it got, no session is taken
+//! any more: who comes then is the next writer's, and asks the relay again.
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farpipe_net::{AcceptedSession, SessionHandle, Sessions, Stream};
+use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::DRAIN;
+use farpipe_proto::wire::control::{self, Accept, Open, Refuse};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::blocks::Compression;
+use crate::client::unless_given_up;
+use crate::eager::eager;
+use crate::endpoint::{Endpoint, Exit};
+use crate::fan::Report;
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, to_wire};
+use crate::pipe::{self, Cancel, cancelled};
+use crate::pump::Meter;
+use crate::server::{self, Served, Target, refuse_more};
+use crate::spread::{Slow, Spread};
+
+/// Whether a pipe is sent to somebody, and why not.
+pub type Admits = Arc<dyn Fn(Option<&Caller>) -> Result<(), String> + Send + Sync>;
+
+/// What a writer is told.
+pub struct Sending {
+    /// The pipe's name.
+    pub name: String,
+    /// Readers that are waited for, at least 1.
+    pub readers: usize,
+    /// How long; `None`: without end.
+    pub wait: Option<Duration>,
+    /// What becomes of a reader that is behind.
+    pub slow: Slow,
+    /// Who may be one.
+    pub admits: Admits,
+    /// Hears of readers that failed, if there are several.
+    pub report: Report,
+    /// Counts what is read.
+    pub meter: Arc<Meter>,
+    /// Ends all.
+    pub cancel: Cancel,
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sending")
+            .field("name", &self.name)
+            .field("readers", &self.readers)
+            .field("wait", &self.wait)
+            .field("slow", &self.slow)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The readers so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    here: usize,
+    /// All that ever were here.
+    came: usize,
+    /// The writer waits no more.
+    has_given_up: bool,
+    /// All have come; what is sent is sent.
+    has_begun: bool,
+    /// Those that have answered for what they got.
+    answered: usize,
+}
+
+/// What the tasks of all readers share.
+#[derive(Debug)]
+struct Pipe {
+    sending: Sending,
+    count: watch::Sender<Count>,
+    feed: Feed,
+    /// How the command at the source has ended, once that is known.
+    exit: watch::Sender<Option<control::Exit>>,
+}
+
+/// What readers get.
+#[derive(Debug)]
+enum Feed {
+    /// The only one: the endpoint itself.
+    Whole(Mutex<Option<Target>>),
+    /// Each: what is read of it once.
+    Spread(Arc<Spread>),
+}
+
+/// One of the readers; not any more if it is dropped before all have come.
+#[derive(Debug)]
+struct Place(Arc<Pipe>, usize);
+
+/// How the session of one who came has ended.
+#[derive(Debug)]
+enum Ended {
+    /// It was none of the readers.
+    Stranger,
+    Reader(String, Outcome),
+}
+
+/// Waits for the readers of a pipe and sends `target` to them, until everything is settled at all
+/// ends.
+///
+/// # Cancellation
+/// Dropping it ends all sessions without a word. Use `cancel`.
+pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcome {
+    let (wait, cancel) = (sending.wait, sending.cancel.clone());
+    let is_whole = sending.readers == 1 && sending.slow == Slow::Block;
+    let (feed, target) = match is_whole {
+        true => (Feed::Whole(Mutex::new(Some(target))), None),
+        false => match Spread::new(sending.readers, sending.slow) {
+            Ok(spread) => (Feed::Spread(spread), Some(target)),
+            Err(error) => {
+                let why = format!("cannot make a spool: {}", describe(&error));
+                return PipeError::Local(why).into();
+            }
+        },
+    };
+    let pipe = Arc::new(Pipe {
+        count: watch::Sender::new(Count::default()),
+        feed,
+        exit: watch::Sender::new(None),
+        sending,
+    });
+    let mut sessions = Some(sessions);
+    let mut running = JoinSet::new();
+    let mut outcomes = Vec::new();
+    let mut filling = std::pin::pin!(pipe.fill(target));
+    let mut filled = None;
+    let mut waited = std::pin::pin!(pipe.waited(wait));
+    let mut answered = std::pin::pin!(pipe.all_answered());
+    let gave_up = loop {
+        tokio::select! {
+            session = next(&mut sessions) => {
+                running.spawn(Arc::clone(&pipe).one(session));
+            }
+            Some(ended) = running.join_next() => {
+                if let Some(outcome) = pipe.handle_ended(ended) {
+                    outcomes.push(outcome);
+                }
+                if outcomes.len() == pipe.sending.readers {
+                    break None;
+                }
+            }
+            done = &mut filling, if filled.is_none() => filled = Some(done),
+            why = &mut waited => break Some(why),
+            () = &mut answered, if sessions.is_some() => sessions = None,
+            () = cancelled(cancel.clone()), if !pipe.has_begun() => break Some(PipeError::Cancelled),
+        }
+    };
+    drop(sessions);
+    pipe.count
+        .send_modify(|count| count.has_given_up = gave_up.is_some());
+    // Who was refused is to hear why.
+    let ending = async { while running.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN, ending).await;
+    if let Some(error) = gave_up {
+        return error.into();
+    }
+    let filled = match filled {
+        Some(filled) => filled,
+        None => filling.await,
+    };
+    pipe.conclude(filled, outcomes)
+}
+
+/// The next one who comes, for ever pending when nobody is taken any more.
+async fn next(sessions: &mut Option<Sessions>) -> AcceptedSession {
+    let session = match sessions {
+        Some(sessions) => sessions.next().await,
+        None => None,
+    };
+    match session {
+        Some(session) => session,
+        None => std::future::pending().await,
+    }
+}
+
+impl Pipe {
+    fn has_begun(&self) -> bool {
+        self.count.borrow().has_begun
+    }
+
+    /// Ready when not all readers have come in time.
+    async fn waited(&self, wait: Option<Duration>) -> PipeError {
+        let begun = self.begun();
+        match wait {
+            None => std::future::pending().await,
+            Some(wait) if tokio::time::timeout(wait, begun).await.is_err() => {
+                let (wanted, here) = (self.sending.readers, self.count.borrow().here);
+                let name = &self.sending.name;
+                let whom = match wanted {
+                    1 => format!("a reader of the pipe {name}"),
+                    _ => format!("{wanted} readers of the pipe {name}: {here} came"),
+                };
+                PipeError::Local(format!("waited {wait:?} in vain for {whom}"))
+            }
+            Some(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all readers have come; `false` if that is waited for no more. Cancel safe.
+    async fn begun(&self) -> bool {
+        let mut count = self.count.subscribe();
+        let decided = count.wait_for(|count| count.has_begun || count.has_given_up);
+        // The sender lives as long as this.
+        decided.await.is_ok_and(|count| count.has_begun)
+    }
+
+    async fn all_answered(&self) {
+        let readers = self.sending.readers;
+        let all = |count: &Count| count.answered >= readers;
+        let _ = self.count.subscribe().wait_for(all).await;
+    }
+
+    /// Makes one more a reader, if one more is wanted.
+    fn enter(self: &Arc<Self>) -> Option<Place> {
+        let wanted = self.sending.readers;
+        let mut number = 0;
+        let entered = self.count.send_if_modified(|count| {
+            let has_room = !count.has_begun && !count.has_given_up;
+            if has_room {
+                count.here += 1;
+                count.came += 1;
+                count.has_begun = count.here == wanted;
+                number = count.came;
+            }
+            has_room
+        });
+        entered.then(|| Place(Arc::clone(self), number))
+    }
+
+    /// One session, from its beginning to its end.
+    async fn one(self: Arc<Self>, session: AcceptedSession) -> Ended {
+        let cancel = self.sending.cancel.clone();
+        let handle = session.handle();
+        handle.hold();
+        let name = session.name();
+        let caller = session.caller().cloned();
+        let serving = async {
+            let first = handle.accept().await;
+            let serving = async {
+                let served = match first {
+                    Some((stream, open)) => self.serve(stream, open, &handle, caller).await,
+                    None => None,
+                };
+                handle.release();
+                served
+            };
+            tokio::join!(serving, refuse_more(&handle)).0
+        };
+        let linked = unless_given_up(session.run(), &handle, cancel);
+        let both = async { tokio::join!(serving, linked) };
+        let (served, settled) = match self.feed {
+            Feed::Whole(_) => eager(&self.sending.meter, both).await,
+            Feed::Spread(_) => both.await,
+        };
+        let Some((who, served)) = served else {
+            return Ended::Stranger;
+        };
+        let mut outcome = served.settle();
+        if let Err(end) = settled {
+            outcome.fail(end.into());
+        }
+        tracing::info!(
+            "session {name}: {who} ended with status {}",
+            outcome.status()
+        );
+        Ended::Reader(who, outcome)
+    }
+
+    /// Serves the stream of one who came, if it is one of the readers.
+    async fn serve(
+        self: &Arc<Self>,
+        mut stream: Stream,
+        open: Open,
+        handle: &SessionHandle,
+        relayed: Option<Caller>,
+    ) -> Option<(String, Served)> {
+        let Sending { name, cancel, .. } = &self.sending;
+        let caller = handle.peer_identity().await.or(relayed);
+        if let Err(why) = (self.sending.admits)(caller.as_ref()) {
+            let who = caller.map_or("somebody without a name".to_owned(), |who| who.to_string());
+            tracing::info!("{who} is refused: {why}");
+            refuse(stream, format!("the writer of the pipe {name} {why}"));
+            return None;
+        }
+        let Some(place) = self.enter() else {
+            refuse(stream, format!("the pipe {name} has all its readers"));
+            return None;
+        };
+        let who = match caller.as_ref().and_then(Caller::identity) {
+            Some(identity) => format!("reader {} ({identity})", place.1),
+            None => format!("reader {}", place.1),
+        };
+        tracing::info!("{who} has come");
+        if !self.has_begun() {
+            match stays(&mut stream, self.begun(), cancel).await {
+                Some(true) => {}
+                Some(false) => {
+                    let why = "the writer has given up: not all its readers have come";
+                    refuse(stream, why.to_owned());
+                    return None;
+                }
+                None => {
+                    tracing::info!("{who} has left before all had come");
+                    return None;
+                }
+            }
+        }
+        let mut served = self.feed(stream, &open, cancel.clone()).await;
+        // Told to end: the session still waits for the answer, for a moment.
+        let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
+        self.count.send_modify(|count| count.answered += 1);
+        drop(place);
+        Some((who, served))
+    }
+
+    /// Sends to one reader what it is to get.
+    async fn feed(&self, stream: Stream, open: &Open, cancel: Cancel) -> Served {
+        let blocks = server::blocks(open);
+        match &self.feed {
+            Feed::Whole(target) => {
+                let target = target.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(target) = target else {
+                    return PipeError::Local("there is nothing left to send".to_owned()).into();
+                };
+                let meter = Arc::clone(&self.sending.meter);
+                server::serve(stream, blocks, target, meter, cancel).await
+            }
+            Feed::Spread(spread) => self.share(spread, stream, blocks, cancel).await,
+        }
+    }
+
+    /// Sends one reader its share. It hears how the command at the source has ended, and what it lost,
+    /// as if it were that command's caller.
+    async fn share(
+        &self,
+        spread: &Arc<Spread>,
+        stream: Stream,
+        blocks: Option<Compression>,
+        cancel: Cancel,
+    ) -> Served {
+        let Some(cursor) = spread.reader() else {
+            return PipeError::Local("there is nothing left to send".to_owned()).into();
+        };
+        let number = cursor.number();
+        let endpoint = Endpoint {
+            source: Some(Box::new(cursor)),
+            ..Endpoint::default()
+        };
+        stream.accept(Accept { has_command: true });
+        // What is read is counted once, where it is read.
+        let mut pipe = match pipe::Pipe::new(endpoint, stream, blocks, Arc::default()) {
+            Ok(pipe) => pipe,
+            Err(failed) => return Served::new(failed.0, failed.1),
+        };
+        pipe.drive(cancel.clone()).await;
+        let exit = if pipe.has_failed() {
+            control::Exit::default()
+        } else if pipe.has_no_reader() {
+            // It does not wait for the others.
+            to_wire(Exit::Code(0))
+        } else {
+            let ended = pipe::unless_cancelled(cancel, self.exited());
+            ended.await.unwrap_or_default()
+        };
+        let dropped = spread.dropped(number);
+        pipe.last_word(control::Exit { dropped, ..exit });
+        let (outcome, watch) = pipe.finish();
+        Served::new(outcome, watch)
+    }
+
+    /// How the command at the source has ended; without one it has ended well. Cancel safe.
+    async fn exited(&self) -> control::Exit {
+        let mut exit = self.exit.subscribe();
+        let exit = exit.wait_for(Option::is_some).await;
+        exit.ok().and_then(|exit| *exit).unwrap_or_default()
+    }
+
+    /// Reads the source for all readers, when they are there; nothing to do for an only one.
+    async fn fill(&self, target: Option<Target>) -> Filled {
+        let (Feed::Spread(spread), Some(target)) = (&self.feed, target) else {
+            return Filled::default();
+        };
+        if !self.begun().await {
+            return Filled::default();
+        }
+        let filled = self.read(spread, target).await;
+        // The first word counts, if it was said.
+        spread.end(Err("the writer has failed".to_owned()));
+        let exit = match filled.outcome.local_exit {
+            Some(exit) => to_wire(exit),
+            None if filled.outcome.error.is_some() => control::Exit::default(),
+            None => to_wire(Exit::Code(0)),
+        };
+        self.exit.send_replace(Some(exit));
+        filled
+    }
+
+    async fn read(&self, spread: &Spread, target: Target) -> Filled {
+        let cancel = &self.sending.cancel;
+        let failed = |error: PipeError| {
+            spread.end(Err(error.to_string()));
+            Filled {
+                outcome: error.into(),
+                lock: None,
+            }
+        };
+        let mut endpoint = match pipe::unless_cancelled(cancel.clone(), target.open()).await {
+            Ok(Ok(endpoint)) => endpoint,
+            Ok(Err(error)) => return failed(PipeError::from(&error)),
+            Err(error) => return failed(error),
+        };
+        let mut filled = Filled {
+            outcome: Outcome::default(),
+            lock: endpoint.take_lock(),
+        };
+        let (child, parting) = (endpoint.child.take(), endpoint.parting.take());
+        if let Some(source) = &mut endpoint.source {
+            let count = |read: usize| {
+                let sent = &self.sending.meter.sent;
+                sent.fetch_add(read as u64, Ordering::Relaxed);
+            };
+            let reading = spread.fill(&mut **source, count);
+            let end = match pipe::unless_cancelled(cancel.clone(), reading).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(PipeError::Local(describe(&error))),
+                Err(error) => Err(error),
+            };
+            spread.end(end.as_ref().map(|()| ()).map_err(ToString::to_string));
+            if let Err(error) = end {
+                filled.outcome.fail(error);
+            }
+        }
+        drop(endpoint);
+        pipe::part(parting, pipe::leaving(&filled.outcome)).await;
+        if let Some(child) = child {
+            let exit = pipe::end_child(child, &mut filled.outcome, cancel.clone()).await;
+            filled.outcome.local_exit = exit;
+        }
+        filled
+    }
+
+    fn handle_ended(&self, ended: Result<Ended, JoinError>) -> Option<(String, Outcome)> {
+        match ended {
+            Ok(Ended::Stranger) => None,
+            Ok(Ended::Reader(who, outcome)) => Some((who, outcome)),
+            Err(error) => {
+                let failed = PipeError::Local(format!("a reader's task failed: {error}"));
+                self.has_begun()
+                    .then(|| ("a reader".to_owned(), failed.into()))
+            }
+        }
+    }
+
+    /// What the ends of the source and of all readers come to.
+    fn conclude(&self, filled: Filled, mut outcomes: Vec<(String, Outcome)>) -> Outcome {
+        let Filled {
+            outcome: mut all, ..
+        } = filled;
+        if outcomes.len() == 1
+            && let Some((_, mut only)) = outcomes.pop()
+        {
+            if let Some(error) = all.error {
+                only.error = Some(error);
+            }
+            only.local_exit = only.local_exit.or(all.local_exit);
+            only.count(&self.sending.meter);
+            return only;
+        }
+        all.count(&self.sending.meter);
+        let mut failed = 0;
+        for (who, outcome) in &outcomes {
+            if let Some(error) = &outcome.error {
+                failed += 1;
+                (self.sending.report)(who, error);
+            }
+        }
+        all.far_reader_gone = outcomes.iter().all(|(_, outcome)| outcome.far_reader_gone);
+        if *self.sending.cancel.borrow() {
+            all.fail(PipeError::Cancelled);
+        } else if failed > 0 {
+            let readers = self.sending.readers;
+            all.fail(PipeError::Remote(format!(
+                "{failed} of {readers} readers did not get all"
+            )));
+        }
+        all
+    }
+}
+
+/// How the source of several readers has ended.
+#[derive(Debug, Default)]
+struct Filled {
+    outcome: Outcome,
+    /// The file that was read stays locked until all have confirmed it.
+    #[expect(dead_code, reason = "held, not read")]
+    lock: Option<OwnedFd>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.send_if_modified(|count| {
+            if !count.has_begun {
+                count.here -= 1;
+            }
+            false
+        });
+    }
+}
+
+/// Waits for `begun`, and what that says; `None` if the reader has left before, or all is told to end.
+async fn stays(
+    stream: &mut Stream,
+    begun: impl Future<Output = bool>,
+    cancel: &Cancel,
+) -> Option<bool> {
+    let watch = &mut stream.watch;
+    let left = poll_fn(|cx| {
+        watch.poll_until(cx, |fate| {
+            fate.end.is_some() || fate.reset.is_some() || fate.stopped.is_some()
+        })
+    });
+    let stays = async {
+        tokio::select! {
+            biased;
+            _ = left => None,
+            begun = begun => Some(begun),
+        }
+    };
+    let stays = pipe::unless_cancelled(cancel.clone(), stays).await;
+    stays.ok().flatten()
+}
+
+fn refuse(stream: Stream, message: String) {
+    stream.refuse(Refuse {
+        status: u32::from(STATUS_FAILURE),
+        message,
+    });
+}

@@ -1,0 +1,232 @@
+//! The agent's side: follows what one stream asks for, as far as the policy lets its caller read it.
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farpipe_net::{RecvStream, SendError, SendStream, Stream};
+use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::TAIL_PATHS_MAX;
+use farpipe_proto::wire::control::Accept;
+use farpipe_proto::wire::tail::{Tail, TailEvent};
+use rustix::fs::{Mode, OFlags};
+use tokio::task::JoinError;
+
+use super::follow::{Follower, Wanted};
+use super::glob::Pattern;
+use super::siblings::{Gate, Shut};
+use super::start::Start;
+use super::watch::Watch;
+use crate::command::environment::User;
+use crate::pipe;
+use crate::policy::LivePolicy;
+use crate::serve::{Answer, Counted, Refusal, Serving, Teller, Wants, place, refuse};
+
+/// Bytes that are read before they are sent: what one stream has in memory, and a message on top of it.
+const TURN: usize = 256 * 1024;
+
+impl Serving {
+    /// Serves a stream that asks for files to be followed.
+    pub(crate) async fn tail(&self, stream: Stream, asked: Tail) {
+        let mut stream = stream;
+        let looking = self.begin(asked);
+        let begun = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), looking).await;
+        let follower = match begun.map_err(Refusal::Over).and_then(|begun| begun) {
+            Ok(follower) => follower,
+            Err(refusal) => return refuse(stream, &self.name, &refusal),
+        };
+        stream.accept(Accept::default());
+        tracing::info!("{}: follows files for {}", self.name, self.who());
+        let _counted = Counted::new(&self.running);
+        let Stream {
+            mut send,
+            mut recv,
+            mut watch,
+        } = stream;
+        let following = async {
+            follow(&mut send, follower).await?;
+            send.finish();
+            heard_out(&mut recv).await;
+            Ok::<(), TailFailed>(())
+        };
+        let over = poll_fn(|cx| watch.poll_until(cx, |fate| fate.stopped.is_some()));
+        let following = async {
+            tokio::select! {
+                followed = following => followed,
+                _ = over => Ok(()),
+            }
+        };
+        let name = &self.name;
+        match pipe::unless_cancelled(self.agent.cancel.clone(), following).await {
+            Ok(Ok(())) => tracing::info!("{name}: what it followed is over"),
+            Ok(Err(error)) => tracing::info!("{name}: {error}"),
+            Err(error) => tracing::info!("{name}: {error}"),
+        }
+    }
+
+    /// Looks at what is asked for, for the first time.
+    async fn begin(&self, asked: Tail) -> Result<Follower, Refusal> {
+        let wanted = wanted(asked)?;
+        let Some(caller) = self.caller.clone() else {
+            self.deny("nothing says who asks");
+            return Err(Refusal::Denied);
+        };
+        let door = Door {
+            policy: Arc::clone(&self.agent.policy),
+            caller,
+            teller: self.teller(),
+        };
+        let follower = Follower::new(Box::new(door), wanted);
+        let looked = blocking(follower, |follower, now| {
+            follower.look(now);
+            follower.is_denied()
+        });
+        let (follower, is_denied) = looked.await.map_err(|error| {
+            tracing::error!("{}: the files could not be looked at: {error}", self.name);
+            Refusal::Denied
+        })?;
+        match is_denied {
+            true => Err(Refusal::Denied),
+            false => Ok(follower),
+        }
+    }
+}
+
+/// Why nothing is followed any more.
+#[derive(Debug, thiserror::Error)]
+enum TailFailed {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("the task that reads failed: {0}")]
+    Task(#[from] JoinError),
+}
+
+/// What is asked for, as a checked value.
+fn wanted(asked: Tail) -> Result<Wanted, Refusal> {
+    if asked.paths.is_empty() || asked.paths.len() > TAIL_PATHS_MAX {
+        return Err(Refusal::NotHere(format!(
+            "{} paths to follow",
+            asked.paths.len()
+        )));
+    }
+    let home = User::own().home;
+    let parse = |path: &Vec<u8>| {
+        let path = home.join(std::ffi::OsStr::from_bytes(path));
+        Pattern::parse(&path).ok_or_else(|| Refusal::Path {
+            path: path.display().to_string().escape_debug().to_string(),
+            error: io::ErrorKind::InvalidInput.into(),
+        })
+    };
+    let patterns = asked.paths.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(Wanted {
+        patterns,
+        start: match asked.from_line {
+            0 => Start::Last(asked.lines),
+            line => Start::Line(line),
+        },
+        once: asked.once,
+        resumed: asked.resumed,
+        positions: asked.positions,
+    })
+}
+
+/// Does what may block on the disk on a thread that may. Dropped, it goes on to its end, with nobody to
+/// hear of it.
+async fn blocking<T: Send + 'static>(
+    mut follower: Follower,
+    work: impl FnOnce(&mut Follower, std::time::Instant) -> T + Send + 'static,
+) -> Result<(Follower, T), JoinError> {
+    let worked = tokio::task::spawn_blocking(move || {
+        let done = work(&mut follower, std::time::Instant::now());
+        (follower, done)
+    });
+    worked.await
+}
+
+/// Reads and sends until the other side has enough; what is not followed, until all was read. While
+/// nothing can be sent it reads nothing, but keeps what is rotated meanwhile.
+async fn follow(send: &mut SendStream, mut follower: Follower) -> Result<(), TailFailed> {
+    let mut watch = Watch::new()
+        .inspect_err(|error| tracing::debug!("changes of files are not told: {error}"))
+        .ok();
+    loop {
+        if let Some(watch) = &mut watch {
+            let (files, dirs) = follower.watched();
+            watch.keep(&files, &dirs);
+        }
+        // What changes from here on is told.
+        let (back, events) = blocking(follower, |follower, now| follower.turn(TURN, now)).await?;
+        follower = back;
+        if events.is_empty() {
+            if follower.is_once() {
+                return Ok(());
+            }
+            let changed = async {
+                match &watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(follower.pause()) => {}
+            }
+            continue;
+        }
+        let bytes: Vec<u8> = events.iter().flat_map(TailEvent::to_bytes).collect();
+        drop(events);
+        let mut saying = std::pin::pin!(send.say(&bytes));
+        loop {
+            tokio::select! {
+                said = &mut saying => break said?,
+                () = tokio::time::sleep(follower.pause()) => {
+                    follower = blocking(follower, Follower::look).await?.0;
+                }
+            }
+        }
+    }
+}
+
+/// The asking side has nothing to say.
+async fn heard_out(recv: &mut RecvStream) {
+    let mut chunks = std::collections::VecDeque::new();
+    while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
+        for chunk in chunks.drain(..) {
+            recv.consumed(chunk.len());
+        }
+    }
+    recv.done();
+}
+
+/// The policy, asked anew for each file that is opened.
+#[derive(Debug)]
+struct Door {
+    policy: Arc<LivePolicy>,
+    caller: Caller,
+    teller: Teller,
+}
+
+impl Gate for Door {
+    fn open(&self, path: &Path) -> Result<File, Shut> {
+        match place(&self.policy.current(), &self.caller, Wants::Read, path) {
+            Answer::Allowed(place, _) => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+                Ok(place.open(flags, Mode::empty())?.into())
+            }
+            Answer::Missing(error) => Err(error.into()),
+            Answer::Denied(why) => {
+                self.teller.deny(&why.to_string());
+                Err(Shut::Denied)
+            }
+        }
+    }
+
+    fn may_list(&self, dir: &Path) -> bool {
+        let dir: PathBuf = dir.to_owned();
+        let place = place(&self.policy.current(), &self.caller, Wants::Read, &dir);
+        matches!(place, Answer::Allowed(..))
+    }
+}

@@ -1,0 +1,334 @@
+//! `farpipe tail`: follows files of an agent's host.
+
+mod print;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use farpipe_agent::endpoint::{self, EndpointSpec, Sink, Use};
+use farpipe_agent::pipe::{self, Cancel};
+use farpipe_agent::tail::ask::{self, Ended};
+use farpipe_agent::tail::positions::Positions;
+use farpipe_agent::{Outcome, PipeError};
+use farpipe_net::{Events, Opener, SessionEnd};
+use farpipe_proto::limits::{BACKOFF, INNER_OPEN_MAX, TAIL_PATHS_MAX};
+use farpipe_proto::wire::tail::Tail;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::print::{Names, Printer};
+use super::far::Word;
+use super::route::{RouteArgs, Way};
+use super::session::{SessionArgs, conclude, not_opened, settle, span};
+use crate::exit::WithStatus;
+use crate::output;
+use crate::progress::Counts;
+use crate::signals::Signals;
+use crate::status::Status;
+
+/// Exit status when a file could not be read, or is not whole.
+const STATUS_INCOMPLETE: u8 = 1;
+
+/// Follow files of an agent's host
+///
+/// Prints the last lines of each and then what is written to it, through rotations of its name
+/// (renamed, copied and emptied, taken away and made anew), until a signal comes or nobody reads
+/// stdout any more. A file that is not there is waited for. Every line is printed once, also when the
+/// connection is lost, the agent is started anew and the files are rotated meanwhile; if something of
+/// a file is gone, stderr says so.
+///
+/// HOST is a name at a relay, or an agent's URL in brackets: [wss://web1:7000]:/var/log/app.log. PATH is
+/// absolute or from the home directory there on; the agent must allow read:DIR. Quoted patterns (* ? [a-z])
+/// are compared with the names there, and find also what comes later.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// What to follow: a path or a pattern at that host; several of one host
+    #[arg(required = true, value_name = "HOST:PATH")]
+    words: Vec<OsString>,
+    /// Begin with the last N lines of what is there; with +N, at line N
+    #[arg(short = 'n', long, value_name = "[+]N", default_value = "10", value_parser = Lines::parse)]
+    lines: Lines,
+    /// Begin at the start of what is there, as -n +1
+    #[arg(long, conflicts_with = "lines")]
+    from_start: bool,
+    /// End when all that is there is printed; with 1 if a file could not be read
+    #[arg(long)]
+    no_follow: bool,
+    /// How the names of the files are printed: as headers if there can be several, in front of each line,
+    /// or not at all
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    names: NamesArg,
+    /// As --names each
+    #[arg(long, conflicts_with = "names")]
+    prefix: bool,
+    /// How long to try to get a lost connection, or a lost agent, back (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
+    #[command(flatten)]
+    route: RouteArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+}
+
+/// How names are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NamesArg {
+    /// Headers if there can be several files
+    Auto,
+    /// Headers
+    Headers,
+    /// In front of each line
+    Each,
+    /// Not at all
+    None,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    Last(u64),
+    From(u64),
+}
+
+impl Lines {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (digits, lines): (_, fn(u64) -> Self) = match text.strip_prefix('+') {
+            Some(digits) => (digits, Self::From),
+            None => (text, Self::Last),
+        };
+        let number = digits.parse::<u64>();
+        number
+            .map(lines)
+            .map_err(|_| "a number of lines, or +N for line N on".to_owned())
+    }
+}
+
+/// What is to be followed, and of whom.
+#[derive(Debug)]
+struct Wanted {
+    host: String,
+    paths: Vec<Vec<u8>>,
+}
+
+impl Args {
+    fn wanted(&self) -> anyhow::Result<Wanted> {
+        let example = "for example: farpipe tail web1:/var/log/app.log";
+        let mut wanted: Option<Wanted> = None;
+        for text in &self.words {
+            let shown = text.to_string_lossy().escape_debug().to_string();
+            let Word { host, rest } = Word::of(text);
+            let Some(host) = host.filter(|_| !rest.is_empty()) else {
+                return Err(WithStatus::usage(
+                    format!("'{shown}' is no HOST:PATH"),
+                    example,
+                ));
+            };
+            let path = rest.as_bytes().to_vec();
+            match &mut wanted {
+                None => {
+                    let paths = vec![path];
+                    wanted = Some(Wanted { host, paths });
+                }
+                Some(wanted) if wanted.host == host => wanted.paths.push(path),
+                Some(wanted) => {
+                    return Err(WithStatus::usage(
+                        format!("two hosts: {} and {host}", wanted.host),
+                        "run one tail for each",
+                    ));
+                }
+            }
+        }
+        let Some(wanted) = wanted.filter(|wanted| wanted.paths.len() <= TAIL_PATHS_MAX) else {
+            return Err(WithStatus::usage(
+                format!("more than {TAIL_PATHS_MAX} paths"),
+                "a pattern can mean many: 'web1:/var/log/*.log'",
+            ));
+        };
+        Ok(wanted)
+    }
+
+    fn names(&self, wanted: &Wanted) -> Names {
+        let is_wild = |path: &Vec<u8>| path.iter().any(|byte| b"*?[".contains(byte));
+        let is_one = wanted.paths.len() == 1 && !wanted.paths.iter().any(is_wild);
+        match (self.prefix, self.names) {
+            (true, _) | (false, NamesArg::Each) => Names::Each,
+            (false, NamesArg::Headers) => Names::Headers,
+            (false, NamesArg::None) => Names::None,
+            (false, NamesArg::Auto) if is_one => Names::None,
+            (false, NamesArg::Auto) => Names::Headers,
+        }
+    }
+
+    /// What is asked of the agent.
+    fn tail(&self, wanted: &Wanted, positions: &Positions) -> anyhow::Result<Tail> {
+        let lines = match self.from_start {
+            true => Lines::From(1),
+            false => self.lines,
+        };
+        let tail = Tail {
+            paths: wanted.paths.clone(),
+            lines: match lines {
+                Lines::Last(lines) => lines,
+                Lines::From(_) => 0,
+            },
+            from_line: match lines {
+                Lines::Last(_) => 0,
+                Lines::From(line) => line.max(1),
+            },
+            once: self.no_follow,
+            resumed: positions.has_begun,
+            positions: positions.all(),
+        };
+        // With something for the rest of OPEN.
+        if tail.size() + 1024 > INNER_OPEN_MAX {
+            return Err(WithStatus::failure(
+                "the paths are too long: 255 KiB is the limit",
+                Some("follow fewer files in one tail".to_owned()),
+            ));
+        }
+        Ok(tail)
+    }
+
+    fn way(&self, host: &str, events: &Events) -> anyhow::Result<Way> {
+        let mut way = self.route.way(host)?;
+        way.config.resume_for = self.resume_for;
+        way.config.heartbeat = self.session.heartbeat;
+        way.config.events = Some(events.clone());
+        Ok(way)
+    }
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    let wanted = args.wanted()?;
+    let status = Status::open(args.session.status_fd, true)?;
+    let (signals, cancel) = Signals::catch()?;
+    let counts = Arc::new(Counts::default());
+    let mut tasks = JoinSet::new();
+    let events = args
+        .session
+        .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
+    let mut printer = Printer::new(&wanted.host, args.names(&wanted), args.no_follow, quiet);
+    let work = async {
+        let opened = endpoint::open(&EndpointSpec::stdio(), Use::Sink).await;
+        let opened = opened.map_err(not_opened)?;
+        let mut sink = opened.sink.expect("it was asked for");
+        let going_on = GoingOn {
+            args: &args,
+            wanted: &wanted,
+            events,
+            quiet,
+        };
+        going_on.run(&mut *sink, &mut printer, cancel).await
+    };
+    let (outcome, signal) = signals.run(work).await;
+    settle(tasks).await;
+    let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
+    let code = conclude(ended, signal, &status)?;
+    Ok(match code {
+        0 if printer.is_incomplete => STATUS_INCOMPLETE,
+        code => code,
+    })
+}
+
+/// One session after the other, as long as it takes.
+struct GoingOn<'a> {
+    args: &'a Args,
+    wanted: &'a Wanted,
+    events: Events,
+    quiet: bool,
+}
+
+impl GoingOn<'_> {
+    async fn run(
+        &self,
+        sink: &mut dyn Sink,
+        printer: &mut Printer,
+        cancel: Cancel,
+    ) -> anyhow::Result<Outcome> {
+        let mut positions = Positions::default();
+        let mut failures = 0;
+        let mut lost_at = Instant::now();
+        loop {
+            positions.begin();
+            let tail = self.args.tail(self.wanted, &positions)?;
+            let Way { dial, config } = self.args.way(&self.wanted.host, &self.events)?;
+            let opener = Opener::new(config);
+            // A session is large, and every future around it would have room for one on the stack.
+            let asking = Box::pin(ask::run(
+                tail,
+                &mut positions,
+                (sink, printer),
+                opener,
+                &*dial,
+                cancel.clone(),
+            ));
+            let end = match asking.await {
+                Ended::Finished => return Ok(Outcome::default()),
+                Ended::ReaderGone => {
+                    return Ok(Outcome {
+                        reader_gone: true,
+                        ..Outcome::default()
+                    });
+                }
+                Ended::Cancelled => return Ok(PipeError::Cancelled.into()),
+                Ended::Unwritten(error) => {
+                    let error = format!("cannot write to stdout: {error}");
+                    return Ok(PipeError::Local(error).into());
+                }
+                Ended::Refused { status, message } => {
+                    return Ok(PipeError::Refused { status, message }.into());
+                }
+                Ended::Odd(error) => return Ok(PipeError::Remote(error).into()),
+                Ended::Left(why) => SessionEnd::Refused(why),
+                Ended::Lost(end) => end,
+            };
+            // Another session helps if the agent does not know this one any more.
+            if !matches!(end, SessionEnd::Refused(_)) || !positions.has_begun {
+                return Ok(PipeError::from(end).into());
+            }
+            if positions.is_taken_up {
+                (failures, lost_at) = (0, Instant::now());
+            }
+            let wait = BACKOFF[failures.min(BACKOFF.len() - 1)];
+            if lost_at.elapsed() + wait > self.args.resume_for {
+                return Ok(PipeError::from(end).into());
+            }
+            self.tell(&end, wait);
+            failures += 1;
+            let waiting = pipe::unless_cancelled(cancel.clone(), tokio::time::sleep(wait));
+            if let Err(error) = waiting.await {
+                return Ok(error.into());
+            }
+        }
+    }
+
+    fn tell(&self, end: &SessionEnd, wait: Duration) {
+        if !self.quiet {
+            let (host, secs) = (&self.wanted.host, wait.as_secs());
+            output::line(&format!("farpipe: {end}; {host} is asked anew in {secs} s"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_written_as_for_tail() {
+        for (text, expected) in [
+            ("10", Some(Lines::Last(10))),
+            ("0", Some(Lines::Last(0))),
+            ("+1", Some(Lines::From(1))),
+            ("", None),
+            ("+", None),
+            ("-5", None),
+            ("ten", None),
+        ] {
+            assert_eq!(Lines::parse(text).ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! `farpipe tail`: files of an agent's host, followed through whatever happens to them and to the way there.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use farpipe_faultproxy::{Cut, Dir, Plan, When};
+use rustix::process::Signal;
+
+use crate::support::{Faults, Host, Invocation, Listener, Running, assert_same};
+
+/// A relay, and an agent behind it that lets its directory of logs be read.
+struct Net {
+    host: Host,
+    relay: Listener,
+    agent: Option<Running>,
+}
+
+impl Net {
+    fn new() -> Self {
+        let host = Host::new();
+        fs::create_dir(host.path("log")).expect("a directory");
+        let relay = host.relay("ws").start_listening();
+        let mut net = Self {
+            host,
+            relay,
+            agent: None,
+        };
+        net.start_agent();
+        net
+    }
+
+    /// The agent, anew.
+    fn start_agent(&mut self) {
+        let allowed = format!("read:{}", self.host.path("log").display());
+        let agent = [
+            "agent",
+            self.relay.url(),
+            "--name",
+            "web1",
+            "-v",
+            "--allow",
+            &allowed,
+        ];
+        self.agent = Some(self.host.farpipe(agent).start_registered(1));
+    }
+
+    fn tail(&self, names: &[&str]) -> Invocation {
+        self.tail_by(self.relay.url(), names)
+    }
+
+    fn tail_by(&self, url: &str, names: &[&str]) -> Invocation {
+        let words = names
+            .iter()
+            .map(|name| format!("web1:{}", self.path(name).display()));
+        self.host.farpipe(["tail", "--relay", url]).args(words)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.host.path("log").join(name)
+    }
+
+    fn append(&self, name: &str, text: impl AsRef<[u8]>) {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.path(name));
+        let written = file.and_then(|mut file| file.write_all(text.as_ref()));
+        written.expect("a file of our own");
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).expect("files of our own");
+    }
+
+    /// As logrotate does: the newest is 1.
+    fn rotate(&self, name: &str) {
+        let is_there = |n: &usize| self.path(&format!("{name}.{n}")).exists();
+        let last = (1..).take_while(is_there).count();
+        for n in (1..=last).rev() {
+            self.rename(&format!("{name}.{n}"), &format!("{name}.{}", n + 1));
+        }
+        self.rename(name, &format!("{name}.1"));
+    }
+
+    /// What stderr says, with the directory left out.
+    fn said(&self, stderr: &str) -> String {
+        stderr.replace(&format!("{}/", self.host.path("log").display()), "")
+    }
+}
+
+/// Stops a tail that follows; what it printed and said.
+fn stop(tail: Running) -> (Vec<u8>, String) {
+    tail.signal(Signal::INT);
+    let ended = tail.end().exits(130);
+    (ended.stdout, ended.stderr)
+}
+
+/// Waits until so much is printed, and for all that is said then.
+#[track_caller]
+fn prints(tail: Running, expected: &str) -> String {
+    tail.stdout_until(expected.len());
+    let (printed, said) = stop(tail);
+    assert_text(&printed, expected);
+    said
+}
+
+#[track_caller]
+fn assert_text(printed: &[u8], expected: &str) {
+    assert_eq!(String::from_utf8_lossy(printed), expected);
+}
+
+/// Lines with their numbers.
+fn lines(numbers: std::ops::Range<u32>) -> String {
+    numbers
+        .map(|n| format!("{n} is the number of this line\n"))
+        .collect()
+}
+
+#[test]
+fn it_begins_where_it_is_told_to_and_goes_on() {
+    let net = Net::new();
+    net.append("app.log", lines(0..15));
+    for (args, from) in [
+        (&[][..], 5),
+        (&["-n", "2"], 13),
+        (&["-n", "0"], 15),
+        (&["-n", "+3"], 2),
+        (&["--from-start"], 0),
+    ] {
+        let once = net.tail(&["app.log"]).args(args).arg("--no-follow");
+        let ended = once.run().exits(0).printed(lines(from..15));
+        assert_eq!(ended.stderr, "");
+    }
+    let tail = net.tail(&["app.log"]).start();
+    tail.stdout_until(lines(5..15).len());
+    net.append("app.log", lines(15..16));
+    net.append("app.log", "half");
+    assert_eq!(prints(tail, &(lines(5..16) + "half")), "");
+}
+
+#[test]
+fn several_files_have_headers_or_names_and_keep_their_lines() {
+    let net = Net::new();
+    net.append("a.log", "1\n2\n");
+    net.append("b.log", "3\n");
+    let (a, b) = (net.path("a.log"), net.path("b.log"));
+    let (a, b) = (a.display(), b.display());
+    let both = ["a.log", "b.log"];
+    let once = || net.tail(&both).arg("--no-follow");
+    let headers = format!("==> {a} <==\n1\n2\n\n==> {b} <==\n3\n");
+    once().run().exits(0).printed(&headers);
+    let each = format!("{a}: 1\n{a}: 2\n{b}: 3\n");
+    once().arg("--prefix").run().exits(0).printed(&each);
+    once()
+        .args(["--names", "none"])
+        .run()
+        .exits(0)
+        .printed("1\n2\n3\n");
+    let tail = net.tail(&["*.log"]).arg("--prefix").start();
+    tail.stdout_until(each.len());
+    net.append("a.log", "ha");
+    net.append("b.log", "4\n");
+    let each = format!("{each}{b}: 4\n");
+    tail.stdout_until(each.len());
+    net.append("a.log", "lf\n");
+    prints(tail, &format!("{each}{a}: half\n"));
+}
+
+#[test]
+fn a_pattern_finds_what_comes_later_from_its_start() {
+    let net = Net::new();
+    net.append("a.log", "1\n");
+    net.append("other", "no\n");
+    let tail = net.tail(&["*.log"]).args(["-n", "0", "--prefix"]).start();
+    // sleep: what follows comes after the beginning once the agent has told of it.
+    let agent = net.agent.as_ref().expect("started");
+    agent.stderr_until(|text| text.contains("follows"));
+    let later = lines(0..20);
+    net.append("b.log", &later);
+    let b = net.path("b.log");
+    let named = |line: &str| format!("{}: {line}", b.display());
+    let expected: String = later.split_inclusive('\n').map(named).collect();
+    prints(tail, &expected);
+}
+
+#[test]
+fn what_is_missing_is_said_and_waited_for() {
+    let net = Net::new();
+    let tail = net.tail(&["app.log"]).start();
+    tail.stderr_until(|text| text.ends_with("waiting for it\n"));
+    net.append("app.log", lines(0..20));
+    let said = prints(tail, &lines(0..20));
+    let expected = "farpipe: web1:app.log: not there yet; waiting for it\n";
+    assert_eq!(net.said(&said), expected);
+    let once = net.tail(&["none"]).arg("--no-follow").run().exits(1);
+    assert_eq!(net.said(&once.stderr), "farpipe: web1:none: not there\n");
+}
+
+#[test]
+fn every_line_comes_once_while_logs_are_rotated_and_links_are_cut() {
+    const ROTATIONS: u32 = 100;
+    const EACH: u32 = 40;
+    let net = Net::new();
+    net.append("app.log", "");
+    let bytes = When::Byte {
+        dir: Dir::Down,
+        at: 2000..=5000,
+    };
+    let plan = Plan {
+        connections: 0..=19,
+        ..Plan::of(bytes, Cut::Reset)
+    };
+    let faults = Faults::between(&net.relay, plan);
+    let tail = net.tail_by(&faults.url(), &["app.log"]);
+    let tail = tail.args(["--from-start", "--heartbeat", "300ms"]).start();
+    let mut written = String::new();
+    for n in 0..ROTATIONS {
+        let some = lines(n * EACH..(n + 1) * EACH);
+        for line in some.split_inclusive('\n') {
+            net.append("app.log", line);
+        }
+        written += &some;
+        if n % 5 == 0 {
+            // Not all at once: the cuts are to fall between the rotations.
+            tail.stdout_until(written.len() / 2);
+        }
+        net.rotate("app.log");
+    }
+    net.append("app.log", "the end\n");
+    written += "the end\n";
+    tail.stdout_until(written.len());
+    let (printed, said) = stop(tail);
+    assert_same(&printed, written.as_bytes());
+    assert!(!said.contains("missing"), "{said}");
+    let cuts = faults.stop().connections;
+    assert!(cuts > 20, "{cuts} connections");
+}
+
+#[test]
+fn an_agent_that_is_killed_and_started_again_goes_on_where_it_was() {
+    let mut net = Net::new();
+    net.append("app.log", lines(0..50));
+    let tail = net.tail(&["app.log"]).arg("--from-start").start();
+    let mut next = 50;
+    for round in 0..3 {
+        tail.stdout_until(lines(0..next).len());
+        // Dropped is killed.
+        drop(net.agent.take());
+        for _ in 0..=round {
+            net.append("app.log", lines(next..next + 10));
+            net.rotate("app.log");
+            net.append("app.log", lines(next + 10..next + 13));
+            next += 13;
+        }
+        net.start_agent();
+    }
+    net.append("app.log", lines(next..next + 1));
+    let said = prints(tail, &lines(0..next + 1));
+    assert!(said.contains("web1 is asked anew in 1 s"), "{said}");
+    assert!(!said.contains("missing"), "{said}");
+}
+
+#[test]
+fn what_is_gone_with_an_agent_is_said() {
+    let mut net = Net::new();
+    net.append("app.log", lines(0..5));
+    let tail = net.tail(&["app.log"]).start();
+    tail.stdout_until(lines(0..5).len());
+    net.agent.as_ref().expect("started").signal(Signal::TERM);
+    net.agent.take().expect("started").end();
+    fs::remove_file(net.path("app.log")).expect("it was there");
+    net.append("app.log", lines(7..9));
+    net.start_agent();
+    let said = prints(tail, &(lines(0..5) + &lines(7..9)));
+    assert!(said.contains("nobody knows how much is missing"), "{said}");
+}
+
+#[test]
+fn an_emptied_file_is_read_from_its_start_and_its_copy_to_its_end() {
+    let net = Net::new();
+    net.append("app.log", lines(0..20));
+    let tail = net.tail(&["app.log"]).arg("--from-start").start();
+    tail.stdout_until(lines(0..20).len());
+    // Nobody sees what is between until it goes on.
+    let agent = net.agent.as_ref().expect("started");
+    agent.signal(Signal::STOP);
+    net.append("app.log", lines(20..25));
+    fs::copy(net.path("app.log"), net.path("app.log.1")).expect("a copy");
+    let file = OpenOptions::new().write(true).open(net.path("app.log"));
+    file.and_then(|file| file.set_len(0)).expect("emptied");
+    net.append("app.log", lines(25..60));
+    agent.signal(Signal::CONT);
+    let said = prints(tail, &lines(0..60));
+    let expected = "farpipe: web1:app.log: emptied; read from its start\n";
+    assert_eq!(net.said(&said), expected);
+}
+
+/// The agent reads no more than it can send, and keeps what is rotated meanwhile.
+#[test]
+fn a_stopped_reader_costs_time_and_nothing_else() {
+    const MEGABYTES: usize = 50;
+    let net = Net::new();
+    net.append("app.log", "begin\n");
+    let tail = net.tail(&["app.log"]).start();
+    tail.stdout_until("begin\n".len());
+    tail.signal(Signal::STOP);
+    let mut written = b"begin\n".to_vec();
+    for n in 0..MEGABYTES {
+        let line = format!("{n} of so many megabytes and so on\n");
+        let some = line.repeat((1 << 20) / line.len());
+        net.append("app.log", &some);
+        written.extend_from_slice(some.as_bytes());
+        if n % 20 == 19 {
+            net.rotate("app.log");
+        }
+    }
+    tail.signal(Signal::CONT);
+    tail.stdout_until(written.len());
+    let agent = net.agent.as_ref().expect("started");
+    let peak = agent.memory_peak();
+    let (printed, _) = stop(tail);
+    assert_same(&printed, &written);
+    // Its windows and what else a debug build needs; not what was written.
+    assert!(peak < 45 << 20, "{peak} bytes");
+}
+
+#[test]
+fn what_the_policy_does_not_allow_is_not_read_by_any_name() {
+    let net = Net::new();
+    net.append("app.log", "1\n");
+    let secret = net.host.file("secret", "secret\n");
+    symlink(&secret, net.path("link.log")).expect("a link");
+    let told = "the policy of that host does not allow it; its log says why";
+    // By its name, by a link, and by what is not there.
+    for name in ["../secret", "../none", "link.log"] {
+        let name = name.strip_prefix("../").map_or_else(
+            || net.path(name).display().to_string(),
+            |name| net.host.path(name).display().to_string(),
+        );
+        let tail = net.host.farpipe(["tail", "--relay", net.relay.url()]);
+        let ended = tail.arg(format!("web1:{name}")).run().exits(125);
+        assert_eq!(
+            ended.stderr,
+            format!("farpipe: the far end refused: {told}\n")
+        );
+        assert_eq!(ended.stdout, b"");
+    }
+    let once = net
+        .tail(&["*.log"])
+        .args(["--no-follow", "--names", "none"]);
+    let ended = once.run().exits(1).printed("1\n");
+    let expected = format!("farpipe: web1:link.log: {told}\n");
+    assert_eq!(net.said(&ended.stderr), expected);
+    // A directory that may not be read is not compared with anything.
+    let elsewhere = format!("web1:{}/*", net.host.dir().display());
+    let tail = net.host.farpipe(["tail", "--relay", net.relay.url()]);
+    tail.arg(elsewhere).run().exits(125).printed("");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it() {
+    let net = Net::new();
+    net.append("app.log", lines(0..3));
+    let line = format!(
+        "\"$FARPIPE\" tail --relay {} web1:{} | head -1; exit 0",
+        net.relay.url(),
+        net.path("app.log").display()
+    );
+    net.host.shell(&line).run().exits(0).printed(lines(0..1));
+}
+
+#[test]
+fn words_that_name_no_file_of_one_host_are_refused() {
+    let host = Host::new();
+    let tail = |words: &[&str]| {
+        host.farpipe(["tail", "--relay", "ws://127.0.0.1:1"])
+            .args(words)
+    };
+    tail(&["/var/log/app.log"]).run().exits(2).says(
+        "farpipe: '/var/log/app.log' is no HOST:PATH
+         hint: for example: farpipe tail web1:/var/log/app.log",
+    );
+    tail(&["web1:/a", "web2:/b"]).run().exits(2).says(
+        "farpipe: two hosts: web1 and web2
+         hint: run one tail for each",
+    );
+}
