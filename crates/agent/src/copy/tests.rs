@@ -238,13 +238,17 @@ async fn a_dry_run_makes_nothing_and_says_what_it_would_make() {
 async fn f2_no_swapped_link_leads_a_copy_out_of_its_target() {
     let (_dir, at) = dir();
     let (from, to, outside) = (at.join("from"), at.join("to"), at.join("outside"));
-    fs::create_dir_all(from.join("d/e")).expect("directories");
-    for n in 0..20 {
-        fs::write(from.join(format!("d/e/{n}")), "x").expect("a file");
+    for dir in ["d/e", "deep/e"] {
+        fs::create_dir_all(from.join(dir)).expect("directories");
+        fs::create_dir_all(to.join(dir)).expect("directories");
+        for n in 0..20 {
+            fs::write(from.join(dir).join(n.to_string()), "x").expect("a file");
+        }
     }
     fs::create_dir_all(outside.join("e")).expect("a directory");
-    fs::create_dir_all(to.join("d/e")).expect("a directory");
-    symlink(&outside, to.join("link")).expect("a link");
+    for link in ["link", "deeper"] {
+        symlink(&outside, to.join(link)).expect("a link");
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -256,7 +260,7 @@ async fn f2_no_swapped_link_leads_a_copy_out_of_its_target() {
             };
             while !stop.load(Ordering::Relaxed) {
                 swap("d", "link");
-                swap("d/e", "link");
+                swap("deep/e", "deeper");
             }
         });
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");

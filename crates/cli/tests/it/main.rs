@@ -9,6 +9,7 @@ mod bench_push;
 mod compress;
 mod config;
 mod config_files;
+mod cp;
 mod cuts;
 mod daemon;
 mod data;
