@@ -1,15 +1,19 @@
 //! The opening side of one pipe: what `farpipe connect` does.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 
 use farpipe_net::{Dial, Opener, SessionEnd, SessionHandle};
+use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::Open;
 
 use crate::blocks::Compression;
 use crate::eager::eager;
 use crate::endpoint::Endpoint;
-use crate::outcome::{Outcome, PipeError};
+use crate::outcome::{Outcome, PipeError, describe};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
 
@@ -54,6 +58,109 @@ pub async fn run(
         outcome.fail(end.into());
     }
     outcome
+}
+
+/// As [`run`], for a session whose other end may come much later: the stream is opened when it is
+/// there, and `admits` says yes to who it is, as far as it has proven that in the session itself. An
+/// endpoint whose reader goes away before that is the end of it.
+///
+/// # Cancellation
+/// As for [`run`].
+pub async fn run_late(
+    mut endpoint: Endpoint,
+    compression: Option<Compression>,
+    opener: Opener,
+    dial: &dyn Dial,
+    shared: Late<impl Fn(Option<&Caller>) -> Result<(), String>>,
+) -> Outcome {
+    let Late {
+        admits,
+        meter,
+        cancel,
+    } = shared;
+    let handle = opener.handle();
+    let counted = Arc::clone(&meter);
+    let pipe = async {
+        match first_sight(&mut endpoint, &handle, admits).await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(outcome) => {
+                handle.end(SessionEnd::Closed);
+                return Some((*outcome, None));
+            }
+        }
+        let stream = handle.open_with(open(compression))?;
+        let ended = pipe::run(endpoint, stream, compression, meter, cancel.clone()).await;
+        handle.finish_opening();
+        Some((ended.0, Some(ended.1)))
+    };
+    let session = unless_given_up(opener.run(dial), &handle, cancel.clone());
+    let joined = eager(&counted, async { tokio::join!(pipe, session) });
+    let (ended, settled) = joined.await;
+    let (mut outcome, watch) = ended.unwrap_or_default();
+    if let Some(watch) = &watch {
+        pipe::settle(&mut outcome, watch);
+    }
+    match settled {
+        // It was ended because of what the outcome says.
+        Err(SessionEnd::Closed) if watch.is_none() && outcome != Outcome::default() => {}
+        Err(end) => outcome.fail(end.into()),
+        Ok(()) => {}
+    }
+    outcome
+}
+
+/// What [`run_late`] is told beside its ends.
+#[derive(Debug)]
+pub struct Late<A> {
+    /// Whether this is who should be at the other end; why not.
+    pub admits: A,
+    /// Counts the bytes.
+    pub meter: Arc<Meter>,
+    /// Ends it.
+    pub cancel: Cancel,
+}
+
+/// Waits until the other end is there; `false` if the session ended before.
+async fn first_sight(
+    endpoint: &mut Endpoint,
+    handle: &SessionHandle,
+    admits: impl Fn(Option<&Caller>) -> Result<(), String>,
+) -> Result<bool, Box<Outcome>> {
+    let met = async {
+        match handle.met().await {
+            true => Some(handle.peer_identity().await),
+            false => None,
+        }
+    };
+    let sink = &mut endpoint.sink;
+    let gone = poll_fn(|cx| match sink {
+        Some(sink) => sink.poll_reader_gone(cx),
+        None => Poll::Pending,
+    });
+    let peer = tokio::select! {
+        biased;
+        peer = met => peer,
+        gone = gone => return Err(Box::new(match gone {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                PipeError::Local(describe(&error)).into()
+            }
+            Ok(()) | Err(_) => Outcome {
+                reader_gone: true,
+                ..Outcome::default()
+            },
+        })),
+    };
+    let Some(peer) = peer else {
+        return Ok(false);
+    };
+    if let Some(peer) = &peer {
+        tracing::info!("the writer is {peer}");
+    }
+    match admits(peer.as_ref()) {
+        Ok(()) => Ok(true),
+        Err(why) => Err(Box::new(PipeError::Local(why).into())),
+    }
 }
 
 /// Runs a session; ends it if it has not ended a moment after `cancel` fired.

@@ -15,6 +15,7 @@ mod pump;
 pub mod send;
 pub mod server;
 mod spin;
+pub mod spread;
 
 pub use blocks::Compression;
 pub use outcome::{Outcome, PipeError};

@@ -195,6 +195,11 @@ impl Pipe {
         self.outcome.error.is_some()
     }
 
+    /// Whether the far sink's reader has gone away, as far as the pipe has come.
+    pub(crate) fn has_no_reader(&self) -> bool {
+        self.outcome.far_reader_gone
+    }
+
     /// Ends both directions for a reason that is this side's; the peer hears it.
     pub(crate) fn fail(&mut self, why: &str) {
         self.give_up(PipeError::Local(why.to_owned()), AbortCode::Failed, why);

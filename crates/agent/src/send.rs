@@ -1,30 +1,36 @@
 //! The writer of a pipe by a relay: readers come, each with a session of its own, and when all that
-//! are wanted are there, each gets all of it.
+//! are wanted are there, each gets all of it. An only reader that is waited for gets the source itself,
+//! as any stream does (`server.rs`); else the source is read once for all (`spread/`).
 //!
 //! Who comes later is refused. When the last reader has answered for what it got, no session is taken
 //! any more: who comes then is the next writer's, and asks the relay again.
 
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farpipe_net::{AcceptedSession, SessionHandle, Sessions, Stream};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
-use farpipe_proto::wire::control::{Open, Refuse};
+use farpipe_proto::wire::control::{self, Accept, Open, Refuse};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::blocks::Compression;
 use crate::client::unless_given_up;
 use crate::eager::eager;
+use crate::endpoint::{Endpoint, Exit};
 use crate::fan::Report;
-use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
+use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, to_wire};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
 use crate::server::{self, Served, Target, refuse_more};
+use crate::spread::{Slow, Spread};
 
-/// Whether a pipe is sent to somebody.
-pub type Admits = Arc<dyn Fn(Option<&Caller>) -> bool + Send + Sync>;
+/// Whether a pipe is sent to somebody, and why not.
+pub type Admits = Arc<dyn Fn(Option<&Caller>) -> Result<(), String> + Send + Sync>;
 
 /// What a writer is told.
 pub struct Sending {
@@ -34,6 +40,8 @@ pub struct Sending {
     pub readers: usize,
     /// How long; `None`: without end.
     pub wait: Option<Duration>,
+    /// What becomes of a reader that is behind.
+    pub slow: Slow,
     /// Who may be one.
     pub admits: Admits,
     /// Hears of readers that failed, if there are several.
@@ -50,6 +58,7 @@ impl std::fmt::Debug for Sending {
             .field("name", &self.name)
             .field("readers", &self.readers)
             .field("wait", &self.wait)
+            .field("slow", &self.slow)
             .finish_non_exhaustive()
     }
 }
@@ -73,13 +82,19 @@ struct Count {
 struct Pipe {
     sending: Sending,
     count: watch::Sender<Count>,
-    /// What the only reader gets.
-    target: Mutex<Option<Target>>,
+    feed: Feed,
+    /// How the command at the source has ended, once that is known.
+    exit: watch::Sender<Option<control::Exit>>,
 }
 
-/// One of the readers; not any more if it is dropped before all have come.
+/// What readers get.
 #[derive(Debug)]
-struct Place(Arc<Pipe>, usize);
+enum Feed {
+    /// The only one: the endpoint itself.
+    Whole(Mutex<Option<Target>>),
+    /// Each: what is read of it once.
+    Spread(Arc<Spread>),
+}
 
 /// How the session of one who came has ended.
 #[derive(Debug)]
@@ -96,14 +111,28 @@ enum Ended {
 /// Dropping it ends all sessions without a word. Use `cancel`.
 pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcome {
     let (wait, cancel) = (sending.wait, sending.cancel.clone());
+    let is_whole = sending.readers == 1 && sending.slow == Slow::Block;
+    let (feed, target) = match is_whole {
+        true => (Feed::Whole(Mutex::new(Some(target))), None),
+        false => match Spread::new(sending.readers, sending.slow) {
+            Ok(spread) => (Feed::Spread(spread), Some(target)),
+            Err(error) => {
+                let why = format!("cannot make a spool: {}", describe(&error));
+                return PipeError::Local(why).into();
+            }
+        },
+    };
     let pipe = Arc::new(Pipe {
         count: watch::Sender::new(Count::default()),
-        target: Mutex::new(Some(target)),
+        feed,
+        exit: watch::Sender::new(None),
         sending,
     });
     let mut sessions = Some(sessions);
     let mut running = JoinSet::new();
     let mut outcomes = Vec::new();
+    let mut filling = std::pin::pin!(pipe.fill(target));
+    let mut filled = None;
     let mut waited = std::pin::pin!(pipe.waited(wait));
     let mut answered = std::pin::pin!(pipe.all_answered());
     let gave_up = loop {
@@ -119,6 +148,7 @@ pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcom
                     break None;
                 }
             }
+            done = &mut filling, if filled.is_none() => filled = Some(done),
             why = &mut waited => break Some(why),
             () = &mut answered, if sessions.is_some() => sessions = None,
             () = cancelled(cancel.clone()), if !pipe.has_begun() => break Some(PipeError::Cancelled),
@@ -130,10 +160,14 @@ pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcom
     // Who was refused is to hear why.
     let ending = async { while running.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(DRAIN, ending).await;
-    match gave_up {
-        Some(error) => error.into(),
-        None => pipe.conclude(outcomes),
+    if let Some(error) = gave_up {
+        return error.into();
     }
+    let filled = match filled {
+        Some(filled) => filled,
+        None => filling.await,
+    };
+    pipe.conclude(filled, outcomes)
 }
 
 /// The next one who comes, for ever pending when nobody is taken any more.
@@ -185,8 +219,8 @@ impl Pipe {
         let _ = self.count.subscribe().wait_for(all).await;
     }
 
-    /// Makes one more a reader, if one more is wanted.
-    fn enter(self: &Arc<Self>) -> Option<Place> {
+    /// Makes one more a reader, if one more is wanted; its number among those that ever came.
+    fn enter(&self) -> Option<usize> {
         let wanted = self.sending.readers;
         let mut number = 0;
         let entered = self.count.send_if_modified(|count| {
@@ -199,7 +233,20 @@ impl Pipe {
             }
             has_room
         });
-        entered.then(|| Place(Arc::clone(self), number))
+        entered.then_some(number)
+    }
+
+    /// Makes one a reader no more; `false` if all have come in this very moment: then it is a reader that
+    /// got nothing.
+    fn leave(&self) -> bool {
+        let mut has_begun = false;
+        self.count.send_modify(|count| {
+            has_begun = count.has_begun;
+            if !has_begun {
+                count.here -= 1;
+            }
+        });
+        !has_begun
     }
 
     /// One session, from its beginning to its end.
@@ -223,9 +270,9 @@ impl Pipe {
         };
         let linked = unless_given_up(session.run(), &handle, cancel);
         let both = async { tokio::join!(serving, linked) };
-        let (served, settled) = match self.sending.readers {
-            1 => eager(&self.sending.meter, both).await,
-            _ => both.await,
+        let (served, settled) = match self.feed {
+            Feed::Whole(_) => eager(&self.sending.meter, both).await,
+            Feed::Spread(_) => both.await,
         };
         let Some((who, served)) = served else {
             return Ended::Stranger;
@@ -251,59 +298,168 @@ impl Pipe {
     ) -> Option<(String, Served)> {
         let Sending { name, cancel, .. } = &self.sending;
         let caller = handle.peer_identity().await.or(relayed);
-        if !(self.sending.admits)(caller.as_ref()) {
-            let who = caller.map_or("somebody without a name".to_owned(), |who| who.to_string());
-            tracing::info!("{who} is not one to send to (--to)");
-            refuse(
-                stream,
-                format!("the writer of the pipe {name} does not send to this identity"),
-            );
+        if let Err(why) = (self.sending.admits)(caller.as_ref()) {
+            let who = caller.map_or_else(|| "somebody".to_owned(), |who| who.to_string());
+            tracing::info!("{who} is refused: {why}");
+            refuse(stream, format!("the writer of the pipe {name} {why}"));
             return None;
         }
-        let Some(place) = self.enter() else {
+        let Some(number) = self.enter() else {
             refuse(stream, format!("the pipe {name} has all its readers"));
             return None;
         };
         let who = match caller.as_ref().and_then(Caller::identity) {
-            Some(identity) => format!("reader {} ({identity})", place.1),
-            None => format!("reader {}", place.1),
+            Some(identity) => format!("reader {number} ({identity})"),
+            None => format!("reader {number}"),
         };
         tracing::info!("{who} has come");
-        if !self.has_begun() {
-            match stays(&mut stream, self.begun(), cancel).await {
-                Some(true) => {}
-                Some(false) => {
-                    let why = "the writer has given up: not all its readers have come";
-                    refuse(stream, why.to_owned());
-                    return None;
-                }
-                None => {
-                    tracing::info!("{who} has left before all had come");
-                    return None;
-                }
+        match stays(&mut stream, self.begun(), cancel).await {
+            Some(true) => {}
+            Some(false) => {
+                let why = "the writer has given up: not all its readers have come";
+                refuse(stream, why.to_owned());
+                return None;
             }
+            None if self.leave() => {
+                tracing::info!("{who} has left before all had come");
+                return None;
+            }
+            None => {}
         }
         let mut served = self.feed(stream, &open, cancel.clone()).await;
-        served.answered().await;
+        // Told to end: the session still waits for the answer, for a moment.
+        let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
         self.count.send_modify(|count| count.answered += 1);
-        drop(place);
         Some((who, served))
     }
 
+    /// Sends to one reader what it is to get.
     async fn feed(&self, stream: Stream, open: &Open, cancel: Cancel) -> Served {
         let blocks = server::blocks(open);
-        let target = self
-            .target
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match target {
-            Some(target) => {
+        match &self.feed {
+            Feed::Whole(target) => {
+                let target = target.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let Some(target) = target else {
+                    return PipeError::Local("there is nothing left to send".to_owned()).into();
+                };
                 let meter = Arc::clone(&self.sending.meter);
                 server::serve(stream, blocks, target, meter, cancel).await
             }
-            None => PipeError::Local("there is nothing left to send".to_owned()).into(),
+            Feed::Spread(spread) => self.share(spread, stream, blocks, cancel).await,
         }
+    }
+
+    /// Sends one reader its share. It hears how the command at the source has ended, and what it lost,
+    /// as if it were that command's caller.
+    async fn share(
+        &self,
+        spread: &Arc<Spread>,
+        stream: Stream,
+        blocks: Option<Compression>,
+        cancel: Cancel,
+    ) -> Served {
+        let Some(cursor) = spread.reader() else {
+            return PipeError::Local("there is nothing left to send".to_owned()).into();
+        };
+        let number = cursor.number();
+        let endpoint = Endpoint {
+            source: Some(Box::new(cursor)),
+            ..Endpoint::default()
+        };
+        stream.accept(Accept { has_command: true });
+        // What is read is counted once, where it is read.
+        let mut pipe = match pipe::Pipe::new(endpoint, stream, blocks, Arc::default()) {
+            Ok(pipe) => pipe,
+            Err(failed) => return Served::new(failed.0, failed.1),
+        };
+        pipe.drive(cancel.clone()).await;
+        let exit = if pipe.has_failed() {
+            control::Exit::default()
+        } else if pipe.has_no_reader() {
+            // It does not wait for the others.
+            to_wire(Exit::Code(0))
+        } else {
+            let ended = pipe::unless_cancelled(cancel, self.exited());
+            ended.await.unwrap_or_default()
+        };
+        let dropped = spread.dropped(number);
+        pipe.last_word(control::Exit { dropped, ..exit });
+        let (outcome, watch) = pipe.finish();
+        Served::new(outcome, watch)
+    }
+
+    /// How the command at the source has ended; without one it has ended well. Cancel safe.
+    async fn exited(&self) -> control::Exit {
+        let mut exit = self.exit.subscribe();
+        let exit = exit.wait_for(Option::is_some).await;
+        exit.ok().and_then(|exit| *exit).unwrap_or_default()
+    }
+
+    /// Reads the source for all readers, when they are there; nothing to do for an only one.
+    async fn fill(&self, target: Option<Target>) -> Filled {
+        let (Feed::Spread(spread), Some(target)) = (&self.feed, target) else {
+            return Filled::default();
+        };
+        if !self.begun().await {
+            return Filled::default();
+        }
+        let filled = self.read(spread, target).await;
+        // The first word counts, if it was said.
+        spread.end(Err("the writer has failed".to_owned()));
+        let exit = match filled.outcome.local_exit {
+            Some(exit) => to_wire(exit),
+            None if filled.outcome.error.is_some() => control::Exit::default(),
+            None => to_wire(Exit::Code(0)),
+        };
+        self.exit.send_replace(Some(exit));
+        filled
+    }
+
+    async fn read(&self, spread: &Spread, target: Target) -> Filled {
+        let cancel = &self.sending.cancel;
+        let failed = |error: PipeError| {
+            spread.end(Err(error.to_string()));
+            Filled {
+                outcome: error.into(),
+                lock: None,
+            }
+        };
+        let mut endpoint = match pipe::unless_cancelled(cancel.clone(), target.open()).await {
+            Ok(Ok(endpoint)) => endpoint,
+            Ok(Err(error)) => return failed(PipeError::from(&error)),
+            Err(error) => return failed(error),
+        };
+        let mut filled = Filled {
+            outcome: Outcome::default(),
+            lock: endpoint.take_lock(),
+        };
+        let (child, parting) = (endpoint.child.take(), endpoint.parting.take());
+        if let Some(source) = &mut endpoint.source {
+            let count = |read: usize| {
+                let sent = &self.sending.meter.sent;
+                sent.fetch_add(read as u64, Ordering::Relaxed);
+            };
+            let reading = spread.fill(&mut **source, count);
+            let end = match pipe::unless_cancelled(cancel.clone(), reading).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(PipeError::Local(describe(&error))),
+                Err(error) => Err(error),
+            };
+            spread.end(match &end {
+                Ok(()) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            });
+            if let Err(error) = end {
+                filled.outcome.fail(error);
+            }
+        }
+        drop(endpoint);
+        pipe::part(parting, pipe::leaving(&filled.outcome)).await;
+        if let Some(child) = child {
+            let exit = pipe::end_child(child, &mut filled.outcome, cancel.clone()).await;
+            filled.outcome.local_exit = exit;
+        }
+        filled
     }
 
     fn handle_ended(&self, ended: Result<Ended, JoinError>) -> Option<(String, Outcome)> {
@@ -318,46 +474,49 @@ impl Pipe {
         }
     }
 
-    /// What the ends of all readers come to.
-    fn conclude(&self, mut outcomes: Vec<(String, Outcome)>) -> Outcome {
+    /// What the ends of the source and of all readers come to.
+    fn conclude(&self, filled: Filled, mut outcomes: Vec<(String, Outcome)>) -> Outcome {
+        let Filled {
+            outcome: mut all, ..
+        } = filled;
         if outcomes.len() == 1
-            && let Some((_, outcome)) = outcomes.pop()
+            && let Some((_, mut only)) = outcomes.pop()
         {
-            return outcome;
+            if let Some(error) = all.error {
+                only.error = Some(error);
+            }
+            only.local_exit = only.local_exit.or(all.local_exit);
+            only.count(&self.sending.meter);
+            return only;
         }
-        let mut all = Outcome::default();
         all.count(&self.sending.meter);
-        let failed = outcomes.iter().filter_map(|(who, outcome)| {
-            let error = outcome.error.as_ref()?;
-            Some((who, error))
-        });
-        let mut count = 0;
-        for (who, error) in failed {
-            count += 1;
-            (self.sending.report)(who, error);
+        let mut failed = 0;
+        for (who, outcome) in &outcomes {
+            if let Some(error) = &outcome.error {
+                failed += 1;
+                (self.sending.report)(who, error);
+            }
         }
         all.far_reader_gone = outcomes.iter().all(|(_, outcome)| outcome.far_reader_gone);
         if *self.sending.cancel.borrow() {
             all.fail(PipeError::Cancelled);
-        } else if count > 0 {
+        } else if failed > 0 {
             let readers = self.sending.readers;
             all.fail(PipeError::Remote(format!(
-                "{count} of {readers} readers failed"
+                "{failed} of {readers} readers did not get all"
             )));
         }
         all
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.count.send_if_modified(|count| {
-            if !count.has_begun {
-                count.here -= 1;
-            }
-            false
-        });
-    }
+/// How the source of several readers has ended.
+#[derive(Debug, Default)]
+struct Filled {
+    outcome: Outcome,
+    /// The file that was read stays locked until all have confirmed it.
+    #[expect(dead_code, reason = "held, not read")]
+    lock: Option<OwnedFd>,
 }
 
 /// Waits for `begun`, and what that says; `None` if the reader has left before, or all is told to end.

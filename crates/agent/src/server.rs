@@ -103,11 +103,27 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Waits until the peer has confirmed all of it, or wants no more, or never will. Cancel safe.
-    pub(crate) async fn answered(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            answered(watch).await;
+    pub(crate) fn new(outcome: Outcome, watch: StreamWatch) -> Self {
+        Self {
+            outcome,
+            watch: Some(watch),
+            _lock: None,
         }
+    }
+
+    /// Waits until the peer has said what became of all that was sent to it, or never will; for nothing
+    /// if it was given up. Cancel safe.
+    pub(crate) async fn answered(&mut self) {
+        let is_given_up = self.outcome.error.is_some();
+        let Some(watch) = self.watch.as_mut().filter(|_| !is_given_up) else {
+            return;
+        };
+        poll_fn(|cx| {
+            watch.poll_until(cx, |fate| {
+                fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
+            })
+        })
+        .await;
     }
 
     /// How it ended, once the session is settled.
@@ -117,16 +133,6 @@ impl Served {
         }
         self.outcome
     }
-}
-
-/// Waits until the peer has said what became of all that was sent to it, or never will. Cancel safe.
-pub(crate) async fn answered(watch: &mut StreamWatch) {
-    poll_fn(|cx| {
-        watch.poll_until(cx, |fate| {
-            fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
-        })
-    })
-    .await;
 }
 
 /// A stream that was not joined to anything.

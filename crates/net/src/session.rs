@@ -96,6 +96,20 @@ impl SessionHandle {
         .await
     }
 
+    /// Waits until the two ends have had a link; `false` if the session ended before. For the task that
+    /// asks for [`SessionHandle::peer_identity`]. Cancel safe.
+    pub async fn met(&self) -> bool {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.has_met || state.end.is_some() {
+                return Poll::Ready(state.has_met);
+            }
+            park(&mut state.identified, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
     /// Opener: no more streams will be opened; the session completes when all are settled.
     pub fn finish_opening(&self) {
         let mut state = self.shared.lock();

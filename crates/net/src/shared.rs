@@ -68,8 +68,10 @@ pub(crate) struct State {
     /// Who waits to open a stream.
     pub(crate) opener: Option<Waker>,
     pub(crate) driver: Option<Waker>,
-    /// Who waits to know who is at the other end.
+    /// Who waits to know who is at the other end, or that somebody is.
     pub(crate) identified: Option<Waker>,
+    /// The two ends have had a link.
+    pub(crate) has_met: bool,
     /// Who waits for `end`.
     pub(crate) ender: Option<Waker>,
     pub(crate) end: Option<SessionEnd>,
@@ -324,6 +326,12 @@ impl State {
         wake(&mut self.identified);
     }
 
+    /// The two ends have a link.
+    pub(crate) fn handle_met(&mut self) {
+        self.has_met = true;
+        wake(&mut self.identified);
+    }
+
     /// The session is over; every handle hears it.
     pub(crate) fn end(&mut self, end: SessionEnd) {
         self.end.get_or_insert(end);
@@ -362,6 +370,7 @@ impl Shared {
             opener: None,
             driver: None,
             identified: None,
+            has_met: false,
             ender: None,
             end: None,
         };

@@ -115,6 +115,7 @@ impl Tunnel {
         state.retention.rewind(peer_received);
         state.dispatch(BytesMut::new());
         state.wake_writers();
+        state.handle_met();
         drop(state);
         Ok(Self {
             shared: Arc::clone(shared),

@@ -147,6 +147,9 @@ pub const AGENTS_MAX: usize = 1024;
 pub const PIPES_MAX: usize = 1024;
 /// Readers that one writer of a pipe waits for, at most.
 pub const READERS_MAX: usize = 64;
+/// Bytes that the writer of a pipe keeps for readers that are behind, all together, beside what is on its
+/// way to each and what is spooled.
+pub const SPREAD_MAX: usize = 8 * 1024 * 1024;
 /// Tunnels towards one agent at once; one more is refused with LIMIT.
 pub const TUNNELS_MAX: usize = 256;
 /// Longest of an agent's tags, in bytes.

@@ -99,6 +99,7 @@ fn values() -> Vec<(&'static str, String)> {
         AGENTS_MAX,
         PIPES_MAX,
         READERS_MAX,
+        SPREAD_MAX,
         TUNNELS_MAX,
         TAG_MAX,
         TAGS_MAX,

@@ -476,6 +476,40 @@ async fn a_hold_ends_after_30_s_and_is_no_final_no() {
     assert_eq!(place.relay.load(), Load::default());
 }
 
+/// A reader may come before the writer of its pipe, and is told when nobody came; not finally.
+#[tokio::test(start_paused = true)]
+async fn the_first_attach_to_a_pipe_is_held_as_long_as_it_says() {
+    let place = place();
+    let began = Instant::now();
+    let mut held = place.connect().await;
+    held.attach(Attach {
+        route: "p/logs".to_owned(),
+        hold_ms: 2_000,
+        ..asks(1)
+    })
+    .await;
+    let why = refused(held.hear().await);
+    assert_eq!(
+        (why.code, why.is_final),
+        (RefuseCode::NoRoute as u32, false)
+    );
+    assert_eq!(began.elapsed().as_secs(), 2);
+    let mut odd = place.connect().await;
+    odd.attach(Attach {
+        route: "p/../logs".to_owned(),
+        hold_ms: 2_000,
+        ..asks(2)
+    })
+    .await;
+    let why = refused(odd.hear().await);
+    assert_eq!(
+        (why.code, why.is_final),
+        (RefuseCode::Protocol as u32, true)
+    );
+    pass(ms(2_000)).await;
+    assert_eq!(place.relay.load(), Load::default());
+}
+
 /// More than the queue to one agent has places: none is told to come again later.
 #[tokio::test(start_paused = true)]
 async fn a_hundred_held_sessions_are_joined_as_soon_as_their_agent_is_back() {

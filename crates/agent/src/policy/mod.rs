@@ -27,13 +27,13 @@ use farpipe_yaml::Place;
 
 use self::environment::Environment;
 use self::grant::Grant;
-use self::who::Who;
 
 pub use self::file::{LoadError, default_path};
 pub use self::flags::{Allow, AllowEnv, AllowError, Flags};
 pub use self::live::LivePolicy;
 pub use self::request::{Exec, Request, Setting};
 pub use self::resolve::{Program, ProgramError, target};
+pub use self::who::Who;
 
 /// What may be done here, and by whom.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use farpipe_proto::identity::{Caller, Identity, IdentityError, Kind, is_name};
 
 /// One entry of `who`. Compared with whole, typed identities; never as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Who {
+pub enum Who {
     /// Everybody who was let in.
     Anyone,
     /// Whoever proved this user's loopback secret.
@@ -14,11 +14,18 @@ pub(super) enum Who {
     /// One.
     One(Identity),
     /// All of a kind that an authority's domain names.
-    All { domain: String, kind: Kind },
+    All {
+        /// The authority's.
+        domain: String,
+        /// Which.
+        kind: Kind,
+    },
 }
 
 impl Who {
-    pub(super) fn is(&self, caller: &Caller) -> bool {
+    /// Whether it is for the caller, however that was shown.
+    #[must_use]
+    pub fn is(&self, caller: &Caller) -> bool {
         match (self, caller.identity()) {
             (Self::Anyone, _) => true,
             (Self::ThisUser, _) => *caller == Caller::ThisUser,

@@ -1,10 +1,10 @@
-//! `farpipe ls`: which agents the relays know.
+//! `farpipe ls`: which agents, or which pipes, the relays know.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::ValueEnum;
-use farpipe_net::{CheckupError, Dial as _, hosts};
+use farpipe_net::{CheckupError, Dial as _, hosts, pipes};
 use farpipe_proto::wire::control::Host;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -14,7 +14,7 @@ use super::session::rough;
 use crate::exit;
 use crate::output;
 
-/// List the agents that relays know
+/// List the agents, or the pipes, that relays know
 ///
 /// All relays of the list are asked. Exit status 125 if one of them could not be asked; what the
 /// others know is printed all the same.
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(value_enum, default_value = "hosts")]
     what: What,
     /// Print one JSON object instead: for each agent its name, tags, sessions, and relays with the
-    /// time it has been up there
+    /// time it has been up there; for each pipe its name, readers, and relays likewise
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -36,6 +36,8 @@ pub(crate) struct Args {
 enum What {
     /// Agents
     Hosts,
+    /// Pipes that have a writer (farpipe send), with their readers
+    Pipes,
 }
 
 /// One relay's answer.
@@ -49,13 +51,16 @@ struct Place {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
-    let What::Hosts = args.what;
+    let what = args.what;
     let mut asking = JoinSet::new();
     for (number, relay) in args.route.relays("which relay to ask?")?.iter().enumerate() {
         let leg = args.route.relay(relay)?;
         let greeting = leg.greeting()?;
         asking.spawn(async move {
-            let answer = hosts(&leg.dial, &greeting).await;
+            let answer = match what {
+                What::Hosts => hosts(&leg.dial, &greeting).await,
+                What::Pipes => pipes(&leg.dial, &greeting).await,
+            };
             (number, (leg.dial.peer(), answer))
         });
     }
@@ -85,10 +90,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
         relays.push(json!({"url": relay, "error": error}));
     }
     let text = if args.json {
-        let hosts: Vec<Value> = agents.iter().map(to_json).collect();
-        format!("{}\n", json!({"hosts": hosts, "relays": relays}))
+        let all: Vec<Value> = agents.iter().map(|one| what.to_json(one)).collect();
+        format!("{}\n", json!({what.key(): all, "relays": relays}))
     } else {
-        table(&agents)
+        what.table(&agents)
     };
     let printed = exit::printed(output::data(text.as_bytes()))?;
     Ok(match all_answered {
@@ -122,48 +127,79 @@ fn up_ms(places: &[Place]) -> u64 {
         .unwrap_or_default()
 }
 
-fn to_json((name, places): (&String, &Vec<Place>)) -> Value {
-    let relays: Vec<Value> = places
-        .iter()
-        .map(|Place { relay, host }| {
-            json!({"url": relay, "up_ms": host.up_ms, "sessions": host.sessions})
-        })
-        .collect();
-    json!({
-        "name": name,
-        "tags": tags(places),
-        "sessions": sessions(places),
-        "up_ms": up_ms(places),
-        "relays": relays,
-    })
+impl What {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Hosts => "hosts",
+            Self::Pipes => "pipes",
+        }
+    }
+
+    fn to_json(self, (name, places): (&String, &Vec<Place>)) -> Value {
+        let sessions_key = match self {
+            Self::Hosts => "sessions",
+            Self::Pipes => "readers",
+        };
+        let relays: Vec<Value> = places
+            .iter()
+            .map(|Place { relay, host }| {
+                json!({"url": relay, "up_ms": host.up_ms, sessions_key: host.sessions})
+            })
+            .collect();
+        let mut one = json!({
+            "name": name,
+            sessions_key: sessions(places),
+            "up_ms": up_ms(places),
+            "relays": relays,
+        });
+        if matches!(self, Self::Hosts) {
+            one["tags"] = json!(tags(places));
+        }
+        one
+    }
+
+    /// Pipes have no tags.
+    fn table(self, all: &BTreeMap<String, Vec<Place>>) -> String {
+        let head = match self {
+            Self::Hosts => ["NAME", "UP", "SESSIONS", "TAGS", "RELAYS"],
+            Self::Pipes => ["NAME", "UP", "READERS", "", "RELAYS"],
+        };
+        let mut rows = vec![head.map(str::to_owned)];
+        for (name, places) in all {
+            let tags = match (self, tags(places)) {
+                (Self::Pipes, _) => String::new(),
+                (Self::Hosts, []) => "-".to_owned(),
+                (Self::Hosts, tags) => tags.join(","),
+            };
+            let relays: Vec<&str> = places.iter().map(|place| place.relay.as_str()).collect();
+            rows.push([
+                name.clone(),
+                rough(up_ms(places)),
+                sessions(places).to_string(),
+                tags,
+                relays.join(","),
+            ]);
+        }
+        printed(&rows)
+    }
 }
 
-fn table(agents: &BTreeMap<String, Vec<Place>>) -> String {
-    let mut rows = vec![["NAME", "UP", "SESSIONS", "TAGS", "RELAYS"].map(str::to_owned)];
-    for (name, places) in agents {
-        let tags = match tags(places) {
-            [] => "-".to_owned(),
-            tags => tags.join(","),
-        };
-        let relays: Vec<&str> = places.iter().map(|place| place.relay.as_str()).collect();
-        rows.push([
-            name.clone(),
-            rough(up_ms(places)),
-            sessions(places).to_string(),
-            tags,
-            relays.join(","),
-        ]);
-    }
+/// Rows with their columns beneath each other; one without any text is left out.
+fn printed(rows: &[[String; 5]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..4).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for [name, up, sessions, tags, relays] in &rows {
+    for [name, up, sessions, tags, relays] in rows {
         // Writing to a String cannot fail.
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "{name:<0$}  {up:>1$}  {sessions:>2$}  {tags:<3$}  {relays}",
-            widths[0], widths[1], widths[2], widths[3]
+            "{name:<0$}  {up:>1$}  {sessions:>2$}  ",
+            widths[0], widths[1], widths[2]
         );
+        if widths[3] > 0 {
+            let _ = write!(text, "{tags:<0$}  ", widths[3]);
+        }
+        let _ = writeln!(text, "{relays}");
     }
     text
 }

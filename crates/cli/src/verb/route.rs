@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use farpipe_net::tls::AcceptorSeal;
 use farpipe_net::{Admission, Dial, Greeting, OpenerConfig, Proxy, RelayDial, TcpDial, Url, Waits};
 use farpipe_proto::identity::is_name;
 use farpipe_proto::limits::{HOLD, HOLD_WALKING};
@@ -19,7 +20,7 @@ pub(crate) struct RouteArgs {
     /// fps://HOST:PORT, on this host also ws:// or fp://; several with commas between
     #[arg(long, value_name = "URL", env = "FARPIPE_RELAY", value_delimiter = ',')]
     relay: Vec<String>,
-    /// Do not encrypt up to the agent: the relay reads what passes, and could change it; agents allow
+    /// Do not encrypt up to the other end: the relay reads what passes, and could change it; agents allow
     /// little to such callers
     #[arg(long)]
     no_e2e: bool,
@@ -88,9 +89,20 @@ impl RouteArgs {
             at_most: wait,
             hold: if legs.len() > 1 { HOLD_WALKING } else { HOLD },
         });
+        if !self.no_e2e {
+            config.seal = self.tls.seal_to_writer()?;
+        }
         let dials = legs.into_iter().map(|leg| leg.dial).collect();
         let dial = Box::new(RelayDial::new(format!("p/{name}"), dials));
         Ok(Way { dial, config })
+    }
+
+    /// What the writer of a pipe shows to its readers and believes of them, and whether it sends to those,
+    /// too, who come without.
+    pub(crate) fn seal_of_writer(&self) -> anyhow::Result<(Option<AcceptorSeal>, bool)> {
+        let seal = self.tls.seal_of_writer()?;
+        let is_plain_enough = self.no_e2e || seal.is_none();
+        Ok((seal, is_plain_enough))
     }
 
     /// One connection to each relay of the list, of which there is at least one, for a pipe.

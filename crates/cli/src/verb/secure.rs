@@ -309,14 +309,31 @@ impl ConnectTls {
 impl ConnectTls {
     /// What shows to the agent, and believes of it, whatever lies between; `None` without certificates.
     pub(crate) fn seal(&self, agent: &str) -> anyhow::Result<Option<OpenerSeal>> {
+        let seal = self.seal_options();
+        let seal = seal.map(|options| OpenerSeal::new(options, agent));
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    /// The same for the writer of a pipe, whoever that is.
+    pub(crate) fn seal_to_writer(&self) -> anyhow::Result<Option<OpenerSeal>> {
+        let seal = self.seal_options().map(OpenerSeal::to_writer);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    /// What the writer of a pipe shows to its readers, and believes of them; `None` without
+    /// certificates.
+    pub(crate) fn seal_of_writer(&self) -> anyhow::Result<Option<AcceptorSeal>> {
+        let seal = self.seal_options().map(AcceptorSeal::new);
+        seal.transpose().map_err(|error| unsealed(&error))
+    }
+
+    fn seal_options(&self) -> Option<SealOptions> {
         let certificates = &self.certificates;
-        let options = seal_options(
+        seal_options(
             key_files(certificates.cert.as_ref(), certificates.key.as_ref()),
             certificates.ca.as_ref(),
             certificates.crl.as_ref(),
-        );
-        let seal = options.map(|options| OpenerSeal::new(options, agent));
-        seal.transpose().map_err(|error| unsealed(&error))
+        )
     }
 }
 

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, unless_cancelled};
-use farpipe_agent::send::{self, Sending};
+use farpipe_agent::policy::Who;
+use farpipe_agent::send::{self, Admits, Sending};
 use farpipe_agent::server::Target;
+use farpipe_agent::spread::Slow;
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Admission};
-use farpipe_proto::limits::PARK_MAX;
+use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::{PARK_MAX, READERS_MAX};
 use tokio::task::JoinSet;
 
 use super::one_way::OneWayArgs;
@@ -24,14 +28,99 @@ use crate::status::Status;
 /// `producer | farpipe send logs` here, `farpipe recv logs | consumer` there: either side may come
 /// first, and waits for the other. The pipe is registered at all relays of the list; it has one writer
 /// at a time, and a name of its own, whatever agents there are.
+///
+/// With --readers N nothing is sent before N have come, and each gets all of it over a session of its
+/// own: this host sends everything N times. Further readers are refused; one that leaves early leaves
+/// the others alone.
+///
+/// Exits with 0 when every reader that did not leave has confirmed everything, with 141 when all have
+/// left, with 125 when one was lost.
+///
+/// With --cert, --key and --ca the readers are encrypted to end to end and must have certificates of
+/// that authority; the relays see no data. With --no-e2e those may come as well who have none.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     pipe: OneWayArgs,
+    /// How many readers to wait for: 1 to 64
+    #[arg(long, value_name = "N", default_value = "1", value_parser = readers)]
+    readers: usize,
+    /// What becomes of a reader that is behind by more than 8M beside what is on its way: `block`: the
+    /// writer waits for it; `drop`: it loses the oldest whole lines, with a line in their place that says
+    /// how many bytes, and fails unless it has --allow-drops; `spool`: what it lacks goes to a file
+    /// in $TMPDIR
+    #[arg(long, value_name = "HOW", default_value = "block")]
+    slow: How,
+    /// With --slow spool: how large the file may be (64K, 100M, 2G); then the writer waits
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    spool_max: u64,
+    /// Send only to this identity, or to all of a kind: farpipe://DOMAIN/client/NAME,
+    /// farpipe://DOMAIN/client/*; repeatable
+    #[arg(long, value_name = "IDENTITY")]
+    to: Vec<Who>,
     /// How long to keep a reader whose connection is lost, at most [default: as long as it tries to
     /// resume, and up to a minute more]
     #[arg(long, value_name = "TIME", value_parser = span)]
     resume_for: Option<Duration>,
+}
+
+/// What becomes of a slow reader.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum How {
+    Block,
+    Drop,
+    Spool,
+}
+
+fn readers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (1..=READERS_MAX).contains(number))
+        .ok_or_else(|| format!("from 1 to {READERS_MAX}"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let unit = |text: &str| match text.as_bytes().last()?.to_ascii_uppercase() {
+        b'K' => Some(1 << 10),
+        b'M' => Some(1 << 20),
+        b'G' => Some(1 << 30),
+        _ => None,
+    };
+    let (digits, unit) = match unit(text) {
+        Some(unit) => (&text[..text.len() - 1], unit),
+        None => (text, 1_u64),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    size.filter(|size| *size > 0)
+        .ok_or_else(|| "write a number of bytes, 64K, 100M or 2G".to_owned())
+}
+
+impl Args {
+    fn slow(&self) -> Slow {
+        match self.slow {
+            How::Block => Slow::Block,
+            How::Drop => Slow::Drop,
+            How::Spool => Slow::Spool(self.spool_max),
+        }
+    }
+
+    /// Who may read. Where a certificate is to be shown end to end, nobody's word stands for it.
+    fn admits(&self, is_plain_enough: bool) -> Admits {
+        let to = self.to.clone();
+        Arc::new(move |caller| {
+            if !is_plain_enough && !matches!(caller, Some(Caller::EndToEnd { .. })) {
+                return Err(
+                    "sends to readers with a certificate only: give --cert, --key and --ca"
+                        .to_owned(),
+                );
+            }
+            let is_one = |caller: &Caller| to.iter().any(|who| who.is(caller));
+            match to.is_empty() || caller.is_some_and(is_one) {
+                true => Ok(()),
+                false => Err("does not send to this identity".to_owned()),
+            }
+        })
+    }
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
@@ -51,6 +140,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let mut tasks = JoinSet::new();
     // Nobody comes by a door that is not there.
     let mut config = AcceptorConfig::new(listening(Admission::ClientCertificate, None, None)?);
+    let (seal, is_plain_enough) = route.seal_of_writer()?;
+    config.seal = seal;
     config.is_last = true;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);
     config.heartbeat = session.heartbeat;
@@ -59,9 +150,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let links = Links::of_pipe(name, legs, &Arc::new(acceptor), session.heartbeat)?;
     let sending = Sending {
         name: name.clone(),
-        readers: 1,
+        readers: args.readers,
         wait: *wait,
-        admits: Arc::new(|_| true),
+        slow: args.slow(),
+        admits: args.admits(is_plain_enough),
         report: report(quiet),
         meter: Arc::clone(&counts.meter),
         cancel: cancel.clone(),

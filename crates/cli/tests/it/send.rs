@@ -140,3 +140,39 @@ fn a_name_is_one_and_no_agents() {
         .printed("through\n");
     send.end().exits(0);
 }
+
+#[test]
+fn pipes_are_listed_and_are_no_hosts() {
+    let host = Host::new();
+    let relay = relay(&host, "ws");
+    let mut send = host.send_at(relay.url(), "logs").open_input().start();
+    send.await_registered(1);
+    let recv = host.recv_at(relay.url(), "logs").start();
+    send.write("one\n");
+    recv.stdout_until(4);
+    let ls = |what: &str| {
+        let ls = host.farpipe(["ls", "--relay", relay.url(), what, "--json"]);
+        let printed = ls.run().exits(0).stdout;
+        serde_json::from_slice::<serde_json::Value>(&printed).expect("JSON")
+    };
+    assert_eq!(ls("hosts")["hosts"], serde_json::json!([]));
+    let pipes = &ls("pipes")["pipes"];
+    assert_eq!(
+        (&pipes[0]["name"], &pipes[0]["readers"]),
+        (&"logs".into(), &1.into())
+    );
+    let table = host.farpipe(["ls", "pipes", "--relay", relay.url()]);
+    let table = String::from_utf8(table.run().exits(0).stdout).expect("text");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["NAME", "UP", "READERS", "RELAYS"]);
+    assert_eq!(
+        (rows[1][0], rows[1][2], rows[1][3]),
+        ("logs", "1", relay.url())
+    );
+    send.close_input();
+    send.end().exits(0);
+    recv.end().exits(0);
+}

@@ -7,6 +7,8 @@ use farpipe_proto::limits::TLS_SESSIONS_MAX;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientSessionMemoryCache, Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,7 +21,7 @@ use super::config::{
 use super::dates::now;
 use super::error::Peer;
 use super::files::{KeyFiles, authorities};
-use super::judge::ServerJudge;
+use super::judge::{ServerJudge, WriterJudge};
 use super::machine::Machine;
 use super::reload::Reloading;
 use super::revocation::Lists;
@@ -33,6 +35,8 @@ struct ClientSide {
     config: Arc<ClientConfig>,
     /// Judges servers, if not by pins.
     stock: Option<Arc<WebPkiServerVerifier>>,
+    /// Judges writers of pipes, if an authority was named.
+    writers: Option<Arc<dyn ClientCertVerifier>>,
     /// Until when the revocation lists may be relied on.
     lists_until: Option<UnixTime>,
 }
@@ -123,15 +127,47 @@ impl TlsClient {
     }
 }
 
+impl TlsClient {
+    /// This end of TLS inside a session with the writer of a pipe, likewise: any client or agent that
+    /// the authority vouches for.
+    ///
+    /// # Errors
+    /// No authority was named, or rustls refuses.
+    pub(super) fn machine_for_writer(&self) -> Result<Machine, rustls::Error> {
+        let side = self.side.current(|| client_side(&self.options, self.alpn));
+        let writers = side.writers.as_ref().ok_or_else(|| {
+            rustls::Error::General("writers of pipes are believed by --ca only".to_owned())
+        })?;
+        let name = ServerName::try_from("writer.pipe.farpipe")
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut config = ClientConfig::clone(&side.config);
+        let judge = Arc::new(WriterJudge(Arc::clone(writers)));
+        config.dangerous().set_certificate_verifier(judge);
+        config.resumption = Resumption::disabled();
+        Machine::client(Arc::new(config), name)
+    }
+}
+
 fn client_side(options: &ClientTlsOptions, alpn: Alpn) -> Result<ClientSide, TlsConfigError> {
     let lists = revocation_lists(options.crl.as_deref(), now(&options.clock))?;
     let lists_until = lists.until();
+    let writers = match &options.ca {
+        Some(ca) => {
+            let roots = Arc::new(authorities(ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+                .with_crls(lists.lists.clone())
+                .enforce_revocation_expiration();
+            Some(verifier.build()?)
+        }
+        None => None,
+    };
     let stock = match options.pins.is_empty() {
         true => Some(stock_verifier(options, lists)?),
         false => None,
     };
     Ok(ClientSide {
         lists_until,
+        writers,
         config: Arc::new(client_config(options, stock.clone(), alpn)?),
         stock,
     })

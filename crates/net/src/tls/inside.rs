@@ -1,5 +1,6 @@
 //! Who is who in TLS inside a session: an opener with a client's or an agent's certificate, and the
-//! agent that it names, each of an authority that the other believes.
+//! agent that it names, each of an authority that the other believes. At a pipe in place of the agent
+//! its writer, which has a certificate as an opener has.
 //!
 //! The same files, verifiers, revocation lists and reloading as under a carrier, with another
 //! protocol in ALPN, so that nobody in between leads the one to the other.
@@ -32,11 +33,20 @@ pub struct SealOptions {
     pub clock: WallClock,
 }
 
-/// The opener's end of sealed sessions with one agent. Clones share the files.
+/// The opener's end of sealed sessions with one agent, or with writers of pipes. Clones share the files.
 #[derive(Debug, Clone)]
 pub struct OpenerSeal {
     tls: Arc<TlsClient>,
-    agent: String,
+    whom: Whom,
+}
+
+/// Who has to be at the other end.
+#[derive(Debug, Clone)]
+enum Whom {
+    /// The agent of that name.
+    Agent(String),
+    /// The writer of a pipe: a client or an agent, whichever.
+    Writer,
 }
 
 /// The acceptor's end of sealed sessions.
@@ -63,6 +73,15 @@ impl OpenerSeal {
     /// # Errors
     /// [`SealConfigError`].
     pub fn new(options: SealOptions, agent: &str) -> Result<Self, SealConfigError> {
+        Self::to_writer(options)?.to_agent(agent)
+    }
+
+    /// Reads the files. The writer of a pipe has to be at the other end: any client or agent whom the
+    /// authority vouches for.
+    ///
+    /// # Errors
+    /// [`SealConfigError::Tls`].
+    pub fn to_writer(options: SealOptions) -> Result<Self, SealConfigError> {
         let options = ClientTlsOptions {
             identity: Some(options.identity),
             ca: Some(options.ca),
@@ -70,12 +89,10 @@ impl OpenerSeal {
             pins: Vec::new(),
             clock: options.clock,
         };
-        let tls = Arc::new(TlsClient::new(options, ALPN)?);
-        Self {
-            tls,
-            agent: String::new(),
-        }
-        .to_agent(agent)
+        Ok(Self {
+            tls: Arc::new(TlsClient::new(options, ALPN)?),
+            whom: Whom::Writer,
+        })
     }
 
     /// The same for another agent.
@@ -88,13 +105,16 @@ impl OpenerSeal {
         }
         Ok(Self {
             tls: Arc::clone(&self.tls),
-            agent: agent.to_owned(),
+            whom: Whom::Agent(agent.to_owned()),
         })
     }
 
     /// The end of one session.
     pub(crate) fn begin(&self) -> Result<Seal, SealError> {
-        let machine = self.tls.machine_for_agent(&self.agent);
+        let machine = match &self.whom {
+            Whom::Agent(agent) => self.tls.machine_for_agent(agent),
+            Whom::Writer => self.tls.machine_for_writer(),
+        };
         Seal::opener(machine.map_err(unusable)?)
     }
 }

@@ -80,7 +80,7 @@ fn check_agent(certificate: &CertificateDer<'_>, agent: &str) -> Result<(), Erro
     .into())
 }
 
-/// A relay passes sessions on and opens none.
+/// A relay passes sessions on; it opens none and writes to no pipe.
 fn check_opener(certificate: &CertificateDer<'_>) -> Result<(), Error> {
     let identity = identity_in(certificate)?;
     match identity.kind() {
@@ -187,6 +187,51 @@ impl ClientCertVerifier for ClientJudge {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.stock.supported_verify_schemes()
+    }
+}
+
+/// Judges the writer of a pipe, which accepts sessions and has whatever certificate a client or an
+/// agent has: no host's name is looked for in it.
+#[derive(Debug)]
+pub(super) struct WriterJudge(pub(super) Arc<dyn ClientCertVerifier>);
+
+impl ServerCertVerifier for WriterJudge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        check_keys(std::iter::once(end_entity).chain(intermediates))?;
+        self.0
+            .verify_client_cert(end_entity, intermediates, now)
+            .map_err(in_our_words)?;
+        check_opener(end_entity)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 
