@@ -380,11 +380,11 @@ fn a_farpipe_with_certificates_says_that_its_pipe_need_not_be_end_to_end() {
     writing.end().exits(0);
 
     let send = || host.send_at(relay.url(), "logs").args(shows("alice"));
-    let mut sealed = send().open_input().start();
+    let sealed = send().open_input().start();
     sealed.await_registered(1);
     let told = curl().run().exits(18).stdout;
     let told = String::from_utf8(told).expect("text");
-    assert!(told.contains("end-to-end"), "{told}");
+    assert!(told.contains("with a certificate only"), "{told}");
     sealed.kill();
     sealed.end();
     relay.stderr_until(|text| text.matches("pipe logs: cleaned up").count() == 2);
