@@ -55,6 +55,8 @@ pub struct AcceptorConfig {
     /// Uncovers sessions that their openers have covered with TLS up to here; such are refused
     /// without it. Default: none.
     pub seal: Option<AcceptorSeal>,
+    /// What the opener of a session that is sealed is told where nothing uncovers it.
+    pub unsealed: &'static str,
     /// What WELCOME says.
     pub greeting: Greeting,
     /// The clock; virtual in simulations.
@@ -76,6 +78,8 @@ impl AcceptorConfig {
             buffer_max: WINDOW_SESSION_MAX,
             windows: Arc::default(),
             seal: None,
+            unsealed: "this agent has no certificate: end-to-end TLS needs one (give it --cert, --key \
+                       and --ca)",
             greeting,
             clock: Clock::Boot,
             events: None,
@@ -288,11 +292,7 @@ impl Acceptor {
         match &self.config.seal {
             _ if !attach.sealed => Ok(None),
             Some(seal) => seal.begin().map(Some).map_err(|error| error.to_string()),
-            None => Err(
-                "this agent has no certificate: end-to-end TLS needs one (give it --cert, --key \
-                 and --ca)"
-                    .to_owned(),
-            ),
+            None => Err(self.config.unsealed.to_owned()),
         }
     }
 

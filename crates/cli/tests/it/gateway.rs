@@ -351,3 +351,45 @@ fn certificates_and_tokens_let_in() {
         "{said}"
     );
 }
+
+/// The gateway reads what passes: who wants it otherwise is told.
+#[test]
+fn a_farpipe_with_certificates_says_that_its_pipe_need_not_be_end_to_end() {
+    let host = certified();
+    let relay = host.relay("wss").args(shows("relay"));
+    let relay = relay.arg("-v").start_listening();
+    let pipe = format!("https://{}/p/logs", relay.addr());
+    let curl = || {
+        let dir = "farpipe-certs";
+        host.curl(["--cacert", &format!("{dir}/ca.pem"), &pipe])
+            .args(["--cert", &format!("{dir}/bob.pem")])
+            .args(["--key", &format!("{dir}/bob-key.pem")])
+    };
+    let recv = || host.recv_at(relay.url(), "logs").args(shows("alice"));
+    let mut writing = curl().args(["-T", "-"]).open_input().start();
+    await_writer(&relay, "logs");
+    let said = recv().run().exits(125).stderr;
+    assert!(
+        said.contains("nothing is end to end with it (give --no-e2e)"),
+        "{said}"
+    );
+    writing.write("in the clear\n");
+    writing.close_input();
+    let reading = recv().arg("--no-e2e").run().exits(0);
+    reading.printed("in the clear\n");
+    writing.end().exits(0);
+
+    let send = || host.send_at(relay.url(), "logs").args(shows("alice"));
+    let sealed = send().open_input().start();
+    sealed.await_registered(1);
+    let told = curl().run().exits(18).stdout;
+    let told = String::from_utf8(told).expect("text");
+    assert!(told.contains("with a certificate only"), "{told}");
+    sealed.kill();
+    sealed.end();
+    relay.stderr_until(|text| text.matches("pipe logs: cleaned up").count() == 2);
+    let writing = send().arg("--no-e2e").input("in the clear\n").start();
+    writing.await_registered(1);
+    curl().run().exits(0).printed("in the clear\n");
+    writing.end().exits(0);
+}

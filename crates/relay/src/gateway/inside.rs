@@ -117,6 +117,8 @@ impl Inside {
     ) -> Result<T, Failed> {
         let config = AcceptorConfig {
             is_last: true,
+            unsealed: "the writer of this pipe is no farpipe: nothing is end to end with it (give \
+                       --no-e2e)",
             sessions_max: READERS_MAX,
             park_max: GATEWAY_RESUME_FOR,
             buffer_max: GATEWAY_BUFFER,

@@ -122,11 +122,7 @@ impl Asked {
 }
 
 fn not_allowed() -> Answer {
-    Answer::line(
-        405,
-        format!("a pipe is read by GET and written by PUT or POST"),
-    )
-    .with("Allow", METHODS)
+    Answer::line(405, "a pipe is read by GET and written by PUT or POST").with("Allow", METHODS)
 }
 
 fn what(request: &ForeignRequest, query: &str) -> Result<What, Answer> {

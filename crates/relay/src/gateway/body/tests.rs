@@ -1,3 +1,5 @@
+//! Bodies that are cut in every way, and those that are wrong.
+
 use std::future::poll_fn;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

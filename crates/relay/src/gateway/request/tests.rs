@@ -1,3 +1,5 @@
+//! Requests as curl, browsers and those who mean harm write them.
+
 use super::*;
 
 fn asked(request: &str, lines: &str) -> Result<Asked, u16> {

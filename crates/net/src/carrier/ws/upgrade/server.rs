@@ -43,14 +43,14 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug,
 {
     match enter(stream, |_| false).await? {
-        Entered::Farpipe(carrier) => Ok(carrier),
+        Entered::Farpipe(carrier) => Ok(*carrier),
         Entered::Foreign { .. } => unreachable!("no head is another's"),
     }
 }
 
 /// Who has asked for what.
 pub(crate) enum Entered<S> {
-    Farpipe(WsCarrier<S>),
+    Farpipe(Box<WsCarrier<S>>),
     /// Nothing was answered: what came, of which the head is so many bytes.
     Foreign {
         stream: S,
@@ -107,7 +107,8 @@ where
     answered.map_err(|_| UpgradeError::Silent)??;
     buf.advance(len);
     let framing = WsFraming::new(Role::Server);
-    Ok(Entered::Farpipe(Framed::new(stream, framing, buf)))
+    let carrier = Framed::new(stream, framing, buf);
+    Ok(Entered::Farpipe(Box::new(carrier)))
 }
 
 /// What to answer to something that did not become a head.
