@@ -26,7 +26,7 @@ use farpipe_proto::wire::tail::{
 
 use super::generation::{At, Generation, Lines, Piece};
 use super::glob::Pattern;
-use super::identity::{self, Seen, is_same};
+use super::identity::{self, Seen, is_born_later, is_same};
 use super::siblings::{self, Gate, NotOpened, Older, Shut};
 use super::start::Start;
 
@@ -405,9 +405,11 @@ impl Follower {
 
     /// The first file of a name.
     fn first(&mut self, path: &Path, name: &mut Name, file: File, seen: &Seen, now: Instant) {
-        // What lies beside it is older.
+        // What lies beside it is older, but for what has had its name since it was opened.
         for sibling in siblings::all(path) {
-            self.done_unless_wanted(&sibling);
+            if !is_born_later(&sibling.seen, seen) {
+                self.done_unless_wanted(&sibling);
+            }
         }
         let is_new = self.has_begun || self.wanted.resumed;
         let offset = match is_new {

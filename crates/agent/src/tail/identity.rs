@@ -26,6 +26,11 @@ pub(super) fn is_same(one: &TailFile, other: &TailFile) -> bool {
     one.device == other.device && one.inode == other.inode && !born_differs
 }
 
+/// Whether one was certainly made after another.
+pub(super) fn is_born_later(one: &Seen, other: &Seen) -> bool {
+    other.file.born_ns != 0 && one.file.born_ns > other.file.born_ns
+}
+
 /// The file that a path leads to, links and all. Blocks on the disk for a moment.
 pub(super) fn at(path: &Path) -> io::Result<Seen> {
     system::at(path)

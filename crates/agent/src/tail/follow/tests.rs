@@ -194,6 +194,45 @@ fn every_line_comes_once_however_often_a_name_is_rotated_between_two_looks() {
     assert_eq!(scene.heard("app.log"), scene.written());
 }
 
+/// As [`Open`], but what it opens first is rotated twice at once, and written to between.
+#[derive(Debug)]
+struct Busy(std::sync::atomic::AtomicBool);
+
+impl Gate for Busy {
+    fn open(&self, path: &Path) -> Result<File, Shut> {
+        let file = File::open(path)?;
+        if !self.0.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            let beside = |n: u8| path.with_extension(format!("log.{n}"));
+            // The clock of the file system has gone on.
+            let born = |path: &Path| identity::at(path).map(|seen| seen.file.born_ns);
+            let first = born(path)?;
+            fs::rename(path, beside(1))?;
+            while {
+                fs::write(path, "second\n")?;
+                let is_old = born(path)? == first && first != 0;
+                is_old && fs::remove_file(path).is_ok()
+            } {}
+            fs::rename(beside(1), beside(2))?;
+            fs::rename(path, beside(1))?;
+            fs::write(path, "third\n")?;
+        }
+        Ok(file)
+    }
+
+    fn may_list(&self, _: &Path) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_is_rotated_while_it_is_first_opened_is_not_taken_for_older() {
+    let mut scene = Scene::new(&["app.log"], Start::Line(1));
+    scene.append("app.log", b"first\n");
+    scene.follower.gate = Box::new(Busy(false.into()));
+    scene.all();
+    assert_eq!(scene.heard("app.log"), "first\nsecond\nthird\n");
+}
+
 #[test]
 fn another_session_goes_on_behind_what_this_one_had() {
     let mut scene = Scene::new(&["app.log"], Start::Line(1));
