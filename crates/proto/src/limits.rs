@@ -97,6 +97,8 @@ pub const TAIL_HOLD: Duration = Duration::from_secs(1);
 pub const TAIL_QUIET: Duration = Duration::from_secs(5);
 /// When it is closed though it is not quiet, once it was read to its end.
 pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
+/// Copies that an agent is an end of at once; one more is refused.
+pub const COPIES_MAX: usize = 64;
 /// Longest message of a copy, but for data.
 pub const COPY_CONTROL_MAX: usize = 16 * 1024;
 /// Largest piece of a file in one frame of a copy.

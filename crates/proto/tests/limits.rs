@@ -81,6 +81,7 @@ fn values() -> Vec<(&'static str, String)> {
         TAIL_HOLD,
         TAIL_QUIET,
         TAIL_ROTATED_FOR,
+        COPIES_MAX,
         COPY_CONTROL_MAX,
         COPY_DATA_MAX,
         COPY_OFFERS_MAX,
@@ -171,7 +172,11 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 29] = [
+        const COUNTS: [&str; 33] = [
+            "COPIES_MAX",
+            "COPY_OFFERS_MAX",
+            "COPY_DEPTH_MAX",
+            "COPY_BATCH_MAX",
             "TAIL_PATHS_MAX",
             "TAIL_FILES_MAX",
             "TAIL_ROTATED_MAX",

@@ -162,7 +162,7 @@ impl<'a> Committer<'a> {
             let synced = match &whole.file {
                 Some(file) => file.sync_data(),
                 None if is_few => folders.open(self.base, folder).and_then(|dir| {
-                    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     match rustix::fs::openat(dir, &whole.part[..], flags, Mode::empty()) {
                         Ok(fd) => File::from(fd).sync_data(),
                         // Its mode lets nobody open it, or somebody removed it: its naming tells.

@@ -79,11 +79,7 @@ impl Receiver {
         let last = match &result {
             Ok(counts) => Some(Frame::Done(*counts)),
             Err(CopyError::Left | CopyError::Told(_)) => None,
-            Err(error) => Some(Frame::Trouble(Trouble {
-                path: Vec::new(),
-                message: error.to_string(),
-                ends: true,
-            })),
+            Err(error) => Some(Frame::Trouble(Trouble::ending(error))),
         };
         if let Some(last) = last {
             // Who has left does not mind; without the last word the sending end does not believe.

@@ -173,11 +173,7 @@ impl Sending {
         match &result {
             Ok(_) | Err(CopyError::Left | CopyError::Told(_)) => {}
             Err(error) => {
-                let last = Frame::Trouble(Trouble {
-                    path: Vec::new(),
-                    message: error.to_string(),
-                    ends: true,
-                });
+                let last = Frame::Trouble(Trouble::ending(error));
                 // Who has left does not mind.
                 let _ = self.out.frame(&last).and_then(|()| self.out.flush());
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::error::CopyError;
 use super::message::{Counts, Trouble};
 use super::name::shown;
 
@@ -154,8 +155,19 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
     plain.into_iter().chain(special.into_iter().flatten())
 }
 
+impl Trouble {
+    /// The last word of an end.
+    pub(crate) fn ending(error: &CopyError) -> Self {
+        Self {
+            path: Vec::new(),
+            message: error.to_string().chars().take(2000).collect(),
+            ends: true,
+        }
+    }
+}
+
 /// A path that fits a frame: its end says most.
-fn shorter(mut path: Vec<u8>) -> Vec<u8> {
+pub(crate) fn shorter(mut path: Vec<u8>) -> Vec<u8> {
     const MAX: usize = 8 * 1024;
     let extra = path.len().saturating_sub(MAX);
     path.drain(..extra);

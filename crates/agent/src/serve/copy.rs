@@ -7,13 +7,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 use farpipe_net::Stream;
+use farpipe_proto::limits::COPIES_MAX;
 use farpipe_proto::wire::control::{self, Accept};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
 use crate::copy::{self, Base, CopyError, Event, Journal, Receiver, Sender, Source, Summary, Top};
 use crate::pipe::{self, cancelled};
+
+/// Copies of this process that are under way: each has threads of its own.
+static COPIES: Semaphore = Semaphore::const_new(COPIES_MAX);
 
 /// An end that can run.
 enum End {
@@ -39,6 +43,9 @@ impl Serving {
     /// Serves a stream that asks for a copy.
     pub(crate) async fn copy(&self, stream: Stream, asked: control::Copy) {
         let mut stream = stream;
+        let Ok(_under_way) = COPIES.try_acquire() else {
+            return refuse(stream, &self.name, &Refusal::Copies);
+        };
         let opening = self.end(asked);
         let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
         let end = match opened {

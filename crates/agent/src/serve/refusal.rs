@@ -3,6 +3,7 @@
 use std::io;
 
 use farpipe_net::Stream;
+use farpipe_proto::limits::COPIES_MAX;
 use farpipe_proto::wire::control::Refuse;
 
 use crate::command::detached::TableError;
@@ -56,6 +57,8 @@ pub(crate) enum Refusal {
     Target { path: String, error: BaseError },
     #[error("the copy makes no sense: {0}")]
     Copy(&'static str),
+    #[error("{COPIES_MAX} copies are under way there; try again when one has ended")]
+    Copies,
 }
 
 impl Refusal {
@@ -78,7 +81,8 @@ impl Refusal {
             | Self::NotOpened(_)
             | Self::Path { .. }
             | Self::Target { .. }
-            | Self::Copy(_) => STATUS_FAILURE,
+            | Self::Copy(_)
+            | Self::Copies => STATUS_FAILURE,
         }
     }
 

@@ -143,6 +143,7 @@ async fn copy(
     let mut outcome = Outcome::default();
     let mut troubles = 0;
     for group in groups {
+        check_ends(&group, target).await?;
         let journal = journal(&group, target);
         counts.show(Arc::clone(&journal.tally));
         let names: Vec<_> = group.paths.iter().map(|path| name_of(path)).collect();
@@ -176,6 +177,25 @@ async fn copy(
         outcome.local_exit = Some(Exit::Code(STATUS_SOME));
     }
     Ok(outcome)
+}
+
+/// A directory in itself would have no end.
+async fn check_ends(group: &Group, target: &Spot) -> anyhow::Result<()> {
+    if group.host.is_some() || target.host.is_some() {
+        return Ok(());
+    }
+    for path in &group.paths {
+        if spot::is_within(target.path.clone(), path.clone()).await {
+            return Err(WithStatus::usage(
+                format!(
+                    "{} cannot be copied into itself",
+                    spot::shown(&spot::bytes(path))
+                ),
+                "copy it to a place outside, and move it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn source(group: &Group, sessions: &mut Sessions<'_>) -> anyhow::Result<End<Sender>> {

@@ -279,12 +279,47 @@ fn f6_f8_a_killed_copy_goes_on_where_it_was() {
     let told = format!("large: received part kept: {kept} bytes; read again: 0");
     assert!(kept > 0 && said.contains(&told), "{kept}: {said}");
     assert_same(&net.content("large"), &bytes);
-    let left = fs::read_dir(net.host.dir()).expect("a directory");
-    let left = left.filter(|entry| {
-        let name = entry.as_ref().expect("an entry").file_name();
-        name.to_string_lossy().contains(".farpipe-")
-    });
-    assert_eq!(left.count(), 0, "nothing is left over");
+    assert_eq!(unfinished(net.host.dir()), 0, "nothing is left over");
+}
+
+/// Names that a copy gives to what is not whole yet, in one directory.
+fn unfinished(dir: &Path) -> usize {
+    let Ok(names) = fs::read_dir(dir) else {
+        return 0;
+    };
+    let names = names.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names
+        .filter(|name| name.to_string_lossy().contains(".farpipe-"))
+        .count()
+}
+
+/// Row F8, with many small files: each is whole or not there, and the next copy tidies up.
+#[test]
+fn f8_a_killed_copy_of_a_tree_leaves_whole_files_only() {
+    let net = Net::new();
+    fs::create_dir(net.host.path("src")).expect("a directory");
+    let bytes = random(20_000, 9);
+    for n in 0..2000 {
+        net.host.file(&format!("src/{n}"), &bytes);
+    }
+    let dst = net.host.path("dst");
+    let cp = net.cp(&["src", "dst"]).start();
+    until("nothing comes", || unfinished(&dst) > 20);
+    cp.kill();
+    cp.end();
+    assert!(unfinished(&dst) > 0, "it was killed in the middle");
+    for entry in fs::read_dir(&dst).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let is_whole = || fs::read(entry.path()).is_ok_and(|content| content == bytes);
+        let name = entry.file_name();
+        assert!(
+            name.to_string_lossy().contains(".farpipe-part") || is_whole(),
+            "{name:?}"
+        );
+    }
+    net.cp(&["src/.", "dst"]).run().exits(0);
+    assert_eq!(unfinished(&dst), 0);
+    assert_same_trees(&net.host, "src", "dst");
 }
 
 #[test]
@@ -432,6 +467,11 @@ fn a_wrong_command_line_says_what_would_be_right() {
     cp(&["a", "x/../a", "."]).exits(2).says(
         "farpipe: two sources are called 'a'
          hint: the second would replace the first; copy them into different directories",
+    );
+    fs::create_dir(host.path("d")).expect("a directory");
+    cp(&["d", "d/e"]).exits(2).says(
+        "farpipe: d cannot be copied into itself
+         hint: copy it to a place outside, and move it",
     );
     cp(&["none", "b"]).exits(1);
     cp(&["a", "none/b"]).exits(125);

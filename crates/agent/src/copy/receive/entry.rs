@@ -16,7 +16,7 @@ use super::super::message::{Entry, Meta, Number, Root, Want, Would};
 use super::super::name::{Name, shown};
 use super::super::part::Left;
 use super::super::place::{DIRECTORY, special};
-use super::super::tally::Event;
+use super::super::tally::{Event, shorter};
 use super::super::wire::Frame;
 use super::file::Wanted;
 use super::{Level, Receiving, Top};
@@ -146,8 +146,13 @@ impl Receiving<'_> {
         };
         let opened = made.and_then(|made| {
             let fd = rustix::fs::openat(&**dir, name.as_os_str(), DIRECTORY, Mode::empty())?;
-            let device = rustix::fs::fstat(&fd)?.st_dev as u64;
-            Ok((made, fd, device))
+            let stat = rustix::fs::fstat(&fd)?;
+            let mode = Mode::from_raw_mode(stat.st_mode);
+            if !self.dry_run && !mode.contains(Mode::RWXU) {
+                // It gets its mode at its end. Whose it is not may have what it needs all the same.
+                let _ = rustix::fs::fchmod(&fd, mode | Mode::RWXU);
+            }
+            Ok((made, fd, stat.st_dev as u64))
         });
         let (made, fd, device) = match opened {
             Ok(opened) => opened,
@@ -330,6 +335,7 @@ impl Receiving<'_> {
 
     fn would(&mut self, path: Vec<u8>) -> Result<(), CopyError> {
         self.journal.tell(Event::Would(path.clone()));
+        let path = shorter(path);
         self.out.frame(&Frame::Would(Would { path }))
     }
 }

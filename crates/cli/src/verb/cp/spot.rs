@@ -83,6 +83,16 @@ fn place(path: &OsStr) -> io::Result<Place> {
     place.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
+/// Whether a target here lies in a source here, or is it: such a copy would have no end.
+pub(super) async fn is_within(target: OsString, source: OsString) -> bool {
+    let look = move || {
+        let (target, source) = (place(&target).ok()?, place(&source).ok()?.path());
+        Some(source.is_dir() && target.path().starts_with(source))
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.ok().flatten().unwrap_or(false)
+}
+
 /// Opens sources of this host; those that cannot be had say so in their turn.
 pub(super) async fn sources(paths: Vec<OsString>) -> Vec<Source> {
     let open = move || {
