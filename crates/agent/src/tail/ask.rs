@@ -119,7 +119,13 @@ pub async fn run(
         match &ended {
             Ended::Finished => recv.done(),
             Ended::ReaderGone => recv.stop(Abort::new(AbortCode::ReaderGone, "")),
-            _ => drop(recv),
+            // Dropped, it is told that nothing more is wanted.
+            Ended::Cancelled
+            | Ended::Unwritten(_)
+            | Ended::Refused { .. }
+            | Ended::Odd(_)
+            | Ended::Left(_)
+            | Ended::Lost(_) => drop(recv),
         }
         if !matches!(ended, Ended::Finished) {
             give_up.send_replace(true);

@@ -89,12 +89,7 @@ mod system {
             };
             let mut events = [0_u8; 4096];
             // What it was is looked at anew.
-            loop {
-                match rustix::io::read(self.fd.get_ref(), &mut events) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(_) => break,
-                }
-            }
+            while let Ok(_) | Err(Errno::INTR) = rustix::io::read(self.fd.get_ref(), &mut events) {}
             ready.clear_ready();
         }
     }

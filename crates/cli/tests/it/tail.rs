@@ -174,7 +174,7 @@ fn a_pattern_finds_what_comes_later_from_its_start() {
     net.append("a.log", "1\n");
     net.append("other", "no\n");
     let tail = net.tail(&["*.log"]).args(["-n", "0", "--prefix"]).start();
-    // sleep: what follows comes after the beginning once the agent has told of it.
+    // What comes from now on is later.
     let agent = net.agent.as_ref().expect("started");
     agent.stderr_until(|text| text.contains("follows"));
     let later = lines(0..20);
