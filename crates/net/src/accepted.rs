@@ -201,7 +201,7 @@ impl AcceptedSession {
         let driven = tokio::select! {
             biased;
             end = ended(&self.shared) => {
-                let words = Tunnel::refusal(tunnel, RefuseCode::Protocol, &end.to_string());
+                let words = Tunnel::refusal(tunnel, last_code(&end), &end.to_string());
                 carried.leave(words, GOING_AWAY).await;
                 return Err(end);
             }
@@ -408,6 +408,18 @@ impl Carried {
                 let words = Tunnel::refusal(tunnel, RefuseCode::Fenced, why);
                 seat.leave(words).await;
             }
+        }
+    }
+}
+
+/// How a session that this side ends is refused: a stand-in for another process says so how that one's
+/// has ended.
+fn last_code(end: &SessionEnd) -> RefuseCode {
+    match end {
+        SessionEnd::Lost(_) => RefuseCode::UnknownSession,
+        SessionEnd::Integrity(_) => RefuseCode::EndToEnd,
+        SessionEnd::Refused(_) | SessionEnd::Protocol(_) | SessionEnd::Closed => {
+            RefuseCode::Protocol
         }
     }
 }

@@ -18,7 +18,8 @@ use farpipe_proto::wire::control::{Copy, Open};
 use tokio::task::JoinSet;
 
 use self::spot::Spot;
-use super::route::{RouteArgs, Way};
+use super::reuse::ReusedRoute;
+use super::route::Way;
 use super::session::{SessionArgs, conclude, settle, span};
 use crate::exit::WithStatus;
 use crate::output;
@@ -56,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -103,7 +104,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
 impl Args {
     /// What is copied to where, as far as the command line tells.
     fn spots(&self) -> anyhow::Result<(Vec<Group>, Spot)> {
-        let mut spots = self.paths.iter().map(|text| Spot::of(text, &self.route));
+        let mut spots = self
+            .paths
+            .iter()
+            .map(|text| Spot::of(text, self.route.anew()));
         let target = spots.next_back().transpose()?;
         let target = target.ok_or_else(|| WithStatus::usage("no target", "farpipe cp SRC… DST"))?;
         let mut names = HashSet::new();
@@ -308,9 +312,8 @@ impl Sessions<'_> {
         if let Some(handle) = self.open.get(host) {
             return Ok(handle.clone());
         }
-        let Way { dial, mut config } = self.args.route.way(host)?;
-        config.resume_for = self.args.resume_for;
-        config.heartbeat = self.args.session.heartbeat;
+        let (route, session) = (&self.args.route, &self.args.session);
+        let Way { dial, mut config } = route.way_of(host, self.args.resume_for, session)?;
         config.events = Some(self.events.clone());
         let opener = Opener::new(config);
         let handle = opener.handle();

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use self::print::{Names, Printer};
 use super::far::Word;
-use super::route::{RouteArgs, Way};
+use super::reuse::ReusedRoute;
+use super::route::Way;
 use super::session::{SessionArgs, conclude, not_opened, settle, span};
 use crate::exit::WithStatus;
 use crate::output;
@@ -68,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     #[command(flatten)]
-    route: RouteArgs,
+    route: ReusedRoute,
     #[command(flatten)]
     session: SessionArgs,
 }
@@ -193,9 +194,8 @@ impl Args {
     }
 
     fn way(&self, host: &str, events: &Events) -> anyhow::Result<Way> {
-        let mut way = self.route.way(host)?;
-        way.config.resume_for = self.resume_for;
-        way.config.heartbeat = self.session.heartbeat;
+        let (route, session) = (&self.route, &self.session);
+        let mut way = route.way_of(host, self.resume_for, session)?;
         way.config.events = Some(events.clone());
         Ok(way)
     }

@@ -504,8 +504,7 @@ fn what_the_far_end_has_not_confirmed_is_no_success() {
     faults.cut_all(Cut::Reset);
     local.stderr_until(|text| text.contains(": lost: "));
     half.close_input();
-    // sleep: time for the end to be passed on, if it were to be confirmed too early.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(std::time::Duration::from_millis(300)); // sleep: nothing is to happen
     assert!(half.is_running(), "who has confirmed it?");
     local.kill();
     half.end().exits(125);

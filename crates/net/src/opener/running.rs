@@ -9,7 +9,7 @@ use farpipe_proto::session::{Attempt, Next, Redial};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
 
-use super::{Blame, Dial, Opener, PROTOCOL_CLOSE, millis, span};
+use super::{Blame, Dial, Opener, PROTOCOL_CLOSE, millis, span, verdict};
 use crate::carrier::Close;
 use crate::driver::Driver;
 use crate::event::{LinkEvent, tell};
@@ -276,9 +276,10 @@ impl Running<'_> {
                 if !shared.lock().is_open() {
                     why.push_str(" (end-to-end TLS had not come about)");
                 }
-                if !self.dial.stands_in() {
-                    why = format!("{peer} ended the session: {why}");
+                if self.dial.stands_in() {
+                    return Err(verdict::behind(refused.code, why));
                 }
+                let why = format!("{peer} ended the session: {why}");
                 Err(SessionEnd::Refused(why))
             }
             Driven::Refused(refused) => {

@@ -11,6 +11,15 @@ use crate::link::{self, HandshakeError};
 use crate::shared::SessionEnd;
 use crate::tls::TlsError;
 
+/// How a session ended for which the peer stood in, by what it said last.
+pub(super) fn behind(code: u32, why: String) -> SessionEnd {
+    match RefuseCode::from_wire(code) {
+        Some(RefuseCode::UnknownSession) => SessionEnd::Lost(why),
+        Some(RefuseCode::EndToEnd) => SessionEnd::Integrity(why),
+        _ => SessionEnd::Refused(why),
+    }
+}
+
 impl Running<'_> {
     pub(super) fn dial_failed(&self, error: DialError) -> Result<Step, SessionEnd> {
         match error.blame {
