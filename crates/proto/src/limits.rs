@@ -80,7 +80,7 @@ pub const TAIL_PATHS_MAX: usize = 256;
 pub const TAIL_FILES_MAX: usize = 256;
 /// Files of one name that are kept open though they have lost it: the older ones are read to their end
 /// first, further ones are found by their names.
-pub const TAIL_ROTATED_MAX: usize = 8;
+pub const TAIL_ROTATED_MAX: usize = 32;
 /// Entries of directories that a pattern is compared with in one go; what lies beyond is not found.
 pub const TAIL_ENTRIES_MAX: usize = 16 * 1024;
 /// Largest message of a stream that follows files.

@@ -460,11 +460,17 @@ impl Follower {
         newer: Option<&Seen>,
         now: Instant,
     ) -> Room {
+        let is_gone = name.files.back().is_some_and(is_gone_at_once);
         if let Some(older) = name.files.back_mut() {
             older.lost_name.get_or_insert(now);
         }
         let known = |one: &TailFile| self.is_open(one) || name.has(one) || self.done.has(one);
-        for one in siblings::between(siblings::all(path), &older, newer, known) {
+        let between = siblings::between(siblings::all(path), &older, newer, known);
+        if is_gone && !between.is_empty() {
+            // So many rotations since the last look that others may be gone as well, unread.
+            self.say(0, TailNews::Lost, path, String::new());
+        }
+        for one in between {
             if name.files.len() + 1 >= TAIL_ROTATED_MAX {
                 // Next time: the youngest is not the one that has the name.
                 return Room::None;
@@ -794,6 +800,11 @@ fn youngest(name: &Name) -> Option<Older> {
         written_ns,
         count: None,
     })
+}
+
+/// Whether a file had its name at the last look, and has none now.
+fn is_gone_at_once(file: &Generation) -> bool {
+    file.lost_name.is_none() && file.seen().is_ok_and(|seen| seen.names == 0)
 }
 
 /// Whether nothing more is expected of a file.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use farpipe_net::{RecvStream, SendError, SendStream, Stream};
 use farpipe_proto::identity::Caller;
@@ -95,6 +96,9 @@ impl Serving {
     }
 }
 
+/// Wait between two looks while nothing can be sent: a file that grows changes all the time.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Why nothing is followed any more.
 #[derive(Debug, thiserror::Error)]
 enum TailFailed {
@@ -164,14 +168,8 @@ async fn follow(send: &mut SendStream, mut follower: Follower) -> Result<(), Tai
             if follower.is_once() {
                 return Ok(());
             }
-            let changed = async {
-                match &watch {
-                    Some(watch) => watch.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                () = changed => {}
+                () = changed(watch.as_ref()) => {}
                 () = tokio::time::sleep(follower.pause()) => {}
             }
             continue;
@@ -180,13 +178,29 @@ async fn follow(send: &mut SendStream, mut follower: Follower) -> Result<(), Tai
         drop(events);
         let mut saying = std::pin::pin!(send.say(&bytes));
         loop {
+            let looking = async {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                changed(watch.as_ref()).await;
+            };
             tokio::select! {
                 said = &mut saying => break said?,
-                () = tokio::time::sleep(follower.pause()) => {
-                    follower = blocking(follower, Follower::look).await?.0;
-                }
+                () = looking => {}
+                () = tokio::time::sleep(follower.pause()) => {}
+            }
+            follower = blocking(follower, Follower::look).await?.0;
+            if let Some(watch) = &mut watch {
+                let (files, dirs) = follower.watched();
+                watch.keep(&files, &dirs);
             }
         }
+    }
+}
+
+/// Ready when something has changed, where the system tells.
+async fn changed(watch: Option<&Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
     }
 }
 
