@@ -265,6 +265,27 @@ fn a_websocket_without_its_close_is_no_end() {
     );
 }
 
+/// Who waits hears it at once; what is under way has as long as anybody.
+#[test]
+fn a_relay_that_ends_in_order_lets_go_of_who_waits() {
+    let host = Host::new();
+    let relay = relay(&host);
+    let reading = host.curl([at(&relay, "a")]).start();
+    let mut writing = host
+        .curl(["-T", "-", &at(&relay, "b")])
+        .open_input()
+        .start();
+    let (mut ws, _) = socket(&relay, "/p/c?recv", "");
+    await_writer(&relay, "b");
+    await_held(&relay, 2);
+    relay.signal(Signal::TERM);
+    reading.end().exits(18).printed("the relay is going away\n");
+    assert_eq!(ws.next(), (0x88, vec![3, 243]));
+    writing.close_input();
+    writing.end().exits(18).printed("the relay is going away\n");
+    relay.end().exits(0);
+}
+
 /// Kills the relay under a pipe that is joined.
 fn killed(relay: Listener) {
     relay.signal(Signal::KILL);

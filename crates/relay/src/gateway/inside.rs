@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::ends::Failed;
+use crate::going::Going;
 use crate::relay::Relay;
 
 /// The exit status of a failure of farpipe's own.
@@ -39,6 +40,7 @@ pub(super) struct Inside {
     pub(super) who: Option<Identity>,
     /// Where it came from.
     pub(super) peer: String,
+    pub(super) going: Going,
 }
 
 /// Leads to the relay.
@@ -137,12 +139,13 @@ impl Inside {
             let first = tokio::select! {
                 biased;
                 first = sessions.next() => first,
+                () = self.going.said() => None,
                 () = left(&mut *end) => {
                     let why = "it left before a reader came: nothing was handed over";
                     return Err(Failed::Foreign(why.to_owned()));
                 }
             };
-            let first = first.ok_or_else(|| Failed::Far("the relay is going away".to_owned()))?;
+            let first = first.ok_or_else(going_away)?;
             tokio::select! {
                 served = serve_reader(first, async |send: &mut SendStream| work(end, send).await) => {
                     served
@@ -217,6 +220,11 @@ fn settled<T>(done: Result<T, Failed>, linked: Result<(), SessionEnd>) -> Result
     let done = done?;
     linked.map_err(|end| Failed::Far(end.to_string()))?;
     Ok(done)
+}
+
+/// Nobody is waited for any more.
+pub(super) fn going_away() -> Failed {
+    Failed::Far("the relay is going away".to_owned())
 }
 
 /// Tells readers that come late that there is no more to be had.

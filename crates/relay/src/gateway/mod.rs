@@ -30,7 +30,7 @@ use self::answer::Answer;
 use self::body::{Body, Framing};
 use self::download::Download;
 use self::ends::{Failed, recv_all, send_all};
-use self::inside::{Inside, accepted, answered};
+use self::inside::{Inside, accepted, answered, going_away};
 use self::request::{Asked, Direction, Page, What};
 use crate::going::Going;
 use crate::relay::Relay;
@@ -109,12 +109,12 @@ impl Visit {
             tokio::time::sleep(RELAY_DRAIN).await;
         };
         tokio::select! {
-            () = self.serve() => {}
+            () = self.serve(going.clone()) => {}
             () = over => {}
         }
     }
 
-    async fn serve(self) {
+    async fn serve(self, going: Going) {
         let Self {
             foreign,
             relay,
@@ -153,6 +153,7 @@ impl Visit {
             relay: Arc::clone(&relay),
             who,
             peer,
+            going,
         };
         let Asked { name, what, .. } = asked;
         match what {
@@ -329,6 +330,10 @@ async fn take_over(
         tokio::select! {
             biased;
             accepted = accepted(&mut stream.watch) => accepted?,
+            () = inside.going.said() => {
+                leave.now();
+                return Err(going_away());
+            }
             () = gone => {
                 let why = "peer cannot resume, 0 bytes handed over: the client left";
                 stream.recv.stop(Abort::new(AbortCode::Failed, why));

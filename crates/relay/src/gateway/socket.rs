@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use farpipe_net::carrier::ws::raw::{self, RawWebSocket};
 
 use super::ends::{Failed, Sink, Source, recv_all, send_all};
-use super::inside::{Inside, accepted, answered};
+use super::inside::{Inside, accepted, answered, going_away};
 use super::request::Direction;
 
 /// The end in order, where there is nothing to say of it.
@@ -169,6 +169,10 @@ async fn read(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Faile
         tokio::select! {
             biased;
             accepted = accepted(&mut stream.watch) => accepted?,
+            () = inside.going.said() => {
+                leave.now();
+                return Err(going_away());
+            }
             () = socket.over() => {
                 leave.now();
                 let why = "it left before a writer came";
