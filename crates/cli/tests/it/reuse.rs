@@ -425,10 +425,13 @@ fn one_that_answers_nothing_or_nonsense_is_passed_over() {
 }
 
 #[test]
-fn ping_ps_and_forward_go_through_it() {
+fn the_other_verbs_go_through_it() {
     let host = Host::new();
     let relay = relay(&host, &[]);
-    let _far = agent_at(&host, relay.url(), "web1", &["--no-reuse"]);
+    let dir = host.dir().display().to_string();
+    let (read, write) = (format!("read:{dir}"), format!("write:{dir}"));
+    let allow = ["--no-reuse", "--allow", &read, "--allow", &write];
+    let _far = agent_at(&host, relay.url(), "web1", &allow);
     let local = local_agent(&host);
     let verb = |args: &[&str]| {
         let args = args.iter().copied().chain(["--relay", relay.url()]);
@@ -446,6 +449,20 @@ fn ping_ps_and_forward_go_through_it() {
         .run()
         .exits(3)
         .printed("kept\n");
+    let bytes = random(3_000_000, 5);
+    host.file("here", &bytes);
+    let there = format!("web1:{dir}/there");
+    verb(&["cp", "here", &there]).run().exits(0);
+    verb(&["cp", &there, "back"]).run().exits(0);
+    assert!(host.content("back") == bytes, "the same bytes");
+    host.file("log", "one\ntwo\n");
+    let log = format!("web1:{dir}/log");
+    let tail = verb(&["tail", "--no-follow", "-n", "1", &log]);
+    tail.run().exits(0).printed("two\n");
+    verb(&["pipe", &log, "-"])
+        .run()
+        .exits(0)
+        .printed("one\ntwo\n");
     assert_eq!(begun(&local), 2, "ping is less patient than the others");
 }
 
