@@ -3,7 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use rustix::process::Signal;
@@ -236,6 +237,47 @@ fn every_line_comes_once_while_logs_are_rotated_and_links_are_cut() {
     assert!(!said.contains("missing"), "{said}");
     let cuts = faults.stop().connections;
     assert!(cuts > 20, "{cuts} connections");
+}
+
+/// Waits until a process has a file open, or for so long.
+fn is_opened(process: &Running, path: &Path, patience: Duration) {
+    let until = Instant::now() + patience;
+    let has = || {
+        let fds = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("it runs");
+        fds.flatten()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path))
+    };
+    while !has() && Instant::now() < until {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_rotated_away_while_the_link_is_gone_is_kept_open() {
+    let net = Net::new();
+    net.append("app.log", "the first line\n");
+    let mut faults = Faults::between(&net.relay, Plan::default());
+    let tail = net.tail_by(&faults.url(), &["app.log"]);
+    let tail = tail.arg("--from-start").start();
+    let mut written = "the first line\n".to_owned();
+    tail.stdout_until(written.len());
+    faults.refuse(true);
+    faults.cut_all(Cut::Reset);
+    let agent = net.agent.as_ref().expect("it runs");
+    for n in 0..20 {
+        // More than the stream takes without an answer.
+        let some = lines(n * 1000..(n + 1) * 1000);
+        net.append("app.log", &some);
+        written += &some;
+        net.rotate("app.log");
+        net.append("app.log", "");
+        // A log that keeps two old files waits for nobody for ever.
+        is_opened(agent, &net.path("app.log.1"), Duration::from_millis(400));
+        let _ = fs::remove_file(net.path("app.log.3"));
+    }
+    faults.refuse(false);
+    let said = prints(tail, &written);
+    assert!(!said.contains("missing"), "{said}");
 }
 
 #[test]
