@@ -81,8 +81,8 @@ mod tests {
             "&lt;a b=&#39;c&#39;&gt;&amp;&quot;"
         );
         for elsewhere in [
-            "http:",
-            "https:",
+            "http://",
+            "https://",
             "src=",
             "href=",
             "@import",
