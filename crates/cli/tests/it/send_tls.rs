@@ -1,5 +1,8 @@
 //! A pipe by a relay between those who know each other by their certificates: end to end.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::support::certs::{certified, shows};
 use crate::support::{Host, Invocation, Listener, random};
 
@@ -162,4 +165,36 @@ fn a_name_is_its_writers_as_long_as_it_writes() {
     let bob = net.send("bob").input("bob\n").start_registered(1);
     net.recv("alice").run().exits(0).printed("bob\n");
     bob.end().exits(0);
+}
+
+/// What lets open sessions lets write to a pipe and read it; what registers agents does not.
+#[test]
+fn a_token_to_attach_is_good_for_both_ends() {
+    let host = certified();
+    for (name, scope) in [("carol", "attach"), ("dave", "register")] {
+        let issue = host.farpipe(["token", "issue", name, "--store", "t.yaml"]);
+        let token = issue.args(["--scope", scope]).run().exits(0).stdout;
+        let file = host.file(name, token);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+    let relay = host.relay("wss").args(shows("relay"));
+    let relay = relay.args(["--tokens", "t.yaml"]).start_listening();
+    let proves =
+        |name: &str| ["--ca", "farpipe-certs/ca.pem", "--token-file", name].map(str::to_owned);
+    let send = host.send_at(relay.url(), "logs").args(proves("carol"));
+    let send = send.input("by token\n").start_registered(1);
+    let recv = host.recv_at(relay.url(), "logs").args(proves("carol"));
+    recv.run().exits(0).printed("by token\n");
+    send.end().exits(0);
+    for invocation in [
+        host.send_at(relay.url(), "logs"),
+        host.recv_at(relay.url(), "logs"),
+    ] {
+        let ended = invocation.args(proves("dave")).run().exits(125).printed("");
+        assert!(
+            ended.stderr.contains("the token is not good here"),
+            "{}",
+            ended.stderr
+        );
+    }
 }
