@@ -24,6 +24,7 @@ use farpipe_proto::wire::tail::{
     TailData, TailEvent, TailFile, TailNews, TailNotice, TailPosition, TailWhat,
 };
 
+use super::done::Done;
 use super::generation::{At, Generation, Lines, Piece};
 use super::glob::Pattern;
 use super::identity::{self, Seen, is_born_later, is_same};
@@ -34,8 +35,6 @@ use super::start::Start;
 const EVENTS_MAX: usize = 4 * TAIL_FILES_MAX * TAIL_ROTATED_MAX;
 /// How often directories are compared with patterns, at most.
 const FIND_EVERY: Duration = Duration::from_millis(250);
-/// Files that are remembered though they are closed, so that another name does not make them new.
-const DONE_MAX: usize = 1024;
 
 /// What is to be followed.
 #[derive(Debug)]
@@ -95,44 +94,6 @@ enum Told {
 enum Room {
     Enough,
     None,
-}
-
-/// Files that were read, or that are older than what is.
-#[derive(Debug, Default)]
-struct Done(VecDeque<DoneFile>);
-
-#[derive(Debug)]
-struct DoneFile {
-    id: TailFile,
-    /// By which name, and how far.
-    read: Option<(PathBuf, At)>,
-}
-
-impl Done {
-    fn add(&mut self, id: TailFile, read: Option<(PathBuf, At)>) {
-        // Without a birth its number alone would make a new file an old one.
-        if id.born_ns == 0 || self.has(&id) {
-            return;
-        }
-        if self.0.len() == DONE_MAX {
-            self.0.pop_front();
-        }
-        self.0.push_back(DoneFile { id, read });
-    }
-
-    fn has(&self, id: &TailFile) -> bool {
-        self.0.iter().any(|one| is_same(&one.id, id))
-    }
-
-    /// How far a file was read that has its name again. It is no more done.
-    fn take_back(&mut self, id: &TailFile, path: &Path) -> Option<At> {
-        let is_it = |one: &DoneFile| {
-            let by = one.read.as_ref().map(|(by, _)| by.as_path());
-            is_same(&one.id, id) && by == Some(path)
-        };
-        let at = self.0.iter().position(is_it)?;
-        Some(self.0.remove(at)?.read?.1)
-    }
 }
 
 impl Follower {
