@@ -94,7 +94,11 @@ enum Verb {
 fn parse() -> Result<(Cli, Option<PathBuf>), ParseError> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let mut command = command();
-    let typed = config::Typed::of(&command, &args);
+    // Looking takes as long as parsing, and most commands have no file.
+    let typed = match may_name_file(&args) {
+        true => config::Typed::of(&command, &args),
+        false => config::Typed::default(),
+    };
     if let Some(file) = &typed.file {
         command = verb::config::load(command, file, &typed)?.0;
     }
@@ -102,6 +106,12 @@ fn parse() -> Result<(Cli, Option<PathBuf>), ParseError> {
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches))?;
     Ok((parsed, typed.file))
+}
+
+/// Whether a configuration file can be named at all.
+fn may_name_file(args: &[OsString]) -> bool {
+    let is_flag = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"--config");
+    std::env::var_os("FARPIPE_CONFIG").is_some() || args.iter().any(is_flag)
 }
 
 /// Why there is nothing to run.

@@ -133,19 +133,19 @@ impl Far {
         near: &Arc<Near>,
         stream: Stream,
         mut open: Open,
-    ) -> Result<Splice, (Stream, Open)> {
+    ) -> Result<Splice, Box<(Stream, Open)>> {
         if !self.has_room() {
-            return Err((stream, open));
+            return Err(Box::new((stream, open)));
         }
         let own = open.clone();
         if let Some(number) = parent(&mut open) {
             match self.number_of(near, *number) {
                 Some(parent) => *number = parent,
-                None => return Err((stream, own)),
+                None => return Err(Box::new((stream, own))),
             }
         }
         let Some(far) = self.handle.open_with(open) else {
-            return Err((stream, own));
+            return Err(Box::new((stream, own)));
         };
         let number = far.id().0;
         let place = Place {

@@ -170,14 +170,14 @@ impl Served {
     fn splice(&mut self, near: &Arc<Near>, stream: Stream, open: Open) -> Option<Splice> {
         let (stream, open) = match self.far.join(near, stream, open) {
             Ok(splice) => return Some(splice),
-            Err(back) => back,
+            Err(back) => *back,
         };
         let (stream, message) = match self.ways.session(&self.key, &self.asked) {
             Ok(far) => {
                 self.far = far;
                 match self.far.join(near, stream, open) {
                     Ok(splice) => return Some(splice),
-                    Err((stream, _)) => (stream, "no room for another stream".to_owned()),
+                    Err(back) => (back.0, "no room for another stream".to_owned()),
                 }
             }
             Err(why) => (stream, why),

@@ -106,9 +106,9 @@ impl ReusedRoute {
 impl RouteArgs {
     /// The way as the local agent is told it, or why it cannot be told.
     fn described(&self, target: &str, patience: Patience) -> Result<WayAsked, &'static str> {
-        let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let tls = &self.tls;
-        if tls.ticket_file.is_some() || OWN_SECRETS.iter().any(|name| is_set(&name)) {
+        if tls.ticket_file.is_some() || OWN_SECRETS.iter().any(|name| is_set(name)) {
             return Err("a ticket or a token of the environment is the command's own");
         }
         let certificates = &tls.certificates;
@@ -240,8 +240,8 @@ fn road(asked: &WayAsked) -> Result<Road, String> {
         })
     };
     let environment = environment(asked);
-    let is_own = |name: &&str| environment.variable(name) == std::env::var_os(name);
-    if !OWN_AUTHORITIES.iter().all(|name| is_own(&name)) {
+    let is_own = |name: &str| environment.variable(name) == std::env::var_os(name);
+    if !OWN_AUTHORITIES.iter().all(|name| is_own(name)) {
         return Err("it has other authorities in its environment".to_owned());
     }
     let heartbeat = Duration::from_millis(asked.heartbeat_ms);

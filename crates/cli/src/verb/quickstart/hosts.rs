@@ -29,7 +29,8 @@ pub(super) async fn run(program: &Path, stay: bool) -> anyhow::Result<()> {
     let (mut relay, url) = start(&mut farpipe(program, "", &relay), "listening on ").await?;
     line(&format!("relay        farpipe relay --listen {url}"));
     line(&format!("             export FARPIPE_RELAY={url}"));
-    let agent = ["agent", "--name", HOST, "--allow", "exec"];
+    // It is gone in a moment: what this user runs meanwhile is not to depend on it.
+    let agent = ["agent", "--name", HOST, "--allow", "exec", "--no-reuse"];
     let (mut agent, _) = start(&mut farpipe(program, &url, &agent), "registered as ").await?;
     line(&format!(
         "agent        farpipe agent --name {HOST} --allow exec"
