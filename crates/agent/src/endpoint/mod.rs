@@ -46,7 +46,7 @@ pub use self::error::{Half, IoContext, OpenError};
 pub use self::exec::{Child, Exit, TERMINATE_GRACE};
 pub use self::fd::FileId;
 pub use self::listening::{Connection, Listening};
-pub use self::spec::{End, EndpointSpec, PathSpec, SpecError, Writers, is_kind, kinds};
+pub use self::spec::{End, EndpointSpec, Part, PathSpec, SpecError, Writers, is_kind, kinds};
 pub use self::ws::WsSpec;
 pub use self::ws_listen::{WsListenSpec, parse_origin};
 

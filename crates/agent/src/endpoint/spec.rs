@@ -53,6 +53,27 @@ pub enum Writers {
     First,
 }
 
+/// What of a host an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// A file, FIFO or device.
+    File(&'a Path),
+    /// A program, with its arguments.
+    Program(&'a [OsString]),
+    /// A line for the shell.
+    Line(&'a OsStr),
+    /// A connection to an address.
+    Connection(&'a HostPort),
+    /// A connection to a Unix socket.
+    Socket(&'a Path),
+    /// A port where others connect.
+    Port(&'a HostPort),
+    /// A Unix socket where others connect.
+    NewSocket(&'a Path),
+    /// Something that only who runs there has.
+    Own,
+}
+
 impl<P: Into<PathBuf>> From<P> for PathSpec {
     fn from(path: P) -> Self {
         Self {
@@ -140,6 +161,28 @@ impl EndpointSpec {
             | Self::Ws(_)
             | Self::WsListen(_) => false,
             Self::Exec(_) | Self::Shell(_) => !wanted.wants_source(),
+        }
+    }
+
+    /// A connection to an address.
+    #[must_use]
+    pub fn tcp(to: HostPort) -> Self {
+        Self::Tcp(to)
+    }
+
+    /// What of a host it is, for who has to allow it, or to ask for it.
+    #[must_use]
+    pub fn part(&self) -> Part<'_> {
+        match self {
+            Self::Path(PathSpec { path, .. }) => Part::File(path),
+            Self::Exec(words) => Part::Program(words),
+            Self::Shell(line) => Part::Line(line),
+            Self::Tcp(to) => Part::Connection(to),
+            Self::Ws(ws) => Part::Connection(ws.host_port()),
+            Self::Unix(path) => Part::Socket(path),
+            Self::TcpListen(on) => Part::Port(on),
+            Self::UnixListen(path) => Part::NewSocket(path),
+            Self::Stdio | Self::WsListen(_) => Part::Own,
         }
     }
 

@@ -151,7 +151,7 @@ async fn connect(
         Ok(Err(why)) => return fail(socket, why.reply(), why).await,
         Err(_) => return fail(socket, None, Malformed::TooSlow).await,
     };
-    let spec = EndpointSpec::Tcp(to);
+    let spec = EndpointSpec::tcp(to);
     let Some(mut stream) = handle.open_with(asked(&spec, Use::Both, false)) else {
         return fail(socket, Some(Reply::Failed), "no stream can be opened").await;
     };

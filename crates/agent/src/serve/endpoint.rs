@@ -12,7 +12,7 @@ use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
 use crate::beneath::Place;
 use crate::blocks::Compression;
-use crate::endpoint::{self, Endpoint, EndpointSpec, PathSpec, Use, Writers};
+use crate::endpoint::{self, Endpoint, EndpointSpec, Part, Use, Writers};
 use crate::outcome::PipeError;
 use crate::pipe;
 use crate::pump::Meter;
@@ -25,7 +25,7 @@ enum Opening {
     /// A file.
     File(Place, Writers, Use),
     /// A Unix socket.
-    Socket(Place),
+    Socket(Place, Use),
 }
 
 impl Serving {
@@ -71,8 +71,8 @@ impl Serving {
             Some(Halves::Sink) => Use::Sink,
             None => return Err(Refusal::NotHere(format!("half {}", asked.halves))),
         };
-        match &spec {
-            EndpointSpec::Path(PathSpec { path, .. }) => {
+        match spec.part() {
+            Part::File(path) => {
                 let wants = match wanted {
                     Use::Both => return Err(Refusal::NeedsDirection(spec.to_string())),
                     Use::Source => Wants::Read,
@@ -85,25 +85,18 @@ impl Serving {
                 };
                 Ok(Opening::File(place, writers, wanted))
             }
-            EndpointSpec::Unix(path) => {
+            Part::Socket(path) => {
                 let place = self.permitted_path(Wants::Connect, path).await?;
-                Ok(Opening::Socket(place))
+                Ok(Opening::Socket(place, wanted))
             }
-            EndpointSpec::Tcp(to) => {
+            Part::Connection(to) => {
                 self.permitted_connect(to).await?;
                 Ok(Opening::Spec(spec, wanted))
             }
-            EndpointSpec::Ws(ws) => {
-                self.permitted_connect(ws.host_port()).await?;
-                Ok(Opening::Spec(spec, wanted))
-            }
             // Commands are asked for as such: they have a stderr and a status of their own.
-            EndpointSpec::Stdio
-            | EndpointSpec::Exec(_)
-            | EndpointSpec::Shell(_)
-            | EndpointSpec::TcpListen(_)
-            | EndpointSpec::UnixListen(_)
-            | EndpointSpec::WsListen(_) => Err(Refusal::NotHere(spec.to_string())),
+            Part::Program(_) | Part::Line(_) | Part::Port(_) | Part::NewSocket(_) | Part::Own => {
+                Err(Refusal::NotHere(spec.to_string()))
+            }
         }
     }
 }
@@ -115,7 +108,7 @@ impl Opening {
             Self::File(place, writers, wanted) => {
                 endpoint::open_file(place, *writers, *wanted).await
             }
-            Self::Socket(place) => endpoint::connect_unix(place, Use::Both).await,
+            Self::Socket(place, wanted) => endpoint::connect_unix(place, *wanted).await,
         }
     }
 }

@@ -9,7 +9,7 @@ use farpipe_proto::wire::control::{Accept, Open};
 
 use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
-use crate::endpoint::{self, EndpointSpec, Listening, Use};
+use crate::endpoint::{self, EndpointSpec, Listening, Part, Use};
 use crate::fan::{self, Report, Shared};
 use crate::pipe;
 
@@ -61,23 +61,21 @@ impl Serving {
     }
 
     async fn listening(&self, spec: &EndpointSpec) -> Result<Listening, Refusal> {
-        match spec {
-            EndpointSpec::TcpListen(on) => {
+        match spec.part() {
+            Part::Port(on) => {
                 self.permitted_listen(on).await?;
                 Ok(endpoint::listen(spec).await?)
             }
-            EndpointSpec::UnixListen(path) => {
+            Part::NewSocket(path) => {
                 let place = self.permitted_path(Wants::Listen, path).await?;
                 Ok(endpoint::listen_unix(&place).await?)
             }
-            EndpointSpec::Stdio
-            | EndpointSpec::Path(_)
-            | EndpointSpec::Exec(_)
-            | EndpointSpec::Shell(_)
-            | EndpointSpec::Tcp(_)
-            | EndpointSpec::Unix(_)
-            | EndpointSpec::Ws(_)
-            | EndpointSpec::WsListen(_) => Err(Refusal::NotHere(spec.to_string())),
+            Part::File(_)
+            | Part::Program(_)
+            | Part::Line(_)
+            | Part::Connection(_)
+            | Part::Socket(_)
+            | Part::Own => Err(Refusal::NotHere(spec.to_string())),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::endpoint::{self, EndpointSpec};
+use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError};
 use farpipe_agent::fan::Shared;
 use farpipe_agent::forward::{self, Forward, Socks, Told};
 use farpipe_agent::{PipeError, pipe};
@@ -107,10 +107,10 @@ fn listening(on: &str) -> String {
 
 fn dynamic(text: &str) -> Result<HostPort, String> {
     let spec = format!("tcp-listen:{}", listening(text));
-    match spec.parse() {
-        Ok(EndpointSpec::TcpListen(on)) => Ok(on),
-        Ok(_) => Err("write [A:]P".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let spec: EndpointSpec = spec.parse().map_err(|error: SpecError| error.to_string())?;
+    match spec.part() {
+        Part::Port(on) => Ok(on.clone()),
+        _ => Err("write [A:]P".to_owned()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! A pipe with an end at another host, or at two.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use farpipe_agent::between::{self, Far};
 use farpipe_agent::command::ask::{self, Here};
-use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Use};
+use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Part, Use};
 use farpipe_agent::fan::{self, Shared};
 use farpipe_agent::forward::{self, Forward};
 use farpipe_agent::pipe::{self, Cancel};
@@ -110,27 +111,23 @@ impl<'a> There<'a> {
 
     /// What is asked of the agent.
     fn open(&self, once: bool) -> Open {
-        let command = match self.spec {
-            EndpointSpec::Exec(words) => Command {
-                argv: words
-                    .iter()
-                    .map(|word| word.as_encoded_bytes().to_vec())
-                    .collect(),
+        let bytes = |word: &OsStr| word.as_encoded_bytes().to_vec();
+        let command = match self.spec.part() {
+            Part::Program(words) => Command {
+                argv: words.iter().map(|word| bytes(word)).collect(),
                 ..Command::default()
             },
-            EndpointSpec::Shell(line) => Command {
-                argv: vec![line.as_encoded_bytes().to_vec()],
+            Part::Line(line) => Command {
+                argv: vec![bytes(line)],
                 shell: true,
                 ..Command::default()
             },
-            EndpointSpec::Stdio
-            | EndpointSpec::Path(_)
-            | EndpointSpec::Tcp(_)
-            | EndpointSpec::TcpListen(_)
-            | EndpointSpec::Unix(_)
-            | EndpointSpec::UnixListen(_)
-            | EndpointSpec::Ws(_)
-            | EndpointSpec::WsListen(_) => return client::asked(self.spec, self.wanted, once),
+            Part::File(_)
+            | Part::Connection(_)
+            | Part::Socket(_)
+            | Part::Port(_)
+            | Part::NewSocket(_)
+            | Part::Own => return client::asked(self.spec, self.wanted, once),
         };
         Open {
             command: Some(Box::new(command)),
@@ -140,8 +137,8 @@ impl<'a> There<'a> {
 
     /// A command has a stderr, and it is this process's.
     fn stderr(&self) -> anyhow::Result<Option<Box<dyn endpoint::Sink>>> {
-        match self.spec {
-            EndpointSpec::Exec(_) | EndpointSpec::Shell(_) => {
+        match self.spec.part() {
+            Part::Program(_) | Part::Line(_) => {
                 Ok(Some(endpoint::open_stderr().map_err(not_opened)?))
             }
             _ => Ok(None),
