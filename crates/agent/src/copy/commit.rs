@@ -235,7 +235,7 @@ impl<'a> Committer<'a> {
 /// Gives a file its name, if its part is still the one that was written.
 fn rename(dir: &OwnedFd, whole: &Whole) -> io::Result<()> {
     let stat = rustix::fs::statat(dir, &whole.part[..], AtFlags::SYMLINK_NOFOLLOW);
-    if !stat.is_ok_and(|stat| stat.st_ino as u64 == whole.inode) {
+    if !stat.is_ok_and(|stat| stat.st_ino == whole.inode) {
         return Err(io::Error::other("another copy of it came between"));
     }
     let name = whole.name.as_os_str();
@@ -246,7 +246,7 @@ fn rename(dir: &OwnedFd, whole: &Whole) -> io::Result<()> {
     }
     if let Some(stale) = &whole.stale {
         let now = rustix::fs::statat(dir, &stale.name[..], AtFlags::SYMLINK_NOFOLLOW);
-        if now.is_ok_and(|now| now.st_ino as u64 == stale.inode) {
+        if now.is_ok_and(|now| now.st_ino == stale.inode) {
             let _ = rustix::fs::unlinkat(dir, &stale.name[..], AtFlags::empty());
         }
     }

@@ -15,11 +15,11 @@ const DIRECTORY_BITS: u32 = 0o1777;
 impl Meta {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self {
-            mode: stat.st_mode as u32 & 0o7777,
-            seconds: stat.st_mtime as i64,
+            mode: (stat.st_mode & 0o7777) as _,
+            seconds: stat.st_mtime as _,
             nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             size: u64::try_from(stat.st_size).unwrap_or(0),
-            inode: stat.st_ino as u64,
+            inode: stat.st_ino,
         }
     }
 

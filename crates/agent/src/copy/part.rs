@@ -243,7 +243,7 @@ impl Part {
             self.file.set_len(self.meta.size)?;
         }
         self.meta.apply_to_file(&self.file)?;
-        let inode = rustix::fs::fstat(&self.file)?.st_ino as u64;
+        let inode = rustix::fs::fstat(&self.file)?.st_ino;
         Ok(Whole {
             name: self.name,
             part: self.part,
@@ -378,7 +378,7 @@ fn create_small(
     let stat = rustix::fs::statat(dir, &part[..], AtFlags::SYMLINK_NOFOLLOW);
     let stale = stat.ok().map(|stat| Stale {
         name: part,
-        inode: stat.st_ino as u64,
+        inode: stat.st_ino,
     });
     let part = name.part_of(tag);
     let fd = create(dir, &part)?;
