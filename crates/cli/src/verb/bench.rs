@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Pipe(PipeArgs),
-    Link(link::Args),
+    Link(Box<link::Args>),
     Push(push::Args),
     Far(far::Args),
 }
