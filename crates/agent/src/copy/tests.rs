@@ -217,6 +217,25 @@ async fn what_is_in_the_way_stays_and_the_others_go_on() {
     assert!(!to.join("link").is_symlink());
 }
 
+/// Row F2, where the link stays: a directory is not entered by it.
+#[tokio::test]
+async fn f2_a_link_in_the_place_of_a_directory_is_in_the_way() {
+    let (_dir, at) = dir();
+    let (from, to, outside) = (at.join("from"), at.join("to"), at.join("outside"));
+    fs::create_dir_all(from.join("d")).expect("a directory");
+    fs::write(from.join("d/inside"), "x").expect("a file");
+    fs::create_dir(&to).expect("a directory");
+    fs::create_dir(&outside).expect("a directory");
+    symlink(&outside, to.join("d")).expect("a link");
+    let (summary, events) = copy(&from.join("."), &to).await;
+    assert_eq!(
+        (summary.counts.files, summary.troubles),
+        (0, 1),
+        "{events:?}"
+    );
+    assert_eq!(all(&outside), []);
+}
+
 #[tokio::test]
 async fn a_dry_run_makes_nothing_and_says_what_it_would_make() {
     let (_dir, at) = dir();
