@@ -265,4 +265,64 @@ mod tests {
             assert_eq!(kind, io::ErrorKind::InvalidInput, "{rest:?}");
         }
     }
+
+    /// A directory on the way is a link out of the root half of the time, and nobody can tell when.
+    #[test]
+    fn f2_a_link_that_comes_and_goes_leads_nowhere() {
+        use std::io::Read as _;
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        const OPENS: usize = 1_000_000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("root");
+        for (place, content) in [("root/a", "inside"), ("outside", "secret")] {
+            let place = dir.path().join(place);
+            std::fs::create_dir_all(&place).expect("a directory");
+            std::fs::write(place.join("file"), content).expect("a file");
+        }
+        symlink("../outside", root.join("b")).expect("a link");
+        let fd = directory(&root).expect("it is there");
+        let over = AtomicBool::new(false);
+        let (mut opened, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    exchange(&fd, "a", "b");
+                }
+            });
+            for _ in 0..OPENS {
+                let file = open_beneath(&fd, Path::new("a/file"), OFlags::RDONLY, Mode::empty());
+                match file {
+                    Ok(file) => {
+                        let mut first = [0];
+                        std::fs::File::from(file)
+                            .read_exact(&mut first)
+                            .expect("a byte");
+                        assert_eq!(&first, b"i", "it was let out");
+                        opened += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(
+            opened > 0 && refused > 0,
+            "{opened} opened, {refused} refused"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    fn exchange(dir: &OwnedFd, one: &str, other: &str) {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        rustix::fs::renameat_with(dir, one, dir, other, flags).expect("both are there");
+    }
+
+    /// Elsewhere there is a moment between.
+    #[cfg(not(target_os = "linux"))]
+    fn exchange(dir: &OwnedFd, one: &str, other: &str) {
+        for (from, to) in [(one, "c"), (other, one), ("c", other)] {
+            rustix::fs::renameat(dir, from, dir, to).expect("it is there");
+        }
+    }
 }

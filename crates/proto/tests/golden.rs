@@ -8,8 +8,8 @@ use farpipe_proto::link::{
     Accepting, Dialling, Features, Keys, NotLetIn, Prover, SecretId, Shared, Step,
 };
 use farpipe_proto::wire::control::{
-    Abort, AbortCode, Accept, Attach, Attached, Command, Detached, Endpoint, Exit, GoAway, Halves,
-    Host, List, Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register,
+    Abort, AbortCode, Accept, Attach, Attached, Command, Copy, Detached, Endpoint, Exit, GoAway,
+    Halves, Host, List, Listed, Manage, ManageWhat, Open, Refuse, RefuseCode, Refused, Register,
     Registered, Resize, Signal, Terminal,
 };
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem, data_header};
@@ -306,6 +306,13 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
         })),
         ..Open::default()
     };
+    let copy = Open {
+        copy: Some(Box::new(Copy {
+            sources: vec![b"a".to_vec()],
+            ..Copy::default()
+        })),
+        ..Open::default()
+    };
     let accepted = Open {
         accepted_at: 1,
         ..Open::default()
@@ -370,6 +377,7 @@ fn inner_frames() -> Vec<(&'static str, StreamId, InnerFrame)> {
             InnerFrame::Open(stderr),
         ),
         ("OPEN, read a file", stream, InnerFrame::Open(endpoint)),
+        ("OPEN, copy from there", stream, InnerFrame::Open(copy)),
         ("OPEN, follow a file", stream, InnerFrame::Open(tail)),
         (
             "OPEN, a connection to what stream 1 listens for",
