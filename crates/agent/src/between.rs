@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use farpipe_net::{ByteReader, ByteWriter, Dial, Opener, SharedWatch, Stream, halves};
+use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::Open;
 use tokio::sync::mpsc;
 
@@ -59,7 +60,7 @@ pub async fn run(left: Far<'_>, right: Far<'_>, meter: Arc<Meter>, cancel: Cance
         // What the right end heard of it says less.
         outcome.error = Some(PipeError::Refused {
             status: u8::try_from(refuse.status).unwrap_or(STATUS_FAILURE),
-            message: refuse.message,
+            message: printable(&refuse.message),
         });
     }
     outcome.local_exit = fate.exited.map(from_wire);

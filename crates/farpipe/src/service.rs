@@ -34,6 +34,7 @@ impl Service {
         relays: Vec<TcpDial>,
         greeting: Greeting,
         seal: Option<AcceptorSeal>,
+        sealed_only: bool,
         heartbeat: Duration,
     ) -> Self {
         let mut config = AcceptorConfig::new(greeting.clone());
@@ -55,7 +56,7 @@ impl Service {
         }
         let (sender, incoming) = mpsc::channel(INCOMING_MAX);
         let mut running = JoinSet::new();
-        running.spawn(serve(sessions, sender));
+        running.spawn(serve(sessions, sender, sealed_only));
         Self {
             incoming,
             links,
@@ -90,13 +91,13 @@ impl Service {
     }
 }
 
-async fn serve(mut sessions: Sessions, incoming: mpsc::Sender<Incoming>) {
+async fn serve(mut sessions: Sessions, incoming: mpsc::Sender<Incoming>, sealed_only: bool) {
     let mut running = JoinSet::new();
     loop {
         tokio::select! {
             session = sessions.next() => {
                 let Some(session) = session else { break };
-                running.spawn(one(session, incoming.clone()));
+                running.spawn(one(session, incoming.clone(), sealed_only));
             }
             // How it ended, its streams have heard.
             Some(_) = running.join_next() => {}
@@ -104,16 +105,29 @@ async fn serve(mut sessions: Sessions, incoming: mpsc::Sender<Incoming>) {
     }
 }
 
-async fn one(session: AcceptedSession, incoming: mpsc::Sender<Incoming>) {
+/// With `sealed_only` a caller counts that has proven itself in the session alone.
+async fn one(session: AcceptedSession, incoming: mpsc::Sender<Incoming>, sealed_only: bool) {
     let handle = session.handle();
     let shown = session.caller().cloned();
     handle.hold();
     let accepting = async {
         // What was shown in the session itself says more than what was shown on the way.
-        let caller = handle.peer_identity().await.or(shown);
+        let proven = handle.peer_identity().await;
+        let is_trusted = proven.is_some() || !sealed_only;
+        let caller = proven.or(shown);
         while let Some((stream, open)) = handle.accept().await {
-            let Some(endpoint) = open.endpoint else {
-                refuse(stream, "this program has no commands");
+            if !is_trusted {
+                refuse(
+                    stream,
+                    "this program speaks end to end only: a relay could be anybody",
+                );
+                continue;
+            }
+            let Some(endpoint) = open.endpoint.filter(|_| !open.blocks) else {
+                refuse(
+                    stream,
+                    "this program has streams of bytes, and nothing else",
+                );
                 continue;
             };
             let incoming_stream = Incoming {

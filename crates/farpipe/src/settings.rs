@@ -139,11 +139,13 @@ impl Settings {
         let dials = self.dials()?;
         let greeting = self.greeting(&dials)?;
         let seal = self.seal_options().map(AcceptorSeal::new).transpose();
+        let sealed_only = self.end_to_end && self.certificates.is_some();
         Ok(Service::start(
             name,
             dials.into_iter().map(|(_, dial)| dial).collect(),
             greeting,
             seal.map_err(settings)?,
+            sealed_only,
             self.heartbeat,
         ))
     }

@@ -93,11 +93,12 @@ impl<'a> Committer<'a> {
         }
         self.commit()?;
         for folder in std::mem::take(&mut self.dirty).into_values() {
-            let dir = self.base.directory(&folder.path);
-            // A directory that is gone has no names to lose.
-            if let Ok(dir) = dir {
-                sync_all(&dir).map_err(|error| self.failed(&folder, error))?;
-            }
+            let synced = match self.base.directory(&folder.path) {
+                Ok(dir) => sync_all(&dir),
+                // It is gone, and its names with it, but not the others of the file system.
+                Err(_) => sync_all(&self.base.fd),
+            };
+            synced.map_err(|error| self.failed(&folder, error))?;
         }
         Ok(self.counts)
     }

@@ -237,13 +237,16 @@ impl Part {
         Ok(())
     }
 
-    /// All bytes are there: it gets its mode and time, and waits for its name.
+    /// All bytes are there: it gets its mode and time, and waits for its name. If it cannot have them,
+    /// nothing of it is left.
     pub(crate) fn complete(self) -> io::Result<Whole> {
-        if self.has_hole_behind {
-            self.file.set_len(self.meta.size)?;
-        }
-        self.meta.apply_to_file(&self.file)?;
-        let inode = rustix::fs::fstat(&self.file)?.st_ino;
+        let inode = match self.dress() {
+            Ok(inode) => inode,
+            Err(error) => {
+                self.discard();
+                return Err(error);
+            }
+        };
         Ok(Whole {
             name: self.name,
             part: self.part,
@@ -253,6 +256,15 @@ impl Part {
             file: (self.meta.size >= COPY_KEEP_MIN).then_some(self.file),
             stale: self.stale,
         })
+    }
+
+    /// Gives it its length, mode and time; its inode.
+    fn dress(&self) -> io::Result<u64> {
+        if self.has_hole_behind {
+            self.file.set_len(self.meta.size)?;
+        }
+        self.meta.apply_to_file(&self.file)?;
+        Ok(rustix::fs::fstat(&self.file)?.st_ino)
     }
 
     /// The copy ends here: what can be gone on with is kept, anything else removed. How much is kept.

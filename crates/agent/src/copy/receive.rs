@@ -261,8 +261,10 @@ impl Receiving<'_> {
     }
 
     fn job(&mut self, job: Job) -> Result<(), CopyError> {
+        // A large file is open until it has its name: few of them wait.
+        let is_large = matches!(&job, Job::File(_, whole) if whole.file.is_some());
         self.bundle.push(job);
-        match self.bundle.len() >= BUNDLE {
+        match is_large || self.bundle.len() >= BUNDLE {
             true => self.pass_jobs_on(),
             false => Ok(()),
         }

@@ -315,13 +315,17 @@ impl Sending {
             self.go_on(number, reading, at)?;
             return Ok(true);
         }
-        let Some((want, _, at)) = self.wanted.pop_front() else {
+        let Some((want, offered, at)) = self.wanted.pop_front() else {
             return Ok(false);
         };
         let number = want.number;
         let opened = self.sources.open(&at).and_then(Reading::of);
         let begun = opened.and_then(|reading| {
-            let from = self.agree(&want, &reading, &at)?;
+            // What is kept is of the file that was offered.
+            let from = match reading.meta == offered {
+                true => self.agree(&want, &reading, &at)?,
+                false => 0,
+            };
             Ok((reading, from))
         });
         match begun {
@@ -348,7 +352,6 @@ impl Sending {
             self.journal.tell(Event::Kept {
                 path: path(),
                 kept: want.kept,
-                read_again: 0,
             });
             return Ok(want.kept);
         }

@@ -43,10 +43,8 @@ pub enum Event {
     Kept {
         /// Which, escaped.
         path: String,
-        /// Bytes that need not come again.
+        /// Bytes that need not come again, and were not read again where they lie.
         kept: u64,
-        /// Bytes of them that this end read again.
-        read_again: u64,
     },
     /// What is kept of a file fits the source no more: it begins again.
     Restarted {

@@ -12,6 +12,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farpipe_net::{Dial, Opener, RecvStream, SessionHandle, Stream};
+use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::Refuse;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -177,7 +178,7 @@ async fn remote(
         (_, Some(_)) => Ok(()),
         (Some(refuse), None) => Err(PipeError::Refused {
             status: STATUS_FAILURE,
-            message: refuse.message,
+            message: printable(&refuse.message),
         }),
         (None, None) => Err(PipeError::Remote(format!("it no longer listens on {on}"))),
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use farpipe_net::{HostPort, SessionHandle};
 use farpipe_proto::limits::STREAMS_MAX;
+use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::Refuse;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -168,7 +169,7 @@ async fn connect(
         return PipeError::from(end).into();
     }
     if let Some(refuse) = fate.refused {
-        let said = format!("{spec}: {}", refuse.message);
+        let said = format!("{spec}: {}", printable(&refuse.message));
         return fail(socket, Some(reply_to(&refuse)), said).await;
     }
     if let Err(error) = socket.write_all(&Reply::Granted.encode()).await {

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet};
 use self::far::Far;
 use self::ways::Ways;
 pub use self::ways::{Road, Roads};
-use crate::pipe::{Cancel, cancelled};
+use crate::pipe::{self, Cancel, cancelled};
 
 /// Looks for sessions that nobody uses this often while one may be idle.
 const SWEEPS: u32 = 20;
@@ -64,7 +64,11 @@ pub async fn serve(socket: LocalSocket, config: AcceptorConfig, roads: Arc<Roads
 
 async fn one(visitor: Visitor, ways: Arc<Ways>, config: AcceptorConfig, cancel: Cancel) {
     // Each of the two is large, and every task would have room for both.
-    match Box::pin(near::receive(visitor, ways, config)).await {
+    let receiving = Box::pin(near::receive(visitor, ways, config));
+    let Ok(received) = pipe::unless_cancelled(cancel.clone(), receiving).await else {
+        return;
+    };
+    match received {
         Ok((served, session)) => {
             let name = session.name();
             match Box::pin(served.run(session, cancel)).await {

@@ -337,6 +337,8 @@ impl Follower {
         let (file, seen) = match opened {
             Ok(opened) => opened,
             Err(Shut::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
+            // It may do at the next look: the descriptors of this process may have been used up.
+            Err(shut @ Shut::Io(_)) => return self.shut(path, name, &shut),
             Err(shut) => {
                 name.seen = identity::at(path).ok().map(|seen| seen.file);
                 return self.shut(path, name, &shut);

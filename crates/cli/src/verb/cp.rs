@@ -185,11 +185,16 @@ async fn copy(
 
 /// A directory in itself would have no end.
 async fn check_ends(group: &Group, target: &Spot) -> anyhow::Result<()> {
-    if group.host.is_some() || target.host.is_some() {
+    if group.host != target.host {
         return Ok(());
     }
     for path in &group.paths {
-        if spot::is_within(target.path.clone(), path.clone()).await {
+        let is_within = match &group.host {
+            None => spot::is_within(target.path.clone(), path.clone()).await,
+            // What is a directory there, the agent knows; a file has nothing within.
+            Some(_) => spot::lies_below(&target.path, path),
+        };
+        if is_within {
             return Err(WithStatus::usage(
                 format!(
                     "{} cannot be copied into itself",
@@ -287,12 +292,8 @@ fn journal(group: &Group, target: &Spot) -> Journal {
             // A reader that has enough ends nothing that was asked for.
             let _ = output::data(line.as_bytes());
         }
-        Event::Kept {
-            path,
-            kept,
-            read_again,
-        } => {
-            tracing::info!("{path}: received part kept: {kept} bytes; read again: {read_again}");
+        Event::Kept { path, kept } => {
+            tracing::info!("{path}: received part kept, and not read again: {kept} bytes");
         }
         Event::Restarted { path, why } => tracing::info!("{path}: begins again: {why}"),
     })

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use farpipe_agent::endpoint::is_kind;
@@ -188,14 +189,17 @@ impl Links {
         let mut running = JoinSet::new();
         let alive = Arc::new(watch::channel(links.len()).0);
         for (link, dial, is_registered) in links {
+            let was_registered: Arc<AtomicBool> = Arc::default();
             let told = told(
                 name.clone(),
                 dial.peer(),
                 is_registered,
+                Arc::clone(&was_registered),
                 quiet,
                 status.clone(),
             );
-            running.spawn(one(what, link, dial, told, Arc::clone(&alive)));
+            let alive = Arc::clone(&alive);
+            running.spawn(one(what, link, dial, told, was_registered, alive));
         }
         while let Some(ended) = running.join_next().await {
             match ended {
@@ -209,13 +213,15 @@ impl Links {
 }
 
 /// Keeps one link. What is wrong with its relay may be mended, so as long as another relay wants the
-/// agent it asks again; ready when none does, or another process has the name. Then a pipe is over, and
-/// the reason is returned; else it was said.
+/// agent it asks again; ready when none does, or another process has the name. Then a pipe is over that
+/// has not begun, and the reason is returned; else it was said. One that has begun at other relays goes on
+/// there.
 async fn one(
     what: What,
     link: AgentLink,
     dial: TcpDial,
     told: impl Future<Output = Infallible>,
+    was_registered: Arc<AtomicBool>,
     alive: Arc<watch::Sender<usize>>,
 ) -> Option<String> {
     let linked = async {
@@ -233,7 +239,8 @@ async fn one(
                 continue;
             }
             let is_alone = *alive.borrow() == 1;
-            if what == What::Pipe && (end.is_taken || end.is_ousted || is_alone) {
+            let has_begun = was_registered.load(Ordering::Relaxed);
+            if what == What::Pipe && (is_alone || !has_begun && (end.is_taken || end.is_ousted)) {
                 return Some(text);
             }
             if last.as_ref() != Some(&text) {
@@ -263,11 +270,13 @@ async fn told(
     name: String,
     relay: String,
     mut is_registered: watch::Receiver<bool>,
+    was_registered: Arc<AtomicBool>,
     quiet: bool,
     status: Status,
 ) -> Infallible {
     loop {
         let _ = is_registered.wait_for(|registered| *registered).await;
+        was_registered.store(true, Ordering::Relaxed);
         if !quiet {
             output::line(&format!("registered as {name} at {relay}"));
         }

@@ -225,6 +225,41 @@ fn a_writer_that_fails_is_no_end_of_a_download() {
 }
 
 #[test]
+fn what_a_failed_command_has_said_is_no_end() {
+    let cases = [
+        ("status", "echo said; exit 1", false),
+        ("signal", "echo said; kill -KILL $$", false),
+        ("whole", "echo said", true),
+    ];
+    at_once(cases, |(name, script, is_whole)| {
+        let host = Host::new();
+        let relay = relay(&host);
+        let _writing = host
+            .send_at(relay.url(), name)
+            .arg(format!("sh:{script}"))
+            .start();
+        await_writer(&relay, name);
+        let ended = host.curl([at(&relay, name)]).run();
+        let is_failure = matches!(ended.status.code(), Some(18 | 56));
+        assert_eq!(is_failure, !is_whole, "{name}: {}", ended.status);
+        ended.printed("said\n");
+    });
+    at_once(cases, |(name, script, is_whole)| {
+        let host = Host::new();
+        let relay = relay(&host);
+        let _writing = host
+            .send_at(relay.url(), name)
+            .arg(format!("sh:{script}"))
+            .start();
+        let (mut ws, _) = socket(&relay, &format!("/p/{name}?recv"), "");
+        assert_eq!(ws.next(), (0x82, b"said\n".to_vec()));
+        let close = ws.next();
+        let expected = if is_whole { vec![3, 232] } else { vec![3, 243] };
+        assert_eq!(close, (0x88, expected), "{name}");
+    });
+}
+
+#[test]
 fn a_websocket_without_its_close_is_no_end() {
     // A connection that ends, one that is reset, and an end that says that something went wrong.
     at_once(["ends", "reset", "failed"], |how| {

@@ -184,6 +184,25 @@ async fn what_is_not_had_says_why() {
 }
 
 #[tokio::test]
+async fn whom_only_a_relay_names_is_refused() {
+    let net = Net::new().await;
+    let serve = |incoming: Incoming| echo(incoming.accept());
+    let _tasks = serving(&net.settings("web1"), serve);
+    within(async {
+        // It is there: who speaks end to end gets in.
+        let (_host, _stream) = open(&net.settings("alice"), "echo").await;
+        let plain = net.settings("alice").without_end_to_end();
+        let host = plain.connect("web1").expect("good settings");
+        let error = host
+            .open("echo")
+            .await
+            .expect_err("a relay could be anybody");
+        assert!(matches!(error, Error::Refused(_)), "{error}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_given_up_is_an_error_and_no_end() {
     let net = Net::new().await;
     let _tasks = serving(&net.settings("web1"), |incoming| async move {

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
-use farpipe_net::{RecvError, RecvStream, SendError, SendStream};
+use farpipe_net::{Fate, RecvError, RecvStream, SendError, SendStream, StreamWatch};
 use farpipe_proto::wire::control::{Abort, AbortCode};
 
 /// Buffers given to one gathering write.
@@ -158,12 +158,18 @@ fn poll_send(
 }
 
 /// A stream's bytes to a foreign end, up to FIN, the end and DONE. The stream is stopped if it breaks.
+/// Where a command is at its other end, the end waits for how that has ended: what a failed one has said
+/// is not all.
 ///
 /// # Cancellation
 /// Dropping it loses what it has not written; drop the stream to give it up.
-pub(super) async fn recv_all(sink: &mut impl Sink, recv: &mut RecvStream) -> Result<u64, Failed> {
+pub(super) async fn recv_all(
+    sink: &mut impl Sink,
+    recv: &mut RecvStream,
+    watch: &mut StreamWatch,
+) -> Result<u64, Failed> {
     let mut passing = Passing::default();
-    let ended = poll_fn(|cx| passing.poll(cx, sink, recv)).await;
+    let ended = poll_fn(|cx| passing.poll(cx, sink, recv, watch)).await;
     let handed = passing.handed;
     match ended {
         Ok(()) => {
@@ -171,6 +177,10 @@ pub(super) async fn recv_all(sink: &mut impl Sink, recv: &mut RecvStream) -> Res
             Ok(handed)
         }
         Err(Stopped::Stream(error)) => Err(error.into()),
+        Err(Stopped::Writer(why)) => {
+            recv.stop(Abort::new(AbortCode::Failed, ""));
+            Err(Failed::Far(why))
+        }
         Err(Stopped::Ended) => {
             recv.stop(Abort::new(AbortCode::Ended, ""));
             Ok(handed)
@@ -192,13 +202,36 @@ enum Stopped {
     /// The sink ended in order, with all that there was.
     Ended,
     Stream(RecvError),
+    /// The command that wrote has failed.
+    Writer(String),
+}
+
+/// Whether what came is all, once the stream has said its end.
+fn poll_verdict(cx: &mut Context<'_>, watch: &mut StreamWatch) -> Poll<Result<(), String>> {
+    let has_command = |fate: &Fate| fate.accept.is_some_and(|accept| accept.has_command);
+    let is_told = |fate: &Fate| fate.exited.is_some() || fate.end.is_some();
+    let fate = ready!(watch.poll_until(cx, |fate| !has_command(fate) || is_told(fate)));
+    let Some(exit) = fate.exited else {
+        return Poll::Ready(match fate.end {
+            Some(end) if has_command(&fate) => Err(end.to_string()),
+            Some(_) | None => Ok(()),
+        });
+    };
+    Poll::Ready(match (exit.code, exit.dropped) {
+        (Some(0), 0) => Ok(()),
+        (Some(0), dropped) => Err(format!("{dropped} bytes were dropped on the way")),
+        (Some(code), _) => Err(format!("the command that wrote ended with status {code}")),
+        (None, _) => Err("the command that wrote was ended by a signal".to_owned()),
+    })
 }
 
 #[derive(Default)]
 struct Passing {
     chunks: VecDeque<BytesMut>,
     handed: u64,
-    /// The stream has ended; the sink is being closed.
+    /// The stream has ended.
+    is_over: bool,
+    /// The sink is being closed.
     is_closing: bool,
 }
 
@@ -208,10 +241,22 @@ impl Passing {
         cx: &mut Context<'_>,
         sink: &mut impl Sink,
         recv: &mut RecvStream,
+        watch: &mut StreamWatch,
     ) -> Poll<Result<(), Stopped>> {
         for _ in 0..TURNS_MAX {
             if self.is_closing {
                 return sink.poll_close(cx).map_err(Stopped::Sink);
+            }
+            if self.is_over {
+                // What is there arrives meanwhile.
+                if let Poll::Ready(Err(error)) = sink.poll_flush(cx) {
+                    return Poll::Ready(Err(Stopped::Sink(error)));
+                }
+                if let Err(why) = ready!(poll_verdict(cx, watch)) {
+                    return Poll::Ready(Err(Stopped::Writer(why)));
+                }
+                self.is_closing = true;
+                continue;
             }
             if !self.chunks.is_empty() {
                 let len = ready!(self.poll_write(cx, sink)).map_err(Stopped::Sink)?;
@@ -221,7 +266,7 @@ impl Passing {
             }
             match recv.poll_chunks(cx, &mut self.chunks) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => self.is_closing = true,
+                Poll::Ready(Ok(false)) => self.is_over = true,
                 Poll::Ready(Err(error)) => {
                     // Behind what came before it.
                     ready!(sink.poll_flush(cx)).map_err(Stopped::Sink)?;

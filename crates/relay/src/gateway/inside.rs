@@ -19,6 +19,7 @@ use farpipe_net::{
 };
 use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR, HOLD, READERS_MAX};
+use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Open, Refuse};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -328,8 +329,14 @@ pub(super) async fn answered(watch: &mut StreamWatch) -> Result<(), Failed> {
         (_, Some(abort), ..) if abort.message.is_empty() => {
             Err(Failed::Far("the reader left before it had all".to_owned()))
         }
-        (_, Some(abort), ..) => Err(Failed::Far(format!("the reader failed: {}", abort.message))),
-        (_, _, Some(refuse), _) => Err(Failed::Far(format!("refused: {}", refuse.message))),
+        (_, Some(abort), ..) => Err(Failed::Far(format!(
+            "the reader failed: {}",
+            printable(&abort.message)
+        ))),
+        (_, _, Some(refuse), _) => Err(Failed::Far(format!(
+            "refused: {}",
+            printable(&refuse.message)
+        ))),
         (.., Some(end)) => Err(Failed::Far(end.to_string())),
         (false, None, None, None) => Err(Failed::Far("the reader is gone".to_owned())),
     }
@@ -348,10 +355,13 @@ pub(super) async fn accepted(watch: &mut StreamWatch) -> Result<(), Failed> {
     .await;
     match (fate.accepted, fate.refused, fate.reset, fate.end) {
         (true, ..) => Ok(()),
-        (_, Some(refuse), ..) => Err(Failed::Far(format!("refused: {}", refuse.message))),
+        (_, Some(refuse), ..) => Err(Failed::Far(format!(
+            "refused: {}",
+            printable(&refuse.message)
+        ))),
         (_, _, Some(abort), _) => Err(Failed::Far(format!(
             "the writer gave up: {}",
-            abort.message
+            printable(&abort.message)
         ))),
         (.., Some(end)) => Err(Failed::Far(end.to_string())),
         (false, None, None, None) => Err(Failed::Far("the writer is gone".to_owned())),

@@ -345,7 +345,7 @@ async fn take_over(
             .take()
             .ok_or_else(|| Failed::Far("answered already".to_owned()))?;
         let mut client = Download::new(io, shared);
-        let got = recv_all(&mut client, &mut stream.recv).await?;
+        let got = recv_all(&mut client, &mut stream.recv, &mut stream.watch).await?;
         answered(&mut stream.watch).await?;
         Ok(got)
     });

@@ -179,7 +179,7 @@ async fn read(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Faile
                 return Err(Failed::Foreign(why.to_owned()));
             }
         }
-        let got = recv_all(&mut socket.clone(), &mut stream.recv).await?;
+        let got = recv_all(&mut socket.clone(), &mut stream.recv, &mut stream.watch).await?;
         answered(&mut stream.watch).await?;
         Ok(got)
     });

@@ -193,6 +193,10 @@ impl Receiving<'_> {
     }
 
     pub(super) fn handle_link(&mut self, entry: &Entry) -> Result<(), CopyError> {
+        if self.levels.is_empty() {
+            // What is asked for is followed at its own host; a link instead would lead anywhere here.
+            return Err(ProtocolError::Unexpected("a link in the place of a source").into());
+        }
         let (folder, dir, name) = match self.spot(&entry.name)? {
             Spot::In(folder, dir, name) => (folder, dir, name),
             Spot::Failed => return Ok(()),

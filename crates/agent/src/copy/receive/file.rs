@@ -87,7 +87,6 @@ impl Receiving<'_> {
             (_, Some(kept)) => self.journal.tell(Event::Kept {
                 path: path(),
                 kept: kept.bytes,
-                read_again: 0,
             }),
             (Some(_), None) => self.journal.tell(Event::Restarted {
                 path: path(),
@@ -135,6 +134,8 @@ impl Receiving<'_> {
         len: u64,
         into: impl FnOnce(&mut Part) -> std::io::Result<()>,
     ) -> Result<(), CopyError> {
+        // As it was before: of what comes now it is not known how much was written, if it fails.
+        let left;
         let error = match &mut self.current {
             Current::None => {
                 let said = "bytes that belong to no file";
@@ -148,9 +149,10 @@ impl Receiving<'_> {
                 return Ok(());
             }
             Current::Part { part, .. } => {
-                if len > part.left() {
+                left = part.left();
+                if len > left {
                     let said = part.meta.size;
-                    let came = (said - part.left()).saturating_add(len);
+                    let came = (said - left).saturating_add(len);
                     self.discard();
                     return Err(ProtocolError::Length { said, came }.into());
                 }
@@ -167,9 +169,7 @@ impl Receiving<'_> {
             part,
         } = std::mem::replace(&mut self.current, Current::None)
         {
-            let left = part.left();
             part.leave();
-            // Of what came now nothing is counted: it is not known how much was written.
             self.give_up(number, &folder, &name, left.saturating_sub(len), error)?;
         }
         Ok(())
@@ -199,7 +199,13 @@ impl Receiving<'_> {
                 tally.moved_files.fetch_add(1, Ordering::Relaxed);
                 match part.complete() {
                     Ok(whole) => self.job(Job::File(folder, whole)),
-                    Err(error) => self.give_up(number, &folder, &name, 0, error),
+                    // The sending end is through with it.
+                    Err(error) => {
+                        let path = name.as_os_str().as_encoded_bytes();
+                        let path = folder.shown(&self.base.path, path);
+                        self.failed(path, error)?;
+                        self.job(Job::Settled(folder))
+                    }
                 }
             }
             Current::Failed { number: of, .. } if of == number => Ok(()),

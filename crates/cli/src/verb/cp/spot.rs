@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use farpipe_agent::beneath::Place;
 use farpipe_agent::copy::{Base, Source};
@@ -91,6 +91,28 @@ pub(super) async fn is_within(target: OsString, source: OsString) -> bool {
     };
     let looked = tokio::task::spawn_blocking(look).await;
     looked.ok().flatten().unwrap_or(false)
+}
+
+/// Whether a path is written as one below another, at a host whose files are not seen from here.
+pub(super) fn lies_below(target: &OsStr, source: &OsStr) -> bool {
+    let plain = |path: &OsStr| {
+        let mut names = Vec::new();
+        for part in Path::new(path).components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir if matches!(names.last(), Some(Component::Normal(_))) => {
+                    names.pop();
+                }
+                part => names.push(part),
+            }
+        }
+        names
+            .iter()
+            .map(|part| part.as_os_str().to_owned())
+            .collect::<PathBuf>()
+    };
+    let (target, source) = (plain(target), plain(source));
+    target != source && target.starts_with(source)
 }
 
 /// Opens sources of this host; those that cannot be had say so in their turn.

@@ -89,6 +89,12 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {
     fn is_hung_up(&self) -> bool;
 }
 
+/// The peer has said its end, where the system tells without a read.
+#[cfg(target_os = "linux")]
+const HALF: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const HALF: PollFlags = PollFlags::empty();
+
 impl Transport for TcpStream {
     fn set_reset_at_close(&self, on: bool) {
         let at_once = on.then_some(Duration::ZERO);
@@ -96,11 +102,11 @@ impl Transport for TcpStream {
     }
 
     fn is_hung_up(&self) -> bool {
-        let mut seen = [PollFd::new(self, PollFlags::RDHUP)];
+        let mut seen = [PollFd::new(self, HALF)];
         let at_once = rustix::event::Timespec::default();
         // What cannot be asked is read sooner or later.
         let told = rustix::event::poll(&mut seen, Some(&at_once)).is_ok();
-        let over = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let over = HALF | PollFlags::HUP | PollFlags::ERR;
         told && seen[0].revents().intersects(over)
     }
 }
