@@ -416,7 +416,10 @@ fn open_large(dir: &OwnedFd, name: &[u8]) -> io::Result<File> {
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
         Err(Errno::WOULDBLOCK) => {
-            return Err(io::Error::other("another copy of it is under way"));
+            return Err(io::Error::other(
+                "another copy of it is under way; one whose client is gone is given up after its \
+                 --resume-for and up to a minute more",
+            ));
         }
         Err(error) => return Err(error.into()),
     }

@@ -36,10 +36,15 @@ const STATUS_SOME: i32 = 1;
 /// or the URL of one that listens, in brackets: [wss://HOST:PORT]:PATH. A relative path begins in the home
 /// directory there. Between two other hosts the data passes through this one.
 ///
-/// Directories are copied with all that is in them; modes, times, links and holes are kept. A file appears
-/// under its name when it is whole, and what is there already, with the same size and time, is not copied
-/// again. A lost connection is resumed; a copy that was cut goes on where it was when it is asked for
-/// again. If DST is a directory, things are put into it; a SRC that ends with `/.` stands for what is in it.
+/// Directories are copied with all that is in them; modes (but setuid and setgid), times, links and holes
+/// are kept, owners and extended attributes are not. A file appears under its name when it is whole, and
+/// what is there already, with the same size and time, is not copied again. If DST is a directory, things
+/// are put into it; a SRC that ends with `/.` stands for what is in it.
+///
+/// A lost connection is resumed. A copy that was cut, by a signal or the end of an agent, goes on where it
+/// was when it is asked for again: what it has of a large file is kept beside it as .NAME.farpipe-part and
+/// .NAME.farpipe-sums, which may be removed. A directory that it was making is there by then: name DIR/.
+/// to go on in it.
 ///
 /// Exit status 0 if all was copied, 1 if some entries were not, 125 if the copy broke off.
 #[derive(Debug, clap::Args)]
@@ -98,7 +103,13 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let (outcome, signal) = signals.run(work).await;
     settle(tasks).await;
     let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
-    conclude(ended, signal, &status)
+    let is_lost = |outcome: &Outcome| matches!(outcome.error, Some(PipeError::Session(_)));
+    let may_go_on = signal.is_none() && ended.as_ref().is_ok_and(is_lost);
+    let code = conclude(ended, signal, &status);
+    if may_go_on {
+        output::hint("ask again: what is there is kept");
+    }
+    code
 }
 
 impl Args {

@@ -63,7 +63,15 @@ impl Pair {
             true => format!("unix:{to}"),
             false => format!("tcp:{to}"),
         };
-        let parse = |text: &str| text.parse().map_err(|error| format!("{error}; {usage}"));
+        let parse = |spec: &str| {
+            // The kinds in front are not what was typed.
+            let what = |error: SpecError| {
+                let text = error.to_string();
+                let why = text.rsplit("': ").next().unwrap_or(&text);
+                format!("{why}; {usage}, with absolute paths for sockets")
+            };
+            spec.parse().map_err(what)
+        };
         Ok(Self {
             on: parse(&on)?,
             to: parse(&to)?,

@@ -28,7 +28,8 @@ use crate::status::Status;
 /// Both ways where both have two directions; a PATH as SRC is read, as DST written, and the other
 /// direction of its partner is then this process's own stdin or stdout.
 ///
-/// tcp-listen:, unix-listen: and ws-listen: serve each connection until a signal comes, if the other
+/// tcp-listen: and unix-listen: at a HOST serve each connection until a signal comes, joined to what can
+/// be had anew for each here. Here tcp-listen:, unix-listen: and ws-listen: do so, if the other
 /// one can be had anew for each (exec:, sh:, tcp:, unix:, ws:); else the first connection only.
 ///
 /// ws: and ws-listen: are WebSockets whose other end is no farpipe: bytes in binary messages, or

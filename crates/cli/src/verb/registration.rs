@@ -96,8 +96,9 @@ impl RegistrationArgs {
                 "a name has up to 63 small letters, digits, dots, hyphens and underscores",
             )),
             (None, None) => Err(WithStatus::usage(
-                "callers need a name to ask for",
-                "give --name, or a certificate of an agent: farpipe cert issue NAME --kind agent",
+                "callers at a relay need a name to ask for",
+                "give --name, or a certificate of an agent: farpipe cert issue NAME --kind agent; to \
+                 listen only, without a relay, unset FARPIPE_RELAY",
             )),
         }
     }
