@@ -199,7 +199,10 @@ impl Pipe {
                     1 => format!("a reader of the pipe {name}"),
                     _ => format!("{wanted} readers of the pipe {name}: {here} came"),
                 };
-                PipeError::Local(format!("waited {wait:?} in vain for {whom}"))
+                PipeError::Local(format!(
+                    "waited {} s in vain for {whom}",
+                    wait.as_secs_f64()
+                ))
             }
             Some(_) => std::future::pending().await,
         }

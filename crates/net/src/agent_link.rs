@@ -2,6 +2,7 @@
 //! For ever: an agent that gave up could be reached no more. A pipe's writer is an agent here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use farpipe_proto::identity::Asserting;
@@ -35,6 +36,9 @@ pub struct AgentLinkConfig {
     pub heartbeat: Duration,
     /// What HELLO says.
     pub greeting: Greeting,
+    /// Nothing that listens there at the first attempt is a mistake of who named it. Default: no, it is
+    /// tried again for ever.
+    pub must_be_there: bool,
     /// Whether the relay knows the agent now.
     pub registered: Option<watch::Sender<bool>>,
 }
@@ -52,6 +56,7 @@ impl AgentLinkConfig {
             instance,
             heartbeat: HEARTBEAT,
             greeting,
+            must_be_there: false,
             registered: None,
         }
     }
@@ -79,13 +84,19 @@ enum Linked {
 pub struct AgentLink {
     acceptor: Arc<Acceptor>,
     config: AgentLinkConfig,
+    /// The relay has answered once.
+    was_there: AtomicBool,
 }
 
 impl AgentLink {
     /// What callers bring by way of a relay goes to `acceptor`.
     #[must_use]
     pub fn new(acceptor: Arc<Acceptor>, config: AgentLinkConfig) -> Self {
-        Self { acceptor, config }
+        Self {
+            acceptor,
+            config,
+            was_there: AtomicBool::new(false),
+        }
     }
 
     /// Keeps the agent registered at the relay that `dial` leads to. A relay that is not there is
@@ -140,6 +151,10 @@ impl AgentLink {
         );
     }
 
+    fn is_mistake(&self) -> bool {
+        self.config.must_be_there && !self.was_there.load(Ordering::Relaxed)
+    }
+
     /// Dials once and serves as long as the link lasts.
     async fn link(&self, dial: &dyn Dial) -> Linked {
         let relay = dial.peer();
@@ -148,6 +163,7 @@ impl AgentLink {
             Err(error) => {
                 return match error.blame {
                     Blame::Final => unwanted(error.message),
+                    Blame::Refused if self.is_mistake() => unwanted(error.to_string()),
                     Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
                     Blame::Cut | Blame::Stranger | Blame::Gone => {
                         Linked::Over(Attempt::Cut, error.message)
@@ -155,6 +171,7 @@ impl AgentLink {
                 };
             }
         };
+        self.was_there.store(true, Ordering::Relaxed);
         let mut wire = Wire::new(carrier);
         let register = Register {
             name: self.config.name.clone(),

@@ -153,6 +153,7 @@ impl Links {
         let link = |leg: Leg| {
             let mut config = AgentLinkConfig::new(name.to_owned(), leg.greeting()?);
             config.pipe = true;
+            config.must_be_there = true;
             config.instance.clone_from(&instance);
             config.heartbeat = heartbeat;
             let (registered, is_registered) = watch::channel(false);

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use super::one_way::OneWayArgs;
 use super::registration::Links;
 use super::session::{conclude, listen, listening, not_opened, report, settle, span};
+use crate::exit::WithStatus;
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -141,6 +142,12 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     // Nobody comes by a door that is not there.
     let mut config = AcceptorConfig::new(listening(Admission::ClientCertificate, None, None)?);
     let (seal, is_plain_enough) = route.seal_of_writer()?;
+    if !args.to.is_empty() && seal.is_none() {
+        return Err(WithStatus::usage(
+            "--to means nothing without certificates: who reads is shown end to end only",
+            "give --cert, --key and --ca",
+        ));
+    }
     config.seal = seal;
     config.is_last = true;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);

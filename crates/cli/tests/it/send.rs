@@ -109,7 +109,7 @@ fn who_waits_has_a_limit_to_it() {
     let send = host.send_at(relay.url(), "logs").args(["--wait", "300ms"]);
     send.run().exits(125).says(
         "registered as logs at ws://127.0.0.1:PORT
-         farpipe: waited 300ms in vain for a reader of the pipe logs",
+         farpipe: waited 0.3 s in vain for a reader of the pipe logs",
     );
     // A relay that is not there at all is no matter of patience.
     let url = relay.url().to_owned();

@@ -285,6 +285,6 @@ fn readers_that_came_hear_that_the_writer_waits_no_more() {
         "farpipe: the far end refused: the writer has given up: not all its readers have come",
     );
     let said = send.end().exits(125).said();
-    let why = "farpipe: waited 2s in vain for 2 readers of the pipe logs: 1 came";
+    let why = "farpipe: waited 2 s in vain for 2 readers of the pipe logs: 1 came";
     assert!(said.trim_end().ends_with(why), "{said}");
 }

@@ -130,8 +130,7 @@ impl Visit {
                 if foreign.request.method == "HEAD" {
                     refusal.body.clear();
                 }
-                let (mut io, _) = foreign.into_io();
-                return refusal.send(&mut *io).await;
+                return refuse(foreign, refusal).await;
             }
         };
         let shared = shared_with(asked.page.as_ref());
@@ -144,8 +143,7 @@ impl Visit {
             Ok(who) => who,
             Err(refusal) => {
                 tracing::info!("gateway: {peer}: refused: {}", refusal.body.trim_end());
-                let (mut io, _) = foreign.into_io();
-                return also(refusal, &shared).send(&mut *io).await;
+                return refuse(foreign, also(refusal, &shared)).await;
             }
         };
         let inside = Inside {
@@ -175,6 +173,17 @@ impl Visit {
             }
             What::Preflight => {}
         }
+    }
+}
+
+/// Refuses a request before its pipe is touched. What would have moved bytes is answered with a body that
+/// has no end: curl takes a status for a success.
+async fn refuse(foreign: Foreign, refusal: Answer) {
+    let is_transfer = request::is_transfer(&foreign.request);
+    let (mut io, _) = foreign.into_io();
+    match is_transfer {
+        true => refusal.send_broken(&mut *io).await,
+        false => refusal.send(&mut *io).await,
     }
 }
 
@@ -249,7 +258,7 @@ async fn upload(foreign: Foreign, inside: &Inside, name: &str, shared: &[(&'stat
     let (mut io, rest) = foreign.into_io();
     let framing = match framing {
         Ok(framing) => framing,
-        Err(refusal) => return refusal.send(&mut *io).await,
+        Err(refusal) => return refusal.send_broken(&mut *io).await,
     };
     let mut body = Body::new(io, rest, framing);
     let peer = &inside.peer;

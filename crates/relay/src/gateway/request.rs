@@ -110,6 +110,12 @@ impl Asked {
             return Err(Answer::line(404, why));
         };
         let what = what(request, query)?;
+        if what == What::Download && page.is_none() && is_browser(request) {
+            // Of plain http some browsers do not tell which page shows it: an image of a strange page would
+            // empty the pipe.
+            let why = "a browser reads a pipe by its page: ?view";
+            return Err(Answer::line(403, why));
+        }
         if what != What::Preflight || page.is_some() {
             return Ok(Self {
                 name: name.to_owned(),
@@ -119,6 +125,26 @@ impl Asked {
         }
         Err(not_allowed())
     }
+}
+
+/// Whether it would read or write a pipe, if it was let to.
+pub(super) fn is_transfer(request: &ForeignRequest) -> bool {
+    let query = request
+        .target
+        .split_once('?')
+        .map_or("", |(_, query)| query);
+    let is_for_page = query
+        .split('&')
+        .any(|option| option == "view" || option.starts_with("ticket"));
+    let moves = matches!(request.method.as_str(), "GET" | "PUT" | "POST");
+    moves && !is_for_page && !request.lists("Upgrade", "websocket")
+}
+
+/// Whether a browser asks, as far as it can be told by what most of them call themselves.
+fn is_browser(request: &ForeignRequest) -> bool {
+    request
+        .values("User-Agent")
+        .any(|agent| agent.starts_with(b"Mozilla/"))
 }
 
 fn not_allowed() -> Answer {

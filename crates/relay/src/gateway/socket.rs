@@ -68,6 +68,24 @@ impl Socket {
         .await;
     }
 
+    /// As [`Socket::over`], with nothing of it left to be handed over: a client may have said all it has,
+    /// and its end, before a reader comes. Cancel safe.
+    async fn over_and_empty(&self) {
+        self.over().await;
+        if self.lock().has_unread() {
+            std::future::pending().await
+        }
+    }
+
+    /// Ready when the other direction has failed: it tells in the same task. Cancel safe.
+    async fn broken(&self) {
+        poll_fn(|_| match self.check() {
+            Ok(()) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        })
+        .await;
+    }
+
     /// What one direction has come to; if it has failed, the other one hears of it.
     async fn noted<T>(&self, ended: Result<T, Failed>) -> Result<T, Failed> {
         if ended.is_err() {
@@ -155,7 +173,7 @@ pub(super) async fn run(
 }
 
 async fn write(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Failed> {
-    let left = async |socket: &mut Socket| socket.over().await;
+    let left = async |socket: &mut Socket| socket.over_and_empty().await;
     let mut socket = socket.clone();
     let written = inside.writing(pipe, &mut socket, left, async |socket, send| {
         send_all(socket, send).await
@@ -177,6 +195,10 @@ async fn read(socket: &Socket, inside: &Inside, pipe: &str) -> Result<u64, Faile
                 leave.now();
                 let why = "it left before a writer came";
                 return Err(Failed::Foreign(why.to_owned()));
+            }
+            () = socket.broken() => {
+                leave.now();
+                return Err(Failed::Foreign("the other direction has failed".to_owned()));
             }
         }
         let got = recv_all(&mut socket.clone(), &mut stream.recv, &mut stream.watch).await?;

@@ -193,9 +193,10 @@ impl Foreign {
 
     /// Says that there are too many, and ends it.
     pub(crate) async fn put_off(mut self) {
-        let why = "too many requests at once";
-        let refusal = Refusal { status: 503, why };
-        server::refuse(&mut self.io, refusal, "Try again later.").await;
+        // A body without its end: curl takes a status for a success.
+        let text = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n1a\r\ntoo many requests at once\n\r\n";
+        server::refuse_by(&mut self.io, text).await;
     }
 
     fn check(&self) -> Result<(String, Option<Agreed>), Refusal> {

@@ -312,6 +312,12 @@ impl RawWebSocket {
         self.failed.is_some() || self.closing == Closing::Closed
     }
 
+    /// Whether there is something to read, though its end may have come.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.failed.is_none() && !self.inbox.is_empty()
+    }
+
     /// Nobody reads any more: what comes is dropped.
     pub fn discard(&mut self) {
         self.is_discarding = true;

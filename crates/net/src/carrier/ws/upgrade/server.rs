@@ -214,8 +214,16 @@ pub(in super::super) async fn refuse<S>(stream: &mut S, refusal: Refusal, advice
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    refuse_by(stream, &refusal.encode(advice)).await;
+}
+
+/// Answers with this text, and lets it arrive.
+pub(in super::super) async fn refuse_by<S>(stream: &mut S, text: &str)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let answered = async {
-        stream.write_all(refusal.encode(advice).as_bytes()).await?;
+        stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;
         let mut waste = [0; 4 << 10];
         let mut drained = 0;
