@@ -1,4 +1,4 @@
-//! `farpipe agent`: runs the commands that callers ask for.
+//! `farpipe agent`: serves what callers may have of this host.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::signals::{self, Signals};
 use crate::status::Status;
 use crate::{notify, output};
 
-/// Run commands for `farpipe exec`
+/// Serve what callers may have of this host: commands, files, ports
 ///
 /// Nobody may have anything that --policy or --allow does not say; `--allow exec` lets whoever is let
 /// in run whatever this user may: with a certificate of the authority of --ca, or with a ticket, which
