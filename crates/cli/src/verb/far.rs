@@ -26,7 +26,7 @@ impl Word {
         };
         let bytes = text.as_bytes();
         let parts = match bytes.strip_prefix(b"[") {
-            Some(inside) => split(inside, b"]:").filter(|(url, _)| has(url, b"://")),
+            Some(inside) => bracketed(inside).filter(|(url, _)| has(url, b"://")),
             None => split(bytes, b":"),
         };
         let Some((host, rest)) = parts else {
@@ -49,6 +49,21 @@ impl Word {
 fn split<'a>(bytes: &'a [u8], at: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let found = bytes.windows(at.len()).position(|window| window == at)?;
     Some((&bytes[..found], &bytes[found + at.len()..]))
+}
+
+/// What stands up to the `]:` that closes the first bracket, and behind it: an IPv6 address in a URL has
+/// brackets of its own.
+fn bracketed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut depth = 1_usize;
+    let end = bytes.iter().position(|byte| {
+        match byte {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    })?;
+    Some((&bytes[..end], bytes[end + 1..].strip_prefix(b":")?))
 }
 
 fn has(bytes: &[u8], what: &[u8]) -> bool {
