@@ -246,7 +246,7 @@ pub(crate) async fn carry(
     let (mut outcome, mut watch) = running.await;
     if outcome.error.is_none() {
         // Told to end: the session still waits for it.
-        let _ = pipe::unless_cancelled(cancel, pipe::confirmed(&mut watch)).await;
+        let _ = pipe::unless_cancelled(cancel, watch.confirmed()).await;
     }
     pipe::settle(&mut outcome, &watch);
     outcome

@@ -90,16 +90,6 @@ pub(crate) async fn unless_over<T>(
     unless_cancelled(cancel, work).await?
 }
 
-/// Ready when the peer has confirmed what was sent, or given it up, or the session has ended.
-pub(crate) async fn confirmed(watch: &mut StreamWatch) {
-    poll_fn(|cx| {
-        watch.poll_until(cx, |fate| {
-            fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
-        })
-    })
-    .await;
-}
-
 /// Why an endpoint's connection is left whose pipe has ended so.
 pub(crate) fn leaving(outcome: &Outcome) -> Leaving {
     match outcome.error {

@@ -115,7 +115,7 @@ impl Served {
     pub(crate) async fn answered(&mut self) {
         let is_given_up = self.outcome.error.is_some();
         if let Some(watch) = self.watch.as_mut().filter(|_| !is_given_up) {
-            pipe::confirmed(watch).await;
+            watch.confirmed().await;
         }
     }
 

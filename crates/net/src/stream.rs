@@ -306,6 +306,16 @@ impl Drop for SendStream {
 pub struct RecvStream(Handle);
 
 impl RecvStream {
+    /// Reads and drops what comes, up to its end, which is not confirmed: for a peer that has nothing to
+    /// say. Cancel safe.
+    pub async fn heard_out(&mut self) {
+        let mut chunks = VecDeque::new();
+        while let Ok(true) = poll_fn(|cx| self.poll_chunks(cx, &mut chunks)).await {
+            let len = chunks.drain(..).map(|chunk: BytesMut| chunk.len()).sum();
+            self.consumed(len);
+        }
+    }
+
     /// Moves all chunks that have arrived to the back of `into`; ready when there was at least
     /// one, `false` at the end. Account for what was used with [`RecvStream::consumed`].
     pub fn poll_chunks(
@@ -434,6 +444,16 @@ impl StreamWatch {
             fate.exited = io.exited;
         }
         fate
+    }
+
+    /// Waits until the peer has said what became of all that was sent to it, or never will. Cancel safe.
+    pub async fn confirmed(&mut self) -> Fate {
+        poll_fn(|cx| {
+            self.poll_until(cx, |fate| {
+                fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
+            })
+        })
+        .await
     }
 
     /// Ready when `enough` holds of the stream's fate.

@@ -20,8 +20,7 @@ use super::folder::Folder;
 use super::message::{Counts, Root, Trouble};
 use super::out::Out;
 use super::place::Base;
-use super::send::ending;
-use super::tally::{Journal, Side, Summary};
+use super::tally::{Journal, Side, Summary, message_of};
 use super::wire::{Decoder, Frame};
 
 /// What sources are called at the target.
@@ -236,7 +235,7 @@ impl Receiving<'_> {
             Frame::Hole(hole) => self.handle_hole(hole.len),
             Frame::End(end) => self.handle_end(end.number),
             Frame::Fail(fail) => self.handle_fail(fail.number),
-            Frame::Trouble(trouble) if trouble.ends => Err(CopyError::Told(ending(&trouble))),
+            Frame::Trouble(trouble) if trouble.ends => Err(CopyError::Told(message_of(&trouble))),
             Frame::Trouble(trouble) => {
                 self.journal.far_trouble(Side::Sending, &trouble);
                 Ok(())
@@ -311,7 +310,7 @@ fn last_words(
     loop {
         match decoder.next_frame() {
             Ok(Some(Frame::Trouble(trouble))) if trouble.ends => {
-                return CopyError::Told(ending(&trouble));
+                return CopyError::Told(message_of(&trouble));
             }
             Ok(Some(_)) => {}
             Ok(None) => match input.blocking_recv() {

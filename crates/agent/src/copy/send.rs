@@ -101,7 +101,7 @@ fn sort(frame: Frame, journal: &Journal) -> Option<Answer> {
         Frame::Skip(skip) => Some(Answer::Skip(skip.number)),
         Frame::Stop(stop) => Some(Answer::Stop(stop.number)),
         Frame::Done(counts) => Some(Answer::Done(counts)),
-        Frame::Trouble(trouble) if trouble.ends => Some(Answer::Ended(ending(&trouble))),
+        Frame::Trouble(trouble) if trouble.ends => Some(Answer::Ended(message_of(&trouble))),
         Frame::Trouble(trouble) => {
             journal.far_trouble(Side::Receiving, &trouble);
             None
@@ -125,11 +125,6 @@ fn sort(frame: Frame, journal: &Journal) -> Option<Answer> {
             "the receiving end sent what a sending end says",
         ))),
     }
-}
-
-/// A peer's last words.
-pub(crate) fn ending(trouble: &Trouble) -> String {
-    message_of(trouble)
 }
 
 struct Sending {

@@ -88,21 +88,14 @@ impl Serving {
 
 /// Ready when the caller wants no more.
 async fn over(watch: &mut StreamWatch, recv: &mut farpipe_net::RecvStream) {
-    let mut chunks = std::collections::VecDeque::new();
-    let ended = async {
-        while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
-            // It has nothing to say.
-            let len = chunks.drain(..).map(|chunk| chunk.len()).sum();
-            recv.consumed(len);
-        }
-    };
     let given_up = poll_fn(|cx| {
         watch.poll_until(cx, |fate| {
             fate.reset.is_some() || fate.stopped.is_some() || fate.end.is_some()
         })
     });
     tokio::select! {
-        () = ended => {}
+        // It has nothing to say.
+        () = recv.heard_out() => {}
         _ = given_up => {}
     }
 }

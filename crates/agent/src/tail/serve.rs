@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farpipe_net::{RecvStream, SendError, SendStream, Stream};
+use farpipe_net::{SendError, SendStream, Stream};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::TAIL_PATHS_MAX;
 use farpipe_proto::wire::control::Accept;
@@ -50,7 +50,9 @@ impl Serving {
         let following = async {
             follow(&mut send, follower).await?;
             send.finish();
-            heard_out(&mut recv).await;
+            // The asking side has nothing to say.
+            recv.heard_out().await;
+            recv.done();
             Ok::<(), TailFailed>(())
         };
         let over = poll_fn(|cx| watch.poll_until(cx, |fate| fate.stopped.is_some()));
@@ -202,17 +204,6 @@ async fn changed(watch: Option<&Watch>) {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
-}
-
-/// The asking side has nothing to say.
-async fn heard_out(recv: &mut RecvStream) {
-    let mut chunks = std::collections::VecDeque::new();
-    while let Ok(true) = poll_fn(|cx| recv.poll_chunks(cx, &mut chunks)).await {
-        for chunk in chunks.drain(..) {
-            recv.consumed(chunk.len());
-        }
-    }
-    recv.done();
 }
 
 /// The policy, asked anew for each file that is opened.

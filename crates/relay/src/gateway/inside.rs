@@ -318,12 +318,7 @@ fn objection(open: &Open) -> Option<&'static str> {
 /// # Errors
 /// Why it will never have it.
 pub(super) async fn answered(watch: &mut StreamWatch) -> Result<(), Failed> {
-    let fate = poll_fn(|cx| {
-        watch.poll_until(cx, |fate| {
-            fate.done || fate.stopped.is_some() || fate.refused.is_some() || fate.end.is_some()
-        })
-    })
-    .await;
+    let fate = watch.confirmed().await;
     match (fate.done, fate.stopped, fate.refused, fate.end) {
         (true, ..) => Ok(()),
         (_, Some(abort), ..) if abort.message.is_empty() => {
