@@ -80,3 +80,28 @@ pub(crate) fn is_everybodys(error: &io::Error) -> bool {
             | io::ErrorKind::StaleNetworkFileHandle
     ) || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// Row F5, the disks that no test can make everywhere.
+    #[test]
+    fn f5_a_quota_or_a_broken_disk_ends_a_copy_as_a_full_disk_does() {
+        for errno in [
+            Errno::NOSPC,
+            Errno::DQUOT,
+            Errno::IO,
+            Errno::ROFS,
+            Errno::STALE,
+        ] {
+            assert!(is_everybodys(&errno.into()), "{errno:?}");
+        }
+        // The next file may do.
+        for errno in [Errno::ACCESS, Errno::FBIG, Errno::NAMETOOLONG, Errno::ISDIR] {
+            assert!(!is_everybodys(&errno.into()), "{errno:?}");
+        }
+    }
+}
