@@ -20,6 +20,7 @@ pub mod reuse;
 pub mod send;
 pub mod serve;
 pub mod server;
+pub mod shown;
 mod spin;
 pub mod spread;
 pub mod tail;

@@ -17,12 +17,12 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::error::CopyError;
 use super::folder::Folder;
 use super::message::Counts;
-use super::name::shown;
 use super::out::Out;
 use super::part::Whole;
 use super::place::Base;
 use super::tally::{Journal, Side};
 use super::wire::Frame;
+use crate::shown::shown;
 
 /// Bundles of jobs that wait. Policy when full: receiving waits.
 const BUNDLES_MAX: usize = 16;

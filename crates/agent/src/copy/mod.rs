@@ -35,7 +35,7 @@ pub mod wire;
 
 pub use self::error::{CopyError, ProtocolError};
 pub use self::link::{LinkError, join, pair};
-pub use self::name::{Name, NameError, shown};
+pub use self::name::{Name, NameError};
 pub use self::pass::{Way, pass};
 pub use self::place::{Base, BaseError, Source, name_of};
 pub use self::receive::{Receiver, Top};

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
+use crate::shown::{quoted, shown};
+
 /// Longest name, in bytes: what file systems take.
 const NAME_MAX: usize = 255;
 /// What ends the names of files that are not whole yet.
@@ -19,16 +21,16 @@ pub struct Name(Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing, `.` or `..`.
-    #[error("'{0}' is no name of a file")]
+    #[error("{0} is no name of a file")]
     NoName(String),
     /// It has a slash or a zero byte in it.
-    #[error("'{0}' is no name: it has a slash or a zero byte in it")]
+    #[error("{0} is no name: it has a slash or a zero byte in it")]
     Path(String),
     /// Longer than any file system takes.
     #[error("a name has {0} bytes, and {NAME_MAX} is the limit")]
     Long(usize),
     /// What this program calls its own files.
-    #[error("'{0}' is a name that farpipe gives to unfinished files")]
+    #[error("{0} is a name that farpipe gives to unfinished files")]
     Ours(String),
 }
 
@@ -38,7 +40,7 @@ impl Name {
     /// # Errors
     /// [`NameError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, NameError> {
-        let shown = || shown(bytes);
+        let shown = || quoted(bytes);
         if matches!(bytes, b"" | b"." | b"..") {
             return Err(NameError::NoName(shown()));
         }
@@ -99,21 +101,6 @@ pub(crate) fn is_ours(name: &[u8]) -> bool {
     name.starts_with(b".") && (name.ends_with(PART) || name.ends_with(SUMS))
 }
 
-/// Bytes of a name for people: what could move a cursor is escaped.
-#[must_use]
-pub fn shown(bytes: &[u8]) -> String {
-    let short = &bytes[..bytes.len().min(4096)];
-    short
-        .utf8_chunks()
-        .map(|chunk| {
-            let valid = chunk.valid().escape_debug().to_string();
-            // Quotes need no escape here.
-            let valid = valid.replace("\\'", "'").replace("\\\"", "\"");
-            format!("{valid}{}", chunk.invalid().escape_ascii())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -150,11 +137,6 @@ mod tests {
             let name = Name::parse(good).expect("a name");
             assert_eq!(name.as_os_str().as_bytes(), good);
         }
-    }
-
-    #[test]
-    fn what_is_shown_moves_no_cursor() {
-        assert_eq!(shown(b"a\nb\x1b[2J\xff'"), "a\\nb\\u{1b}[2J\\xff'");
     }
 
     proptest! {

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::error::{CopyError, ProtocolError};
 use super::message::{Counts, Entry, Hole, Meta, Number, Root, Start, Trouble, Want};
-use super::name::shown;
 use super::out::Out;
 use super::place::Source;
 use super::source::{CHANGED, Next, Reading};
 use super::tally::{Event, Journal, Side, Summary, message_of};
 use super::walk::{At, Sources, Step, Walk};
 use super::wire::{Decoder, Frame};
+use crate::shown::shown;
 
 /// Steps of the walk between two pieces of a file.
 const STEPS: usize = 64;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use farpipe_proto::link::handshake::printable;
+
 use super::error::CopyError;
 use super::message::{Counts, Trouble};
-use super::name::shown;
+use crate::shown::shown;
 
 /// Counts of a copy, as one end sees them.
 #[derive(Debug, Default)]
@@ -30,7 +32,7 @@ pub struct Tally {
 pub enum Event {
     /// An entry was not copied.
     Trouble {
-        /// Which, escaped.
+        /// Which, as [`shown`](crate::shown::shown) has it.
         path: String,
         /// Why.
         message: String,
@@ -41,14 +43,14 @@ pub enum Event {
     Would(Vec<u8>),
     /// A file goes on where an earlier copy of it was cut.
     Kept {
-        /// Which, escaped.
+        /// Which, as [`shown`](crate::shown::shown) has it.
         path: String,
         /// Bytes that need not come again, and were not read again where they lie.
         kept: u64,
     },
     /// What is kept of a file fits the source no more: it begins again.
     Restarted {
-        /// Which, escaped.
+        /// Which, as [`shown`](crate::shown::shown) has it.
         path: String,
         /// Why.
         why: &'static str,
@@ -139,18 +141,10 @@ impl Journal {
     }
 }
 
-/// A peer's words, for people: escaped and not too long.
+/// A peer's words, for people: printable and not too long.
 pub(crate) fn message_of(trouble: &Trouble) -> String {
     let short: String = trouble.message.chars().take(500).collect();
-    short.chars().flat_map(escaped).collect()
-}
-
-fn escaped(c: char) -> impl Iterator<Item = char> {
-    let (plain, special) = match c.is_control() {
-        true => (None, Some(c.escape_default())),
-        false => (Some(c), None),
-    };
-    plain.into_iter().chain(special.into_iter().flatten())
+    printable(&short)
 }
 
 impl Trouble {

@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use farpipe_net::HostPort;
 
 use super::resolve::Program;
+use crate::shown::shown;
 
 /// One thing that somebody wants. Paths are absolute and resolved: links followed, no `..`.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +93,7 @@ impl<'a> Request<'a> {
 /// For logs: escaped, and short however long it is. Arguments may be secrets and are not shown.
 impl fmt::Display for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |path: &Path| path.display().to_string().escape_debug().to_string();
+        let shown = |path: &Path| shown(path.as_os_str().as_bytes());
         match self {
             Self::Exec(exec) => {
                 let count = exec.arguments.len();

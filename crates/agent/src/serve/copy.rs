@@ -1,7 +1,7 @@
 //! An end of a copy at an agent (docs/protocol.md section 6.12): sends files of this host, or takes some, as
 //! far as the policy lets the caller read or write there.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
 use crate::copy::{self, Base, CopyError, Event, Journal, Receiver, Sender, Source, Summary, Top};
 use crate::pipe::{self, cancelled};
+use crate::shown::shown;
 
 /// Copies of this process that are under way: each has threads of its own.
 static COPIES: Semaphore = Semaphore::const_new(COPIES_MAX);
@@ -140,16 +141,10 @@ impl Serving {
         let place = self
             .permitted_path(Wants::Write, Path::new(&target))
             .await?;
-        let shown = shown(&target);
+        let shown = shown(target.as_bytes());
         let opened =
             tokio::task::spawn_blocking(move || Base::open(&place, &target, several)).await;
         let opened = opened.map_err(|_| Refusal::Denied)?;
         opened.map_err(|error| Refusal::Target { path: shown, error })
     }
-}
-
-fn shown(path: &OsStr) -> String {
-    String::from_utf8_lossy(path.as_bytes())
-        .escape_debug()
-        .to_string()
 }

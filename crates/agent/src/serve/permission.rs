@@ -2,6 +2,7 @@
 //! rule is for a file, not for a way to write its name.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::{Agent, Refusal, Serving};
 use crate::beneath::Place;
 use crate::command::environment::User;
 use crate::policy::{self, Decision, Denied, Origin, Policy, Request, Within};
+use crate::shown::shown;
 
 /// What is wanted of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Serving {
     /// The place that the caller may have by this path: absolute, or from the home directory on.
     pub(crate) async fn permitted_path(&self, wants: Wants, path: &Path) -> Result<Place, Refusal> {
         let path = User::own().home.join(path);
-        let shown = path.display().to_string().escape_debug().to_string();
+        let shown = shown(path.as_os_str().as_bytes());
         let answer = self.ask(move |policy, caller| place(policy, caller, wants, &path));
         self.told(answer.await?, &shown)
     }

@@ -25,6 +25,7 @@ use crate::command::environment::User;
 use crate::pipe;
 use crate::policy::LivePolicy;
 use crate::serve::{Answer, Counted, Refusal, Serving, Teller, Wants, place, refuse};
+use crate::shown::shown;
 
 /// Bytes that are read before they are sent: what one stream has in memory, and a message on top of it.
 const TURN: usize = 256 * 1024;
@@ -122,7 +123,7 @@ fn wanted(asked: Tail) -> Result<Wanted, Refusal> {
     let parse = |path: &Vec<u8>| {
         let path = home.join(std::ffi::OsStr::from_bytes(path));
         Pattern::parse(&path).ok_or_else(|| Refusal::Path {
-            path: path.display().to_string().escape_debug().to_string(),
+            path: shown(path.as_os_str().as_bytes()),
             error: io::ErrorKind::InvalidInput.into(),
         })
     };

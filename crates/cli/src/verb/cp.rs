@@ -11,6 +11,7 @@ use farpipe_agent::copy::ask::{self, End};
 use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Top, name_of};
 use farpipe_agent::endpoint::Exit;
 use farpipe_agent::pipe::Cancel;
+use farpipe_agent::shown::shown;
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Events, Opener, SessionEnd, SessionHandle};
 use farpipe_proto::limits::{DRAIN, INNER_OPEN_MAX};
@@ -129,7 +130,7 @@ impl Args {
                 && !names.insert(name)
             {
                 return Err(WithStatus::usage(
-                    format!("two sources are called '{}'", spot::last(&path)),
+                    format!("two sources are called {}", spot::last(&path)),
                     "the second would replace the first; copy them into different directories",
                 ));
             }
@@ -207,10 +208,7 @@ async fn check_ends(group: &Group, target: &Spot) -> anyhow::Result<()> {
         };
         if is_within {
             return Err(WithStatus::usage(
-                format!(
-                    "{} cannot be copied into itself",
-                    spot::shown(&spot::bytes(path))
-                ),
+                format!("{} cannot be copied into itself", shown(&spot::bytes(path))),
                 "copy it to a place outside, and move it",
             ));
         }
@@ -299,7 +297,7 @@ fn journal(group: &Group, target: &Spot) -> Journal {
             output::error(&format!("{label}{path}: {message}"));
         }
         Event::Would(path) => {
-            let line = format!("{to}{}\n", spot::shown(&path));
+            let line = format!("{to}{}\n", shown(&path));
             // A reader that has enough ends nothing that was asked for.
             let _ = output::data(line.as_bytes());
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use farpipe_agent::endpoint::{self, EndpointSpec, Sink, Use};
 use farpipe_agent::pipe::{self, Cancel};
+use farpipe_agent::shown::quoted;
 use farpipe_agent::tail::ask::{self, Ended};
 use farpipe_agent::tail::positions::Positions;
 use farpipe_agent::{Outcome, PipeError};
@@ -37,7 +38,8 @@ const STATUS_INCOMPLETE: u8 = 1;
 ///
 /// Prints the last lines of each and then what is written to it, through rotations of its name
 /// (renamed, copied and emptied, taken away and made anew), until a signal comes or nobody reads
-/// stdout any more. A file that is not there is waited for. Every line is printed once, also when the
+/// stdout any more. A file that is not there, or that a pattern does not find, is waited for, and stderr
+/// says so; with --no-follow it is an error. Every line is printed once, also when the
 /// connection is lost, the agent is started anew and the files are rotated meanwhile; if something of
 /// a file is gone, stderr says so.
 ///
@@ -55,7 +57,8 @@ pub(crate) struct Args {
     /// Begin at the start of what is there, as -n +1
     #[arg(long, conflicts_with = "lines")]
     from_start: bool,
-    /// End when all that is there is printed; with 1 if a file could not be read
+    /// End when all that is there is printed; with 1 if a file is not there or could not be read, or
+    /// nothing fits a pattern
     #[arg(long)]
     no_follow: bool,
     /// How the names of the files are printed: as headers if there can be several, in front of each line,
@@ -119,11 +122,10 @@ impl Args {
         let example = "for example: farpipe tail web1:/var/log/app.log";
         let mut wanted: Option<Wanted> = None;
         for text in &self.words {
-            let shown = text.to_string_lossy().escape_debug().to_string();
             let Word { host, rest } = Word::of(text);
             let Some(host) = host.filter(|_| !rest.is_empty()) else {
                 return Err(WithStatus::usage(
-                    format!("'{shown}' is no HOST:PATH"),
+                    format!("{} is no HOST:PATH", quoted(text.as_bytes())),
                     example,
                 ));
             };

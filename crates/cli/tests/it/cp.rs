@@ -190,13 +190,15 @@ fn a_dry_run_prints_what_would_be_copied() {
     let mut lines: Vec<_> = printed.lines().collect();
     lines.sort_unstable();
     let under = |name: &str| format!("{to}/{name}");
+    let (host, path) = to.rsplit_once(':').expect("HOST:PATH");
     let expected = [
+        // As a shell would read it, and `$` comes before `/`.
+        format!("{host}:$'{path}/new\\nline'"),
         to.clone(),
         under("dangling"),
         under("e"),
         under("e/large"),
         under("link"),
-        under("new\\nline"),
         under("none"),
     ];
     assert_eq!(lines, expected);

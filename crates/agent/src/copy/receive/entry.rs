@@ -13,13 +13,14 @@ use super::super::commit::Job;
 use super::super::error::{CopyError, ProtocolError, is_everybodys};
 use super::super::folder::Folder;
 use super::super::message::{Entry, Meta, Number, Root, Want, Would};
-use super::super::name::{Name, shown};
+use super::super::name::Name;
 use super::super::part::Left;
 use super::super::place::{DIRECTORY, special};
 use super::super::tally::{Event, shorter};
 use super::super::wire::Frame;
 use super::file::Wanted;
 use super::{Level, Receiving, Top};
+use crate::shown::shown;
 
 /// Where an entry goes.
 enum Spot {

@@ -8,11 +8,12 @@ use super::super::commit::Job;
 use super::super::error::{CopyError, ProtocolError};
 use super::super::folder::Folder;
 use super::super::message::{Number, Start};
-use super::super::name::{Name, shown};
+use super::super::name::Name;
 use super::super::part::{Kept, Part};
 use super::super::tally::Event;
 use super::super::wire::Frame;
 use super::{Level, Receiving};
+use crate::shown::shown;
 
 /// A file that is to come.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use farpipe_agent::beneath::Place;
 use farpipe_agent::copy::{Base, Source};
 use farpipe_agent::endpoint::is_kind;
 use farpipe_agent::policy;
+use farpipe_agent::shown::{quoted, shown};
 
 use crate::exit::WithStatus;
 use crate::verb::far::Word;
@@ -25,18 +26,17 @@ pub(super) struct Spot {
 impl Spot {
     pub(super) fn of(text: &OsStr, route: &RouteArgs) -> anyhow::Result<Self> {
         let Word { host, rest: path } = Word::of(text);
-        let quoted = text.to_string_lossy();
-        let quoted = quoted.escape_debug();
+        let (quoted, shown) = (quoted(text.as_bytes()), shown(text.as_bytes()));
         match &host {
             Some(host) if !host.contains("://") && !route.has_relay() => Err(WithStatus::usage(
-                format!("'{quoted}' names a host {host}, and no relay was named that may know it"),
-                format!("give --relay wss://HOST:PORT; for a file of that name write ./{quoted}"),
+                format!("{quoted} names a host {host}, and no relay was named that may know it"),
+                format!("give --relay wss://HOST:PORT; for a file of that name write ./{shown}"),
             )),
             // What stands in front is a kind of endpoint, or could be no name.
             None if has_host_like(text) => Err(WithStatus::usage(
-                format!("'{quoted}' begins with what is no host"),
+                format!("{quoted} begins with what is no host"),
                 format!(
-                    "for a file of that name write ./{quoted}; a URL stands in brackets: \
+                    "for a file of that name write ./{shown}; a URL stands in brackets: \
                      [wss://HOST:PORT]:PATH"
                 ),
             )),
@@ -60,15 +60,10 @@ fn has_host_like(text: &OsStr) -> bool {
     is_kind(&word) || matches!(&*word, "ws" | "wss" | "fp" | "fps")
 }
 
-/// The last component of a path, for people.
+/// The last component of a path, in quotes, for people.
 pub(super) fn last(path: &OsStr) -> String {
     let name = farpipe_agent::copy::name_of(path).unwrap_or_default();
-    shown(&name)
-}
-
-/// A path for people, and for a terminal.
-pub(super) fn shown(path: &[u8]) -> String {
-    farpipe_agent::copy::shown(path)
+    quoted(&name)
 }
 
 pub(super) fn bytes(path: &OsString) -> Vec<u8> {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use farpipe_agent::policy::Denied;
+use farpipe_agent::shown::shown;
 use farpipe_agent::tail::ask::Show;
 use farpipe_proto::limits::TAIL_FILES_MAX;
 use farpipe_proto::link::handshake::printable;
@@ -68,13 +69,13 @@ impl Printer {
             return bytes.into();
         }
         let between = if is_first { "" } else { "\n" };
-        let mut shown = format!("{between}==> {} <==\n", escaped(path)).into_bytes();
+        let mut shown = format!("{between}==> {} <==\n", shown(path)).into_bytes();
         shown.extend_from_slice(bytes);
         shown.into()
     }
 
     fn with_names(&mut self, path: &[u8], bytes: &[u8]) -> Vec<u8> {
-        let name = format!("{}: ", escaped(path));
+        let name = format!("{}: ", shown(path));
         let mut shown = Vec::with_capacity(bytes.len() + name.len());
         if self.is_another(path) && !self.is_at_start {
             // The other one stopped in the middle of a line.
@@ -90,18 +91,6 @@ impl Printer {
         }
         shown
     }
-}
-
-/// A name on a line of its own: what is not printed as it is, is escaped.
-fn escaped(path: &[u8]) -> String {
-    let mut shown = String::with_capacity(path.len());
-    for c in String::from_utf8_lossy(path).chars() {
-        match c.is_control() {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
 }
 
 impl Show for Printer {
@@ -131,7 +120,7 @@ impl Show for Printer {
             ),
             Some(TailNews::TooMany) => (true, many.as_str()),
         };
-        let told = format!("{}:{}: {what}", self.host, escaped(&notice.path));
+        let told = format!("{}:{}: {what}", self.host, shown(&notice.path));
         if is_bad {
             self.is_incomplete = true;
             output::error(&told);
@@ -145,7 +134,7 @@ impl Show for Printer {
 mod tests {
     use super::*;
 
-    fn shown(names: Names, pieces: &[(&str, &str)]) -> String {
+    fn printed(names: Names, pieces: &[(&str, &str)]) -> String {
         let mut printer = Printer::new("web1", names, false, true);
         let shown: Vec<u8> = pieces
             .iter()
@@ -157,15 +146,15 @@ mod tests {
     #[test]
     fn headers_are_those_of_tail() {
         let pieces = [("a", "1\n"), ("a", "2\n"), ("b", "3"), ("a\n", "4\n")];
-        let expected = "==> a <==\n1\n2\n\n==> b <==\n3\n==> a\\n <==\n4\n";
-        assert_eq!(shown(Names::Headers, &pieces), expected);
-        assert_eq!(shown(Names::None, &pieces), "1\n2\n34\n");
+        let expected = "==> a <==\n1\n2\n\n==> b <==\n3\n==> $'a\\n' <==\n4\n";
+        assert_eq!(printed(Names::Headers, &pieces), expected);
+        assert_eq!(printed(Names::None, &pieces), "1\n2\n34\n");
     }
 
     #[test]
     fn each_line_has_its_name() {
         let pieces = [("a", "1\n2"), ("a", "2\n3"), ("b", "4\n5\n"), ("a", "6\n")];
         let expected = "a: 1\na: 22\na: 3\nb: 4\nb: 5\na: 6\n";
-        assert_eq!(shown(Names::Each, &pieces), expected);
+        assert_eq!(printed(Names::Each, &pieces), expected);
     }
 }
