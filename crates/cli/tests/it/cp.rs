@@ -8,7 +8,7 @@ use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use rustix::process::Signal;
 
 use crate::support::process::until;
-use crate::support::{Faults, Host, Invocation, Listener, Running, assert_same, random};
+use crate::support::{Ended, Faults, Host, Invocation, Listener, Running, assert_same, random};
 
 /// A host with an agent that may read and write beneath `there`.
 struct Net {
@@ -413,23 +413,19 @@ fn two_hosts_behind_a_relay_are_joined_here() {
         .says(DENIED);
 }
 
-/// Row F5. A file system of its own, which only this process sees.
+/// Row F5.
 #[test]
 fn f5_a_full_disk_is_said_and_leaves_the_target_as_it_was() {
     let net = Net::new();
     net.host.file("there/large", random(12 << 20, 5));
     let from = net.there("large");
     let script = format!(
-        "mkdir full && unshare -m sh -c 'mount -t tmpfs -o size=8m none full && cd full && \
-         echo before > large && (\"$FARPIPE\" cp \"{from}\" large; echo \"status $?\"; \
-         cat large; ls -A)' || echo no namespace"
+        "echo before > large; \"$FARPIPE\" cp \"{from}\" large; echo \"status $?\"; cat large; ls -A"
     );
-    let ended = net.host.shell(&script).run();
-    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
-    if printed.contains("no namespace") {
-        // Not root's test.
+    let Some(ended) = with_disk(&net.host, "size=8m", &script) else {
         return;
-    }
+    };
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
     let said = ended.said();
     assert!(
         said.contains("/full/large: No space left on device"),
@@ -449,6 +445,67 @@ fn f5_a_full_disk_is_said_and_leaves_the_target_as_it_was() {
     );
     net.agent
         .stderr_until(|log| log.contains("the other end gave up"));
+}
+
+/// Row F5, where not the bytes are used up but the files.
+#[test]
+fn f5_no_room_for_one_more_file_is_said_and_those_before_are_whole() {
+    let net = Net::new();
+    fs::create_dir(net.host.path("there/src")).expect("a directory");
+    for n in 0..100 {
+        net.host.file(&format!("there/src/{n}"), "whole");
+    }
+    let from = net.there("src");
+    let script = format!(
+        "\"$FARPIPE\" cp \"{from}\" dst; echo \"status $?\"; \
+         find dst -type f ! -name '.*' | xargs -r cat | sed 's/whole//g'"
+    );
+    let Some(ended) = with_disk(&net.host, "size=8m,nr_inodes=50", &script) else {
+        return;
+    };
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "status 125\n");
+    let said = ended.said();
+    assert!(said.contains("No space left on device"), "{said}");
+}
+
+/// Row F5, at the far end: what is the matter there is said here, and what was received goes on when there is room.
+#[test]
+fn f5_a_full_disk_at_the_far_end_is_said_here_and_goes_on_when_there_is_room() {
+    let host = Host::new();
+    host.file("large", random(12 << 20, 6));
+    let script = "\"$FARPIPE\" agent --listen ws://127.0.0.1:0 --allow \"write:$PWD\" 2> ../log & agent=$!; \
+         url=; while [ -z \"$url\" ]; do kill -0 $agent || exit 9; \
+         url=$(sed -n 's/.*listening on \\(ws:[^ ,]*\\).*/\\1/p' ../log | head -1); done; \
+         echo before > large; \
+         \"$FARPIPE\" cp ../large \"[$url]:$PWD/large\"; echo \"status $?\"; cat large; \
+         mount -o remount,size=40m .; \
+         \"$FARPIPE\" cp -v ../large \"[$url]:$PWD/large\"; echo \"status $?\"; cmp large ../large; ls -A; \
+         kill $agent; wait $agent";
+    let Some(ended) = with_disk(&host, "size=8m", script) else {
+        return;
+    };
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    let said = ended.said();
+    assert_eq!(printed, "status 125\nbefore\nstatus 0\nlarge\n", "{said}");
+    assert!(said.contains("large: No space left on device"), "{said}");
+    assert!(said.contains("received part kept"), "{said}");
+}
+
+/// Runs a script in a directory that is a file system of its own, which only the script sees; nothing
+/// where none can be made.
+fn with_disk(host: &Host, options: &str, script: &str) -> Option<Ended> {
+    host.file("script", script);
+    let line = format!(
+        "mkdir full; with=\"unshare -m\"; $with true 2> /dev/null || with=\"unshare -rm\"; \
+         $with true 2> /dev/null || {{ echo no namespace; exit; }}; \
+         $with sh -c 'mount -t tmpfs -o {options} none full && cd full && . ../script'"
+    );
+    let ended = host.shell(&line).run();
+    if ended.stdout == b"no namespace\n" {
+        eprintln!("not tested: this user can make no file system of its own");
+        return None;
+    }
+    Some(ended)
 }
 
 #[test]
