@@ -214,12 +214,34 @@ impl Follower {
         let mut looked = Vec::new();
         let mut found = Vec::new();
         let gate = &*self.gate;
+        let mut unfit = Vec::new();
         for pattern in &self.wanted.patterns {
-            if pattern.literal().is_none() {
-                found.extend(pattern.find(&mut |dir| gate.may_list(dir), &mut looked));
+            if pattern.literal().is_some() {
+                continue;
             }
+            let mut may_list_any = false;
+            let mut may_list = |dir: &Path| {
+                let may = gate.may_list(dir);
+                may_list_any |= may;
+                may
+            };
+            let fits = pattern.find(&mut may_list, &mut looked);
+            if fits.is_empty() {
+                let news = match may_list_any {
+                    true => TailNews::Missing,
+                    false => TailNews::Denied,
+                };
+                unfit.push((pattern.text().to_owned(), news));
+            }
+            found.extend(fits);
         }
         self.looked = looked;
+        if !self.has_begun && !self.wanted.resumed {
+            // Said once: whoever goes on has heard it.
+            for (text, news) in unfit {
+                self.say(0, news, &text, String::new());
+            }
+        }
         for path in found {
             if self.names.contains_key(&path) {
                 continue;

@@ -11,6 +11,8 @@ use farpipe_proto::limits::TAIL_ENTRIES_MAX;
 /// One absolute path or pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pattern {
+    /// As it was asked for.
+    text: PathBuf,
     parts: Vec<Part>,
 }
 
@@ -38,7 +40,13 @@ impl Pattern {
             })
             .collect();
         let parts = parts.filter(|parts| !parts.is_empty())?;
-        Some(Self { parts })
+        let text = path.to_owned();
+        Some(Self { text, parts })
+    }
+
+    /// As it was asked for, to name it when nothing fits.
+    pub(super) fn text(&self) -> &Path {
+        &self.text
     }
 
     /// The path, if there is only one that it can mean.

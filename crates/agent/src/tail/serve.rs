@@ -232,7 +232,10 @@ impl Gate for Door {
 
     fn may_list(&self, dir: &Path) -> bool {
         let dir: PathBuf = dir.to_owned();
-        let place = place(&self.policy.current(), &self.caller, Wants::Read, &dir);
-        matches!(place, Answer::Allowed(..))
+        // What is missing has no names, and who may read it may know that it is missing.
+        match place(&self.policy.current(), &self.caller, Wants::Read, &dir) {
+            Answer::Allowed(..) | Answer::Missing(_) => true,
+            Answer::Denied(_) => false,
+        }
     }
 }

@@ -200,6 +200,46 @@ fn what_is_missing_is_said_and_waited_for() {
 }
 
 #[test]
+fn a_pattern_that_nothing_fits_is_an_error_unless_it_is_waited_for() {
+    let net = Net::new();
+    net.append("app.log", "1\n");
+    // What fits is printed all the same; a directory that is not there has nothing that fits.
+    let once = |names: &[&str]| net.tail(names).args(["--no-follow", "--names", "none"]);
+    let ended = once(&["*.nothing", "none/*.log", "*.log"]).run().exits(1);
+    assert_text(&ended.stdout, "1\n");
+    assert_eq!(
+        net.said(&ended.stderr),
+        "farpipe: web1:*.nothing: not there\nfarpipe: web1:none/*.log: not there\n"
+    );
+    let ended = once(&["*.nothing"]).run().exits(1).printed("");
+    let said = "farpipe: web1:*.nothing: not there\n";
+    assert_eq!(net.said(&ended.stderr), said);
+    let tail = net.tail(&["*.late"]).args(["--names", "none"]).start();
+    tail.stderr_until(|text| text.ends_with("waiting for it\n"));
+    net.append("app.late", lines(0..3));
+    let said = prints(tail, &lines(0..3));
+    let expected = "farpipe: web1:*.late: not there yet; waiting for it\n";
+    assert_eq!(net.said(&said), expected);
+}
+
+/// A pattern whose directory may not be read is said to be so, beside others.
+#[test]
+fn a_pattern_that_may_not_be_compared_is_denied() {
+    let net = Net::new();
+    net.append("app.log", "1\n");
+    let elsewhere = format!("web1:{}/*", net.host.dir().display());
+    let tail = net.tail(&["app.log"]).arg(elsewhere);
+    let ended = tail.args(["--no-follow", "--names", "none"]).run().exits(1);
+    assert_text(&ended.stdout, "1\n");
+    let told = "the policy of that host does not allow it; its log says why";
+    assert!(
+        ended.stderr.ends_with(&format!("/*: {told}\n")),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn every_line_comes_once_while_logs_are_rotated_and_links_are_cut() {
     const ROTATIONS: u32 = 100;
     const EACH: u32 = 40;

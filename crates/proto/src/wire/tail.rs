@@ -131,7 +131,7 @@ pub enum TailNews {
     Truncated = 4,
     /// Nothing has the name now.
     Gone = 5,
-    /// Nothing has had the name yet.
+    /// Nothing has had the name yet, or fits the pattern.
     Missing = 6,
     /// It cannot be read; `message` says why.
     Unreadable = 7,

@@ -181,6 +181,23 @@ fn what_is_missing_is_waited_for() {
 }
 
 #[test]
+fn a_pattern_that_nothing_fits_is_said_once() {
+    let mut scene = Scene::new(&["*.log", "none/*", "a*"], Start::Line(1));
+    scene.append("another", b"");
+    scene.all();
+    let expected = [TailNews::Missing, TailNews::Missing, TailNews::Begun];
+    assert_eq!(scene.news, expected);
+    scene.restart();
+    scene.wait(FIND_EVERY);
+    scene.all();
+    assert_eq!(scene.news[expected.len()..], [TailNews::Begun]);
+    scene.line("app.log");
+    scene.wait(FIND_EVERY);
+    scene.all();
+    assert_eq!(scene.heard("app.log"), scene.written());
+}
+
+#[test]
 fn every_line_comes_once_however_often_a_name_is_rotated_between_two_looks() {
     let mut scene = Scene::new(&["app.log"], Start::Line(1));
     scene.line("app.log");
