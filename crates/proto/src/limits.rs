@@ -97,8 +97,23 @@ pub const TAIL_HOLD: Duration = Duration::from_secs(1);
 pub const TAIL_QUIET: Duration = Duration::from_secs(5);
 /// When it is closed though it is not quiet, once it was read to its end.
 pub const TAIL_ROTATED_FOR: Duration = Duration::from_secs(60);
-/// Copies that an agent is an end of at once; one more is refused.
+/// Streams that follow files at one agent, for all callers; one more is refused.
+pub const TAILS_MAX: usize = 128;
+/// Such streams of one caller.
+pub const TAILS_EACH_MAX: usize = 32;
+/// Files that all such streams have open, but at most half of the descriptors that the agent's process may
+/// have; others are told and wait until one is closed.
+pub const TAIL_OPEN_MAX: usize = 4096;
+/// Such files of one caller, but at most a quarter of these descriptors.
+pub const TAIL_OPEN_EACH_MAX: usize = 1024;
+/// Watches of files and directories for all such streams; what is not watched is looked at each second.
+pub const TAIL_WATCHES_MAX: usize = 8192;
+/// Such watches of one caller.
+pub const TAIL_WATCHES_EACH_MAX: usize = 2048;
+/// Copies that an agent is an end of at once, for all callers; one more is refused.
 pub const COPIES_MAX: usize = 64;
+/// Such copies of one caller.
+pub const COPIES_EACH_MAX: usize = 32;
 /// Longest message of a copy, but for data.
 pub const COPY_CONTROL_MAX: usize = 16 * 1024;
 /// Largest piece of a file in one frame of a copy.

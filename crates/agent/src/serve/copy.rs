@@ -7,18 +7,19 @@ use std::path::Path;
 
 use bytes::Bytes;
 use farpipe_net::Stream;
-use farpipe_proto::limits::COPIES_MAX;
+use farpipe_proto::limits::{COPIES_EACH_MAX, COPIES_MAX};
 use farpipe_proto::wire::control::{self, Accept};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::permission::Wants;
+use super::quota::{Quota, whose};
 use super::{Counted, Refusal, Serving, refuse};
 use crate::copy::{self, Base, CopyError, Event, Journal, Receiver, Sender, Source, Summary, Top};
 use crate::pipe::{self, cancelled};
 use crate::shown::shown;
 
 /// Copies of this process that are under way: each has threads of its own.
-static COPIES: Semaphore = Semaphore::const_new(COPIES_MAX);
+static COPIES: Quota = Quota::new(COPIES_MAX, COPIES_EACH_MAX);
 
 /// An end that can run.
 enum End {
@@ -44,8 +45,9 @@ impl Serving {
     /// Serves a stream that asks for a copy.
     pub(crate) async fn copy(&self, stream: Stream, asked: control::Copy) {
         let mut stream = stream;
-        let Ok(_under_way) = COPIES.try_acquire() else {
-            return refuse(stream, &self.name, &Refusal::Copies);
+        let _under_way = match COPIES.take(&whose(self.caller.as_ref())) {
+            Ok(taken) => taken,
+            Err(full) => return refuse(stream, &self.name, &Refusal::Full("copies", full)),
         };
         let opening = self.end(asked);
         let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;

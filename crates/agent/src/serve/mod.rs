@@ -2,12 +2,14 @@
 //! and here is the one place that knows what that can be.
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
-//! of this host, `listening.rs` opens one for each connection to what listens for a caller; commands are in `command/`.
+//! of this host, `listening.rs` opens one for each connection to what listens for a caller, `quota.rs` says how much
+//! of something a caller may have at once; commands are in `command/`.
 
 mod copy;
 mod endpoint;
 mod listening;
 mod permission;
+mod quota;
 mod refusal;
 
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
 pub(crate) use self::permission::{Answer, Teller, Wants, place};
+pub(crate) use self::quota::{Full, Quota, Taken, whose};
 pub(crate) use self::refusal::{Refusal, refuse};
 
 /// What an agent does for its callers.

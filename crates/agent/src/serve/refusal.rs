@@ -3,9 +3,9 @@
 use std::io;
 
 use farpipe_net::Stream;
-use farpipe_proto::limits::COPIES_MAX;
 use farpipe_proto::wire::control::Refuse;
 
+use super::quota::Full;
 use crate::command::detached::TableError;
 use crate::command::launch::LaunchError;
 use crate::command::may::Objection;
@@ -57,8 +57,8 @@ pub(crate) enum Refusal {
     Target { path: String, error: BaseError },
     #[error("the copy makes no sense: {0}")]
     Copy(&'static str),
-    #[error("{COPIES_MAX} copies are under way there; try again when one has ended")]
-    Copies,
+    #[error("{}", describe_full(.0, *.1))]
+    Full(&'static str, Full),
 }
 
 impl Refusal {
@@ -82,7 +82,7 @@ impl Refusal {
             | Self::Path { .. }
             | Self::Target { .. }
             | Self::Copy(_)
-            | Self::Copies => STATUS_FAILURE,
+            | Self::Full(..) => STATUS_FAILURE,
         }
     }
 
@@ -110,6 +110,16 @@ impl Refusal {
             }
         };
         Self::NotRun { status, message }
+    }
+}
+
+/// What there are so many of that one more is refused.
+fn describe_full(what: &str, full: Full) -> String {
+    match full {
+        Full::All(max) => format!("{max} {what} are under way there; try again when one has ended"),
+        Full::Caller(max) => format!(
+            "{max} {what} of yours are under way there, and nobody may have more; end one of them"
+        ),
     }
 }
 

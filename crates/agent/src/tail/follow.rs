@@ -28,7 +28,7 @@ use super::done::Done;
 use super::generation::{At, Generation, Lines, Piece};
 use super::glob::Pattern;
 use super::identity::{self, Seen, is_born_later, is_same};
-use super::siblings::{self, Gate, NotOpened, Older, Shut};
+use super::siblings::{self, Gate, NotOpened, Older, Opened, Shut};
 use super::start::Start;
 
 /// What may be said of names while nobody hears it; then they are looked at later.
@@ -87,6 +87,7 @@ enum Told {
     Gone,
     Denied,
     Unreadable,
+    Full,
 }
 
 /// Whether all that was found could be opened; if not, it is tried again at the next look.
@@ -288,6 +289,9 @@ impl Follower {
         if matches!(name.told, Some(Told::Denied | Told::Unreadable)) {
             return;
         }
+        if name.told == Some(Told::Full) {
+            name.told = None;
+        }
         if let Some(older) = youngest(name).or(name.newest) {
             // Another one may have had the name for a moment.
             self.since(path, name, older, None, now);
@@ -339,8 +343,11 @@ impl Follower {
         let (told, news, message) = match why {
             Shut::Denied => (Told::Denied, TailNews::Denied, String::new()),
             Shut::Io(error) => (Told::Unreadable, TailNews::Unreadable, error.to_string()),
+            Shut::Full(_) => (Told::Full, TailNews::TooMany, why.to_string()),
         };
-        name.positions.clear();
+        if told != Told::Full {
+            name.positions.clear();
+        }
         if name.told != Some(told) {
             name.told = Some(told);
             self.say(0, news, path, message);
@@ -360,7 +367,7 @@ impl Follower {
             Ok(opened) => opened,
             Err(Shut::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
             // It may do at the next look: the descriptors of this process may have been used up.
-            Err(shut @ Shut::Io(_)) => return self.shut(path, name, &shut),
+            Err(shut @ (Shut::Io(_) | Shut::Full(_))) => return self.shut(path, name, &shut),
             Err(shut) => {
                 name.seen = identity::at(path).ok().map(|seen| seen.file);
                 return self.shut(path, name, &shut);
@@ -389,7 +396,7 @@ impl Follower {
     }
 
     /// The first file of a name.
-    fn first(&mut self, path: &Path, name: &mut Name, file: File, seen: &Seen, now: Instant) {
+    fn first(&mut self, path: &Path, name: &mut Name, file: Opened, seen: &Seen, now: Instant) {
         // What lies beside it is older, but for what has had its name since it was opened.
         for sibling in siblings::all(path) {
             if !is_born_later(&sibling.seen, seen) {
@@ -424,7 +431,7 @@ impl Follower {
         path: &Path,
         name: &mut Name,
         older: Older,
-        (file, seen): (File, Seen),
+        (file, seen): (Opened, Seen),
         now: Instant,
     ) {
         let is_first = older.is_none() && name.files.is_empty();
@@ -462,8 +469,8 @@ impl Follower {
             }
             let opened = match one.open(&*self.gate) {
                 Ok(opened) => opened,
-                // It is found by its next name.
-                Err(NotOpened::Moved) => return Room::None,
+                // It is found by its next name, or at the next look.
+                Err(NotOpened::Later) => return Room::None,
                 Err(NotOpened::Shut) => {
                     self.done.add(one.seen.file, None);
                     continue;
@@ -483,7 +490,7 @@ impl Follower {
     }
 
     /// Goes on behind what another session has had of a name.
-    fn resume(&mut self, path: &Path, name: &mut Name, here: Option<(File, Seen)>, now: Instant) {
+    fn resume(&mut self, path: &Path, name: &mut Name, here: Option<(Opened, Seen)>, now: Instant) {
         let mut older = None;
         let all = siblings::all(path);
         for position in std::mem::take(&mut name.positions) {
@@ -508,7 +515,7 @@ impl Follower {
                 count,
             });
             self.open(path, name, (file, seen), at, now);
-            let is_here = |here: &(File, Seen)| is_same(&here.1.file, &seen.file);
+            let is_here = |here: &(Opened, Seen)| is_same(&here.1.file, &seen.file);
             if !here.as_ref().is_some_and(is_here)
                 && let Some(file) = name.files.back_mut()
             {
@@ -517,7 +524,7 @@ impl Follower {
         }
         name.newest = older.or(name.newest);
         let older_is_here = |older: &Older| {
-            let is_it = |here: &(File, Seen)| is_same(&here.1.file, &older.file);
+            let is_it = |here: &(Opened, Seen)| is_same(&here.1.file, &older.file);
             here.as_ref().is_some_and(is_it)
         };
         for sibling in all {
@@ -554,7 +561,7 @@ impl Follower {
         &mut self,
         path: &Path,
         name: &mut Name,
-        (file, seen): (File, Seen),
+        (file, seen): (Opened, Seen),
         at: At,
         now: Instant,
     ) {

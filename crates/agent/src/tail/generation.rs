@@ -12,6 +12,7 @@ use farpipe_proto::wire::tail::{TailFile, TailPosition};
 
 use super::identity::{self, Seen};
 use super::positions::keep_last;
+use super::siblings::Opened;
 
 /// A file that is read.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(super) struct Generation {
     /// What it is called in what is passed on.
     pub(super) number: u32,
     pub(super) id: TailFile,
-    file: File,
+    file: Opened,
     at: At,
     /// Nothing beyond this is read: how large it was, if it is not followed.
     end: u64,
@@ -99,7 +100,7 @@ impl Generation {
     /// Reads `file` from there on; up to `end` alone, if that is told.
     pub(super) fn new(
         number: u32,
-        file: File,
+        file: Opened,
         seen: &Seen,
         at: At,
         end: Option<u64>,
@@ -234,7 +235,7 @@ mod tests {
     fn generation(file: &File) -> Generation {
         let file = file.try_clone().expect("a descriptor more");
         let seen = identity::of(&file).expect("it is open");
-        Generation::new(1, file, &seen, At::default(), None, Instant::now())
+        Generation::new(1, file.into(), &seen, At::default(), None, Instant::now())
     }
 
     fn bytes(piece: io::Result<Piece>) -> Vec<u8> {

@@ -1,16 +1,18 @@
 //! The agent's side: follows what one stream asks for, as far as the policy lets its caller read it.
 
-use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use farpipe_net::{SendError, SendStream, Stream};
 use farpipe_proto::identity::Caller;
-use farpipe_proto::limits::TAIL_PATHS_MAX;
+use farpipe_proto::limits::{
+    TAIL_OPEN_EACH_MAX, TAIL_OPEN_MAX, TAIL_PATHS_MAX, TAIL_WATCHES_EACH_MAX, TAIL_WATCHES_MAX,
+    TAILS_EACH_MAX, TAILS_MAX,
+};
 use farpipe_proto::wire::control::Accept;
 use farpipe_proto::wire::tail::{Tail, TailEvent};
 use rustix::fs::{Mode, OFlags};
@@ -18,22 +20,43 @@ use tokio::task::JoinError;
 
 use super::follow::{Follower, Wanted};
 use super::glob::Pattern;
-use super::siblings::{Gate, Shut};
+use super::siblings::{Gate, Opened, Shut};
 use super::start::Start;
 use super::watch::Watch;
 use crate::command::environment::User;
 use crate::pipe;
 use crate::policy::LivePolicy;
-use crate::serve::{Answer, Counted, Refusal, Serving, Teller, Wants, place, refuse};
+use crate::serve::{Answer, Counted, Quota, Refusal, Serving, Teller, Wants, place, refuse, whose};
 use crate::shown::shown;
 
 /// Bytes that are read before they are sent: what one stream has in memory, and a message on top of it.
 const TURN: usize = 256 * 1024;
 
+/// Tails of this process that are under way.
+static TAILS: Quota = Quota::new(TAILS_MAX, TAILS_EACH_MAX);
+/// Files that they have open: others need descriptors as well.
+static OPEN: LazyLock<Quota> = LazyLock::new(|| {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    Quota::new(
+        TAIL_OPEN_MAX.min(limit / 2),
+        TAIL_OPEN_EACH_MAX.min(limit / 4),
+    )
+});
+/// What the system tells them of.
+static WATCHES: Quota = Quota::new(TAIL_WATCHES_MAX, TAIL_WATCHES_EACH_MAX);
+
 impl Serving {
     /// Serves a stream that asks for files to be followed.
     pub(crate) async fn tail(&self, stream: Stream, asked: Tail) {
         let mut stream = stream;
+        let who = whose(self.caller.as_ref());
+        let _under_way = match TAILS.take(&who) {
+            Ok(taken) => taken,
+            Err(full) => return refuse(stream, &self.name, &Refusal::Full("tails", full)),
+        };
         let looking = self.begin(asked);
         let begun = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), looking).await;
         let follower = match begun.map_err(Refusal::Over).and_then(|begun| begun) {
@@ -49,7 +72,7 @@ impl Serving {
             mut watch,
         } = stream;
         let following = async {
-            follow(&mut send, follower).await?;
+            follow(&mut send, follower, who).await?;
             send.finish();
             // The asking side has nothing to say.
             recv.heard_out().await;
@@ -80,6 +103,7 @@ impl Serving {
         };
         let door = Door {
             policy: Arc::clone(&self.agent.policy),
+            who: whose(Some(&caller)),
             caller,
             teller: self.teller(),
         };
@@ -155,8 +179,12 @@ async fn blocking<T: Send + 'static>(
 
 /// Reads and sends until the other side has enough; what is not followed, until all was read. While
 /// nothing can be sent it reads nothing, but keeps what is rotated meanwhile.
-async fn follow(send: &mut SendStream, mut follower: Follower) -> Result<(), TailFailed> {
-    let mut watch = Watch::new()
+async fn follow(
+    send: &mut SendStream,
+    mut follower: Follower,
+    who: Arc<str>,
+) -> Result<(), TailFailed> {
+    let mut watch = Watch::new(move || WATCHES.take(&who).ok())
         .inspect_err(|error| tracing::debug!("changes of files are not told: {error}"))
         .ok();
     loop {
@@ -212,15 +240,19 @@ async fn changed(watch: Option<&Watch>) {
 struct Door {
     policy: Arc<LivePolicy>,
     caller: Caller,
+    /// Whose share of the files it opens.
+    who: Arc<str>,
     teller: Teller,
 }
 
 impl Gate for Door {
-    fn open(&self, path: &Path) -> Result<File, Shut> {
+    fn open(&self, path: &Path) -> Result<Opened, Shut> {
         match place(&self.policy.current(), &self.caller, Wants::Read, path) {
             Answer::Allowed(place, _) => {
+                let taken = OPEN.take(&self.who).map_err(Shut::Full)?;
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-                Ok(place.open(flags, Mode::empty())?.into())
+                let file = place.open(flags, Mode::empty())?;
+                Ok(Opened::new(file.into(), taken))
             }
             Answer::Missing(error) => Err(error.into()),
             Answer::Denied(why) => {

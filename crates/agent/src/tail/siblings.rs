@@ -4,6 +4,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use farpipe_proto::wire::tail::TailFile;
 use super::generation::At;
 use super::glob::is_rotated;
 use super::identity::{self, Seen, is_same};
+use crate::serve::{Full, Taken};
 
 /// Files that are opened to look for the copy of one: the youngest.
 const COPIES_MAX: usize = 32;
@@ -24,19 +26,63 @@ const TELLING: usize = 16;
 /// Opens what the caller may read, and nothing else. Blocks on the disk.
 pub(super) trait Gate: Send + Sync + std::fmt::Debug {
     /// Opens a file by its absolute path.
-    fn open(&self, path: &Path) -> Result<File, Shut>;
+    fn open(&self, path: &Path) -> Result<Opened, Shut>;
     /// Whether the names in a directory may be told.
     fn may_list(&self, dir: &Path) -> bool;
+}
+
+/// An open file, and its share of those that this process may have open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    file: File,
+    _taken: Option<Taken>,
+}
+
+impl Opened {
+    pub(super) fn new(file: File, taken: Taken) -> Self {
+        Self {
+            file,
+            _taken: Some(taken),
+        }
+    }
+}
+
+/// One that nobody counts.
+#[cfg(test)]
+impl From<File> for Opened {
+    fn from(file: File) -> Self {
+        Self { file, _taken: None }
+    }
+}
+
+impl Deref for Opened {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
 }
 
 /// Why a file is not opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Shut {
+    /// As many are open as may be. It can be opened when one of them is closed.
+    #[error("{}", describe_full(*.0))]
+    Full(Full),
     /// Why is for this host's log.
     #[error("the policy does not allow it")]
     Denied,
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+fn describe_full(full: Full) -> String {
+    match full {
+        Full::All(max) => format!("{max} files are open there for those who follow some"),
+        Full::Caller(max) => {
+            format!("{max} files are open there for you, and nobody may have more")
+        }
+    }
 }
 
 /// Beside another one, by a name that it has now.
@@ -48,17 +94,18 @@ pub(super) struct Sibling {
 
 impl Sibling {
     /// Opens it, if it is still the one that was seen.
-    pub(super) fn open(&self, gate: &dyn Gate) -> Result<(File, Seen), NotOpened> {
+    pub(super) fn open(&self, gate: &dyn Gate) -> Result<(Opened, Seen), NotOpened> {
         let file = match gate.open(&self.path) {
             Ok(file) => file,
             Err(Shut::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(NotOpened::Moved);
+                return Err(NotOpened::Later);
             }
-            Err(_) => return Err(NotOpened::Shut),
+            Err(Shut::Full(_)) => return Err(NotOpened::Later),
+            Err(Shut::Denied | Shut::Io(_)) => return Err(NotOpened::Shut),
         };
         match identity::of(&file) {
             Ok(seen) if is_same(&seen.file, &self.seen.file) => Ok((file, seen)),
-            Ok(_) => Err(NotOpened::Moved),
+            Ok(_) => Err(NotOpened::Later),
             Err(_) => Err(NotOpened::Shut),
         }
     }
@@ -81,8 +128,8 @@ impl Sibling {
 /// Why a sibling is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotOpened {
-    /// It has another name by now, or is gone.
-    Moved,
+    /// It has another name by now, or is gone; or too many others are open.
+    Later,
     /// It may not be read, or cannot.
     Shut,
 }
@@ -220,7 +267,7 @@ pub(super) fn find(
     all: &[Sibling],
     file: &TailFile,
     at: &At,
-) -> Option<(File, Seen, Option<u64>)> {
+) -> Option<(Opened, Seen, Option<u64>)> {
     let here = identity::at(path).ok().map(|seen| Sibling {
         path: path.to_owned(),
         seen,
@@ -240,7 +287,7 @@ pub(super) fn find_copy(
     mut all: Vec<Sibling>,
     at: &At,
     is_known: impl Fn(&TailFile) -> bool,
-) -> Option<(File, Seen)> {
+) -> Option<(Opened, Seen)> {
     if at.last.len() < TELLING {
         return None;
     }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+use crate::serve::Taken;
+
 #[cfg(target_os = "linux")]
 pub(super) use self::system::Watch;
 
@@ -18,25 +20,35 @@ mod system {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    use super::{File, PathBuf, io};
+    use super::{File, PathBuf, Taken, io};
     use crate::endpoint::fd::register;
 
     /// What is watched.
-    #[derive(Debug)]
     pub(in super::super) struct Watch {
         fd: AsyncFd<OwnedFd>,
-        files: BTreeMap<u32, i32>,
-        dirs: BTreeMap<PathBuf, i32>,
+        files: BTreeMap<u32, Watched>,
+        dirs: BTreeMap<PathBuf, Watched>,
+        take: Box<dyn Fn() -> Option<Taken> + Send + Sync>,
+    }
+
+    /// One watch, and its share of those that this process may have.
+    #[derive(Debug)]
+    struct Watched {
+        watch: i32,
+        _taken: Taken,
     }
 
     impl Watch {
-        /// Needs a tokio runtime with I/O.
-        pub(in super::super) fn new() -> io::Result<Self> {
+        /// `take` gives a share for one more watch, if there is one. Needs a tokio runtime with I/O.
+        pub(in super::super) fn new(
+            take: impl Fn() -> Option<Taken> + Send + Sync + 'static,
+        ) -> io::Result<Self> {
             let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             Ok(Self {
                 fd: register(fd, Interest::READABLE)?,
                 files: BTreeMap::new(),
                 dirs: BTreeMap::new(),
+                take: Box::new(take),
             })
         }
 
@@ -47,14 +59,14 @@ mod system {
                 let is_kept = files.iter().any(|(file, _)| file == number);
                 if !is_kept {
                     // A file that is gone has taken its watch with it.
-                    let _ = inotify::remove_watch(fd, *watch);
+                    let _ = inotify::remove_watch(fd, watch.watch);
                 }
                 is_kept
             });
             self.dirs.retain(|dir, watch| {
                 let is_kept = dirs.contains(dir);
                 if !is_kept {
-                    let _ = inotify::remove_watch(fd, *watch);
+                    let _ = inotify::remove_watch(fd, watch.watch);
                 }
                 is_kept
             });
@@ -64,8 +76,11 @@ mod system {
                 }
                 let path = format!("/proc/self/fd/{}", file.as_raw_fd());
                 let flags = WatchFlags::MODIFY | WatchFlags::ATTRIB;
-                if let Ok(watch) = inotify::add_watch(fd, path, flags) {
-                    self.files.insert(*number, watch);
+                if let Some(taken) = (self.take)()
+                    && let Ok(watch) = inotify::add_watch(fd, path, flags)
+                {
+                    let _taken = taken;
+                    self.files.insert(*number, Watched { watch, _taken });
                 }
             }
             let flags = WatchFlags::CREATE
@@ -75,9 +90,11 @@ mod system {
                 | WatchFlags::ONLYDIR;
             for dir in dirs {
                 if !self.dirs.contains_key(dir)
+                    && let Some(taken) = (self.take)()
                     && let Ok(watch) = inotify::add_watch(fd, dir, flags)
                 {
-                    self.dirs.insert(dir.clone(), watch);
+                    let _taken = taken;
+                    self.dirs.insert(dir.clone(), Watched { watch, _taken });
                 }
             }
         }
@@ -103,7 +120,7 @@ pub(super) struct Watch;
 #[cfg(not(target_os = "linux"))]
 impl Watch {
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(_: impl Fn() -> Option<Taken>) -> io::Result<Self> {
         Ok(Self)
     }
 

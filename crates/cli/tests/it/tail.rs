@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use farpipe_faultproxy::{Cut, Dir, Plan, When};
+use farpipe_proto::limits::TAILS_EACH_MAX;
 use rustix::process::Signal;
 
 use crate::support::{Faults, Host, Invocation, Listener, Running, assert_same};
@@ -439,6 +440,41 @@ fn what_the_policy_does_not_allow_is_not_read_by_any_name() {
     let elsewhere = format!("web1:{}/*", net.host.dir().display());
     let tail = net.host.farpipe(["tail", "--relay", net.relay.url()]);
     tail.arg(elsewhere).run().exits(125).printed("");
+}
+
+/// One caller leaves descriptors for the others, and room for their tails.
+#[test]
+fn files_and_tails_beyond_the_share_of_a_caller_are_refused() {
+    let net = Net::new();
+    for n in 0..30 {
+        net.append(&format!("{n}.log"), "x\n");
+    }
+    // A quarter of them is for the files of one caller.
+    let log = net.host.path("log").display().to_string();
+    let line = format!(
+        "ulimit -n 80; exec \"$FARPIPE\" agent {} --name web2 --allow read:{log}",
+        net.relay.url()
+    );
+    let _agent = net.host.shell(&line).start_registered(1);
+    let tail = |host: &str, name: &str| {
+        let tail = net.host.farpipe(["tail", "--relay", net.relay.url()]);
+        tail.arg(format!("{host}:{log}/{name}"))
+    };
+    let once = tail("web2", "*.log").args(["--no-follow", "--names", "none"]);
+    let ended = once.run().exits(1);
+    assert_text(&ended.stdout, &"x\n".repeat(20));
+    let told = "not followed: 20 files are open there for you, and nobody may have more\n";
+    assert_eq!(ended.stderr.matches(told).count(), 10, "{}", ended.stderr);
+    let tails: Vec<_> = (0..TAILS_EACH_MAX)
+        .map(|_| tail("web1", "0.log").start())
+        .collect();
+    tails.iter().for_each(|tail| drop(tail.stdout_until(2)));
+    let refused = tail("web1", "1.log").run().exits(125);
+    assert_eq!(
+        refused.stderr,
+        "farpipe: the far end refused: 32 tails of yours are under way there, and nobody may have more; \
+         end one of them\n"
+    );
 }
 
 #[test]

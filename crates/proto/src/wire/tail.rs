@@ -139,7 +139,8 @@ pub enum TailNews {
     Denied = 8,
     /// Nothing is there any more of what a position tells; how much was behind it is not known.
     Lost = 9,
-    /// There are more than can be followed at once; this one is not.
+    /// There are more than can be followed at once, as `message` says, or else [`TAIL_FILES_MAX`](crate::limits::TAIL_FILES_MAX) in
+    /// this stream; this one is not, until there is room.
     TooMany = 10,
 }
 

@@ -16,8 +16,8 @@ use crate::tail::positions::Positions;
 struct Open;
 
 impl Gate for Open {
-    fn open(&self, path: &Path) -> Result<File, Shut> {
-        Ok(File::open(path)?)
+    fn open(&self, path: &Path) -> Result<Opened, Shut> {
+        Ok(File::open(path)?.into())
     }
 
     fn may_list(&self, _: &Path) -> bool {
@@ -216,7 +216,7 @@ fn every_line_comes_once_however_often_a_name_is_rotated_between_two_looks() {
 struct Busy(std::sync::atomic::AtomicBool);
 
 impl Gate for Busy {
-    fn open(&self, path: &Path) -> Result<File, Shut> {
+    fn open(&self, path: &Path) -> Result<Opened, Shut> {
         let file = File::open(path)?;
         if !self.0.swap(true, std::sync::atomic::Ordering::Relaxed) {
             let beside = |n: u8| path.with_extension(format!("log.{n}"));
@@ -233,7 +233,7 @@ impl Gate for Busy {
             fs::rename(path, beside(1))?;
             fs::write(path, "third\n")?;
         }
-        Ok(file)
+        Ok(file.into())
     }
 
     fn may_list(&self, _: &Path) -> bool {

@@ -103,7 +103,10 @@ impl Show for Printer {
     }
 
     fn notice(&mut self, notice: &TailNotice) {
-        let many = format!("not followed: there are more than {TAIL_FILES_MAX} files");
+        let many = match &*notice.message {
+            "" => format!("not followed: there are more than {TAIL_FILES_MAX} files"),
+            why => format!("not followed: {}", printable(why)),
+        };
         let unreadable = format!("cannot be read: {}", printable(&notice.message));
         let (is_bad, what) = match TailNews::from_wire(notice.news) {
             Some(TailNews::Begun | TailNews::Closed) | None => return,
