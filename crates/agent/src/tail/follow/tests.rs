@@ -5,6 +5,8 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 
+use farpipe_proto::limits::TAIL_QUIET;
+use farpipe_proto::wire::tail::TailWhat;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
