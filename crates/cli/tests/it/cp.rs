@@ -493,6 +493,7 @@ fn f5_a_full_disk_at_the_far_end_is_said_here_and_goes_on_when_there_is_room() {
 
 /// Runs a script in a directory that is a file system of its own, which only the script sees; nothing
 /// where none can be made.
+#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
 fn with_disk(host: &Host, options: &str, script: &str) -> Option<Ended> {
     host.file("script", script);
     let line = format!(
