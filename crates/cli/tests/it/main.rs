@@ -27,6 +27,7 @@ mod fifo;
 mod fifo_writers;
 mod forward;
 mod gateway;
+mod gateway_admission;
 mod gateway_breaks;
 mod gateway_pages;
 mod generated;
