@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use farpipe_net::carrier::ws::raw::{Foreign, Gateway, Taken, Unserved};
 use farpipe_net::token::TokenStore;
-use farpipe_proto::identity::Identity;
 
-use super::admitted::{self, NotLetIn};
+use super::admitted::{self, LetIn, NotLetIn};
 use super::answer::Answer;
 use super::request::{self, Asked, GatewayConfig, What};
 use super::ticket;
@@ -62,8 +61,8 @@ impl Front {
             return Ok(());
         }
         let commons = self.relay.gateway();
-        let who = match self.who(&foreign, &asked, commons).await {
-            Ok(who) => who,
+        let let_in = match self.who(&foreign, &asked, commons).await {
+            Ok(let_in) => let_in,
             Err(NotLetIn { why, answer }) => {
                 let answer = also(answer, &shared);
                 return Err(refuse(foreign, NotLetIn { why, answer }).await);
@@ -73,14 +72,14 @@ impl Front {
             let answer = also(Answer::line(503, "too many requests at once"), &shared);
             refuse(foreign, answer.into())
         };
-        let Some(place) = commons.places.take(who.clone()) else {
+        let Some(place) = commons.places.take(let_in.who.clone()) else {
             return Err(too_many(foreign).await);
         };
         let visit = Visit {
             foreign,
             relay: Arc::clone(&self.relay),
             asked,
-            who,
+            let_in,
             place,
         };
         match self.relay.visited(Box::new(visit)) {
@@ -89,14 +88,14 @@ impl Front {
         }
     }
 
-    /// The name in which a request is carried out. A page opens a WebSocket by a ticket alone: what its
+    /// Who a request is carried out for. A page opens a WebSocket by a ticket alone: what its
     /// browser would show for it, it shows for every page.
     async fn who(
         &self,
         foreign: &Foreign,
         asked: &Asked,
         commons: &Commons,
-    ) -> Result<Option<Identity>, NotLetIn> {
+    ) -> Result<LetIn, NotLetIn> {
         let What::Socket(direction, _) = asked.what else {
             return admitted::who(foreign, self.tokens.as_ref()).await;
         };
@@ -106,7 +105,9 @@ impl Front {
             Some(ticket) => {
                 let redeemed = commons.tickets.redeem(ticket, &asked.name, direction);
                 let why = "the ticket is not good, or not for this: POST ?ticket makes another";
-                redeemed.ok_or_else(|| admitted::unknown(why).into())
+                let let_in = redeemed.ok_or_else(|| admitted::unknown(why))?;
+                let_in.stands(foreign).await?;
+                Ok(let_in)
             }
             None if asked.page.is_some() => {
                 let why = "a page needs a ticket for a WebSocket: POST ?ticket makes one";

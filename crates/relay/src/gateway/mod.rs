@@ -22,10 +22,10 @@ use std::sync::Arc;
 
 use farpipe_net::WindowBudget;
 use farpipe_net::carrier::ws::raw::{Foreign, Messages, Transport};
-use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::RELAY_DRAIN;
 use farpipe_proto::wire::control::{Abort, AbortCode};
 
+use self::admitted::LetIn;
 use self::answer::Answer;
 use self::body::{Body, Framing};
 use self::download::Download;
@@ -66,7 +66,7 @@ pub(crate) struct Visit {
     foreign: Foreign,
     relay: Arc<Relay>,
     asked: Asked,
-    who: Option<Identity>,
+    let_in: LetIn,
     place: Place,
 }
 
@@ -89,7 +89,7 @@ impl Visit {
             foreign,
             relay,
             asked,
-            who,
+            let_in,
             place: _place,
         } = self;
         let peer = foreign.peer.clone();
@@ -99,7 +99,7 @@ impl Visit {
         let inside = Inside {
             windows: Arc::clone(&commons.windows),
             relay: Arc::clone(&relay),
-            who,
+            who: let_in.who.clone(),
             peer,
             going,
         };
@@ -110,12 +110,12 @@ impl Visit {
                 websocket(foreign, &inside, &name, direction, messages).await;
             }
             What::Ticket(direction) => {
-                let ticket = commons.tickets.issue(&name, direction, inside.who);
+                let ticket = commons.tickets.issue(&name, direction, let_in);
                 let (mut io, _) = foreign.into_io();
                 also(page::ticket(&ticket), &shared).send(&mut *io).await;
             }
             What::View => {
-                let ticket = commons.tickets.issue(&name, Direction::Recv, inside.who);
+                let ticket = commons.tickets.issue(&name, Direction::Recv, let_in);
                 let page = page::view(&foreign, &name, &ticket);
                 let (mut io, _) = foreign.into_io();
                 page.send(&mut *io).await;
