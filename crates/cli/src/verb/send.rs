@@ -1,5 +1,6 @@
 //! `farpipe send`: writes to a pipe by a relay.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Admission};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::{PARK_MAX, READERS_MAX};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::one_way::OneWayArgs;
@@ -171,15 +173,20 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Err(error) => return Ok(error.into()),
         };
         let running = async {
+            let (leave, leaves) = watch::channel(false);
+            let mut links = pin!(links.keep(quiet, &status, leaves));
             // In order: a name that is not to be had is why nobody comes.
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
-                why = links.keep(quiet, &status) => {
+                why = &mut links => {
                     let why = why.unwrap_or_else(|| "no relay takes this pipe".to_owned());
-                    Outcome::from(PipeError::Local(why))
+                    return Outcome::from(PipeError::Local(why));
                 }
                 outcome = send::run(sessions, sending, target) => outcome,
-            }
+            };
+            leave.send_replace(true);
+            links.await;
+            outcome
         };
         anyhow::Ok(progress::during(show, None, &counts, running).await)
     };
