@@ -51,6 +51,7 @@ mod relay_malice;
 mod relay_reload;
 mod relay_tls;
 mod reuse;
+mod reuse_same;
 mod secrets;
 mod send;
 mod send_faults;
