@@ -27,10 +27,13 @@ use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, to_wire};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
 use crate::server::{self, Served, Target, refuse_more};
-use crate::spread::{Slow, Spread};
+use crate::spread::{Lost, Slow, Spread};
 
 /// Whether a pipe is sent to somebody, and why not.
 pub type Admits = Arc<dyn Fn(Option<&Caller>) -> Result<(), String> + Send + Sync>;
+
+/// Hears what a reader lost because it was behind, when it has ended.
+pub type TellLost = Arc<dyn Fn(&str, Lost) + Send + Sync>;
 
 /// What a writer is told.
 pub struct Sending {
@@ -46,6 +49,8 @@ pub struct Sending {
     pub admits: Admits,
     /// Hears of readers that failed, if there are several.
     pub report: Report,
+    /// Hears of readers that lost something, which they only do with [`Slow::Drop`].
+    pub tell_lost: TellLost,
     /// Counts what is read.
     pub meter: Arc<Meter>,
     /// Ends all.
@@ -329,24 +334,28 @@ impl Pipe {
             }
             None => {}
         }
-        let mut served = self.feed(stream, &open, cancel.clone()).await;
+        let (mut served, lost) = self.feed(stream, &open, cancel.clone()).await;
+        if lost != Lost::default() {
+            (self.sending.tell_lost)(&who, lost);
+        }
         // Told to end: the session still waits for the answer, for a moment.
         let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
         self.count.send_modify(|count| count.answered += 1);
         Some((who, served))
     }
 
-    /// Sends to one reader what it is to get.
-    async fn feed(&self, stream: Stream, open: &Open, cancel: Cancel) -> Served {
+    /// Sends to one reader what it is to get, and says what it lost.
+    async fn feed(&self, stream: Stream, open: &Open, cancel: Cancel) -> (Served, Lost) {
         let blocks = server::blocks(open);
         match &self.feed {
             Feed::Whole(target) => {
                 let target = target.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let Some(target) = target else {
-                    return PipeError::Local("there is nothing left to send".to_owned()).into();
+                    return nothing_left();
                 };
                 let meter = Arc::clone(&self.sending.meter);
-                server::serve(stream, blocks, target, meter, cancel).await
+                let served = server::serve(stream, blocks, target, meter, cancel).await;
+                (served, Lost::default())
             }
             Feed::Spread(spread) => self.share(spread, stream, blocks, cancel).await,
         }
@@ -360,9 +369,9 @@ impl Pipe {
         stream: Stream,
         blocks: Option<Compression>,
         cancel: Cancel,
-    ) -> Served {
+    ) -> (Served, Lost) {
         let Some(cursor) = spread.reader() else {
-            return PipeError::Local("there is nothing left to send".to_owned()).into();
+            return nothing_left();
         };
         let number = cursor.number();
         let endpoint = Endpoint {
@@ -373,7 +382,7 @@ impl Pipe {
         // What is read is counted once, where it is read.
         let mut pipe = match pipe::Pipe::new(endpoint, stream, blocks, Arc::default()) {
             Ok(pipe) => pipe,
-            Err(failed) => return Served::new(failed.0, failed.1),
+            Err(failed) => return (Served::new(failed.0, failed.1), Lost::default()),
         };
         pipe.drive(cancel.clone()).await;
         let exit = if pipe.has_failed() {
@@ -385,10 +394,13 @@ impl Pipe {
             let ended = pipe::unless_cancelled(cancel, self.exited());
             ended.await.unwrap_or_default()
         };
-        let dropped = spread.dropped(number);
-        pipe.last_word(control::Exit { dropped, ..exit });
+        let lost = spread.lost(number);
+        pipe.last_word(control::Exit {
+            dropped: lost.bytes,
+            ..exit
+        });
         let (outcome, watch) = pipe.finish();
-        Served::new(outcome, watch)
+        (Served::new(outcome, watch), lost)
     }
 
     /// How the command at the source has ended; without one it has ended well. Cancel safe.
@@ -543,6 +555,11 @@ async fn stays(
     };
     let stays = pipe::unless_cancelled(cancel.clone(), stays).await;
     stays.ok().flatten()
+}
+
+fn nothing_left() -> (Served, Lost) {
+    let error = PipeError::Local("there is nothing left to send".to_owned());
+    (error.into(), Lost::default())
 }
 
 fn refuse(stream: Stream, message: String) {

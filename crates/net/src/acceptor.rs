@@ -50,6 +50,8 @@ pub struct AcceptorConfig {
     pub heartbeat: Duration,
     /// Bytes a session retains at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// As [`SessionConfig::answers_ends`]. Default: no.
+    pub answers_ends: bool,
     /// Default: for this acceptor alone. A process with several shares one among them.
     pub windows: Arc<WindowBudget>,
     /// Uncovers sessions that their openers have covered with TLS up to here; such are refused
@@ -76,6 +78,7 @@ impl AcceptorConfig {
             park_max: PARK_MAX,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            answers_ends: false,
             windows: Arc::default(),
             seal: None,
             unsealed: "this agent has no certificate: end-to-end TLS needs one (give it --cert, --key \
@@ -271,6 +274,7 @@ impl Acceptor {
         let windows = Arc::clone(&self.config.windows);
         let mut config = SessionConfig::new(Side::Acceptor);
         config.buffer_max = self.config.buffer_max;
+        config.answers_ends = self.config.answers_ends;
         place.send(AcceptedSession {
             shared: Shared::new(config, windows, self.config.clock, seal),
             config: self.config.clone(),

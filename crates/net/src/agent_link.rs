@@ -1,10 +1,12 @@
 //! An agent's side of a relay: dials, registers, serves what the relay passes on, and dials again.
 //! For ever: an agent that gave up could be reached no more. A pipe's writer is an agent here.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use farpipe_proto::Instant;
 use farpipe_proto::identity::Asserting;
 use farpipe_proto::limits::{HEARTBEAT, PROGRESS_LIFE};
 use farpipe_proto::link::{LinkError, Prover, SecretId};
@@ -77,6 +79,8 @@ pub struct RelayEnd {
 enum Linked {
     Over(Attempt, String),
     Final(RelayEnd),
+    /// As it was told.
+    Left,
 }
 
 /// An agent at one relay.
@@ -109,16 +113,36 @@ impl AgentLink {
     /// # Cancellation
     /// Dropping it is a lost link to all sessions: they wait for another as long as they are parked.
     pub async fn run(&self, dial: &dyn Dial) -> Result<std::convert::Infallible, RelayEnd> {
+        loop {
+            self.run_until(dial, std::future::pending()).await?;
+        }
+    }
+
+    /// As [`AgentLink::run`], until `leave` is ready. Then it takes its leave of the relay, which takes
+    /// up to a second: that is no lost link. End the sessions before.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// As there.
+    pub async fn run_until(
+        &self,
+        dial: &dyn Dial,
+        leave: impl Future<Output = ()>,
+    ) -> Result<(), RelayEnd> {
+        let mut leave = std::pin::pin!(leave);
         let clock = self.acceptor.config().clock;
         let mut redial = Redial::new(Duration::MAX);
         loop {
-            let linked = self.link(dial).await;
+            let linked = self.link(dial, leave.as_mut()).await;
             if let Some(registered) = &self.config.registered {
                 registered.send_replace(false);
             }
             let (attempt, why) = match linked {
                 Linked::Over(attempt, why) => (attempt, why),
                 Linked::Final(end) => return Err(end),
+                Linked::Left => return Ok(()),
             };
             let mut random = [0; 4];
             (self.config.greeting.random)(&mut random);
@@ -130,7 +154,10 @@ impl AgentLink {
                 Next::GiveUp | Next::Succeed => now,
             };
             self.tell(&redial, why, at - now);
-            tokio::time::sleep_until(clock.deadline(at)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(clock.deadline(at)) => {}
+                () = &mut leave => return Ok(()),
+            }
         }
     }
 
@@ -156,19 +183,47 @@ impl AgentLink {
     }
 
     /// Dials once and serves as long as the link lasts.
-    async fn link(&self, dial: &dyn Dial) -> Linked {
+    async fn link(&self, dial: &dyn Dial, mut leave: Pin<&mut impl Future<Output = ()>>) -> Linked {
         let relay = dial.peer();
+        let (mut trunk, began) = tokio::select! {
+            registered = self.register(dial, &relay) => match registered {
+                Ok(registered) => registered,
+                Err(linked) => return linked,
+            },
+            () = &mut leave => return Linked::Left,
+        };
+        let clock = self.acceptor.config().clock;
+        let end = tokio::select! {
+            end = trunk.run() => end,
+            () = &mut leave => {
+                trunk.leave().await;
+                return Linked::Left;
+            }
+        };
+        let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
+        let attempt = match progressed {
+            true => Attempt::Progressed,
+            false => Attempt::Cut,
+        };
+        match end {
+            TrunkEnd::Lost(why) => Linked::Over(attempt, format!("{relay}: {why}")),
+            TrunkEnd::Refused(refused) => refused_by(&relay, &refused),
+        }
+    }
+
+    /// Dials once and registers; a link, and since when it is one.
+    async fn register(&self, dial: &dyn Dial, relay: &str) -> Result<(Trunk, Instant), Linked> {
         let carrier = match dial.dial().await {
             Ok(carrier) => carrier,
             Err(error) => {
-                return match error.blame {
+                return Err(match error.blame {
                     Blame::Final => unwanted(error.message),
                     Blame::Refused if self.is_mistake() => unwanted(error.to_string()),
                     Blame::Refused | Blame::Reset => Linked::Over(Attempt::Refused, error.message),
                     Blame::Cut | Blame::Stranger | Blame::Gone => {
                         Linked::Over(Attempt::Cut, error.message)
                     }
-                };
+                });
             }
         };
         self.was_there.store(true, Ordering::Relaxed);
@@ -182,7 +237,7 @@ impl AgentLink {
         let registered = link::register(&mut wire, &self.config.greeting, register).await;
         let registered = match registered {
             Ok(registered) => registered,
-            Err(error) => return failed(&relay, error),
+            Err(error) => return Err(failed(relay, error)),
         };
         tracing::info!("{relay}: registered as {}", self.config.name);
         if let Some(told) = &self.config.registered {
@@ -198,17 +253,8 @@ impl AgentLink {
             false => Asserting::Another,
         };
         let acceptor = Arc::clone(&self.acceptor);
-        let mut trunk = Trunk::new(hop, acceptor, relay.clone(), asserting, registered.window);
-        let end = trunk.run().await;
-        let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
-        let attempt = match progressed {
-            true => Attempt::Progressed,
-            false => Attempt::Cut,
-        };
-        match end {
-            TrunkEnd::Lost(why) => Linked::Over(attempt, format!("{relay}: {why}")),
-            TrunkEnd::Refused(refused) => refused_by(&relay, &refused),
-        }
+        let (relay, window) = (relay.to_owned(), registered.window);
+        Ok((Trunk::new(hop, acceptor, relay, asserting, window), began))
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! Anybody can open connections and say nothing, or little and slowly; each is allowed 10 s a step
 //! and 30 s in all, for slow links are honest, too. So when there is no place left, the oldest
-//! stranger that had [`HANDSHAKE_GRACE`] to say who it is goes for the one that waits. A burst of
-//! honest peers only waits its turn: each is done, or known, within its grace.
+//! stranger of the source that has most of them goes for the one that waits, once it had
+//! [`HANDSHAKE_GRACE`] to say who it is. A burst of honest peers only waits its turn: each is done, or
+//! known, within its grace; and one source that takes all places takes them from itself.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,19 +59,20 @@ impl Handshakes {
             if self.running.len() < HANDSHAKES_MAX {
                 return;
             }
-            let oldest = self
-                .strangers
-                .front()
-                .map(|oldest| oldest.since + HANDSHAKE_GRACE);
+            let next = self.gives_way();
+            let until = next.map(|next| self.strangers[next].since + HANDSHAKE_GRACE);
             let too_long = async {
-                match oldest {
-                    Some(until) => tokio::time::sleep_until(until).await,
-                    None => std::future::pending().await,
+                match (next, until) {
+                    (Some(next), Some(until)) => {
+                        tokio::time::sleep_until(until).await;
+                        next
+                    }
+                    _ => std::future::pending().await,
                 }
             };
             tokio::select! {
                 Some(ended) = self.running.join_next() => log_panic(ended),
-                () = too_long => self.drop_oldest().await,
+                next = too_long => self.drop_stranger(next).await,
             }
         }
     }
@@ -101,21 +104,46 @@ impl Handshakes {
         }
     }
 
-    async fn drop_oldest(&mut self) {
-        let Some(oldest) = self.strangers.front() else {
+    /// Who goes next: the oldest of the source with most.
+    fn gives_way(&self) -> Option<usize> {
+        let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for stranger in &self.strangers {
+            *of.entry(source(stranger.peer)).or_default() += 1;
+        }
+        let strangers = self.strangers.iter().enumerate();
+        let next = strangers.max_by_key(|(at, stranger)| {
+            let its = of.get(&source(stranger.peer)).copied();
+            (its, Reverse(*at))
+        });
+        next.map(|(at, _)| at)
+    }
+
+    async fn drop_stranger(&mut self, at: usize) {
+        let Some(stranger) = self.strangers.get(at) else {
             return;
         };
         // In the meantime it may have said who it is.
-        if oldest.known.get() {
+        if stranger.known.get() {
             return;
         }
-        let peer = oldest.peer;
+        let peer = stranger.peer;
         tracing::info!("{peer}: dropped: others wait, and it did not say who it is");
-        oldest.task.abort();
+        stranger.task.abort();
         // This one at the latest: it is still among those that run.
         if let Some(ended) = self.running.join_next().await {
             log_panic(ended);
         }
+    }
+}
+
+/// Whose connections count together: an address; of IPv6 the network, for a host has all of it.
+fn source(peer: SocketAddr) -> IpAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            Ipv6Addr::from_bits(network).into()
+        }
+        address => address,
     }
 }
 
@@ -171,11 +199,15 @@ mod tests {
 
         /// One more that says nothing; its switch, and how long it waited for its place.
         async fn come(&mut self) -> (Known, Duration) {
+            self.come_from(PEER).await
+        }
+
+        async fn come_from(&mut self, peer: SocketAddr) -> (Known, Duration) {
             let began = Instant::now();
             self.handshakes.room().await;
             let (known, held) = (Known::default(), Dropped(self.came, self.tell.clone()));
             self.came += 1;
-            self.handshakes.spawn(PEER, known.clone(), async move {
+            self.handshakes.spawn(peer, known.clone(), async move {
                 let _held = held;
                 pending().await
             });
@@ -208,6 +240,23 @@ mod tests {
         // And then begins the grace of those.
         let waited = step.come().await.1;
         assert!(waited >= GRACE / 2 && waited < 2 * GRACE, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_takes_all_places_takes_them_from_itself() {
+        let mut step = Step::new();
+        let honest = SocketAddr::new([192, 0, 2, 7].into(), 1);
+        step.come_from(honest).await;
+        let in_network = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n);
+        for n in 1..u16::try_from(HANDSHAKES_MAX).expect("few") {
+            step.come_from(SocketAddr::new(in_network(n).into(), n))
+                .await;
+        }
+        for goes in 1..HANDSHAKES_MAX - 1 {
+            let another = SocketAddr::new(in_network(u16::MAX).into(), 1);
+            step.come_from(another).await;
+            assert_eq!(step.gone.try_recv(), Ok(goes));
+        }
     }
 
     #[tokio::test(start_paused = true)]

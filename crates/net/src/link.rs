@@ -19,6 +19,7 @@ use farpipe_proto::wire::control::{
 use farpipe_proto::wire::hop::{HopDecoder, HopFrame, HopItem};
 use farpipe_proto::wire::id::TunnelId;
 
+use crate::carrier::ws::raw::Unserved;
 use crate::carrier::ws::upgrade::UpgradeError;
 use crate::carrier::{Carrier, CarrierError, Close};
 use crate::hop::QUEUE_MAX;
@@ -101,6 +102,9 @@ pub enum HandshakeError {
     /// None is due: it is no farpipe, and the gateway has it now.
     #[error("given to the gateway")]
     Foreign,
+    /// It is no farpipe, and the gateway has answered it.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
 }
 
 impl HandshakeError {
@@ -114,6 +118,7 @@ impl HandshakeError {
             Self::Upgrade(UpgradeError::Io(_) | UpgradeError::Cut | UpgradeError::Silent) => None,
             Self::Upgrade(_) => Some("upgrade"),
             Self::Refused(refused) if !refused.is_final => None,
+            Self::Unserved(unserved) if unserved.is_refusal() => Some("gateway"),
             Self::Carrier(CarrierError::Protocol { .. })
             | Self::Link(_)
             | Self::Decode(_)
@@ -122,6 +127,7 @@ impl HandshakeError {
             | Self::TimedOut
             | Self::Endless
             | Self::Foreign
+            | Self::Unserved(_)
             | Self::TlsCut(_) => None,
         }
     }

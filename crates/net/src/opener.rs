@@ -102,6 +102,8 @@ pub struct OpenerConfig {
     pub heartbeat: Duration,
     /// Bytes retained at most. Default 64 MiB.
     pub buffer_max: u64,
+    /// As [`SessionConfig::answers_ends`]. Default: no.
+    pub answers_ends: bool,
     /// Default: for this opener alone. A process with several shares one among them.
     pub windows: Arc<WindowBudget>,
     /// Covers the session's bytes with TLS up to the agent, whatever lies between. Default: nothing
@@ -127,6 +129,7 @@ impl OpenerConfig {
             resume_for: RESUME_FOR,
             heartbeat: HEARTBEAT,
             buffer_max: WINDOW_SESSION_MAX,
+            answers_ends: false,
             windows: Arc::default(),
             seal: None,
             waits: None,
@@ -156,6 +159,7 @@ impl Opener {
         (config.greeting.random)(&mut key);
         let mut session = SessionConfig::new(Side::Opener);
         session.buffer_max = config.buffer_max;
+        session.answers_ends = config.answers_ends;
         let (seal, end) = match config.seal.as_ref().map(OpenerSeal::begin).transpose() {
             Ok(seal) => (seal, None),
             Err(error) => (None, Some(error.end("this end"))),

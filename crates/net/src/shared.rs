@@ -100,6 +100,12 @@ impl State {
         self.seal.as_ref().is_none_or(|seal| seal.is_open())
     }
 
+    /// Whether the peer has said that it wants no more of the stream.
+    pub(crate) fn is_stopped(&self, id: StreamId) -> bool {
+        let io = self.streams.get(&id);
+        io.is_some_and(|io| io.stopped.is_some())
+    }
+
     /// Who is at the other end, as it has proven in the session itself; `None`: not yet, or never.
     pub(crate) fn peer(&self) -> Option<Caller> {
         self.seal.as_ref()?.peer()?.end_to_end()
@@ -254,6 +260,10 @@ impl State {
                     io.wake_all();
                 }),
                 Event::Missed(id) => self.with(id, |io| io.missed = true),
+                Event::StopAnswered(id) => self.with(id, |io| {
+                    io.stop_answered = true;
+                    wake(&mut io.watcher);
+                }),
                 Event::Finished(id) => self.with(id, |io| {
                     io.recv_end = Some(RecvEnd::Finished);
                     wake(&mut io.reader);

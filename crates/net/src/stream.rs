@@ -214,6 +214,7 @@ impl SendStream {
         if len == 0
             || state.end.is_some()
             || !state.is_open()
+            || state.is_stopped(self.handle.id)
             || state.session.send_state(self.handle.id) != Some(SendState::Open)
         {
             return false;
@@ -374,6 +375,8 @@ impl RecvStream {
             && has_ended
         {
             io.missed = !io.chunks.is_empty();
+            // Its last word was said before.
+            io.stop_answered |= io.recv_end.is_some();
         }
         state.session.stop(self.0.id, abort);
         state.number_control();
@@ -403,6 +406,8 @@ pub struct Fate {
     pub stopped: Option<Abort>,
     /// Bytes came for this side's sink when it had ended in order.
     pub missed: bool,
+    /// The peer's source has heard that this side's sink wants no more: [`Fate::missed`] is final.
+    pub stop_answered: bool,
     /// The peer's source failed or was given up.
     pub reset: Option<Abort>,
     /// The peer's sink took all and is closed.
@@ -440,6 +445,7 @@ impl StreamWatch {
                 fate.reset = Some(abort.clone());
             }
             fate.missed = io.missed;
+            fate.stop_answered = io.stop_answered;
             fate.done = io.done;
             fate.exited = io.exited;
         }

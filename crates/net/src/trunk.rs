@@ -21,6 +21,7 @@ use farpipe_proto::wire::id::TunnelId;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::acceptor::{Acceptor, Arrival, Way, asserted};
+use crate::carrier::Close;
 use crate::driver::{MESSAGES_PER_TURN, PIECES_PER_TURN};
 use crate::hop::{Heard, Hop};
 use crate::link::printable;
@@ -223,6 +224,19 @@ impl Trunk {
             member.end(Driven::Lost(lost));
         }
         end
+    }
+
+    /// Takes its leave of the relay, within a second. Sessions that are not over hear that their link is
+    /// lost.
+    pub(crate) async fn leave(self) {
+        // In the midst of a message there is no place for it.
+        if self.in_hand.is_none() {
+            let close = Close {
+                code: 1000,
+                reason: "it has ended",
+            };
+            self.hop.close(close).await;
+        }
     }
 
     fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<TrunkEnd> {

@@ -144,8 +144,9 @@ pub const HANDSHAKE_STEP: Duration = Duration::from_secs(10);
 pub const HANDSHAKE_TOTAL: Duration = Duration::from_secs(30);
 /// How long the two ends of a sealed session may have a link to each other and not know each other.
 pub const SEAL_HANDSHAKE: Duration = HANDSHAKE_TOTAL;
-/// Connections of one listener in the handshake at once; for one more the oldest gives way that has
-/// not shown who it is within [`HANDSHAKE_GRACE`].
+/// Connections of one listener in the handshake at once, requests at a gateway that are not let in
+/// yet among them; for one more the oldest of the source with most gives way that has not shown who it is
+/// within [`HANDSHAKE_GRACE`].
 pub const HANDSHAKES_MAX: usize = 64;
 /// How long a connection is left in peace though others wait: one round trip shows a certificate.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
@@ -229,7 +230,8 @@ pub const HOLD: Duration = Duration::from_secs(30);
 pub const HOLD_WALKING: Duration = Duration::from_secs(2);
 /// Attaches that one relay holds at once; one more is refused at once.
 pub const HELD_MAX: usize = 1024;
-/// Requests and WebSockets at a relay's gateway at once, over all its doors; one more is answered 503.
+/// Requests and WebSockets at a relay's gateway at once that were let in, over all its doors; who has
+/// as many as are free gets no more, and is answered 503.
 pub const GATEWAY_REQUESTS_MAX: usize = 256;
 /// How long the other end of a gateway's session keeps that without a link: the session dies with its
 /// relay, but a link to the relay may be back in time.

@@ -17,7 +17,11 @@ struct End {
 
 impl End {
     fn new(side: Side) -> Self {
-        let mut session = Session::new(SessionConfig::new(side));
+        Self::with(SessionConfig::new(side))
+    }
+
+    fn with(config: SessionConfig) -> Self {
+        let mut session = Session::new(config);
         session.handle_attached(NOW, 0).expect("a new session");
         Self { session, heard: 0 }
     }
@@ -283,6 +287,37 @@ fn a_sink_that_ends_in_order_tells_what_it_took_and_hears_of_what_it_did_not() {
     while side.session.poll_event().is_some() {}
     hear_byte(&mut side);
     assert_eq!(side.session.poll_event(), Some(Event::Missed(id)));
+}
+
+/// What was on its way somewhere else to a sink that has ended is told by the last word.
+#[test]
+fn a_stream_that_goes_on_elsewhere_answers_an_end_when_it_knows_what_was_lost() {
+    let id = StreamId(1);
+    for (code, is_missed) in [(AbortCode::ReaderGone, true), (AbortCode::Stopped, false)] {
+        let mut config = SessionConfig::new(Side::Opener);
+        config.answers_ends = true;
+        let mut between = End::with(config);
+        between.session.open(NOW, Open::default()).expect("room");
+        between.say();
+        between.hear(id, &InnerFrame::Stop(Abort::new(AbortCode::Ended, "")));
+        let told = Event::Stopped(id, Abort::new(AbortCode::Ended, ""));
+        assert_eq!(between.session.poll_event(), Some(told));
+        assert_eq!(between.say(), []);
+        between.session.reset(id, Abort::new(code, ""));
+        let answer = InnerFrame::Reset(Abort::new(code, ""));
+        assert_eq!(between.say(), std::slice::from_ref(&answer));
+
+        let mut side = End::new(Side::Acceptor);
+        side.hear(id, &InnerFrame::Open(Open::default()));
+        side.session.stop(id, Abort::new(AbortCode::Ended, ""));
+        side.say();
+        while side.session.poll_event().is_some() {}
+        side.hear(id, &answer);
+        if is_missed {
+            assert_eq!(side.session.poll_event(), Some(Event::Missed(id)));
+        }
+        assert_eq!(side.session.poll_event(), Some(Event::StopAnswered(id)));
+    }
 }
 
 /// The acceptor opens a stream for the stderr of a command that the opener asked for last.

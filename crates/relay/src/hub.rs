@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use farpipe_net::carrier::Close;
+use farpipe_net::carrier::{CarrierError, Close};
 use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
 use farpipe_proto::limits::{RELAY_DRAIN, TUNNELS_MAX};
 use farpipe_proto::link::{Fair, Turn};
@@ -40,6 +40,8 @@ const SLOT_SIZE: usize = 512 * 1024;
 /// Why a hub is over.
 #[derive(Debug)]
 enum End {
+    /// The agent took its leave.
+    Left,
     /// The agent's link is.
     Lost(String),
     /// Nobody is there any more.
@@ -121,6 +123,10 @@ impl Hub {
         let name = self.registration.route.name().to_owned();
         let who = self.registration.who.clone();
         let (gone, why, words) = match &end {
+            End::Left => {
+                tracing::info!("{what} {name}: ended: {who}");
+                (Gone::Left, format!("{name} has ended"), None)
+            }
             End::Lost(why) => {
                 tracing::info!("{what} {name}: lost: {why}: {who}");
                 let told = format!("the link to {name} was lost");
@@ -157,7 +163,7 @@ impl Hub {
         if let Some(words) = &words {
             agent.queue(words);
         }
-        if !matches!(end, End::Lost(_)) {
+        if !matches!(end, End::Left | End::Lost(_)) {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
@@ -567,6 +573,7 @@ impl Hub {
 fn lost(error: &HopError) -> End {
     match error {
         HopError::Silent => End::Silent,
+        HopError::Carrier(CarrierError::Closed { code: 1000, .. }) => End::Left,
         error => End::Lost(error.to_string()),
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct Gauges {
 /// How an agent's link came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
+    /// It took its leave.
+    Left,
     Lost,
     TimedOut,
     Fenced,
@@ -65,6 +67,7 @@ impl Gone {
     /// For who asks for the agent.
     pub(crate) fn words(self) -> &'static str {
         match self {
+            Self::Left => "it has ended",
             Self::Lost => "its link was lost",
             Self::TimedOut => "it was silent for three heartbeats",
             Self::Fenced => "it had a newer link",
@@ -208,6 +211,7 @@ impl Metrics {
 
     pub(crate) fn agent_gone(&self, gone: Gone) {
         let reason = match gone {
+            Gone::Left => "left",
             Gone::Lost => "lost",
             Gone::TimedOut => "timed_out",
             Gone::Fenced => "fenced",

@@ -375,6 +375,8 @@ impl Entrance for Door {
             .await
             .inspect_err(|error| match error {
                 HandshakeError::Foreign => {}
+                // It was let in, and asked for what there is not.
+                HandshakeError::Unserved(_) if error.step().is_none() => {}
                 error => relay.metrics.handshake_failed(error),
             })?;
         let who = guest.who().cloned();

@@ -83,6 +83,7 @@ pub(super) async fn receive(
         sessions_max: 1,
         park_max: Duration::ZERO,
         heartbeat: REUSE_HEARTBEAT,
+        answers_ends: true,
         ..config
     };
     let (acceptor, mut sessions) = Acceptor::new(config);

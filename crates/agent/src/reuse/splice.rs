@@ -89,7 +89,7 @@ impl Side {
 
     /// Passes on how the command of `from` has ended, once all that it said was.
     fn pass_exit(&mut self, from: &mut Self, flow: &Flow) {
-        if from.has_exited || flow.state == State::Open {
+        if from.has_exited || matches!(flow.state, State::Open | State::Ended { .. }) {
             return;
         }
         if let Some(exit) = from.stream.watch.fate().exited {
@@ -232,6 +232,11 @@ enum State {
     Open,
     /// FIN was passed on; DONE, STOP or RESET is to come.
     Finished,
+    /// That the sink has ended in order was passed on: whether there was more for it is to come.
+    Ended {
+        /// There was, already here.
+        missed: bool,
+    },
     /// The last word was passed on.
     Over,
 }
@@ -242,12 +247,14 @@ impl Flow {
         if self.state == State::Open {
             self.poll_open(cx, &mut from.recv, &mut to.send);
         }
-        if self.state == State::Finished {
-            self.confirm(from, to);
+        match self.state {
+            State::Finished => self.confirm(from, to),
+            State::Ended { missed } => self.answer_end(missed, from, to),
+            State::Open | State::Over => {}
         }
         match self.state {
             State::Over => Poll::Ready(()),
-            State::Open | State::Finished => Poll::Pending,
+            State::Open | State::Finished | State::Ended { .. } => Poll::Pending,
         }
     }
 
@@ -291,7 +298,7 @@ impl Flow {
             Poll::Ready(Err(_)) => Poll::Ready(State::Over),
             // Nothing to pass on: but the reader may be gone.
             Poll::Pending => match to.poll_grant(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(stopped(from, error)),
+                Poll::Ready(Err(error)) => Poll::Ready(self.stopped(from, error)),
                 Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
             },
         }
@@ -306,7 +313,7 @@ impl Flow {
     ) -> Poll<State> {
         let grant = match ready!(to.poll_grant(cx)) {
             Ok(grant) => grant,
-            Err(error) => return Poll::Ready(stopped(from, error)),
+            Err(error) => return Poll::Ready(self.stopped(from, error)),
         };
         let mut buf = ready!(to.poll_buffer(cx, grant));
         let mut room = grant.min(buf.capacity() - buf.len());
@@ -334,6 +341,8 @@ impl Flow {
             from.recv.done();
         } else if let Some(abort) = heard.stopped {
             from.recv.stop(abort);
+            // If it came before FIN was said, it has no answer yet; there was no more.
+            to.send.reset(Abort::new(AbortCode::Stopped, ""));
         } else if let Some(abort) = from.watch.fate().reset {
             to.send.reset(abort);
         } else {
@@ -341,12 +350,33 @@ impl Flow {
         }
         self.state = State::Over;
     }
-}
 
-/// Passes on that the reader wants no more.
-fn stopped(from: &mut RecvStream, error: SendError) -> State {
-    if let SendError::Stopped(abort) = error {
+    /// Passes on that the reader wants no more.
+    fn stopped(&self, from: &mut RecvStream, error: SendError) -> State {
+        let SendError::Stopped(abort) = error else {
+            return State::Over;
+        };
+        let has_ended = AbortCode::from_wire(abort.code) == AbortCode::Ended;
         from.stop(abort);
+        match has_ended {
+            true => State::Ended {
+                missed: !self.chunks.is_empty(),
+            },
+            false => State::Over,
+        }
     }
-    State::Over
+
+    /// Answers a sink that has ended in order, when nothing more comes for it.
+    fn answer_end(&mut self, missed: bool, from: &Stream, to: &mut Stream) {
+        let heard = from.watch.fate();
+        if !heard.stop_answered {
+            return;
+        }
+        let code = match missed || heard.missed {
+            true => AbortCode::ReaderGone,
+            false => AbortCode::Stopped,
+        };
+        to.send.reset(Abort::new(code, ""));
+        self.state = State::Over;
+    }
 }

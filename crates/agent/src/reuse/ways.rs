@@ -71,6 +71,7 @@ impl Ways {
         self.make_room()?;
         let Road { dial, mut config } = (self.roads)(asked)?;
         config.windows = Arc::clone(&self.windows);
+        config.answers_ends = true;
         let opener = Opener::new(config);
         let far = Far::new(opener.handle(), dial);
         let begun = self.begin.try_send((Arc::clone(&far), opener));

@@ -37,6 +37,19 @@ pub enum Slow {
     Spool(u64),
 }
 
+/// Longest end of a line that is kept beside the window for a reader that has its beginning: lines are
+/// shorter, and all readers together may be behind at once.
+const LINE_REST_MAX: u64 = 64 * 1024;
+
+/// What a reader lost because it was behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// All of it.
+    pub bytes: u64,
+    /// Ends of lines among them.
+    pub lines: u64,
+}
+
 /// A source that is shared.
 #[derive(Debug)]
 pub(crate) struct Spread {
@@ -65,8 +78,10 @@ struct Reader {
     tail: BytesMut,
     /// What it got last from the window was no whole line.
     is_mid_line: bool,
-    /// Bytes that it lost, and those that no mark tells yet.
-    dropped: u64,
+    /// A line whose end has not come yet is lost to it.
+    is_losing: bool,
+    lost: Lost,
+    /// Bytes of it that no mark tells yet.
     untold: u64,
     is_gone: bool,
     waker: Option<Waker>,
@@ -159,10 +174,11 @@ impl Spread {
         }
     }
 
-    /// Bytes that a reader lost so far.
-    pub(crate) fn dropped(&self, number: usize) -> u64 {
+    /// What a reader lost so far.
+    pub(crate) fn lost(&self, number: usize) -> Lost {
         let state = self.lock();
-        state.readers.get(number).map_or(0, |reader| reader.dropped)
+        let reader = state.readers.get(number);
+        reader.map(|reader| reader.lost).unwrap_or_default()
     }
 
     /// Says to all readers how the source has ended, behind what came from it. Only the first word
@@ -260,6 +276,11 @@ impl State {
             self.window.forget_below(begin);
         }
         self.window.push(bytes);
+        for reader in &mut self.readers {
+            if reader.is_losing {
+                reader.lose_line(&self.window, reader.at);
+            }
+        }
         self.wake_readers();
     }
 
@@ -271,41 +292,53 @@ impl State {
 }
 
 impl Reader {
-    /// Loses whole lines, at least up to `begin`: the one that it has the beginning of keeps its end.
-    /// A line that has no end in the window is cut.
+    /// Loses whole lines, at least up to `begin`: the one that it has the beginning of keeps its end, if
+    /// that is there and not long; else that one is cut.
     fn lose(&mut self, window: &Window, begin: u64) {
-        let mut from = self.at;
-        if self.is_mid_line {
-            match window.line_end(from) {
-                Some(end) => {
-                    let len = usize::try_from(end - from).unwrap_or(usize::MAX);
+        let mut is_whole = true;
+        if std::mem::take(&mut self.is_mid_line) {
+            match window.line_end(self.at) {
+                Some(end) if end - self.at <= LINE_REST_MAX => {
+                    let len = usize::try_from(end - self.at).unwrap_or(usize::MAX);
                     let mut rest = Vec::new();
-                    window.copy(from, len, &mut rest);
+                    window.copy(self.at, len, &mut rest);
                     self.tail.extend_from_slice(&rest);
-                    from = end;
+                    self.at = end;
                 }
-                // The mark has a line of its own.
-                None => self.tail.extend_from_slice(b"\n"),
+                _ => {
+                    // The mark has a line of its own.
+                    self.tail.extend_from_slice(b"\n");
+                    is_whole = false;
+                }
             }
-            self.is_mid_line = false;
         }
-        let at_least = begin.max(from);
-        let to = match at_least == from {
-            true => from,
-            false => window.line_end(at_least - 1).unwrap_or(at_least),
-        };
-        self.dropped += to - from;
-        self.untold += to - from;
+        if self.at < begin || !is_whole {
+            // What ends right before `begin` is a whole line.
+            self.lose_line(window, begin.max(self.at + 1) - 1);
+        }
+    }
+
+    /// Loses all up to the end of the line that `until` is in; also what of it is still to come.
+    fn lose_line(&mut self, window: &Window, until: u64) {
+        let end = window.line_end(until);
+        let to = end.unwrap_or_else(|| window.end());
+        self.is_losing = end.is_none();
+        self.lost.bytes += to - self.at;
+        self.lost.lines += window.lines(self.at, to);
+        self.untold += to - self.at;
         self.at = to;
+    }
+
+    /// Whether there is something to tell of what it lost, all of which is known.
+    fn has_untold(&self, has_ended: bool) -> bool {
+        self.untold > 0 && (!self.is_losing || has_ended)
     }
 
     /// Has a mark ready where lines are missing.
     fn mark(&mut self) {
         let untold = std::mem::take(&mut self.untold);
-        if untold > 0 {
-            let mark = format!("farpipe: {untold} bytes were dropped here\n");
-            self.tail.extend_from_slice(mark.as_bytes());
-        }
+        let mark = format!("farpipe: {untold} bytes were dropped here\n");
+        self.tail.extend_from_slice(mark.as_bytes());
     }
 }
 
@@ -347,7 +380,7 @@ impl Cursor {
         let Some(reader) = readers.get_mut(self.number) else {
             return Poll::Ready(Ok(Next::Given(0)));
         };
-        if reader.tail.is_empty() {
+        if reader.tail.is_empty() && reader.has_untold(end.is_some()) {
             reader.mark();
         }
         if !reader.tail.is_empty() {
@@ -399,7 +432,7 @@ impl Source for Cursor {
         let Some(reader) = state.readers.get_mut(self.number) else {
             return Poll::Ready(Ok(()));
         };
-        let has_some = reader.at < end || !reader.tail.is_empty() || reader.untold > 0;
+        let has_some = reader.at < end || !reader.tail.is_empty() || reader.has_untold(has_ended);
         if has_some || has_ended {
             return Poll::Ready(Ok(()));
         }

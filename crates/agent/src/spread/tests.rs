@@ -86,24 +86,54 @@ fn a_reader_that_is_behind_loses_whole_lines_and_is_told_where() {
     assert_eq!(take(&mut slow, 99).as_deref(), Some("three\nfour\nfive\n"));
     push("6\n");
     assert_eq!(take(&mut slow, 99).as_deref(), Some("6\n"));
-    assert_eq!(spread.dropped(1), 4);
-    assert_eq!(spread.dropped(0), 0);
+    assert_eq!(spread.lost(1), Lost { bytes: 4, lines: 1 });
+    assert_eq!(spread.lost(0), Lost::default());
 }
 
 #[test]
-fn a_line_longer_than_all_that_is_kept_is_cut() {
+fn a_line_longer_than_all_that_is_kept_is_lost_as_a_whole() {
     let (spread, mut fast, mut slow) = two(Slow::Drop, 8);
     let push = |text: &str| spread.lock().push(text.as_bytes(), Slow::Drop);
+    let lost = |bytes, lines| Lost { bytes, lines };
     push("abcdefgh");
     assert_eq!(take(&mut slow, 1).as_deref(), Some("a"));
     assert_eq!(take(&mut fast, 99).as_deref(), Some("abcdefgh"));
     push("ijkl");
+    assert_eq!(take(&mut fast, 99).as_deref(), Some("ijkl"));
+    // It has the beginning: that is cut off from what follows.
     assert_eq!(take(&mut slow, 99).as_deref(), Some("\n"));
+    assert_eq!(take(&mut slow, 99), None, "the line goes on");
+    push("mn\nop\n");
+    assert_eq!(take(&mut fast, 99).as_deref(), Some("mn\nop\n"));
     assert_eq!(
         take(&mut slow, 99).as_deref(),
-        Some("farpipe: 3 bytes were dropped here\n")
+        Some("farpipe: 14 bytes were dropped here\n")
     );
-    assert_eq!(take(&mut slow, 99).as_deref(), Some("efghijkl"));
+    assert_eq!(take(&mut slow, 99).as_deref(), Some("op\n"));
+    assert_eq!(spread.lost(1), lost(14, 1));
+    // Of one that it has nothing of there is nothing left, and the end of all tells so.
+    push("12345678");
+    push("9");
+    spread.end(Ok(()));
+    assert_eq!(
+        take(&mut slow, 99).as_deref(),
+        Some("farpipe: 9 bytes were dropped here\n")
+    );
+    assert_eq!(take(&mut slow, 99).as_deref(), Some(""));
+    assert_eq!(spread.lost(1), lost(23, 1));
+}
+
+#[test]
+fn what_is_kept_beside_the_window_for_all_readers_is_little() {
+    let size = 4 * usize::try_from(LINE_REST_MAX).expect("small");
+    let (spread, _fast, mut slow) = two(Slow::Drop, size);
+    let long = "x".repeat(size / 2);
+    spread.lock().push(long.as_bytes(), Slow::Drop);
+    assert_eq!(take(&mut slow, 1).as_deref(), Some("x"));
+    for text in ["\n", &long, &long] {
+        spread.lock().push(text.as_bytes(), Slow::Drop);
+    }
+    assert_eq!(spread.lock().readers[1].tail, "\n");
 }
 
 /// A source of numbered lines that is never waited for.

@@ -92,6 +92,18 @@ impl Window {
         None
     }
 
+    /// Ends of lines from `from` up to `to`.
+    pub(super) fn lines(&self, from: u64, to: u64) -> u64 {
+        let mut left = usize::try_from(to - from).unwrap_or(self.size);
+        let mut lines = 0;
+        for slice in self.slices(from) {
+            let slice = &slice[..slice.len().min(left)];
+            left -= slice.len();
+            lines += slice.iter().filter(|byte| **byte == b'\n').count() as u64;
+        }
+        lines
+    }
+
     /// What there is from `offset` on.
     fn slices(&self, offset: u64) -> [&[u8]; 2] {
         if offset < self.begin || offset >= self.end {

@@ -1,6 +1,7 @@
 //! `farpipe agent`: serves what callers may have of this host.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,12 +139,19 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     }
     let has_door = args.listen.is_some();
     let work = async {
+        let (leave, leaves) = watch::channel(false);
+        let mut links = pin!(links.keep(quiet, &status, leaves));
         // In order: with the last link there are no more sessions either.
-        tokio::select! {
+        let in_order = tokio::select! {
             biased;
-            _ = links.keep(quiet, &status), if !has_door => false,
+            _ = &mut links, if !has_door => false,
             () = keep(sessions, agent, quiet) => true,
+        };
+        if in_order && !has_door {
+            leave.send_replace(true);
+            links.await;
         }
+        in_order
     };
     let (in_order, signal) = signals.run(work).await;
     accepting.shutdown().await;

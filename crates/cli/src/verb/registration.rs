@@ -179,14 +179,21 @@ fn certified(path: &Path) -> anyhow::Result<Option<String>> {
 
 impl Links {
     /// Keeps the agent or pipe registered, and says where it is. Ready when no relay wants it any more:
-    /// for ever pending without any relay. For a pipe with the reason, which has not been said.
+    /// for ever pending without any relay. For a pipe with the reason, which has not been said. Ready also
+    /// when `leave` is true and it has taken its leave of all relays, which takes up to a second.
     ///
     /// # Cancellation
-    /// Dropping it ends all links.
-    pub(crate) async fn keep(self, quiet: bool, status: &Status) -> Option<String> {
+    /// Dropping it ends all links: lost ones, to their relays.
+    pub(crate) async fn keep(
+        self,
+        quiet: bool,
+        status: &Status,
+        leave: watch::Receiver<bool>,
+    ) -> Option<String> {
         let Self { what, name, links } = self;
         if links.is_empty() {
-            std::future::pending::<()>().await;
+            told_to_leave(leave).await;
+            return None;
         }
         let mut running = JoinSet::new();
         let alive = Arc::new(watch::channel(links.len()).0);
@@ -201,7 +208,8 @@ impl Links {
                 status.clone(),
             );
             let alive = Arc::clone(&alive);
-            running.spawn(one(what, link, dial, told, was_registered, alive));
+            let leave = leave.clone();
+            running.spawn(one(what, link, dial, told, was_registered, alive, leave));
         }
         while let Some(ended) = running.join_next().await {
             match ended {
@@ -225,19 +233,24 @@ async fn one(
     told: impl Future<Output = Infallible>,
     was_registered: Arc<AtomicBool>,
     alive: Arc<watch::Sender<usize>>,
+    leave: watch::Receiver<bool>,
 ) -> Option<String> {
     let linked = async {
         let mut last = None;
         let mut was_taken = false;
         loop {
-            let end = match link.run(&dial).await {
-                Ok(never) => match never {},
+            let leaving = told_to_leave(leave.clone());
+            let end = match link.run_until(&dial, leaving).await {
+                Ok(()) => return None,
                 Err(end) => end,
             };
             let text = end.to_string();
             if what == What::Pipe && end.is_taken && !was_taken {
                 was_taken = true;
-                tokio::time::sleep(TAKEN_AGAIN).await;
+                tokio::select! {
+                    () = tokio::time::sleep(TAKEN_AGAIN) => {}
+                    () = told_to_leave(leave.clone()) => {}
+                }
                 continue;
             }
             let is_alone = *alive.borrow() == 1;
@@ -257,6 +270,7 @@ async fn one(
             tokio::select! {
                 _ = others.wait_for(|alive| *alive == 0) => return None,
                 () = tokio::time::sleep(ASK_AGAIN) => {}
+                () = told_to_leave(leave.clone()) => return None,
             }
             alive.send_modify(|alive| *alive += 1);
         }
@@ -264,6 +278,13 @@ async fn one(
     tokio::select! {
         why = linked => why,
         never = told => match never {},
+    }
+}
+
+/// Ready when `leave` is true; never without one who says so.
+async fn told_to_leave(mut leave: watch::Receiver<bool>) {
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

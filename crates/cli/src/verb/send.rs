@@ -1,5 +1,6 @@
 //! `farpipe send`: writes to a pipe by a relay.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,19 +8,21 @@ use clap::ValueEnum;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, unless_cancelled};
 use farpipe_agent::policy::Who;
-use farpipe_agent::send::{self, Admits, Sending};
+use farpipe_agent::send::{self, Admits, Sending, TellLost};
 use farpipe_agent::server::Target;
-use farpipe_agent::spread::Slow;
+use farpipe_agent::spread::{Lost, Slow};
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Acceptor, AcceptorConfig, Admission};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::{PARK_MAX, READERS_MAX};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::one_way::OneWayArgs;
 use super::registration::Links;
 use super::session::{conclude, listen, listening, not_opened, report, settle, span};
 use crate::exit::WithStatus;
+use crate::output;
 use crate::progress::{self, Counts};
 use crate::signals::Signals;
 use crate::status::Status;
@@ -35,7 +38,8 @@ use crate::status::Status;
 /// the others alone.
 ///
 /// Exits with 0 when every reader that did not leave has confirmed everything, with 141 when all have
-/// left, with 125 when one was lost.
+/// left, with 125 when one was lost. What readers lost with --slow drop is said at their ends, and is no
+/// failure.
 ///
 /// With --cert, --key and --ca the readers are encrypted to end to end and must have certificates of
 /// that authority; the relays see no data. With --no-e2e those may come as well who have none.
@@ -48,13 +52,13 @@ pub(crate) struct Args {
     readers: usize,
     /// What becomes of a reader that is behind by more than 8M beside what is on its way: `block`: the
     /// writer waits for it; `drop`: it loses the oldest whole lines, with a line in their place that says
-    /// how many bytes, and fails unless it has --allow-drops; `spool`: what it lacks goes to a file
+    /// how many bytes, and fails unless it has --allow-drops; a line of more than 8M is lost as a whole; `spool`: what it lacks goes to a file
     /// in $TMPDIR
     #[arg(long, value_name = "HOW", default_value = "block")]
     slow: How,
-    /// With --slow spool: how large the file may be (64K, 100M, 2G); then the writer waits
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
-    spool_max: u64,
+    /// With --slow spool: how large the file may be (64K, 100M, 2G); then the writer waits [default: 1G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    spool_max: Option<u64>,
     /// Send only to this identity, or to all of a kind: farpipe://DOMAIN/client/NAME,
     /// farpipe://DOMAIN/client/*; repeatable
     #[arg(long, value_name = "IDENTITY")]
@@ -64,6 +68,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = span)]
     resume_for: Option<Duration>,
 }
+
+/// How large a spool may be if nothing else is said.
+const SPOOL_MAX: u64 = 1 << 30;
 
 /// What becomes of a slow reader.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -97,11 +104,15 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 impl Args {
-    fn slow(&self) -> Slow {
-        match self.slow {
-            How::Block => Slow::Block,
-            How::Drop => Slow::Drop,
-            How::Spool => Slow::Spool(self.spool_max),
+    fn slow(&self) -> anyhow::Result<Slow> {
+        match (self.slow, self.spool_max) {
+            (How::Block, None) => Ok(Slow::Block),
+            (How::Drop, None) => Ok(Slow::Drop),
+            (How::Spool, max) => Ok(Slow::Spool(max.unwrap_or(SPOOL_MAX))),
+            (How::Block | How::Drop, Some(_)) => Err(WithStatus::usage(
+                "--spool-max means nothing without --slow spool",
+                "give --slow spool, or leave it out",
+            )),
         }
     }
 
@@ -133,6 +144,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         ..
     } = &args.pipe;
     let spec = args.pipe.spec()?;
+    let slow = args.slow()?;
     let legs = route.legs_of_pipe(name)?;
     let show = session.progress.resolve(quiet, &[(&spec, Use::Source)]);
     let status = Status::open(session.status_fd, false)?;
@@ -159,9 +171,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         name: name.clone(),
         readers: args.readers,
         wait: *wait,
-        slow: args.slow(),
+        slow,
         admits: args.admits(is_plain_enough),
         report: report(quiet),
+        tell_lost: tell_lost(quiet, status.clone()),
         meter: Arc::clone(&counts.meter),
         cancel: cancel.clone(),
     };
@@ -171,15 +184,20 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             Err(error) => return Ok(error.into()),
         };
         let running = async {
+            let (leave, leaves) = watch::channel(false);
+            let mut links = pin!(links.keep(quiet, &status, leaves));
             // In order: a name that is not to be had is why nobody comes.
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
-                why = links.keep(quiet, &status) => {
+                why = &mut links => {
                     let why = why.unwrap_or_else(|| "no relay takes this pipe".to_owned());
-                    Outcome::from(PipeError::Local(why))
+                    return Outcome::from(PipeError::Local(why));
                 }
                 outcome = send::run(sessions, sending, target) => outcome,
-            }
+            };
+            leave.send_replace(true);
+            links.await;
+            outcome
         };
         anyhow::Ok(progress::during(show, None, &counts, running).await)
     };
@@ -188,6 +206,21 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     settle(tasks).await;
     let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
     conclude(ended, signal, &status)
+}
+
+/// Says what a reader lost. It was asked for, so it is no failure here.
+fn tell_lost(quiet: bool, status: Status) -> TellLost {
+    Arc::new(move |reader, lost| {
+        let Lost { lines, bytes } = lost;
+        if !quiet {
+            output::line(&format!(
+                "farpipe: {reader} was behind and lost {lines} lines, {bytes} bytes (--slow drop)"
+            ));
+        }
+        status.write(serde_json::json!({
+            "event": "dropped", "reader": reader, "lines": lines, "bytes": bytes,
+        }));
+    })
 }
 
 /// What can be opened before a reader comes is, so that a missing file is noticed now, and a place to

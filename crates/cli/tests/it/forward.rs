@@ -253,6 +253,32 @@ fn n1_connections_survive_resets_of_the_one_that_carries_them() {
     assert!(stats.cuts_reset > 0, "nothing was cut: {}", stats.to_json());
 }
 
+#[test]
+fn n7_connections_outlive_a_relay_that_is_killed_with_bytes_under_way() {
+    let target = server(echo);
+    let Net { host, relay, agent } = Net::new(&[&format!("connect:{target}")]);
+    let url = relay.url().to_owned();
+    let forward = host.farpipe(["forward", "--relay", &url, "web1"]);
+    let forward = forward.args(["-L", &format!("0:{target}")]).start();
+    let mut stream = dial(&addresses(&forward, 1)[0]);
+    let data = random(30 << 20, 11);
+    let (mut writes, bytes) = (stream.try_clone().expect("a socket"), data.clone());
+    let writing = thread::spawn(move || {
+        writes.write_all(&bytes).expect("it is open");
+        writes.shutdown(Shutdown::Write).expect("a half-close");
+    });
+    let mut got = vec![0; 1 << 20];
+    stream.read_exact(&mut got).expect("an echo");
+    // Dropped is killed, and waited for: its port is free again.
+    drop(relay);
+    let _relay = host.relay_at(&url).start();
+    agent.await_registered(2);
+    stream.read_to_end(&mut got).expect("its end");
+    assert_same(&got, &data);
+    writing.join().expect("a thread of ours");
+    stop(forward);
+}
+
 /// Asks for a connection by SOCKS5; what the reply says.
 fn socks(stream: &mut TcpStream, to: SocketAddr) -> u8 {
     let SocketAddr::V4(to) = to else {

@@ -3,7 +3,9 @@
 use rustix::process::Signal;
 
 use crate::support::Host;
-use crate::support::relay::{agent_at, relay};
+use crate::support::gateway::{at, await_writer};
+use crate::support::process::until;
+use crate::support::relay::{Admin, agent_at, relay};
 
 /// What is said of session `key`, without its key and what stands before.
 fn story(log: &str, key: &str) -> Vec<String> {
@@ -91,4 +93,43 @@ fn logs_can_be_json_line_by_line() {
             assert!(line[key].is_string(), "{line}");
         }
     }
+}
+
+#[test]
+fn who_ends_in_order_is_not_lost() {
+    let host = Host::new();
+    let relay = relay(&host, &["--admin-listen", "127.0.0.1:0"]);
+    let admin = Admin::of(&relay);
+    let agent = agent_at(&host, relay.url(), "web1", &[]);
+    agent.signal(Signal::TERM);
+    agent.end().exits(143);
+    let recv = |pipe: &str| host.recv_at(relay.url(), pipe).run().exits(0).printed("x");
+    let send = host
+        .send_at(relay.url(), "logs")
+        .input("x")
+        .start_registered(1);
+    recv("logs");
+    send.end().exits(0);
+    let upload = host.curl(["-T", "-", &at(&relay, "up")]).input("x").start();
+    await_writer(&relay, "up");
+    recv("up");
+    upload.end().exits(0);
+    let gone = |reason: &str| {
+        admin.metric(&format!(
+            "farpipe_relay_agents_gone_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    until("not all have left", || gone("left") == 3);
+    assert_eq!(gone("lost"), 0);
+    let said = relay.stderr_until(|_| true);
+    for what in [
+        "agent web1: ended: ",
+        "pipe logs: ended: ",
+        "pipe up: ended: ",
+    ] {
+        assert!(said.contains(what), "{what} is missing in {said}");
+    }
+    // Who is killed is.
+    agent_at(&host, relay.url(), "web1", &[]).kill();
+    until("it is not lost", || gone("lost") == 1);
 }

@@ -152,7 +152,7 @@ fn a_reader_that_is_behind_loses_whole_lines_where_the_writer_drops() {
     let net = Net::new();
     let bytes = lines(1_500_000);
     for (allow, status) in [(&["--allow-drops"][..], 0), (&[], 125)] {
-        let mut send = net.send(&["--readers", "2", "--slow", "drop"]);
+        let mut send = net.send(&["--readers", "2", "--slow", "drop", "--status-fd", "2"]);
         let fast = net.recv();
         await_readers(&send, 1);
         let slow = net.host.recv_at(net.relay.url(), "logs").args(allow);
@@ -183,9 +183,36 @@ fn a_reader_that_is_behind_loses_whole_lines_where_the_writer_drops() {
              them (--slow drop)\n"
         );
         assert_eq!(ended.stderr, why);
+        let said = format!(
+            "farpipe: reader 2 was behind and lost {} lines, {dropped} bytes (--slow drop)\n",
+            dropped / 99
+        );
+        let is_event = |line: &str| {
+            let event: Result<serde_json::Value, _> = serde_json::from_str(line);
+            event.is_ok_and(|event| {
+                event["event"] == "dropped"
+                    && event["reader"] == "reader 2"
+                    && event["bytes"] == dropped
+                    && event["lines"] == dropped / 99
+            })
+        };
+        send.stderr_until(|text| text.contains(&said) && text.lines().any(is_event));
         // Whether the other one kept up is the machine's to say.
         let _: Ended = fast.end();
         send.end().exits(0);
+    }
+}
+
+#[test]
+fn a_limit_of_a_spool_that_there_is_not_is_a_mistake() {
+    let host = Host::new();
+    for slow in ["block", "drop"] {
+        let send = host.send_at("ws://127.0.0.1:1", "logs");
+        let ended = send.args(["--spool-max", "1M", "--slow", slow]).run();
+        ended.exits(2).says(
+            "farpipe: --spool-max means nothing without --slow spool\n\
+             hint: give --slow spool, or leave it out",
+        );
     }
 }
 

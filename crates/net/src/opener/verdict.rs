@@ -89,13 +89,14 @@ impl Running<'_> {
                 Err(SessionEnd::Refused(why))
             }
             HandshakeError::Carrier(_) => Ok(Step::Failed(self.nobody_there(), why)),
-            // The last four are the accepting side's.
+            // The last five are the accepting side's.
             HandshakeError::TimedOut
             | HandshakeError::Endless
             | HandshakeError::Upgrade(_)
             | HandshakeError::Tls(_)
             | HandshakeError::TlsCut(_)
-            | HandshakeError::Foreign => Ok(Step::Failed(Attempt::Cut, why)),
+            | HandshakeError::Foreign
+            | HandshakeError::Unserved(_) => Ok(Step::Failed(Attempt::Cut, why)),
             HandshakeError::Link(_) => Err(SessionEnd::Refused(why)),
         }
     }

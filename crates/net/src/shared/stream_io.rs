@@ -30,6 +30,8 @@ pub(crate) struct StreamIo {
     pub(crate) stopped: Option<Abort>,
     /// Bytes came for this side's sink when it had ended in order.
     pub(crate) missed: bool,
+    /// The peer's source has heard that this side's sink wants no more.
+    pub(crate) stop_answered: bool,
     pub(crate) done: bool,
     pub(crate) accepted: Option<Accept>,
     pub(crate) refused: Option<Refuse>,

@@ -255,10 +255,8 @@ impl Entry {
             Entered::Farpipe(carrier) => Ok(Box::new(carrier.with_peer(arrived.shown))),
             Entered::Foreign { stream, seen, head } => {
                 let foreign = Foreign::new(Box::new(stream), seen, head, arrived);
-                if let (Some(foreign), Some(gateway)) = (foreign, gateway)
-                    && let Err(one_too_many) = gateway.take(foreign)
-                {
-                    one_too_many.put_off().await;
+                if let (Some(foreign), Some(gateway)) = (foreign, gateway) {
+                    gateway.take(foreign).await?;
                 }
                 Err(HandshakeError::Foreign)
             }

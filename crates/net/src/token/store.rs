@@ -386,6 +386,28 @@ impl TokenStore {
         self.admit(id, scope, &[], shown)
     }
 
+    /// Whether a token that has let somebody in by [`TokenStore::admit`] is good still, for what stands for
+    /// it. One that is good once was used up by that, and is good for it nevertheless. Blocks on the disk
+    /// for a moment.
+    ///
+    /// # Errors
+    /// [`TokenRefusal`], for the log: it was revoked, it has expired, or it is not for this connection.
+    pub fn stands(
+        &self,
+        id: TokenId,
+        scope: &Scope,
+        shown: Option<&PeerIdentity>,
+    ) -> Result<(), TokenRefusal> {
+        let entries = self.current()?;
+        let unused = |entry: &TokenEntry| TokenEntry {
+            used: None,
+            ..entry.clone()
+        };
+        let found = entries.iter().find(|entry| entry.id == id).map(unused);
+        self.check(found.as_slice(), id, scope, &[], shown)?;
+        Ok(())
+    }
+
     fn users(&self) -> MutexGuard<'_, Vec<(TokenId, Vec<u8>)>> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -293,6 +293,32 @@ fn a3_a_token_that_is_good_once_is_good_for_its_user_again() {
 }
 
 #[test]
+fn a2_what_stands_for_a_token_is_as_good_as_that() {
+    let scene = Scene::new();
+    let [token, once] = [false, true].map(|once| {
+        scene.issue(Wanted {
+            once,
+            ..wanted(&[Scope::Attach])
+        })
+    });
+    let stands = |token: &Token| scene.store.stands(token.id(), &Scope::Attach, None);
+    for token in [&token, &once] {
+        assert!(admits(&scene.store, token, &Scope::Attach));
+        assert!(stands(token).is_ok());
+    }
+    assert!(
+        !admits(&scene.another(), &once, &Scope::Attach),
+        "it was used"
+    );
+    scene.another().revoke(token.id()).expect("it is there");
+    let said = stands(&token).expect_err("revoked").to_string();
+    assert!(said.contains("client/alice: revoked"), "{said}");
+    scene.later.store(3601, Ordering::Relaxed);
+    let said = stands(&once).expect_err("expired").to_string();
+    assert!(said.contains("client/alice: expired"), "{said}");
+}
+
+#[test]
 fn a2_a_revoked_token_is_refused_by_a_process_that_had_admitted_it() {
     let scene = Scene::new();
     let token = scene.issue(wanted(&[Scope::Attach]));

@@ -20,6 +20,10 @@ pub struct SessionConfig {
     pub buffer_max: u64,
     /// Streams open at once at most. Default 256.
     pub streams_max: usize,
+    /// The streams go on elsewhere: that a sink has ended in order, with all that was sent to it, is
+    /// answered by [`Session::reset`](super::Session::reset), when it is known whether more was on its
+    /// way. Default: it is answered at once.
+    pub answers_ends: bool,
 }
 
 impl SessionConfig {
@@ -30,6 +34,7 @@ impl SessionConfig {
             side,
             buffer_max: WINDOW_SESSION_MAX,
             streams_max: STREAMS_MAX,
+            answers_ends: false,
         }
     }
 }

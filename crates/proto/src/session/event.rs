@@ -20,8 +20,10 @@ pub enum Event {
     Refused(StreamId, Refuse),
     /// Bytes of a stream; account for them with [`Session::consumed`].
     Bytes(StreamId, Range<usize>),
-    /// Bytes of a stream whose sink had ended in order; they are dropped.
+    /// Bytes of a stream whose sink had ended in order; they are dropped, here or on their way.
     Missed(StreamId),
+    /// The stream's sender has heard that no more is wanted: nothing more comes.
+    StopAnswered(StreamId),
     /// The stream's sender has sent all.
     Finished(StreamId),
     /// The stream's sender gave up.

@@ -105,15 +105,23 @@ impl Session {
                 }
                 let was_discarding = stream.is_discarding();
                 stream.handle(RecvInput::FinReceived)?;
-                if !was_discarding {
-                    self.events.push_back(Event::Finished(id));
-                }
+                self.events.push_back(match was_discarding {
+                    true => Event::StopAnswered(id),
+                    false => Event::Finished(id),
+                });
             }
             InnerFrame::Reset(abort) => {
                 // Not news to a receiver that said STOP or DONE before it heard of the reset.
                 let is_news = stream.is_receiving() || stream.is_finished();
                 let was_discarding = stream.is_discarding();
+                let misses = stream.misses_bytes() && abort.code == AbortCode::ReaderGone as u32;
                 stream.handle(RecvInput::ResetReceived)?;
+                if misses {
+                    self.events.push_back(Event::Missed(id));
+                }
+                if was_discarding {
+                    self.events.push_back(Event::StopAnswered(id));
+                }
                 if is_news && !was_discarding {
                     self.events.push_back(Event::Reset(id, abort));
                 }
@@ -123,7 +131,7 @@ impl Session {
                 }
             }
             InnerFrame::Stop(mut abort) => {
-                let owes_reset = stream.handle_stop(&mut abort)?;
+                let owes_reset = stream.handle_stop(&mut abort, self.config.answers_ends)?;
                 self.events.push_back(Event::Stopped(id, abort));
                 self.confirm_stop(id, owes_reset);
             }

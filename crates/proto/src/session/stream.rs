@@ -167,8 +167,13 @@ impl Stream {
     }
 
     /// The peer wants no more; whether we owe it a last word. A sink that ended in order without
-    /// some of what was sent is a reader gone.
-    pub(super) fn handle_stop(&mut self, abort: &mut Abort) -> Result<bool, SessionError> {
+    /// some of what was sent is a reader gone. With `answers_ends` the last word to one that has all is
+    /// the application's.
+    pub(super) fn handle_stop(
+        &mut self,
+        abort: &mut Abort,
+        answers_ends: bool,
+    ) -> Result<bool, SessionError> {
         if abort.code == AbortCode::Ended as u32 {
             if abort.taken > self.send_offset {
                 return Err(SessionError::Protocol("STOP after more than was sent"));
@@ -178,6 +183,9 @@ impl Stream {
             }
         }
         let owes = self.send == SendState::Open;
+        if owes && answers_ends && abort.code == AbortCode::Ended as u32 {
+            return Ok(false);
+        }
         if self.send(SendInput::StopReceived) {
             Ok(owes)
         } else {

@@ -34,6 +34,11 @@ impl Answer {
         }
     }
 
+    /// What it says, for the log.
+    pub(super) fn words(&self) -> String {
+        self.body.trim_end().to_owned()
+    }
+
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.lines.push((name, value.into()));
         self

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use farpipe_net::carrier::Carrier;
@@ -21,7 +22,7 @@ use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{GATEWAY_BUFFER, GATEWAY_RESUME_FOR, HOLD, READERS_MAX};
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::{Abort, AbortCode, Accept, Open, Refuse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::ends::Failed;
@@ -154,14 +155,23 @@ impl Inside {
                 never = refuse_more(sessions) => match never {},
             }
         };
-        tokio::select! {
+        let (leave, leaves) = oneshot::channel::<Infallible>();
+        let leaves = async {
+            let _ = leaves.await;
+        };
+        let mut linked = pin!(link.run_until(&way, leaves));
+        let served = tokio::select! {
             served = serving => served,
-            end = link.run(&way) => match end {
-                Ok(never) => match never {},
-                Err(end) => Err(Failed::Taken(end.to_string())),
-            },
+            end = &mut linked => return Err(match end {
+                Ok(()) => going_away(),
+                Err(end) => Failed::Taken(end.to_string()),
+            }),
             never = self.entrance(far) => match never {},
-        }
+        };
+        drop(leave);
+        // It had its place until now; what it has to say of that now is no news.
+        let _ = linked.await;
+        served
     }
 
     /// Opens a session to the writer of `pipe`, and is ready when it is settled and `work` is done,

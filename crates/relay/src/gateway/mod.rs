@@ -10,8 +10,10 @@ mod answer;
 mod body;
 mod download;
 mod ends;
+mod front;
 mod inside;
 mod page;
+mod places;
 mod request;
 mod socket;
 mod ticket;
@@ -19,22 +21,22 @@ mod ticket;
 use std::sync::Arc;
 
 use farpipe_net::WindowBudget;
-use farpipe_net::carrier::ws::raw::{Foreign, Gateway, Messages, Transport};
-use farpipe_net::token::TokenStore;
-use farpipe_proto::identity::Identity;
-use farpipe_proto::limits::{GATEWAY_REQUESTS_MAX, RELAY_DRAIN};
+use farpipe_net::carrier::ws::raw::{Foreign, Messages, Transport};
+use farpipe_proto::limits::RELAY_DRAIN;
 use farpipe_proto::wire::control::{Abort, AbortCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::admitted::LetIn;
 use self::answer::Answer;
 use self::body::{Body, Framing};
 use self::download::Download;
 use self::ends::{Failed, recv_all, send_all};
 use self::inside::{Inside, accepted, answered, going_away};
+use self::places::{Place, Places};
 use self::request::{Asked, Direction, Page, What};
 use crate::going::Going;
 use crate::relay::Relay;
 
+pub(crate) use self::front::Front;
 pub(crate) use self::inside::greeting;
 pub use self::request::GatewayConfig;
 pub(crate) use self::ticket::Tickets;
@@ -44,8 +46,8 @@ pub(crate) use self::ticket::Tickets;
 pub(crate) struct Commons {
     pub(crate) tickets: Tickets,
     windows: Arc<WindowBudget>,
-    /// Policy when none is free: 503.
-    places: Arc<Semaphore>,
+    /// Policy when there is none to be had: 503.
+    places: Arc<Places>,
 }
 
 impl Commons {
@@ -53,51 +55,19 @@ impl Commons {
         Self {
             tickets,
             windows: Arc::default(),
-            places: Arc::new(Semaphore::new(GATEWAY_REQUESTS_MAX)),
+            places: Arc::default(),
         }
     }
 }
 
-/// The gateway of one door.
-#[derive(Debug)]
-pub(crate) struct Front {
-    pub(crate) relay: Arc<Relay>,
-    pub(crate) config: Arc<GatewayConfig>,
-    /// What the door takes in place of a certificate.
-    pub(crate) tokens: Option<Arc<TokenStore>>,
-}
-
-impl Gateway for Front {
-    fn serves(&self, target: &str) -> bool {
-        target.starts_with(request::PREFIX)
-    }
-
-    fn take(&self, foreign: Foreign) -> Result<(), Box<Foreign>> {
-        let places = Arc::clone(&self.relay.gateway().places);
-        let Ok(place) = places.try_acquire_owned() else {
-            return Err(Box::new(foreign));
-        };
-        let visit = Visit {
-            foreign,
-            relay: Arc::clone(&self.relay),
-            config: Arc::clone(&self.config),
-            tokens: self.tokens.clone(),
-            _place: place,
-        };
-        self.relay
-            .visited(Box::new(visit))
-            .map_err(|visit| Box::new(visit.foreign))
-    }
-}
-
-/// One request, until it is answered and its pipe is over.
+/// One request that was let in, until it is answered and its pipe is over.
 #[derive(Debug)]
 pub(crate) struct Visit {
     foreign: Foreign,
     relay: Arc<Relay>,
-    config: Arc<GatewayConfig>,
-    tokens: Option<Arc<TokenStore>>,
-    _place: OwnedSemaphorePermit,
+    asked: Asked,
+    let_in: LetIn,
+    place: Place,
 }
 
 impl Visit {
@@ -118,42 +88,21 @@ impl Visit {
         let Self {
             foreign,
             relay,
-            config,
-            tokens,
-            _place,
+            asked,
+            let_in,
+            place: _place,
         } = self;
         let peer = foreign.peer.clone();
-        let asked = match Asked::of(&foreign.request, &config, foreign.is_secure) {
-            Ok(asked) => asked,
-            Err(mut refusal) => {
-                tracing::info!("gateway: {peer}: refused: {}", refusal.body.trim_end());
-                if foreign.request.method == "HEAD" {
-                    refusal.body.clear();
-                }
-                return refuse(foreign, refusal).await;
-            }
-        };
-        let shared = shared_with(asked.page.as_ref());
-        if asked.what == What::Preflight {
-            let (mut io, _) = foreign.into_io();
-            return preflight(shared).send(&mut *io).await;
-        }
+        let Asked { name, what, page } = asked;
+        let shared = shared_with(page.as_ref());
         let commons = relay.gateway();
-        let who = match who(&foreign, &asked, &commons.tickets, tokens.as_ref()).await {
-            Ok(who) => who,
-            Err(refusal) => {
-                tracing::info!("gateway: {peer}: refused: {}", refusal.body.trim_end());
-                return refuse(foreign, also(refusal, &shared)).await;
-            }
-        };
         let inside = Inside {
             windows: Arc::clone(&commons.windows),
             relay: Arc::clone(&relay),
-            who,
+            who: let_in.who.clone(),
             peer,
             going,
         };
-        let Asked { name, what, .. } = asked;
         match what {
             What::Upload => upload(foreign, &inside, &name, &shared).await,
             What::Download => download(foreign, &inside, &name, shared).await,
@@ -161,56 +110,19 @@ impl Visit {
                 websocket(foreign, &inside, &name, direction, messages).await;
             }
             What::Ticket(direction) => {
-                let ticket = commons.tickets.issue(&name, direction, inside.who);
+                let ticket = commons.tickets.issue(&name, direction, let_in);
                 let (mut io, _) = foreign.into_io();
                 also(page::ticket(&ticket), &shared).send(&mut *io).await;
             }
             What::View => {
-                let ticket = commons.tickets.issue(&name, Direction::Recv, inside.who);
+                let ticket = commons.tickets.issue(&name, Direction::Recv, let_in);
                 let page = page::view(&foreign, &name, &ticket);
                 let (mut io, _) = foreign.into_io();
                 page.send(&mut *io).await;
             }
+            // It was answered by the door.
             What::Preflight => {}
         }
-    }
-}
-
-/// Refuses a request before its pipe is touched. What would have moved bytes is answered with a body that
-/// has no end: curl takes a status for a success.
-async fn refuse(foreign: Foreign, refusal: Answer) {
-    let is_transfer = request::is_transfer(&foreign.request);
-    let (mut io, _) = foreign.into_io();
-    match is_transfer {
-        true => refusal.send_broken(&mut *io).await,
-        false => refusal.send(&mut *io).await,
-    }
-}
-
-/// The name in which a request is carried out. A page opens a WebSocket by a ticket alone: what its
-/// browser would show for it, it shows for every page.
-async fn who(
-    foreign: &Foreign,
-    asked: &Asked,
-    tickets: &Tickets,
-    tokens: Option<&Arc<TokenStore>>,
-) -> Result<Option<Identity>, Answer> {
-    let What::Socket(direction, _) = asked.what else {
-        return admitted::who(foreign, tokens).await;
-    };
-    let mut offered = foreign.request.members("Sec-WebSocket-Protocol");
-    let ticket = offered.find(|name| name.starts_with(ticket::PREFIX.as_bytes()));
-    match ticket {
-        Some(ticket) => {
-            let redeemed = tickets.redeem(ticket, &asked.name, direction);
-            let why = "the ticket is not good, or not for this: POST ?ticket makes another";
-            redeemed.ok_or_else(|| admitted::unknown(why))
-        }
-        None if asked.page.is_some() => {
-            let why = "a page needs a ticket for a WebSocket: POST ?ticket makes one";
-            Err(admitted::unknown(why))
-        }
-        None => admitted::who(foreign, tokens).await,
     }
 }
 

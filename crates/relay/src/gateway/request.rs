@@ -54,6 +54,11 @@ impl Direction {
     }
 }
 
+/// The pipe that a WebSocket each way writes, beside the one that it reads.
+pub(super) fn up(name: &str) -> String {
+    format!("{name}.up")
+}
+
 /// A request for a pipe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -110,6 +115,15 @@ impl Asked {
             return Err(Answer::line(404, why));
         };
         let what = what(request, query)?;
+        let is_duplex = matches!(
+            what,
+            What::Socket(Direction::Duplex, _) | What::Ticket(Direction::Duplex)
+        );
+        if is_duplex && !is_name(&up(name)) {
+            let why = "this name is too long for ?duplex, which also takes the pipe of that name with \
+                       .up behind it: 60 letters at most";
+            return Err(Answer::line(404, why));
+        }
         if what == What::Download && page.is_none() && is_browser(request) {
             // Of plain http some browsers do not tell which page shows it: an image of a strange page would
             // empty the pipe.

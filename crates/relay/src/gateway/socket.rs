@@ -14,7 +14,7 @@ use farpipe_net::carrier::ws::raw::{self, RawWebSocket};
 
 use super::ends::{Failed, Sink, Source, recv_all, send_all};
 use super::inside::{Inside, accepted, answered, going_away};
-use super::request::Direction;
+use super::request::{Direction, up};
 
 /// The end in order, where there is nothing to say of it.
 const NORMAL: u16 = 1000;
@@ -157,7 +157,7 @@ pub(super) async fn run(
         Direction::Send => write(&socket, inside, name).await.map(|sent| (sent, 0)),
         Direction::Recv => read(&socket, inside, name).await.map(|got| (0, got)),
         Direction::Duplex => {
-            let up = format!("{name}.up");
+            let up = up(name);
             let writing = async { socket.noted(write(&socket, inside, &up).await).await };
             let reading = async { socket.noted(read(&socket, inside, name).await).await };
             let (sent, got) = tokio::join!(writing, reading);

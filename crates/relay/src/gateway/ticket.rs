@@ -9,10 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use farpipe_net::Clock;
 use farpipe_proto::Instant;
-use farpipe_proto::identity::Identity;
 use farpipe_proto::limits::{GATEWAY_TICKET_FOR, GATEWAY_TICKETS_MAX};
 use subtle::ConstantTimeEq as _;
 
+use super::admitted::LetIn;
 use super::request::Direction;
 
 /// What a ticket's subprotocol begins with.
@@ -32,7 +32,7 @@ struct Issued {
     secret: [u8; SECRET_LEN],
     pipe: String,
     direction: Direction,
-    who: Option<Identity>,
+    let_in: LetIn,
     expires: Instant,
 }
 
@@ -45,8 +45,8 @@ impl Tickets {
         }
     }
 
-    /// A ticket for one WebSocket to `pipe`, in the name of `who`: the subprotocol to offer.
-    pub(super) fn issue(&self, pipe: &str, direction: Direction, who: Option<Identity>) -> String {
+    /// A ticket for one WebSocket to `pipe`, in the name of who was let in: the subprotocol to offer.
+    pub(super) fn issue(&self, pipe: &str, direction: Direction, let_in: LetIn) -> String {
         let mut secret = [0; SECRET_LEN];
         (self.random)(&mut secret);
         let now = self.clock.now();
@@ -59,19 +59,15 @@ impl Tickets {
             secret,
             pipe: pipe.to_owned(),
             direction,
-            who,
+            let_in,
             expires: now + GATEWAY_TICKET_FOR,
         });
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret))
     }
 
-    /// Whom `offered` lets in; `None`: it is not good, or not for this. It is used up in any case.
-    pub(super) fn redeem(
-        &self,
-        offered: &[u8],
-        pipe: &str,
-        direction: Direction,
-    ) -> Option<Option<Identity>> {
+    /// Who was let in that `offered` was made for, which is to be good still; `None`: the ticket is not
+    /// good, or not for this. It is used up in any case.
+    pub(super) fn redeem(&self, offered: &[u8], pipe: &str, direction: Direction) -> Option<LetIn> {
         let text = offered.strip_prefix(PREFIX.as_bytes())?;
         let shown = URL_SAFE_NO_PAD.decode(text).ok()?;
         let now = self.clock.now();
@@ -85,7 +81,7 @@ impl Tickets {
         }
         let ticket = issued.remove(found?);
         let is_good = now < ticket.expires && ticket.pipe == pipe && ticket.direction == direction;
-        is_good.then_some(ticket.who)
+        is_good.then_some(ticket.let_in)
     }
 }
 
@@ -116,7 +112,7 @@ mod tests {
         let redeem = |text: &str, pipe, direction| {
             tickets.redeem(text.as_bytes(), pipe, direction).is_some()
         };
-        let good = tickets.issue("logs", Direction::Recv, None);
+        let good = tickets.issue("logs", Direction::Recv, LetIn::THIS_HOST);
         assert!(redeem(&good, "logs", Direction::Recv));
         assert!(!redeem(&good, "logs", Direction::Recv), "twice");
         for (pipe, direction) in [
@@ -124,7 +120,7 @@ mod tests {
             ("logs", Direction::Send),
             ("logs", Direction::Duplex),
         ] {
-            let ticket = tickets.issue("logs", Direction::Recv, None);
+            let ticket = tickets.issue("logs", Direction::Recv, LetIn::THIS_HOST);
             assert!(!redeem(&ticket, pipe, direction));
             assert!(!redeem(&ticket, "logs", Direction::Recv), "it was shown");
         }
@@ -136,13 +132,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_ticket_lasts_a_minute_and_there_is_a_bound() {
         let tickets = tickets();
-        let ticket = tickets.issue("logs", Direction::Send, None);
+        let ticket = tickets.issue("logs", Direction::Send, LetIn::THIS_HOST);
         tokio::time::advance(Duration::from_secs(60)).await;
         let redeemed = tickets.redeem(ticket.as_bytes(), "logs", Direction::Send);
         assert!(redeemed.is_none());
-        let first = tickets.issue("logs", Direction::Send, None);
+        let first = tickets.issue("logs", Direction::Send, LetIn::THIS_HOST);
         for _ in 0..GATEWAY_TICKETS_MAX {
-            tickets.issue("logs", Direction::Send, None);
+            tickets.issue("logs", Direction::Send, LetIn::THIS_HOST);
         }
         let issued = tickets.issued.lock().expect("no panic").len();
         assert_eq!(issued, GATEWAY_TICKETS_MAX);

@@ -146,6 +146,27 @@ fn what_is_asked_for_is_said_by_method_path_and_query() {
         let asked = asked(request, &format!("{HOST}{more}"));
         assert_eq!(asked.map(|asked| asked.what), what, "{request}");
     }
+    // The name of the other pipe is longer.
+    for (len, is_served) in [(60, true), (61, false), (63, false)] {
+        let name = "a".repeat(len);
+        let duplex = [("POST", "ticket=duplex", ""), ("GET", "duplex", upgrade)];
+        for (method, query, more) in duplex {
+            let asked = asked(
+                &format!("{method} /p/{name}?{query}"),
+                &format!("{HOST}{more}"),
+            );
+            assert_eq!(asked.is_ok(), is_served, "{len}");
+            assert!(asked.is_ok() || asked == Err(404), "{len}");
+        }
+        let both = [("POST", "ticket=recv", ""), ("GET", "send", upgrade)];
+        for (method, query, more) in both {
+            let asked = asked(
+                &format!("{method} /p/{name}?{query}"),
+                &format!("{HOST}{more}"),
+            );
+            assert!(asked.is_ok(), "{len}");
+        }
+    }
     let page = format!("{HOST}Origin: https://app.example\r\n");
     let preflight = asked("OPTIONS /p/a?ticket", &page);
     assert_eq!(preflight.map(|asked| asked.what), Ok(What::Preflight));

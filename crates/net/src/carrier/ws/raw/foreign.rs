@@ -4,6 +4,7 @@
 //! may be asked for, and by whom, is the gateway's to say. Nothing was answered yet.
 
 use std::fmt;
+use std::pin::Pin;
 
 use bytes::BytesMut;
 use farpipe_proto::limits::HANDSHAKE_STEP;
@@ -24,11 +25,35 @@ pub trait Gateway: Send + Sync + fmt::Debug {
     /// Whether a request for `target`, as it stands in its first line, is for the gateway.
     fn serves(&self, target: &str) -> bool;
 
-    /// Takes a connection. Returns at once.
+    /// Finds out who asks, and takes the connection or answers it. It is part of the handshake: it counts
+    /// among those that run, and gives way as they do.
     ///
     /// # Errors
-    /// The connection, if there are too many.
-    fn take(&self, foreign: Foreign) -> Result<(), Box<Foreign>>;
+    /// [`Unserved`]: it was answered, and nothing more becomes of it.
+    ///
+    /// # Cancellation
+    /// Dropping it drops the connection.
+    fn take(&self, foreign: Foreign) -> Taken<'_>;
+}
+
+/// What comes of [`Gateway::take`].
+pub type Taken<'a> = Pin<Box<dyn Future<Output = Result<(), Unserved>> + Send + 'a>>;
+
+/// A request that was refused. It has its answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("answered {status}: {why}")]
+pub struct Unserved {
+    /// The HTTP status.
+    pub status: u16,
+    /// For the log; it may say more than the answer.
+    pub why: String,
+}
+
+impl Unserved {
+    /// Whether it was not let in, be it for who asks or for whose page does.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.status, 401 | 403)
+    }
 }
 
 /// The head of a request.
@@ -189,14 +214,6 @@ impl Foreign {
         let mut socket = RawWebSocket::new(self.io, incoming, messages, self.rest);
         socket.deflate = agreed.map(Agreed::deflate);
         Ok(socket)
-    }
-
-    /// Says that there are too many, and ends it.
-    pub(crate) async fn put_off(mut self) {
-        // A body without its end: curl takes a status for a success.
-        let text = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n\
-                    Transfer-Encoding: chunked\r\n\r\n1a\r\ntoo many requests at once\n\r\n";
-        server::refuse_by(&mut self.io, text).await;
     }
 
     fn check(&self) -> Result<(String, Option<Agreed>), Refusal> {

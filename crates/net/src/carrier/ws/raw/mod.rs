@@ -41,7 +41,7 @@ use crate::segment::apply_mask;
 use crate::tls::TlsStream;
 
 pub(crate) use self::foreign::{Arrived, is_served};
-pub use self::foreign::{Foreign, ForeignRequest, Gateway};
+pub use self::foreign::{Foreign, ForeignRequest, Gateway, Taken, Unserved};
 pub use self::upgrade::{Admitted, To, accept, connect, connect_tls};
 
 /// Read at once from the socket.

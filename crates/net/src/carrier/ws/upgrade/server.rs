@@ -214,14 +214,7 @@ pub(in super::super) async fn refuse<S>(stream: &mut S, refusal: Refusal, advice
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    refuse_by(stream, &refusal.encode(advice)).await;
-}
-
-/// Answers with this text, and lets it arrive.
-pub(in super::super) async fn refuse_by<S>(stream: &mut S, text: &str)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+    let text = refusal.encode(advice);
     let answered = async {
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await?;
