@@ -13,6 +13,7 @@
 
 pub mod ask;
 mod commit;
+mod claim;
 mod error;
 mod folder;
 mod link;
@@ -35,6 +36,7 @@ pub mod wire;
 
 pub use self::error::{CopyError, ProtocolError};
 pub use self::link::{LinkError, join, pair};
+pub use self::claim::{Claim, Claims};
 pub use self::name::{Name, NameError, shown};
 pub use self::pass::{Way, pass};
 pub use self::place::{Base, BaseError, Source, name_of};

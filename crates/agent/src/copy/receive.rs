@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::file::{Current, Wanted};
+use super::claim::{Alone, Claims};
 use super::commit::{BUNDLE, Committer, Job, jobs};
 use super::error::{CopyError, ProtocolError};
 use super::folder::Folder;
@@ -39,13 +40,25 @@ pub struct Receiver {
     base: Base,
     top: Top,
     dry_run: bool,
+    claims: Arc<dyn Claims>,
 }
 
 impl Receiver {
     /// Makes what comes beneath `base`; with `dry_run` nothing, and says what it would make.
     #[must_use]
     pub fn new(base: Base, top: Top, dry_run: bool) -> Self {
-        Self { base, top, dry_run }
+        Self {
+            base,
+            top,
+            dry_run,
+            claims: Arc::new(Alone),
+        }
+    }
+
+    /// With others beside it, who may be at the same files.
+    #[must_use]
+    pub fn among(self, claims: Arc<dyn Claims>) -> Self {
+        Self { claims, ..self }
     }
 
     /// Runs until all is made and on disk.
@@ -108,6 +121,7 @@ impl Receiver {
                 base: &self.base,
                 top: &self.top,
                 dry_run: self.dry_run,
+                claims: &*self.claims,
                 out,
                 journal,
                 jobs: to,
@@ -164,6 +178,7 @@ struct Receiving<'a> {
     top: &'a Top,
     dry_run: bool,
     out: &'a mut Out,
+    claims: &'a dyn Claims,
     journal: &'a Journal,
     jobs: SyncSender<Vec<Job>>,
     /// Jobs that are not passed on yet.

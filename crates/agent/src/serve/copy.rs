@@ -109,7 +109,8 @@ impl Serving {
                     true => Top::Told,
                     false => Top::Given(names.into_iter().map(given).collect()),
                 };
-                Ok(End::Receiving(Receiver::new(base, top, dry_run)))
+                let receiver = Receiver::new(base, top, dry_run);
+                Ok(End::Receiving(receiver.among(self.claims())))
             }
             Some(_) => Err(Refusal::Copy("it asks for files, and for room for others")),
         }

@@ -2,10 +2,11 @@
 //! and here is the one place that knows what that can be.
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
-//! of this host, `listening.rs` opens one for each connection to what listens for a caller; commands are in `command/`.
+//! of this host, `listening.rs` opens one for each connection to what listens for a caller, `held.rs` knows whose what is; commands are in `command/`.
 
 mod copy;
 mod endpoint;
+mod held;
 mod listening;
 mod permission;
 mod refusal;
@@ -25,6 +26,7 @@ use crate::ping;
 use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
+pub use self::held::Held;
 pub(crate) use self::permission::{Answer, Teller, Wants, place};
 pub(crate) use self::refusal::{Refusal, refuse};
 
@@ -39,6 +41,8 @@ pub struct Agent {
     pub refusals: Arc<Refusals>,
     /// Commands that go on without their callers.
     pub detached: Table,
+    /// What their sessions have that no two can have.
+    pub held: Held,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }

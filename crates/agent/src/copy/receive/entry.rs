@@ -14,7 +14,7 @@ use super::super::error::{CopyError, ProtocolError, is_everybodys};
 use super::super::folder::Folder;
 use super::super::message::{Entry, Meta, Number, Root, Want, Would};
 use super::super::name::{Name, shown};
-use super::super::part::Left;
+use super::super::part::{Left, is_large};
 use super::super::place::{DIRECTORY, special};
 use super::super::tally::{Event, shorter};
 use super::super::wire::Frame;
@@ -269,6 +269,10 @@ impl Receiving<'_> {
             }
             look => look,
         });
+        if is_large(&meta) && !self.dry_run {
+            // Before it is looked at: what they have of it is settled then.
+            self.claims.vacate(&self.part_path(&folder, &name));
+        }
         match is_wanted {
             Ok(Look::Wanted) if self.dry_run => self.would(path)?,
             Ok(Look::Wanted) => return self.want(number, folder, &dir, name, meta),
