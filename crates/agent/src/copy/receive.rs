@@ -129,6 +129,7 @@ impl Receiver {
                 folder: Folder::base(stat.st_dev as u64),
                 levels: Vec::new(),
                 root: None,
+                source: Vec::new(),
                 next_source: 0,
                 offers: 0,
                 wanted: VecDeque::new(),
@@ -177,8 +178,8 @@ struct Receiving<'a> {
     base: &'a Base,
     top: &'a Top,
     dry_run: bool,
-    out: &'a mut Out,
     claims: &'a dyn Claims,
+    out: &'a mut Out,
     journal: &'a Journal,
     jobs: SyncSender<Vec<Job>>,
     /// Jobs that are not passed on yet.
@@ -190,6 +191,8 @@ struct Receiving<'a> {
     levels: Vec<Level>,
     /// What comes next is this source.
     root: Option<Root>,
+    /// The name of the source that came last.
+    source: Vec<u8>,
     next_source: u32,
     /// Files that were offered.
     offers: u64,

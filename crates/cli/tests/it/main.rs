@@ -11,6 +11,7 @@ mod compress;
 mod config;
 mod config_files;
 mod cp;
+mod cp_restart;
 mod cuts;
 mod daemon;
 mod data;
