@@ -104,7 +104,12 @@ impl AcceptedSession {
                 Some(arrival) => arrival,
                 None => match self.parked().await {
                     Parked::Arrival(arrival) => *arrival,
-                    Parked::Ended(end) => return Err(end),
+                    Parked::Ended(end) => {
+                        if matches!(end, SessionEnd::Replaced(_)) {
+                            self.tell_late(&end).await;
+                        }
+                        return Err(end);
+                    }
                     Parked::Expired => return self.expired(),
                 },
             };
@@ -139,6 +144,28 @@ impl AcceptedSession {
                 }
                 () = expired => return Parked::Expired,
             }
+        }
+    }
+
+    /// Tells the opener of a session that has ended how, if it comes back while the session would have
+    /// been kept: it is there and knows nothing, where one that was killed does not come.
+    async fn tell_late(&mut self, end: &SessionEnd) {
+        let arrival = async {
+            match self.park.poll_timeout(Settled::No) {
+                Some(at) => {
+                    let until = self.config.clock.deadline(at);
+                    tokio::time::timeout_at(until, self.arrivals.recv()).await
+                }
+                None => Ok(self.arrivals.recv().await),
+            }
+        };
+        let Ok(Some(Arrival { way, tunnel, .. })) = arrival.await else {
+            return;
+        };
+        let words = Tunnel::refusal(tunnel, last_code(end), &end.to_string());
+        match way {
+            Way::Wire(mut wire) => wire.refuse(&words).await,
+            Way::Trunk(orders) => orders.leave(tunnel, words).await,
         }
     }
 
@@ -418,6 +445,7 @@ fn last_code(end: &SessionEnd) -> RefuseCode {
     match end {
         SessionEnd::Lost(_) => RefuseCode::UnknownSession,
         SessionEnd::Integrity(_) => RefuseCode::EndToEnd,
+        SessionEnd::Replaced(_) => RefuseCode::Replaced,
         SessionEnd::Refused(_) | SessionEnd::Protocol(_) | SessionEnd::Closed => {
             RefuseCode::Protocol
         }

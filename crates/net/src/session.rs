@@ -93,6 +93,12 @@ impl SessionHandle {
         self.shared.lock().linked
     }
 
+    /// Whether both are handles of one session.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Streams of either end that are not settled yet.
     #[must_use]
     pub fn open_streams(&self) -> usize {

@@ -45,6 +45,10 @@ pub enum SessionEnd {
     /// What came of a sealed session is not what the peer said: something between changed it.
     #[error("{0}")]
     Integrity(String),
+    /// The acceptor has given what the session had to a later command of the same caller, while the
+    /// session had no link. Another session would take it away from that again.
+    #[error("{0}")]
+    Replaced(String),
     /// This process ended it.
     #[error("the session was closed")]
     Closed,

@@ -250,6 +250,13 @@ impl Caller {
         self.source() == other.source() && self.identity() == other.identity()
     }
 
+    /// Whether `other` is certainly the same somebody: as [`Caller::is_same`], and has a name or is this
+    /// user. Two who have no name may be anybody.
+    #[must_use]
+    pub fn is_surely(&self, other: &Self) -> bool {
+        !matches!(self, Self::Unnamed(_)) && self.is_same(other)
+    }
+
     /// Where the name comes from, as logs have it.
     #[must_use]
     pub const fn source(&self) -> &'static str {

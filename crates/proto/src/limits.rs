@@ -299,6 +299,11 @@ pub const REFUSED_SPAN: Duration = Duration::from_secs(5);
 /// How long a refusing or closing side drains so that its reason arrives.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a command waits until the session that is to give up something for it has done so.
+pub const VACATE_MAX: Duration = Duration::from_secs(5);
+/// The same while that session has a link, as far as is known yet: then the command is refused.
+pub const VACATE_LINKED: Duration = Duration::from_secs(1);
+
 /// Waits after the first, second… failed attempt in a row; the last one repeats.
 pub const BACKOFF: [Duration; 6] = [
     Duration::from_secs(1),

@@ -165,6 +165,8 @@ fn values() -> Vec<(&'static str, String)> {
         LINGER_PARKED,
         REFUSED_SPAN,
         DRAIN,
+        VACATE_MAX,
+        VACATE_LINKED,
         BACKOFF,
         BACKOFF_JITTER_PERCENT,
         ALARM_FAILURES,

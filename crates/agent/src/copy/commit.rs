@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::error::CopyError;
 use super::folder::Folder;
+use super::mark;
 use super::message::Counts;
 use super::out::Out;
 use super::part::Whole;
@@ -213,7 +214,12 @@ impl<'a> Committer<'a> {
         while let Some(folder) = settled.take_if(|folder| folder.settle_one()) {
             if let Some(meta) = &folder.meta {
                 let dir = self.base.directory(&folder.path);
-                let applied = dir.and_then(|dir| Ok(meta.apply_to_directory(dir)?));
+                let applied = dir.and_then(|dir| {
+                    if folder.is_marked {
+                        mark::remove(&dir)?;
+                    }
+                    Ok(meta.apply_to_directory(dir)?)
+                });
                 if let Err(error) = applied {
                     let path = folder.shown(&self.base.path, b"");
                     let message = format!("its mode and time could not be set: {error}");

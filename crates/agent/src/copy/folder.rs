@@ -20,6 +20,8 @@ pub(crate) struct Folder {
     pub(crate) meta: Option<Meta>,
     /// The file system it is on.
     pub(crate) device: u64,
+    /// It has a mark that goes at its end.
+    pub(crate) is_marked: bool,
     /// Entries in it that are not settled, and one as long as more may come.
     pending: AtomicUsize,
 }
@@ -32,18 +34,26 @@ impl Folder {
             path: PathBuf::new(),
             meta: None,
             device,
+            is_marked: false,
             pending: AtomicUsize::new(1),
         })
     }
 
     /// A directory in this one.
-    pub(crate) fn enter(self: &Arc<Self>, name: &Name, meta: Meta, device: u64) -> Arc<Self> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        name: &Name,
+        meta: Meta,
+        device: u64,
+        is_marked: bool,
+    ) -> Arc<Self> {
         self.expect_one();
         Arc::new(Self {
             parent: Some(Arc::clone(self)),
             path: self.path.join(name.as_os_str()),
             meta: Some(meta),
             device,
+            is_marked,
             pending: AtomicUsize::new(1),
         })
     }

@@ -4,7 +4,8 @@
 //! walks its sources (`walk.rs`) and offers what it finds; the receiving end (`receive.rs`) looks at what
 //! it has, asks for the files that it lacks, and is sent those, one behind the other. Nobody waits for a
 //! single answer: thousands of offers are on their way at once. `wire.rs` and `message.rs` are what they
-//! say, `link.rs` joins an end to a stream, and `pass.rs` two hosts to each other.
+//! say, `link.rs` joins an end to a stream, and `pass.rs` two hosts to each other. `mark.rs` tells a
+//! directory that is not whole from one that was there.
 //!
 //! What always holds: what the receiving end is told is names, never paths, so nothing is made but
 //! beneath its target; no link is followed there; a file appears under its name only when it is whole
@@ -12,10 +13,12 @@
 //! (`sidecar.rs`); and memory does not grow with the tree.
 
 pub mod ask;
+mod claim;
 mod commit;
 mod error;
 mod folder;
 mod link;
+mod mark;
 pub mod message;
 mod meta;
 mod name;
@@ -33,6 +36,7 @@ mod tests;
 mod walk;
 pub mod wire;
 
+pub use self::claim::{Claim, Claims};
 pub use self::error::{CopyError, ProtocolError};
 pub use self::link::{LinkError, join, pair};
 pub use self::name::{Name, NameError};

@@ -15,6 +15,7 @@ use farpipe_proto::limits::{COPY_CHUNK, COPY_KEEP_MIN, COPY_UNSYNCED_MAX};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::claim::Claim;
 use super::message::Meta;
 use super::name::Name;
 use super::sidecar::{Run, Sidecar, ZEROS};
@@ -42,7 +43,7 @@ pub(crate) enum Left {
 impl Left {
     /// Looks for it. What is wrong with it makes it nothing: the file is copied from its beginning.
     pub(crate) fn look(dir: &OwnedFd, name: &Name, meta: &Meta) -> Self {
-        if meta.size < COPY_KEEP_MIN {
+        if !is_large(meta) {
             return Self::Nothing;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -69,8 +70,13 @@ impl Left {
     }
 }
 
+/// Whether what is received of a file is kept when its copy is cut.
+pub(crate) const fn is_large(meta: &Meta) -> bool {
+    meta.size >= COPY_KEEP_MIN
+}
+
 /// A file that this user has made, and that has no other name: writing to it changes nothing else.
-fn is_mine(stat: &Stat) -> bool {
+pub(crate) fn is_mine(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_nlink == 1
         && stat.st_uid == rustix::process::geteuid().as_raw()
@@ -95,6 +101,8 @@ pub(crate) struct Part {
     kept: u64,
     keeping: Option<Keeping>,
     stale: Option<Stale>,
+    /// Behind the file: its lock goes first.
+    claim: Option<Claim>,
 }
 
 /// A part of this file that was there already, and whose it is.
@@ -128,12 +136,14 @@ pub(crate) struct Whole {
     /// A large one, locked.
     pub(crate) file: Option<File>,
     pub(crate) stale: Option<Stale>,
+    /// Dropped behind the file.
+    _claim: Option<Claim>,
 }
 
 impl Part {
     /// Begins a file; `tag` is another each time.
     pub(crate) fn begin(dir: &Arc<OwnedFd>, name: &Name, meta: Meta, tag: u64) -> io::Result<Self> {
-        if meta.size < COPY_KEEP_MIN {
+        if !is_large(&meta) {
             let (file, part, stale) = create_small(dir, name, tag)?;
             return Ok(Self::new(file, dir, name, part, meta, stale));
         }
@@ -190,6 +200,15 @@ impl Part {
             kept: 0,
             keeping: None,
             stale,
+            claim: None,
+        }
+    }
+
+    /// It is somebody's who can be asked for it.
+    pub(crate) fn claimed(self, claim: Claim) -> Self {
+        Self {
+            claim: Some(claim),
+            ..self
         }
     }
 
@@ -253,8 +272,9 @@ impl Part {
             inode,
             bytes: self.meta.size,
             kept: self.kept,
-            file: (self.meta.size >= COPY_KEEP_MIN).then_some(self.file),
+            file: is_large(&self.meta).then_some(self.file),
             stale: self.stale,
+            _claim: self.claim,
         })
     }
 
@@ -416,10 +436,7 @@ fn open_large(dir: &OwnedFd, name: &[u8]) -> io::Result<File> {
     match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
         Err(Errno::WOULDBLOCK) => {
-            return Err(io::Error::other(
-                "another copy of it is under way; one whose client is gone is given up after its \
-                 --resume-for and up to a minute more",
-            ));
+            return Err(io::Error::other("another copy of it is under way"));
         }
         Err(error) => return Err(error.into()),
     }

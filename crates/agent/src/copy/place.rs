@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
+use super::mark;
 use super::message::Meta;
 use crate::beneath::{Place, open_beneath};
 
@@ -125,6 +126,8 @@ pub struct Base {
     pub(crate) name: Option<Vec<u8>>,
     /// The target was named as a directory, and is not there: no file can be it.
     pub(crate) must_be_directory: bool,
+    /// The target is there, and a copy of the one source that was cut.
+    pub(crate) is_unfinished: bool,
 }
 
 /// Why nothing can be made at a target.
@@ -142,11 +145,17 @@ pub enum BaseError {
 }
 
 impl Base {
-    /// Opens the target at `place`, which was named `named`. Blocks.
+    /// Opens the target at `place`, which was named `named`, for sources that are called so; none: that is
+    /// not known. Blocks.
     ///
     /// # Errors
     /// [`BaseError`].
-    pub fn open(place: &Place, named: &OsStr, several: bool) -> Result<Self, BaseError> {
+    pub fn open(
+        place: &Place,
+        named: &OsStr,
+        several: bool,
+        sources: &[Option<Vec<u8>>],
+    ) -> Result<Self, BaseError> {
         let path = place.path();
         let kind = match stat(place) {
             Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
@@ -155,11 +164,21 @@ impl Base {
         };
         if kind == Some(FileType::Directory) {
             let fd = place.open(DIRECTORY, Mode::empty())?;
+            if !several
+                && is_unfinished(&fd, sources)
+                && let Ok(target) = Self::beside(place)
+            {
+                return Ok(Self {
+                    is_unfinished: true,
+                    ..target
+                });
+            }
             return Ok(Self {
                 fd,
                 path,
                 name: None,
                 must_be_directory: false,
+                is_unfinished: false,
             });
         }
         if several {
@@ -169,6 +188,15 @@ impl Base {
         if is_directory && kind.is_some() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
         }
+        Ok(Self {
+            must_be_directory: is_directory,
+            ..Self::beside(place)?
+        })
+    }
+
+    /// The directory of the target, and its name in there.
+    fn beside(place: &Place) -> Result<Self, BaseError> {
+        let path = place.path();
         let (above, name) = match (above(place), path.file_name()) {
             (Some(above), Some(name)) => (above, name.as_bytes().to_vec()),
             _ => return Err(BaseError::OneFile),
@@ -177,7 +205,8 @@ impl Base {
             fd: above.open(DIRECTORY, Mode::empty())?,
             path: above.path(),
             name: Some(name),
-            must_be_directory: is_directory,
+            must_be_directory: false,
+            is_unfinished: false,
         })
     }
 
@@ -187,6 +216,16 @@ impl Base {
             return self.fd.try_clone();
         }
         open_beneath(&self.fd, path, DIRECTORY, Mode::empty())
+    }
+}
+
+/// Whether a directory is a copy of the one source that was cut. A source without a name stands for what is
+/// in it, which goes there in any case.
+fn is_unfinished(dir: &OwnedFd, sources: &[Option<Vec<u8>>]) -> bool {
+    match (sources, mark::look(dir)) {
+        ([Some(name)], Some(of)) => *name == of,
+        ([None], Some(_)) => true,
+        _ => false,
     }
 }
 

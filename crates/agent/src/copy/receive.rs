@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::file::{Current, Wanted};
+use super::claim::{Alone, Claims};
 use super::commit::{BUNDLE, Committer, Job, jobs};
 use super::error::{CopyError, ProtocolError};
 use super::folder::Folder;
@@ -39,13 +40,25 @@ pub struct Receiver {
     base: Base,
     top: Top,
     dry_run: bool,
+    claims: Arc<dyn Claims>,
 }
 
 impl Receiver {
     /// Makes what comes beneath `base`; with `dry_run` nothing, and says what it would make.
     #[must_use]
     pub fn new(base: Base, top: Top, dry_run: bool) -> Self {
-        Self { base, top, dry_run }
+        Self {
+            base,
+            top,
+            dry_run,
+            claims: Arc::new(Alone),
+        }
+    }
+
+    /// With others beside it, who may be at the same files.
+    #[must_use]
+    pub fn among(self, claims: Arc<dyn Claims>) -> Self {
+        Self { claims, ..self }
     }
 
     /// Runs until all is made and on disk.
@@ -108,6 +121,7 @@ impl Receiver {
                 base: &self.base,
                 top: &self.top,
                 dry_run: self.dry_run,
+                claims: &*self.claims,
                 out,
                 journal,
                 jobs: to,
@@ -115,6 +129,7 @@ impl Receiver {
                 folder: Folder::base(stat.st_dev as u64),
                 levels: Vec::new(),
                 root: None,
+                source: Vec::new(),
                 next_source: 0,
                 offers: 0,
                 wanted: VecDeque::new(),
@@ -163,6 +178,7 @@ struct Receiving<'a> {
     base: &'a Base,
     top: &'a Top,
     dry_run: bool,
+    claims: &'a dyn Claims,
     out: &'a mut Out,
     journal: &'a Journal,
     jobs: SyncSender<Vec<Job>>,
@@ -175,6 +191,8 @@ struct Receiving<'a> {
     levels: Vec<Level>,
     /// What comes next is this source.
     root: Option<Root>,
+    /// The name of the source that came last.
+    source: Vec<u8>,
     next_source: u32,
     /// Files that were offered.
     offers: u64,

@@ -36,7 +36,7 @@ fn source(path: &Path) -> Source {
 }
 
 fn base(path: &Path) -> Base {
-    Base::open(&place(path), path.as_os_str(), false).expect("a target")
+    Base::open(&place(path), path.as_os_str(), false, &[]).expect("a target")
 }
 
 /// A journal whose events are kept.

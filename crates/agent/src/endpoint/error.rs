@@ -161,6 +161,12 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether somebody else has it, who may let go of it.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::AddressInUse { .. })
+    }
+
     /// What to do about it, if there is something to say.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {

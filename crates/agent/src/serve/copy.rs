@@ -105,14 +105,17 @@ impl Serving {
         match target {
             None => Ok(End::Sending(self.sources(sources).await?)),
             Some(target) if sources.is_empty() => {
-                let base = self.base(OsString::from_vec(target), several).await?;
                 // A name that is empty stands for a source that has none.
                 let given = |name: Vec<u8>| (!name.is_empty()).then_some(name);
+                let names: Vec<_> = names.into_iter().map(given).collect();
+                let target = OsString::from_vec(target);
+                let base = self.base(target, several, names.clone()).await?;
                 let top = match names.is_empty() {
                     true => Top::Told,
-                    false => Top::Given(names.into_iter().map(given).collect()),
+                    false => Top::Given(names),
                 };
-                Ok(End::Receiving(Receiver::new(base, top, dry_run)))
+                let receiver = Receiver::new(base, top, dry_run);
+                Ok(End::Receiving(receiver.among(self.claims())))
             }
             Some(_) => Err(Refusal::Copy("it asks for files, and for room for others")),
         }
@@ -139,13 +142,18 @@ impl Serving {
         opened.await.map_err(|_| Refusal::Denied)
     }
 
-    async fn base(&self, target: OsString, several: bool) -> Result<Base, Refusal> {
+    async fn base(
+        &self,
+        target: OsString,
+        several: bool,
+        names: Vec<Option<Vec<u8>>>,
+    ) -> Result<Base, Refusal> {
         let place = self
             .permitted_path(Wants::Write, Path::new(&target))
             .await?;
         let shown = shown(target.as_bytes());
-        let opened =
-            tokio::task::spawn_blocking(move || Base::open(&place, &target, several)).await;
+        let open = move || Base::open(&place, &target, several, &names);
+        let opened = tokio::task::spawn_blocking(open).await;
         let opened = opened.map_err(|_| Refusal::Denied)?;
         opened.map_err(|error| Refusal::Target { path: shown, error })
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use farpipe_net::Stream;
 use farpipe_proto::wire::control::{self, Halves};
 
+use super::held::{Holding, Thing};
 use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
 use crate::beneath::Place;
@@ -41,10 +42,10 @@ impl Serving {
             Ok(opening) => opening,
             Err(refusal) => return refuse(stream, &self.name, &refusal),
         };
-        let open = opening.open();
+        let open = self.opened(&opening);
         let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), open).await;
-        let endpoint = match opened {
-            Ok(Ok(endpoint)) => endpoint,
+        let (endpoint, _held) = match opened {
+            Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return refuse(stream, &self.name, &error.into()),
             Err(over) => return refuse(stream, &self.name, &Refusal::Over(over)),
         };
@@ -57,6 +58,25 @@ impl Serving {
             Some(PipeError::Cancelled) => tracing::info!("{}: ended", self.name),
             Some(error) => tracing::info!("{}: {error}", self.name),
         }
+    }
+
+    /// Opens it; what is locked is this session's as long as the second part lives.
+    async fn opened(
+        &self,
+        opening: &Opening,
+    ) -> Result<(Endpoint, Option<Holding>), endpoint::OpenError> {
+        let Some(thing) = opening.thing() else {
+            return Ok((opening.open().await?, None));
+        };
+        let mut attempts = self.attempts(&thing);
+        let endpoint = loop {
+            match opening.open().await {
+                Err(error) if attempts.is_worth_another(&error).await => {}
+                opened => break opened?,
+            }
+        };
+        let is_locked = endpoint.sink_file.is_some() || endpoint.source_file.is_some();
+        Ok((endpoint, is_locked.then(|| self.hold(thing))))
     }
 
     /// What the words mean here, if the caller may have it.
@@ -102,6 +122,14 @@ impl Serving {
 }
 
 impl Opening {
+    /// What may be somebody else's.
+    fn thing(&self) -> Option<Thing> {
+        match self {
+            Self::File(place, ..) => Some(Thing::Path(place.path())),
+            Self::Spec(..) | Self::Socket(..) => None,
+        }
+    }
+
     async fn open(&self) -> Result<Endpoint, endpoint::OpenError> {
         match self {
             Self::Spec(spec, wanted) => endpoint::open(spec, *wanted).await,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use farpipe_net::{Stream, StreamWatch};
 use farpipe_proto::wire::control::{Accept, Open};
 
+use super::held::{Holding, Thing};
 use super::permission::Wants;
 use super::{Counted, Refusal, Serving, refuse};
 use crate::endpoint::{self, EndpointSpec, Listening, Part, Use};
@@ -18,8 +19,8 @@ impl Serving {
     pub(super) async fn listen(&self, mut stream: Stream, spec: &EndpointSpec) {
         let opening = self.listening(spec);
         let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
-        let listening = match opened.map_err(Refusal::Over).and_then(|opened| opened) {
-            Ok(listening) => listening,
+        let (listening, _held) = match opened.map_err(Refusal::Over).and_then(|opened| opened) {
+            Ok(opened) => opened,
             Err(refusal) => return refuse(stream, &self.name, &refusal),
         };
         stream.accept(Accept::default());
@@ -60,23 +61,35 @@ impl Serving {
         tracing::info!("{}: no longer listening on {address}", self.name);
     }
 
-    async fn listening(&self, spec: &EndpointSpec) -> Result<Listening, Refusal> {
-        match spec.part() {
+    async fn listening(&self, spec: &EndpointSpec) -> Result<(Listening, Holding), Refusal> {
+        let (thing, place) = match spec.part() {
             Part::Port(on) => {
                 self.permitted_listen(on).await?;
-                Ok(endpoint::listen(spec).await?)
+                (Thing::port(on), None)
             }
             Part::NewSocket(path) => {
                 let place = self.permitted_path(Wants::Listen, path).await?;
-                Ok(endpoint::listen_unix(&place).await?)
+                (Thing::Path(place.path()), Some(place))
             }
             Part::File(_)
             | Part::Program(_)
             | Part::Line(_)
             | Part::Connection(_)
             | Part::Socket(_)
-            | Part::Own => Err(Refusal::NotHere(spec.to_string())),
-        }
+            | Part::Own => return Err(Refusal::NotHere(spec.to_string())),
+        };
+        let mut attempts = self.attempts(&thing);
+        let listening = loop {
+            let listening = match &place {
+                Some(place) => endpoint::listen_unix(place).await,
+                None => endpoint::listen(spec).await,
+            };
+            match listening {
+                Err(error) if attempts.is_worth_another(&error).await => {}
+                listening => break listening?,
+            }
+        };
+        Ok((listening, self.hold(thing)))
     }
 
     /// What fails is the caller's to hear, who sees the same stream.

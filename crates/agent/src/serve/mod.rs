@@ -3,10 +3,11 @@
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
 //! of this host, `listening.rs` opens one for each connection to what listens for a caller, `quota.rs` says how much
-//! of something a caller may have at once; commands are in `command/`.
+//! of something a caller may have at once, `held.rs` knows whose is what no two can have; commands are in `command/`.
 
 mod copy;
 mod endpoint;
+mod held;
 mod listening;
 mod permission;
 mod quota;
@@ -27,6 +28,7 @@ use crate::ping;
 use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
+pub use self::held::Held;
 pub(crate) use self::permission::{Answer, Teller, Wants, place};
 pub(crate) use self::quota::{Full, Quota, Taken, whose};
 pub(crate) use self::refusal::{Refusal, refuse};
@@ -42,6 +44,8 @@ pub struct Agent {
     pub refusals: Arc<Refusals>,
     /// Commands that go on without their callers.
     pub detached: Table,
+    /// What their sessions have that no two can have.
+    pub held: Held,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }

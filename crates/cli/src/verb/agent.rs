@@ -132,6 +132,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         policy: Arc::clone(&policy),
         refusals: Arc::default(),
         detached: Table::default(),
+        held: serve::Held::default(),
         cancel,
     };
     if let Some(hangups) = hangups {

@@ -5,20 +5,22 @@ mod spot;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use farpipe_agent::copy::ask::{self, End};
-use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Top, name_of};
+use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Summary, Top, name_of};
 use farpipe_agent::endpoint::Exit;
-use farpipe_agent::pipe::Cancel;
+use farpipe_agent::pipe::{self, Cancel};
 use farpipe_agent::shown::shown;
 use farpipe_agent::{Outcome, PipeError};
-use farpipe_net::{Events, Opener, SessionEnd, SessionHandle};
+use farpipe_net::{Events, Linked, Opener, SessionEnd, SessionHandle};
 use farpipe_proto::limits::{DRAIN, INNER_OPEN_MAX};
 use farpipe_proto::wire::control::{Copy, Open};
 use tokio::task::JoinSet;
 
 use self::spot::Spot;
+use super::anew::Anew;
 use super::reuse::ReusedRoute;
 use super::route::Way;
 use super::session::{SessionArgs, conclude, settle, span};
@@ -42,10 +44,11 @@ const STATUS_SOME: i32 = 1;
 /// what is there already, with the same size and time, is not copied again. If DST is a directory, things
 /// are put into it; a SRC that ends with `/.` stands for what is in it.
 ///
-/// A lost connection is resumed. A copy that was cut, by a signal or the end of an agent, goes on where it
-/// was when it is asked for again: what it has of a large file is kept beside it as .NAME.farpipe-part and
-/// .NAME.farpipe-sums, which may be removed. A directory that it was making is there by then: name DIR/.
-/// to go on in it.
+/// A lost connection is resumed, and so is a copy whose agent is started anew, for as long as --resume-for
+/// says. One that was cut, by a signal or for good, goes on where it was when the same is asked for again, at
+/// once: what it has of a large file is kept beside it as .NAME.farpipe-part and .NAME.farpipe-sums, which
+/// may be removed. A directory that it was making has a file .farpipe-part in it until it is whole, by which it
+/// is known that it is to be gone on with, and not to be copied into.
 ///
 /// Exit status 0 if all was copied, 1 if some entries were not, 125 if the copy broke off.
 #[derive(Debug, clap::Args)]
@@ -59,7 +62,7 @@ pub(crate) struct Args {
     /// The sources, and where to copy them
     #[arg(required = true, num_args = 2.., value_names = ["SRC", "DST"])]
     paths: Vec<OsString>,
-    /// How long to try to get a lost connection back (30s, 10m, 2h)
+    /// How long to try to get a lost connection, or a lost agent, back (30s, 10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     #[command(flatten)]
@@ -90,6 +93,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             events,
             open: HashMap::new(),
             running: JoinSet::new(),
+            have_met: false,
+            quiet,
         };
         let copying = copy(&args, groups, &target, &mut sessions, &counts, &cancel);
         let copied = progress::during(show, None, &counts, copying).await;
@@ -160,12 +165,7 @@ async fn copy(
     let mut troubles = 0;
     for group in groups {
         check_ends(&group, target).await?;
-        let journal = journal(&group, target);
-        counts.show(Arc::clone(&journal.tally));
-        let names: Vec<_> = group.paths.iter().map(|path| name_of(path)).collect();
-        let source = source(&group, sessions).await?;
-        let target = receiver(args, &group, names, several, target, sessions).await?;
-        match ask::run(source, target, &journal, cancel.clone()).await {
+        match copy_group(args, &group, several, target, sessions, counts, cancel).await? {
             Ok(summary) => {
                 let done = summary.counts;
                 tracing::info!(
@@ -193,6 +193,58 @@ async fn copy(
         outcome.local_exit = Some(Exit::Code(STATUS_SOME));
     }
     Ok(outcome)
+}
+
+/// Copies one group. If an agent knows a session no more, having been started anew, the same is asked for in
+/// a new one: what is in its place is not copied again, and of a large file what is on disk is not read again.
+async fn copy_group(
+    args: &Args,
+    group: &Group,
+    several: bool,
+    target: &Spot,
+    sessions: &mut Sessions<'_>,
+    counts: &Counts,
+    cancel: &Cancel,
+) -> anyhow::Result<Result<Summary, PipeError>> {
+    let mut anew = Anew::within(args.resume_for);
+    loop {
+        let journal = journal(group, target);
+        counts.show(Arc::clone(&journal.tally));
+        let names = group.paths.iter().map(|path| name_of(path)).collect();
+        let source = source(group, sessions).await?;
+        let receiver = receiver(args, names, several, target, sessions).await?;
+        let error = match ask::run(source, receiver, &journal, cancel.clone()).await {
+            Ok(summary) => return Ok(Ok(summary)),
+            Err(error) => error,
+        };
+        let (PipeError::Session(SessionEnd::Refused(why)) | PipeError::RemoteCancelled(why)) =
+            &error
+        else {
+            return Ok(Err(error));
+        };
+        if !sessions.have_met() {
+            return Ok(Err(error));
+        }
+        if journal.tally.moved_bytes.load(Ordering::Relaxed) > 0 {
+            anew.handle_progress();
+        }
+        let Some(wait) = anew.poll_wait() else {
+            return Ok(Err(error));
+        };
+        if !sessions.quiet {
+            let secs = wait.as_secs();
+            output::line(&format!(
+                "farpipe: {why}; the copy is asked for anew in {secs} s"
+            ));
+        }
+        let waiting = async {
+            sessions.leave().await;
+            tokio::time::sleep(wait).await;
+        };
+        if let Err(error) = pipe::unless_cancelled(cancel.clone(), waiting).await {
+            return Ok(Err(error));
+        }
+    }
 }
 
 /// A directory in itself would have no end.
@@ -231,14 +283,13 @@ async fn source(group: &Group, sessions: &mut Sessions<'_>) -> anyhow::Result<En
 
 async fn receiver(
     args: &Args,
-    group: &Group,
     names: Vec<Option<Vec<u8>>>,
     several: bool,
     target: &Spot,
     sessions: &mut Sessions<'_>,
 ) -> anyhow::Result<End<Receiver>> {
     let Some(host) = &target.host else {
-        let base = spot::base(target.path.clone(), several).await?;
+        let base = spot::base(target.path.clone(), several, names.clone()).await?;
         // Here it was typed what may be made.
         return Ok(End::Here(Receiver::new(
             base,
@@ -246,14 +297,10 @@ async fn receiver(
             args.dry_run,
         )));
     };
-    let names = match &group.host {
-        // The sending end is this process.
-        None => Vec::new(),
-        Some(_) => names.into_iter().map(Option::unwrap_or_default).collect(),
-    };
     let copy = Copy {
         target: Some(spot::bytes(&target.path)),
-        names,
+        // It was typed here; a target that is there may be an unfinished copy of it.
+        names: names.into_iter().map(Option::unwrap_or_default).collect(),
         several,
         dry_run: args.dry_run,
         ..Copy::default()
@@ -314,6 +361,9 @@ struct Sessions<'a> {
     events: Events,
     open: HashMap<String, SessionHandle>,
     running: JoinSet<Result<(), SessionEnd>>,
+    /// All of a copy's have had a link at once.
+    have_met: bool,
+    quiet: bool,
 }
 
 impl Sessions<'_> {
@@ -330,6 +380,27 @@ impl Sessions<'_> {
         self.open.insert(host.to_owned(), handle.clone());
         self.running.spawn(async move { opener.run(&*dial).await });
         Ok(handle)
+    }
+
+    /// Whether each host has been there: then one that is not comes back, sooner or later.
+    fn have_met(&mut self) -> bool {
+        let mut handles = self.open.values();
+        self.have_met |= handles.all(|handle| handle.linked() != Linked::NotYet);
+        self.have_met
+    }
+
+    /// Ends all of them, so that nothing of a copy that broke off is in the way of the next.
+    ///
+    /// # Cancellation
+    /// What is left of them ends with [`Sessions::settle`].
+    async fn leave(&mut self) {
+        for (_, handle) in self.open.drain() {
+            handle.end(SessionEnd::Closed);
+        }
+        let left = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, left).await.is_err() {
+            self.running.shutdown().await;
+        }
     }
 
     /// Ends all of them: in order, if the copies did.

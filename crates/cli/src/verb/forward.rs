@@ -21,7 +21,7 @@ use crate::status::Status;
 ///
 /// Until a signal comes. Each connection is a stream of one session: a lost link is resumed, and no
 /// connection notices. The end of one direction reaches the other side and leaves the other one
-/// open.
+/// open. What a killed forward listened on there is free for the next one of the same caller.
 ///
 /// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given, * for all
 /// addresses), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.

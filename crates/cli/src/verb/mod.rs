@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod allow;
+mod anew;
 pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod cert;

@@ -15,12 +15,12 @@ use farpipe_agent::tail::ask::{self, Ended};
 use farpipe_agent::tail::positions::Positions;
 use farpipe_agent::{Outcome, PipeError};
 use farpipe_net::{Events, Opener, SessionEnd};
-use farpipe_proto::limits::{BACKOFF, INNER_OPEN_MAX, TAIL_PATHS_MAX};
+use farpipe_proto::limits::{INNER_OPEN_MAX, TAIL_PATHS_MAX};
 use farpipe_proto::wire::tail::Tail;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use self::print::{Names, Printer};
+use super::anew::Anew;
 use super::far::Word;
 use super::reuse::ReusedRoute;
 use super::route::Way;
@@ -251,8 +251,7 @@ impl GoingOn<'_> {
         cancel: Cancel,
     ) -> anyhow::Result<Outcome> {
         let mut positions = Positions::default();
-        let mut failures = 0;
-        let mut lost_at = Instant::now();
+        let mut anew = Anew::within(self.args.resume_for);
         loop {
             positions.begin();
             let tail = self.args.tail(self.wanted, &positions)?;
@@ -292,14 +291,12 @@ impl GoingOn<'_> {
                 return Ok(PipeError::from(end).into());
             }
             if positions.is_taken_up {
-                (failures, lost_at) = (0, Instant::now());
+                anew.handle_progress();
             }
-            let wait = BACKOFF[failures.min(BACKOFF.len() - 1)];
-            if lost_at.elapsed() + wait > self.args.resume_for {
+            let Some(wait) = anew.poll_wait() else {
                 return Ok(PipeError::from(end).into());
-            }
+            };
             self.tell(&end, wait);
-            failures += 1;
             let waiting = pipe::unless_cancelled(cancel.clone(), tokio::time::sleep(wait));
             if let Err(error) = waiting.await {
                 return Ok(error.into());

@@ -3,6 +3,7 @@
 //! Each module is one promise of the design; rows of docs/reliability.md's fault table that a test
 //! stands for begin its name (n4, x3…).
 
+mod again;
 mod bench;
 mod bench_link;
 mod bench_push;
@@ -10,6 +11,7 @@ mod compress;
 mod config;
 mod config_files;
 mod cp;
+mod cp_restart;
 mod cuts;
 mod daemon;
 mod data;

@@ -280,7 +280,10 @@ impl Running<'_> {
                     return Err(verdict::behind(refused.code, why));
                 }
                 let why = format!("{peer} ended the session: {why}");
-                Err(SessionEnd::Refused(why))
+                Err(match RefuseCode::from_wire(refused.code) {
+                    Some(RefuseCode::Replaced) => SessionEnd::Replaced(why),
+                    _ => SessionEnd::Refused(why),
+                })
             }
             Driven::Refused(refused) => {
                 let why = link::printable(&refused.message);

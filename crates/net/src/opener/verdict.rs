@@ -16,6 +16,7 @@ pub(super) fn behind(code: u32, why: String) -> SessionEnd {
     match RefuseCode::from_wire(code) {
         Some(RefuseCode::UnknownSession) => SessionEnd::Lost(why),
         Some(RefuseCode::EndToEnd) => SessionEnd::Integrity(why),
+        Some(RefuseCode::Replaced) => SessionEnd::Replaced(why),
         _ => SessionEnd::Refused(why),
     }
 }
@@ -112,6 +113,9 @@ impl Running<'_> {
             self.dial.peer(),
             link::printable(&refused.message)
         );
+        if RefuseCode::from_wire(refused.code) == Some(RefuseCode::Replaced) {
+            return Err(SessionEnd::Replaced(why));
+        }
         let is_final = refused.is_final && !self.is_gone(refused);
         if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
             // Nobody said no: the answer was lost beyond the relay.

@@ -230,6 +230,8 @@ pub enum RefuseCode {
     Cut = 12,
     /// End-to-end TLS cannot be had, or it failed.
     EndToEnd = 13,
+    /// What the session had was given to a later command of the same caller.
+    Replaced = 14,
 }
 
 impl RefuseCode {
@@ -250,6 +252,7 @@ impl RefuseCode {
             11 => Self::NoRoute,
             12 => Self::Cut,
             13 => Self::EndToEnd,
+            14 => Self::Replaced,
             _ => return None,
         })
     }
@@ -266,7 +269,8 @@ impl RefuseCode {
             | Self::Offset
             | Self::Protocol
             | Self::OutcomeUnknown
-            | Self::EndToEnd => true,
+            | Self::EndToEnd
+            | Self::Replaced => true,
             Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }

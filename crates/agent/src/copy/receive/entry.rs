@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use super::super::commit::Job;
 use super::super::error::{CopyError, ProtocolError, is_everybodys};
 use super::super::folder::Folder;
+use super::super::mark;
 use super::super::message::{Entry, Meta, Number, Root, Want, Would};
 use super::super::name::Name;
-use super::super::part::Left;
+use super::super::part::{Left, is_large};
 use super::super::place::{DIRECTORY, special};
 use super::super::tally::{Event, shorter};
 use super::super::wire::Frame;
@@ -76,9 +77,10 @@ impl Receiving<'_> {
             Top::Given(names) => names.get(root.source as usize).cloned().flatten(),
             Top::Told => (!root.contents).then(|| told.to_vec()),
         };
-        let Some(name) = self.base.name.clone().or(given) else {
+        let Some(name) = self.base.name.clone().or_else(|| given.clone()) else {
             return Ok(Spot::Base);
         };
+        self.source = given.unwrap_or_default();
         let name = Name::parse(&name).map_err(ProtocolError::from)?;
         Ok(Spot::In(Arc::clone(&self.folder), self.base_fd()?, name))
     }
@@ -170,7 +172,17 @@ impl Receiving<'_> {
                 return Ok(Level::Failed);
             }
         };
-        let folder = parent.enter(name, Meta::offered(entry), device);
+        // What the target was called by whoever asked; what lies in it is not asked for by name.
+        let is_target = self.levels.is_empty() && self.base.name.is_some() && !self.dry_run;
+        if is_target
+            && made
+            && let Err(error) = mark::set(&fd, &self.source)
+        {
+            // Then it is like any other that is there, if the copy is cut.
+            tracing::debug!("no mark in {}: {error}", shown(&path));
+        }
+        let is_marked = is_target && (made || self.base.is_unfinished);
+        let folder = parent.enter(name, Meta::offered(entry), device, is_marked);
         if made {
             self.counts.directories += 1;
             self.job(Job::Made(Arc::clone(parent)))?;
@@ -258,6 +270,10 @@ impl Receiving<'_> {
         };
         let path = self.shown(&folder, &name);
         let meta = Meta::offered(entry);
+        if is_large(&meta) && !self.dry_run {
+            // Before it is looked at: what they have of it is settled then.
+            self.claims.vacate(&self.part_path(&folder, &name));
+        }
         let is_fresh = matches!(self.levels.last(), Some(Level::Open { is_fresh: true, .. }));
         let look = match is_fresh {
             // Nobody has had the time to put anything there.

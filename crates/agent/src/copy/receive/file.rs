@@ -1,6 +1,9 @@
 //! The files that were asked for, as they come: one behind the other, in the order of the answers.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +12,7 @@ use super::super::error::{CopyError, ProtocolError};
 use super::super::folder::Folder;
 use super::super::message::{Number, Start};
 use super::super::name::Name;
-use super::super::part::{Kept, Part};
+use super::super::part::{Kept, Part, is_large};
 use super::super::tally::Event;
 use super::super::wire::Frame;
 use super::{Level, Receiving};
@@ -63,6 +66,10 @@ impl Receiving<'_> {
         let Wanted { folder, name, .. } = wanted;
         match begun {
             Ok(part) => {
+                let part = match is_large(&start.meta) {
+                    true => part.claimed(self.claims.claim(&self.part_path(&folder, &name))),
+                    false => part,
+                };
                 self.tell_begun(&folder, &name, wanted.kept, kept);
                 self.count_moved(start.from);
                 let number = start.number;
@@ -79,6 +86,12 @@ impl Receiving<'_> {
                 self.give_up(start.number, &folder, &name, left, error)
             }
         }
+    }
+
+    /// Where the part of a file lies.
+    pub(super) fn part_path(&self, folder: &Folder, name: &Name) -> PathBuf {
+        let part = OsString::from_vec(name.part());
+        self.base.path.join(&folder.path).join(part)
     }
 
     /// What becomes of what an earlier copy had left.

@@ -123,9 +123,13 @@ pub(super) async fn sources(paths: Vec<OsString>) -> Vec<Source> {
 }
 
 /// Opens the target here.
-pub(super) async fn base(path: OsString, several: bool) -> anyhow::Result<Base> {
+pub(super) async fn base(
+    path: OsString,
+    several: bool,
+    names: Vec<Option<Vec<u8>>>,
+) -> anyhow::Result<Base> {
     let shown = shown(path.as_bytes());
-    let open = move || Base::open(&place(&path)?, &path, several);
+    let open = move || Base::open(&place(&path)?, &path, several, &names);
     let opened = tokio::task::spawn_blocking(open).await?;
     opened.map_err(|error| WithStatus::failure(format!("cannot copy to {shown}: {error}"), None))
 }
