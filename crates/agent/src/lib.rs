@@ -20,7 +20,6 @@ pub mod reuse;
 pub mod send;
 pub mod serve;
 pub mod server;
-mod spin;
 pub mod spread;
 pub mod tail;
 
