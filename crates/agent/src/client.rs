@@ -81,14 +81,13 @@ pub async fn joined(
         return PipeError::Local("no stream can be opened".to_owned()).into();
     };
     let _until_settled = endpoint.take_lock();
-    let counted = Arc::clone(&meter);
     let pipe = async {
         let ended = pipe::run(endpoint, stream, compression, meter, cancel.clone()).await;
         handle.finish_opening();
         ended
     };
     let session = unless_given_up(opener.run(dial), &handle, cancel.clone());
-    let joined = eager(&counted, async { tokio::join!(pipe, session) });
+    let joined = eager(async { tokio::join!(pipe, session) });
     let ((mut outcome, watch), settled) = joined.await;
     pipe::settle(&mut outcome, &watch);
     if let Err(end) = settled {
@@ -116,7 +115,6 @@ pub async fn run_late(
         cancel,
     } = shared;
     let handle = opener.handle();
-    let counted = Arc::clone(&meter);
     let pipe = async {
         match first_sight(&mut endpoint, &handle, admits).await {
             Ok(true) => {}
@@ -132,7 +130,7 @@ pub async fn run_late(
         Some((ended.0, Some(ended.1)))
     };
     let session = unless_given_up(opener.run(dial), &handle, cancel.clone());
-    let joined = eager(&counted, async { tokio::join!(pipe, session) });
+    let joined = eager(async { tokio::join!(pipe, session) });
     let (ended, settled) = joined.await;
     let (mut outcome, watch) = ended.unwrap_or_default();
     if let Some(watch) = &watch {

@@ -2,35 +2,21 @@
 //!
 //! The halves of a pipe and its driver wake each other within one task. Left to the runtime each
 //! such wake-up costs a look at the network first, a system call that a short message feels.
-//! Before the thread sleeps, `spin.rs` may want the runtime to look once more.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
-
-use crate::pump::Meter;
-use crate::spin::Spin;
 
 /// Polls in a row before the runtime gets its turn.
 const TURNS_MAX: usize = 8;
 
-/// Runs `future`, which counts what it moves in `meter`, as it is, with fewer trips through the
-/// runtime and shorter sleeps. Cancel safe as `future` is.
-pub(crate) async fn eager<F: Future>(meter: &Meter, future: F) -> F::Output {
+/// Runs `future` as it is, with fewer trips through the runtime. Cancel safe as `future` is.
+pub(crate) async fn eager<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let flag = Arc::new(Flag::default());
     let waker = Waker::from(Arc::clone(&flag));
-    let mut spin = Spin::new(std::thread::available_parallelism().map_or(1, usize::from));
-    std::future::poll_fn(|cx| {
-        let polled = poll_eagerly(future.as_mut(), cx, &flag, &waker);
-        if polled.is_pending() && spin.handle_idle(Instant::now(), meter.moved()) {
-            cx.waker().wake_by_ref();
-        }
-        polled
-    })
-    .await
+    std::future::poll_fn(|cx| poll_eagerly(future.as_mut(), cx, &flag, &waker)).await
 }
 
 fn poll_eagerly<F: Future>(
@@ -114,8 +100,7 @@ mod tests {
     #[test]
     fn a_future_that_wakes_itself_is_polled_again_at_once() {
         let mut polls = 0;
-        let meter = Meter::default();
-        let mut future = std::pin::pin!(eager(&meter, restless(5, &mut polls)));
+        let mut future = std::pin::pin!(eager(restless(5, &mut polls)));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(future.as_mut().poll(&mut cx).is_ready());
     }
@@ -123,15 +108,14 @@ mod tests {
     #[tokio::test]
     async fn a_restless_future_leaves_turns_to_others_and_ends() {
         let mut polls = 0;
-        eager(&Meter::default(), restless(1000, &mut polls)).await;
+        eager(restless(1000, &mut polls)).await;
         assert_eq!(polls, 1001);
     }
 
     #[tokio::test]
     async fn a_wake_from_another_task_arrives() {
         let (told, hears) = tokio::sync::oneshot::channel();
-        let meter = Meter::default();
-        let (result, ()) = tokio::join!(eager(&meter, hears), async {
+        let (result, ()) = tokio::join!(eager(hears), async {
             tokio::task::yield_now().await;
             told.send(7).expect("somebody listens");
         });

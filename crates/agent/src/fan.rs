@@ -315,7 +315,7 @@ pub async fn serve_each(
         first_ended.filter(|_| opened == 1)
     };
     let running = unless_given_up(session.run(), &handle, shared.cancel.clone());
-    let (only, ended) = eager(&shared.meter, async { tokio::join!(serving, running) }).await;
+    let (only, ended) = eager(async { tokio::join!(serving, running) }).await;
     let mut outcome = only.map(Served::settle).unwrap_or_default();
     if let Err(end) = ended {
         outcome.fail(end.into());

@@ -36,13 +36,6 @@ pub struct Meter {
     pub received: AtomicU64,
 }
 
-impl Meter {
-    /// Both directions together.
-    pub(crate) fn moved(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
-    }
-}
-
 /// How the outgoing direction ended.
 #[derive(Debug)]
 pub(crate) enum Sent {

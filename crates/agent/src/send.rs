@@ -279,7 +279,7 @@ impl Pipe {
         let linked = unless_given_up(session.run(), &handle, cancel);
         let both = async { tokio::join!(serving, linked) };
         let (served, settled) = match self.feed {
-            Feed::Whole(_) => eager(&self.sending.meter, both).await,
+            Feed::Whole(_) => eager(both).await,
             Feed::Spread(_) => both.await,
         };
         let Some((who, served)) = served else {

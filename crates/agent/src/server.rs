@@ -52,7 +52,6 @@ pub async fn run(
 ) -> Outcome {
     let handle = session.handle();
     handle.hold();
-    let counted = Arc::clone(&meter);
     let pipe = async {
         let first = handle.accept().await;
         let serving = async {
@@ -69,7 +68,7 @@ pub async fn run(
         tokio::join!(serving, refuse_more(&handle)).0
     };
     let linked = unless_given_up(session.run(), &handle, cancel.clone());
-    let (served, settled) = eager(&counted, async { tokio::join!(pipe, linked) }).await;
+    let (served, settled) = eager(async { tokio::join!(pipe, linked) }).await;
     let has_stream = served.is_some();
     let mut outcome = served.map(Served::settle).unwrap_or_default();
     match settled {

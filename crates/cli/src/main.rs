@@ -6,7 +6,9 @@ mod lines;
 mod notify;
 mod output;
 mod progress;
+mod runtime;
 mod signals;
+mod spin;
 mod status;
 mod stdout;
 mod verb;
@@ -219,12 +221,7 @@ fn main() -> ExitCode {
         return code;
     }
     let quiet = cli.verbosity.is_quiet();
-    // One thread: a pipe's work is handed from socket to pipe without waking another core. What
-    // may block has threads of its own.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
             let code = exit::failure(&anyhow::anyhow!("cannot start: {error}"));

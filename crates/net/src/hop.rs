@@ -2,6 +2,7 @@
 //! business of whoever drives it: one session's (`driver.rs`), an agent's (`trunk.rs`), or those
 //! that a relay joins.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +22,16 @@ use crate::segment::Segment;
 
 /// Queued bytes beyond which no more control frames are made; they are state, so they wait.
 pub(crate) const QUEUE_MAX: usize = 64 * 1024;
+
+/// See [`moved`]. Of the process and not of a link, since what looks on or sleeps is the process's thread.
+static MOVED: AtomicU64 = AtomicU64::new(0);
+
+/// Session bytes that all links of this process have sent and received so far: whether anything moves
+/// at all, and whether that is much. Not an account of anybody's data.
+#[must_use]
+pub fn moved() -> u64 {
+    MOVED.load(Ordering::Relaxed)
+}
 
 /// Why a link is over.
 #[derive(Debug, thiserror::Error)]
@@ -118,11 +129,15 @@ impl Hop {
                 tunnel,
                 offset,
                 skip,
-            }) => Some(Heard::Data {
-                tunnel,
-                offset,
-                bytes: piece.bytes.split_off(skip),
-            }),
+            }) => {
+                let bytes = piece.bytes.split_off(skip);
+                MOVED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                Some(Heard::Data {
+                    tunnel,
+                    offset,
+                    bytes,
+                })
+            }
             Some(HopItem::Frame(HopFrame::Ping(number))) => {
                 // The peer's questions are answered one at a time; a flood of them is not.
                 if !self.is_full() {
@@ -175,7 +190,9 @@ impl Hop {
         header: &[u8],
         segment: &mut Segment,
     ) -> Poll<Result<(), CarrierError>> {
-        self.wire.carrier.poll_send(cx, header, segment)
+        ready!(self.wire.carrier.poll_send(cx, header, segment))?;
+        MOVED.fetch_add(segment.len() as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 
     /// Sends what is queued; ready when nothing is left. Not while a message is half sent.

@@ -51,7 +51,7 @@ pub use checkup::{CheckupError, Seen, Watch, Welcomed, checkup};
 pub use clock::{Clock, WallClock};
 pub use entrance::{Entrance, Guest, receive};
 pub use event::{Events, LinkEvent};
-pub use hop::{Heard, Hop, HopError};
+pub use hop::{Heard, Hop, HopError, moved};
 pub use host_port::{HostPort, HostPortError};
 pub use hosts::{hosts, pipes};
 pub use link::{Greeting, HandshakeError, Wanted, system_random};

@@ -110,7 +110,7 @@ pub async fn run(
     let aside = aside(&handle, stream.id().0, here.stderr, cancel.clone());
     let pipe = pipe::run(main, stream, None, Arc::clone(&meter), cancel.clone());
     let session = unless_given_up(opener.run(dial), &handle, cancel.clone());
-    let joined = eager(&meter, async { tokio::join!(pipe, aside, session) });
+    let joined = eager(async { tokio::join!(pipe, aside, session) });
     let told_to_end = async {
         tokio::select! {
             () = cancelled(outer) => {}
