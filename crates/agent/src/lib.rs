@@ -20,11 +20,7 @@ pub mod reuse;
 pub mod send;
 pub mod serve;
 pub mod server;
-<<<<<<< HEAD
 pub mod shown;
-mod spin;
-=======
->>>>>>> wp
 pub mod spread;
 pub mod tail;
 
