@@ -15,6 +15,8 @@ pub mod ask;
 mod commit;
 mod error;
 mod folder;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod link;
 pub mod message;
 mod meta;

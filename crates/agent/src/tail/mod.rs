@@ -13,6 +13,8 @@
 pub mod ask;
 mod done;
 mod follow;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod generation;
 mod glob;
 mod identity;

@@ -10,6 +10,8 @@ mod answer;
 mod body;
 mod download;
 mod ends;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod inside;
 mod page;
 mod request;
