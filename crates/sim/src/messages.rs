@@ -242,8 +242,11 @@ pub fn handshake(data: &[u8]) {
 /// # Panics
 /// When one has not.
 pub fn yaml(data: &[u8]) {
-    let text = String::from_utf8_lossy(data).into_owned();
-    let lines: Vec<usize> = text.split('\n').map(|line| line.chars().count()).collect();
+    // YAML ends a line with a lone carriage return as well; words about what is not UTF-8 do not.
+    let text = String::from_utf8_lossy(data).replace("\r\n", "\n");
+    let is_utf8 = std::str::from_utf8(data).is_ok();
+    let ends: &[char] = if is_utf8 { &['\n', '\r'] } else { &['\n'] };
+    let lines: Vec<usize> = text.split(ends).map(|line| line.chars().count()).collect();
     let is_there = |place: &str| {
         let (line, column) = place.split_once(':').expect("a line and a column");
         let line: usize = line.parse().expect("a number");

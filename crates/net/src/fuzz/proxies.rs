@@ -67,7 +67,9 @@ fn ask<'a>(data: &'a [u8], scheme: &str, host: &str) -> Option<Asked<'a>> {
             assert_eq!(discriminant(whole), discriminant(cut), "{whole} {cut}");
             let words = whole.to_string();
             assert!(!words.chars().any(char::is_control), "{words:?}");
-            assert!(!words.contains("password@"), "{words:?}");
+            // What it said itself is no secret.
+            let is_known = wire.windows(8).any(|part| part == b"password");
+            assert!(is_known || !words.contains("password@"), "{words:?}");
         }
         _ => panic!("{whole:?} whole, {cut:?} in pieces"),
     }
