@@ -27,6 +27,10 @@ ci:
 sim *SEEDS:
     cargo xtask sim {{SEEDS}}
 
+# The targets of fuzz/, each for 10 s or as said (docs/fuzzing.md).
+fuzz *OPTIONS:
+    cargo xtask fuzz {{OPTIONS}}
+
 # farpipe against other pipes (docs/benchmarks.md).
 bench-peers *OPTIONS:
     cargo xtask bench-peers {{OPTIONS}}

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod fuzz;
 mod sim;
 mod test;
 mod tidy;
@@ -21,6 +22,8 @@ usage: cargo xtask TASK
   tidy                      rules of the house that no compiler checks
   wasm                      proves that farpipe-proto builds for wasm32 without a single import
   sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
+  fuzz [TARGET…] [--seconds N | --runs N]
+                            the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
@@ -46,6 +49,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("wasm", []) => wasm::run()?,
         ("sim", []) => sim::run(sim::SEEDS)?,
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
+        ("fuzz", options) => fuzz::run(options)?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),

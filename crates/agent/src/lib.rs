@@ -10,6 +10,8 @@ mod eager;
 pub mod endpoint;
 pub mod fan;
 pub mod forward;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 pub mod local;
 pub mod outcome;
 pub mod ping;

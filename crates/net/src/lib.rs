@@ -15,6 +15,8 @@ mod clock;
 mod driver;
 mod entrance;
 mod event;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod handshakes;
 mod hop;
 mod host_port;

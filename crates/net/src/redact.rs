@@ -91,14 +91,13 @@ fn has_plain_authority(rest: &str) -> bool {
 
 /// `USER:PASSWORD@HOST`, as a proxy may be written.
 fn without_scheme(word: &str) -> String {
-    if word.contains("://") {
-        return word.to_owned();
-    }
+    // A scheme may stand further behind, in a query.
+    let (word, behind) = word.split_at(word.find("://").unwrap_or(word.len()));
     let begin = word.len() - word.trim_start_matches(['\'', '"', '`', '(']).len();
     let (open, rest) = word.split_at(begin);
     match rest.rsplit_once('@') {
-        Some((login, host)) if login.contains(':') => format!("{open}{HIDDEN}@{host}"),
-        _ => word.to_owned(),
+        Some((login, host)) if login.contains(':') => format!("{open}{HIDDEN}@{host}{behind}"),
+        _ => format!("{word}{behind}"),
     }
 }
 
@@ -161,6 +160,7 @@ mod tests {
             ("'u:pw@proxy:3128'", "'***@proxy:3128'"),
             ("wss://h:1/@scope/x: no", "wss://h:1/@scope/x: no"),
             ("wss://[::1]:1/@x", "wss://[::1]:1/@x"),
+            ("u:pw@h/?x=http://y", "***@h/?x=http://y"),
             ("mail bob@example", "mail bob@example"),
             ("ws://h/?token=abc&x=1: no", "ws://h/?token=***&x=1: no"),
             (

@@ -98,7 +98,7 @@ impl Ticket {
     }
 }
 
-fn sum(bytes: &[u8]) -> [u8; SUM_LEN] {
+pub(crate) fn sum(bytes: &[u8]) -> [u8; SUM_LEN] {
     let digest = Sha256::digest(bytes);
     std::array::from_fn(|i| digest[i])
 }

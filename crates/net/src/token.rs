@@ -10,6 +10,8 @@
 //! compares digests. So neither its store nor what passed once lets anybody in.
 
 mod entry;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod gate;
 mod store;
 #[cfg(test)]

@@ -14,6 +14,12 @@ mod relay;
 mod tunnels;
 mod windows;
 
+/// Fuzz targets of what the gateway is asked (docs/fuzzing.md).
+#[cfg(feature = "fuzz")]
+pub mod fuzz {
+    pub use crate::gateway::fuzz::{gateway_body, gateway_request};
+}
+
 pub use admin::{Admin, AdminError, AdminListener, Order};
 pub use gateway::GatewayConfig;
 pub use relay::{Door, Load, Relay, RelayConfig, Running};

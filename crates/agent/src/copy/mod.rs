@@ -17,6 +17,8 @@ mod claim;
 mod commit;
 mod error;
 mod folder;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod link;
 mod mark;
 pub mod message;

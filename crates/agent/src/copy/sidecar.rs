@@ -24,9 +24,9 @@ use farpipe_proto::limits::COPY_CHUNK;
 use super::message::Meta;
 
 const MAGIC: &[u8; 16] = b"farpipe-sums-1\n\0";
-const HEADER: usize = 64;
+pub(super) const HEADER: usize = 64;
 const HEADER_CHECKED: usize = 48;
-const RECORD: usize = 48;
+pub(super) const RECORD: usize = 48;
 const RECORD_CHECKED: usize = 40;
 
 /// The hash of a chunk that is all zeros.

@@ -186,7 +186,7 @@ impl EndpointSpec {
         }
     }
 
-    /// As it can be read again, byte for byte.
+    /// As it can be read again, byte for byte, with what is secret in it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let of_path = |kind: &[u8], path: &Path| [kind, path.as_os_str().as_bytes()].concat();
@@ -200,13 +200,12 @@ impl EndpointSpec {
             }
             Self::Unix(path) => of_path(b"unix:", path),
             Self::UnixListen(path) => of_path(b"unix-listen:", path),
+            Self::Exec(words) => [b"exec:", &quoted(words)[..]].concat(),
             Self::Shell(command) => [b"sh:", command.as_bytes()].concat(),
-            Self::Stdio
-            | Self::Exec(_)
-            | Self::Tcp(_)
-            | Self::TcpListen(_)
-            | Self::Ws(_)
-            | Self::WsListen(_) => self.to_string().into_bytes(),
+            Self::Ws(spec) => spec.revealed().into_bytes(),
+            Self::Stdio | Self::Tcp(_) | Self::TcpListen(_) | Self::WsListen(_) => {
+                self.to_string().into_bytes()
+            }
         }
     }
 
@@ -265,12 +264,7 @@ impl fmt::Display for EndpointSpec {
                 }
                 write!(f, "{}", path.display())
             }
-            Self::Exec(words) => {
-                let words = words.iter().map(|word| word.as_bytes());
-                let joined = shlex::bytes::Quoter::new().allow_nul(true).join(words);
-                let joined = joined.unwrap_or_default();
-                write!(f, "exec:{}", String::from_utf8_lossy(&joined))
-            }
+            Self::Exec(words) => write!(f, "exec:{}", String::from_utf8_lossy(&quoted(words))),
             Self::Shell(command) => write!(f, "sh:{}", command.display()),
             Self::Tcp(to) => write!(f, "tcp:{to}"),
             Self::TcpListen(on) => write!(f, "tcp-listen:{on}"),
@@ -412,6 +406,13 @@ const LISTEN_HOST: &str = "127.0.0.1";
 fn split_kind(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|&b| b == b':' || b == b'/')?;
     (bytes[at] == b':').then(|| (&bytes[..at], &bytes[at + 1..]))
+}
+
+/// Words as one line, which is split into the same.
+fn quoted(words: &[OsString]) -> Vec<u8> {
+    let words = words.iter().map(|word| word.as_bytes());
+    let joined = shlex::bytes::Quoter::new().allow_nul(true).join(words);
+    joined.unwrap_or_default()
 }
 
 fn parse_words(command: &[u8]) -> Result<EndpointSpec, SpecError> {

@@ -120,19 +120,34 @@ impl WsSpec {
     /// What stands in front of `lines`, without what is secret in it: all that is shown goes to the
     /// other host as well.
     fn url(&self) -> String {
+        redacted_url(&self.revealed_url())
+    }
+
+    fn revealed_url(&self) -> String {
         let (scheme, path) = (self.scheme.name(), &self.to.path);
-        redacted_url(&format!("{scheme}://{}{path}", self.server))
+        format!("{scheme}://{}{path}", self.server)
+    }
+
+    /// As it was typed, for who is to open it.
+    pub(super) fn revealed(&self) -> String {
+        format!("ws:{}{}", self.revealed_url(), self.lines())
+    }
+
+    /// The parameter that is ours.
+    fn lines(&self) -> String {
+        match self.messages {
+            Messages::Bytes => String::new(),
+            Messages::Lines => {
+                let mark = if self.to.path.contains('?') { '&' } else { '?' };
+                format!("{mark}{LINES}")
+            }
+        }
     }
 }
 
 impl fmt::Display for WsSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws:{}", self.url())?;
-        if self.messages == Messages::Lines {
-            let has_query = self.to.path.contains('?');
-            write!(f, "{}{LINES}", if has_query { '&' } else { '?' })?;
-        }
-        Ok(())
+        write!(f, "ws:{}{}", self.url(), self.lines())
     }
 }
 
@@ -221,6 +236,14 @@ mod tests {
             assert_eq!(spec.to_string(), written);
             assert_eq!(WsSpec::parse(&written[3..]), Ok(spec));
         }
+    }
+
+    #[test]
+    fn a_secret_is_sent_to_who_opens_it_and_shown_to_nobody() {
+        let text = "ws:wss://h:443/p?token=abc&lines";
+        let spec: super::super::EndpointSpec = text.parse().expect("an endpoint");
+        assert_eq!(spec.to_bytes(), text.as_bytes());
+        assert_eq!(spec.to_string(), "ws:wss://h:443/p?token=***&lines");
     }
 
     #[test]

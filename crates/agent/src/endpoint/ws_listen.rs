@@ -70,7 +70,7 @@ pub fn parse_origin(text: &str) -> Result<String, &'static str> {
     let origin = text.strip_suffix('/').unwrap_or(text);
     let (scheme, host) = origin.split_once("://").ok_or(WHY)?;
     let is_origin = !scheme.is_empty()
-        && !host.is_empty()
+        && is_host(host)
         && origin.bytes().all(|byte| byte.is_ascii_graphic())
         && !host.contains(['/', '?', '#', '@', '*']);
     if !is_origin {
@@ -83,6 +83,18 @@ pub fn parse_origin(text: &str) -> Result<String, &'static str> {
         _ => return Ok(origin.to_owned()),
     };
     Ok(origin.strip_suffix(usual).unwrap_or(origin).to_owned())
+}
+
+/// `HOST` or `HOST:PORT`, an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if !text.ends_with(']') => {
+            let is_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+            if is_port { name } else { "" }
+        }
+        Some(_) | None => text,
+    };
+    !name.is_empty() && (!name.contains(':') || name.starts_with('[') && name.ends_with(']'))
 }
 
 impl fmt::Display for WsListenSpec {
@@ -231,6 +243,9 @@ mod tests {
             ("ws-listen:1?origin=", "an origin is"),
             ("ws-listen:1?origin=*", "an origin is"),
             ("ws-listen:1?origin=null", "an origin is"),
+            ("ws-listen:1?origin=http://:80", "an origin is"),
+            ("ws-listen:1?origin=http://h:80:80", "an origin is"),
+            ("ws-listen:1?origin=http://h:", "an origin is"),
             ("ws-listen:1?origin=https://*.a.b", "an origin is"),
             ("ws-listen:1?origin=https://a.b/page", "an origin is"),
         ] {

@@ -5,6 +5,8 @@
 //! where it wants to go: `socks.rs`); what listens there has the agent open streams, which are joined to
 //! endpoints here (`-R`). A connection that fails ends alone.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod socks;
 
 use std::collections::BTreeMap;

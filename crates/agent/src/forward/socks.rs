@@ -11,7 +11,7 @@ use farpipe_net::{HostPort, SessionHandle};
 use farpipe_proto::limits::STREAMS_MAX;
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::Refuse;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::asked;
@@ -51,7 +51,7 @@ impl Reply {
 
 /// Why a program gets no connection. Its own fault.
 #[derive(Debug, thiserror::Error)]
-enum Malformed {
+pub(super) enum Malformed {
     #[error("it speaks no SOCKS5")]
     Version,
     #[error("it wants a password")]
@@ -203,7 +203,10 @@ async fn fail(mut socket: TcpStream, reply: Option<Reply>, why: impl ToString) -
 }
 
 /// Reads the greeting and the request, and not a byte more: what follows is for the far program.
-async fn ask(socket: &mut TcpStream) -> Result<HostPort, Malformed> {
+pub(super) async fn ask<S>(socket: &mut S) -> Result<HostPort, Malformed>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let [version, count] = read(socket).await?;
     if version != VERSION {
         return Err(Malformed::Version);
@@ -246,7 +249,7 @@ async fn ask(socket: &mut TcpStream) -> Result<HostPort, Malformed> {
     text.parse().map_err(|_| Malformed::Address)
 }
 
-async fn read<const N: usize>(socket: &mut TcpStream) -> io::Result<[u8; N]> {
+async fn read<const N: usize>(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     socket.read_exact(&mut bytes).await?;
     Ok(bytes)

@@ -139,7 +139,7 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
 }
 
 /// Whether a name fits. Takes at most as many steps as the product of the two lengths.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn fits(pattern: &[u8], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
         return false;
     }
@@ -171,7 +171,7 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// How much of a pattern stands for one byte, if it fits.
-fn one_fits(pattern: &[u8], byte: u8) -> Option<usize> {
+pub(super) fn one_fits(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),
         [b'\\', plain, ..] => (*plain == byte).then_some(2),

@@ -15,6 +15,8 @@ pub mod ask;
 mod done;
 mod find;
 mod follow;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod generation;
 mod glob;
 mod identity;

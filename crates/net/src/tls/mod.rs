@@ -12,6 +12,8 @@ mod config;
 mod dates;
 mod error;
 mod files;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod identity;
 mod inside;
 mod judge;

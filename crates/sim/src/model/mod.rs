@@ -37,6 +37,14 @@ pub struct Outcome {
     pub bytes: u64,
 }
 
+/// Plays the run that `input` chooses: the fuzz target.
+///
+/// # Panics
+/// As [`run`].
+pub fn two_peers(input: &[u8]) {
+    run(&mut Draw::from_bytes(input));
+}
+
 /// Plays one run.
 ///
 /// # Panics
@@ -161,6 +169,7 @@ impl Model {
                     .dial_in(Duration::from_millis(millis), [None, None]);
             }
             Op::DialOld => self.pair.dial_with_old_epoch(),
+            Op::Stall { way, millis } => self.pair.stall(way, Duration::from_millis(millis)),
             Op::Latency { millis } => self.pair.set_latency(Duration::from_millis(millis)),
         }
     }

@@ -40,6 +40,8 @@ pub enum Op {
     Dial { millis: u64 },
     /// An older attach arrives.
     DialOld,
+    /// One way of the link stands still for a while: what goes the other way is not acknowledged.
+    Stall { way: Way, millis: u64 },
     /// The link gets faster or slower.
     Latency { millis: u64 },
 }
@@ -88,6 +90,10 @@ impl Op {
             21 => Self::Exit { by, nth },
             22 => match nth {
                 0 => Self::FinishOpening,
+                1 => Self::Stall {
+                    way: by,
+                    millis: draw.size(20_000),
+                },
                 _ => Self::Latency {
                     millis: draw.size(300),
                 },

@@ -116,12 +116,14 @@ impl Pair {
         }
     }
 
-    /// Nothing breaks from now on: no link has a place where it will, and if there is none, the
-    /// opener dials at once.
+    /// Nothing breaks from now on: no link stands still or has a place where it will break, and if there is
+    /// none, the opener dials at once.
     pub fn heal(&mut self) {
         for link in self.links.values_mut() {
             link.up.cut_after(u64::MAX);
             link.down.cut_after(u64::MAX);
+            link.up.set_latency(self.options.latency);
+            link.down.set_latency(self.options.latency);
         }
         self.dial = None;
         if self.opener_link.is_none() {
@@ -143,6 +145,19 @@ impl Pair {
         for link in self.links.values_mut() {
             link.up.set_latency(latency);
             link.down.set_latency(latency);
+        }
+    }
+
+    /// What is sent on that way of the opener's link from now on takes so long, up to the next
+    /// [`Pair::heal`] or [`Pair::set_latency`].
+    pub fn stall(&mut self, way: Way, latency: Duration) {
+        if let Some((id, _)) = self.opener_link
+            && let Some(link) = self.links.get_mut(&id)
+        {
+            match way {
+                Way::Up => link.up.set_latency(latency),
+                Way::Down => link.down.set_latency(latency),
+            }
         }
     }
 

@@ -13,6 +13,8 @@
 
 mod deflate;
 mod foreign;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod incoming;
 mod upgrade;
 

@@ -78,7 +78,7 @@ pub async fn accept(
 }
 
 /// The answer to the key, and what was agreed on compression.
-fn check(head: &[u8], admitted: &Admitted) -> Result<(String, Option<Agreed>), Refusal> {
+pub(super) fn check(head: &[u8], admitted: &Admitted) -> Result<(String, Option<Agreed>), Refusal> {
     let refuse = |status, why| Err(Refusal { status, why });
     let mut lines = head::no_lines();
     let mut request = httparse::Request::new(&mut lines);

@@ -1,0 +1,5 @@
+//! Requests to a relay's gateway.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| farpipe_relay::fuzz::gateway_request(input));

@@ -1,0 +1,5 @@
+//! Compressed messages of a WebSocket.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| farpipe_net::fuzz::inflate(input));

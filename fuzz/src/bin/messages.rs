@@ -1,0 +1,5 @@
+//! Protobuf messages.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| farpipe_sim::messages::messages(input));

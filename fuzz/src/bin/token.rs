@@ -1,0 +1,5 @@
+//! Tokens as texts.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| farpipe_net::fuzz::token(input));

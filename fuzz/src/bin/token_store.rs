@@ -1,0 +1,5 @@
+//! Files of tokens.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| farpipe_net::fuzz::token_store(input));
