@@ -9,9 +9,10 @@ use farpipe_proto::limits::COPY_CHUNK;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::message::Meta;
-use super::name::{Name, is_ours, shown};
+use super::name::{Name, is_ours};
 use super::sidecar::{HEADER, RECORD, Run, Sidecar};
 use super::wire::{Decoder, Frame, WireError};
+use crate::shown::shown;
 
 /// The first byte is the length of a piece; then come frames, which are the same in pieces and when they
 /// are said again.

@@ -10,12 +10,9 @@ mod answer;
 mod body;
 mod download;
 mod ends;
-<<<<<<< HEAD
 mod front;
-=======
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
->>>>>>> wd
 mod inside;
 mod page;
 mod places;
