@@ -169,8 +169,8 @@ impl Inflate {
             if status == Status::StreamEnd {
                 // A last block is allowed inside a message; what follows begins anew.
                 machine.reset(false);
-                has_last_block = true;
-                if rest.len() <= TAIL.len() {
+                has_last_block = rest.len() <= TAIL.len();
+                if has_last_block {
                     break;
                 }
                 continue;
