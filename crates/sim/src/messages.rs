@@ -213,7 +213,7 @@ pub fn handshake(data: &[u8]) {
                         "let in without a proof"
                     );
                     assert!(!is_over.replace(true) || needs_proof, "let in twice");
-                    said[1] = frame.or(said[1].take());
+                    said[1] = frame.or_else(|| said[1].take());
                 }
                 Err(error) => {
                     let told = refusal(&error);
@@ -230,7 +230,7 @@ pub fn handshake(data: &[u8]) {
                 panic!("up without WELCOME");
             };
             assert_eq!(welcome.features & !features.0, 0);
-            said[0] = auth.or(said[0].take());
+            said[0] = auth.or_else(|| said[0].take());
         }
     }
     let was_proven = secrets[1].is_proven();

@@ -50,7 +50,6 @@ pub fn urls(data: &[u8]) {
             !shown.contains(SECRET),
             "{with_secret:?} shown as {shown:?}"
         );
-        assert_eq!(redacted(&shown), shown, "hidden once is hidden");
     }
 }
 

@@ -40,7 +40,7 @@ pub fn gateway_request(data: &[u8]) {
             .map(|rest| rest.trim_start_matches(':'));
         port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
     };
-    assert!(known.iter().any(|name| is_known(name)), "{host}");
+    assert!(known.iter().any(is_known), "{host}");
     let origins: Vec<_> = request.values("Origin").collect();
     let site = request.only("Sec-Fetch-Site");
     match &page {
