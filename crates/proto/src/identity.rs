@@ -251,10 +251,14 @@ impl Caller {
     }
 
     /// Whether `other` is certainly the same somebody: as [`Caller::is_same`], and has a name or is this
-    /// user. Two who have no name may be anybody.
+    /// user. Two who have no name may be anybody, unless this user's own relay lets them in without one.
     #[must_use]
     pub fn is_surely(&self, other: &Self) -> bool {
-        !matches!(self, Self::Unnamed(_)) && self.is_same(other)
+        const OWN: LetInBy = LetInBy::Relay(Asserting::ThisUser);
+        match (self, other) {
+            (Self::Unnamed(has), Self::Unnamed(asks)) => *has == OWN && *asks == OWN,
+            _ => self.is_same(other),
+        }
     }
 
     /// Where the name comes from, as logs have it.

@@ -152,6 +152,29 @@ fn a_killed_forward_gives_up_its_port_to_its_caller() {
     }
 }
 
+/// A relay on loopback has no names to say.
+#[test]
+fn a_killed_forward_gives_up_its_port_over_this_users_own_relay() {
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    let agent = host.farpipe(["agent", relay.url(), "--name", "web1"]);
+    let _agent = agent
+        .args(["--allow", "listen:0-65535"])
+        .start_registered(1);
+    let (port, target) = (free_port(), server(echo));
+    let forward = || {
+        host.farpipe(["forward", "web1", "--relay", relay.url()])
+            .args(["-R", &format!("{port}:{target}")])
+            .start()
+    };
+    let first = forward();
+    listening(&first);
+    kill(first);
+    let second = forward();
+    listening(&second);
+    kill(second);
+}
+
 #[test]
 fn a_killed_copy_gives_up_its_part_to_its_caller() {
     let host = Host::new();
