@@ -181,8 +181,15 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 33] = [
+        const COUNTS: [&str; 40] = [
             "COPIES_MAX",
+            "COPIES_EACH_MAX",
+            "TAILS_MAX",
+            "TAILS_EACH_MAX",
+            "TAIL_OPEN_MAX",
+            "TAIL_OPEN_EACH_MAX",
+            "TAIL_WATCHES_MAX",
+            "TAIL_WATCHES_EACH_MAX",
             "COPY_OFFERS_MAX",
             "COPY_DEPTH_MAX",
             "COPY_BATCH_MAX",

@@ -147,7 +147,8 @@ fn p3_an_answer_that_crossed_the_streams_end_is_ignored() {
         victim.session.reset(id, abort(AbortCode::Cancelled));
         victim.flush();
         let confirmed = InnerFrame::Reset(abort(AbortCode::Stopped));
-        assert_eq!(victim.hears(id.0, confirmed), Ok(vec![]));
+        let answered = vec![Event::StopAnswered(id)];
+        assert_eq!(victim.hears(id.0, confirmed), Ok(answered));
         assert_eq!(victim.session.open_streams(), 0);
         assert_eq!(victim.hears(id.0, answer.clone()), Ok(vec![]), "{answer:?}");
     }

@@ -129,7 +129,8 @@ fn p8_resets_that_our_own_stop_or_refusal_asked_for_do_not_count() {
                 victim.session.reset(id, abort(AbortCode::Failed));
             }
             let answer = InnerFrame::Reset(abort(AbortCode::Stopped));
-            assert_eq!(victim.hears(id.0, answer), Ok(vec![]));
+            let answered = vec![Event::StopAnswered(id)];
+            assert_eq!(victim.hears(id.0, answer), Ok(answered));
             assert_eq!(victim.session.open_streams(), 0);
         }
     }
@@ -152,7 +153,8 @@ fn p9_a_stream_too_many_is_refused_and_the_others_live() {
     // What crossed the refusal is dropped, and the stream is gone with the peer's last word.
     assert_eq!(victim.hears_payload(7, 100), Ok(vec![]));
     let last = InnerFrame::Reset(abort(AbortCode::Stopped));
-    assert_eq!(victim.hears(7, last), Ok(vec![]));
+    let answered = vec![Event::StopAnswered(StreamId(7))];
+    assert_eq!(victim.hears(7, last), Ok(answered));
     assert_eq!(victim.session.open_streams(), 3);
     assert_eq!(victim.hears_payload(1, 100).expect("lives").len(), 1);
     // One that never hears the refusals meets a second limit.
