@@ -19,12 +19,20 @@ pub(crate) fn new() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
         .on_thread_park(move || {
-            // A task that is there instead of nothing keeps the thread awake.
             if looks_on(&spin) {
-                tokio::spawn(look(Arc::clone(&spin)));
+                stay_awake(Arc::clone(&spin));
             }
         })
         .build()
+}
+
+/// A task that is there instead of nothing keeps the thread awake.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the runtime itself has nobody to own it, and it ends within the time of a look or two"
+)]
+fn stay_awake(spin: Arc<Mutex<Spin>>) {
+    tokio::spawn(look(spin));
 }
 
 /// Whether to look again at once, rather than sleep.

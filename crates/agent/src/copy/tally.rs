@@ -32,7 +32,7 @@ pub struct Tally {
 pub enum Event {
     /// An entry was not copied.
     Trouble {
-        /// Which, as [`shown`](crate::shown::shown) has it.
+        /// Which, as [`shown`] has it.
         path: String,
         /// Why.
         message: String,
@@ -43,14 +43,14 @@ pub enum Event {
     Would(Vec<u8>),
     /// A file goes on where an earlier copy of it was cut.
     Kept {
-        /// Which, as [`shown`](crate::shown::shown) has it.
+        /// Which, as [`shown`] has it.
         path: String,
         /// Bytes that need not come again, and were not read again where they lie.
         kept: u64,
     },
     /// What is kept of a file fits the source no more: it begins again.
     Restarted {
-        /// Which, as [`shown`](crate::shown::shown) has it.
+        /// Which, as [`shown`] has it.
         path: String,
         /// Why.
         why: &'static str,
