@@ -156,8 +156,12 @@ pub fn parse(path: &Path, bytes: Vec<u8>) -> Result<Section, ConfigError> {
     let options = LoaderOptions::default().error_on_duplicate_keys(true);
     let node = marked_yaml::parse_yaml_with_options(0, text, options)
         .map_err(|error| malformed(&file, &error))?;
+    let source = Source {
+        file: &file,
+        lines: text.lines().collect(),
+    };
     match node {
-        Node::Mapping(mapping) => section(&file, &mapping, 0),
+        Node::Mapping(mapping) => source.section(&mapping, 0),
         Node::Scalar(_) | Node::Sequence(_) => Err(file.error(
             "not a list of settings",
             "write KEY: VALUE lines, for example `resume_for: 10m`",
@@ -198,47 +202,73 @@ fn malformed(file: &Place, error: &marked_yaml::LoadError) -> ConfigError {
     file.of(marker).error(what, hint)
 }
 
-fn section(
-    file: &Place,
-    mapping: &MarkedMappingNode,
-    depth: usize,
-) -> Result<Section, ConfigError> {
-    let entry = |(key, node): (&MarkedScalarNode, &Node)| {
-        Ok(Entry {
-            key: key.as_str().to_owned(),
-            written: key.as_str().to_owned(),
-            place: file.of(key.span().start()),
-            value: value(file, node, depth)?,
+/// A text, and whose it is.
+struct Source<'a> {
+    file: &'a Place,
+    lines: Vec<&'a str>,
+}
+
+impl Source<'_> {
+    fn section(&self, mapping: &MarkedMappingNode, depth: usize) -> Result<Section, ConfigError> {
+        let entry = |(key, node): (&MarkedScalarNode, &Node)| {
+            Ok(Entry {
+                key: key.as_str().to_owned(),
+                written: key.as_str().to_owned(),
+                place: self.file.of(key.span().start()),
+                value: self.value(node, depth)?,
+            })
+        };
+        let entries = mapping.iter().map(entry).collect::<Result<_, _>>()?;
+        Ok(Section { entries })
+    }
+
+    fn value(&self, node: &Node, depth: usize) -> Result<Value, ConfigError> {
+        if depth > DEPTH_MAX {
+            let place = self.file.of(begin(node));
+            return Err(place.error("nested too deep", "this is no configuration file"));
+        }
+        Ok(match node {
+            Node::Scalar(scalar) => {
+                self.check_one_line(scalar)?;
+                Value::Text(scalar.as_str().to_owned())
+            }
+            Node::Mapping(inner) => Value::Section(self.section(inner, depth + 1)?),
+            Node::Sequence(items) => {
+                let item = |node: &Node| {
+                    Ok(Item {
+                        place: self.file.of(begin(node)),
+                        value: self.value(node, depth + 1)?,
+                    })
+                };
+                Value::List(items.iter().map(item).collect::<Result<_, _>>()?)
+            }
         })
-    };
-    let entries = mapping.iter().map(entry).collect::<Result<_, _>>()?;
-    Ok(Section { entries })
+    }
+
+    /// Cut off between its lines, a value without quotes is another valid one, and of a path a wider one. Within
+    /// quotes it is none.
+    fn check_one_line(&self, scalar: &MarkedScalarNode) -> Result<(), ConfigError> {
+        let place = self.file.of(scalar.span().start());
+        let Some((line, column)) = place.at else {
+            return Ok(());
+        };
+        let line = self.lines.get(line.saturating_sub(1)).unwrap_or(&"");
+        let skipped = line.char_indices().nth(column.saturating_sub(1));
+        let written = skipped.map_or("", |(at, _)| &line[at..]);
+        if written.starts_with(['"', '\'']) || written.starts_with(scalar.as_str()) {
+            return Ok(());
+        }
+        Err(place.error(
+            "a value over several lines",
+            "put it into one line, or into quotes",
+        ))
+    }
 }
 
 /// The parser says of a mapping where the first key ends.
 fn begin(node: &Node) -> Option<&marked_yaml::Marker> {
     let first = node.as_mapping().and_then(|mapping| mapping.keys().next());
     first.map_or_else(|| node.span().start(), |key| key.span().start())
-}
-
-fn value(file: &Place, node: &Node, depth: usize) -> Result<Value, ConfigError> {
-    if depth > DEPTH_MAX {
-        let place = file.of(begin(node));
-        return Err(place.error("nested too deep", "this is no configuration file"));
-    }
-    Ok(match node {
-        Node::Scalar(text) => Value::Text(text.as_str().to_owned()),
-        Node::Mapping(inner) => Value::Section(section(file, inner, depth + 1)?),
-        Node::Sequence(items) => {
-            let item = |node: &Node| {
-                Ok(Item {
-                    place: file.of(begin(node)),
-                    value: value(file, node, depth + 1)?,
-                })
-            };
-            Value::List(items.iter().map(item).collect::<Result<_, _>>()?)
-        }
-    })
 }
 
 #[cfg(test)]
@@ -273,5 +303,31 @@ mod tests {
         let text = format!("a: {}{}\n", "[".repeat(40), "]".repeat(40));
         let error = parse(Path::new("f"), text.into_bytes()).expect_err("deep");
         assert!(error.to_string().contains("nested too deep"), "{error}");
+    }
+
+    #[test]
+    fn a_value_is_in_one_line_unless_quotes_say_where_it_ends() {
+        for whole in [
+            "a: b c\n",
+            "a:\n  - /x\n  - ä b  # note\n",
+            "a: 'b\n  c'\n",
+            "ä: [b, \"c\", '']\n",
+            "a:\nb: ~\n",
+            "a: 'it''s'\n",
+            "a: b\r\nc: d\r\n",
+        ] {
+            let parsed = parse(Path::new("f"), whole.into());
+            assert!(parsed.is_ok(), "{whole:?}: {parsed:?}");
+        }
+        for (folded, at) in [
+            ("a:\n  - /\n    srv\n", "f:2:5"),
+            ("a: /\n  srv\n", "f:1:4"),
+            ("ä: {b: /\n   srv}\n", "f:1:8"),
+            ("a: >\n  /\n  srv\n", "f:2:3"),
+            ("a: |\n  /\n  srv\n", "f:2:3"),
+        ] {
+            let error = parse(Path::new("f"), folded.into()).expect_err("over several lines");
+            assert!(error.to_string().starts_with(at), "{folded:?}: {error}");
+        }
     }
 }
