@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use farpipe_proto::limits::{AGENTS_MAX, DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
+use farpipe_proto::limits::{AGENTS_SET_MAX, DRAIN, HANDSHAKE_STEP, HANDSHAKE_TOTAL};
 pub(crate) use farpipe_proto::link::handshake::printable;
 use farpipe_proto::link::handshake::refusal;
 use farpipe_proto::link::{
@@ -32,9 +32,6 @@ use crate::token::{Admitted, Gate, Scope, TokenError, TokenId, TokenRefusal, Tok
 pub(crate) const TUNNEL: TunnelId = TunnelId(1);
 /// Slots one link reads into; bounded by what stream windows can hold, see limits.rs.
 const READ_SLOTS: usize = 160;
-
-/// Agents of one relay that are taken note of: more than any relay knows.
-const HOSTS_MAX: usize = 64 * AGENTS_MAX;
 
 /// What HELLO and WELCOME say of this side.
 #[derive(Debug, Clone)]
@@ -288,7 +285,7 @@ pub(crate) async fn list(
             if hosts.last().is_some_and(|last| last.name >= host.name) {
                 return Err(LinkError::Protocol("names out of order").into());
             }
-            if hosts.len() >= HOSTS_MAX {
+            if hosts.len() >= AGENTS_SET_MAX {
                 return Err(LinkError::Protocol("a list without an end").into());
             }
             hosts.push(host);

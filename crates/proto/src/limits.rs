@@ -198,8 +198,10 @@ pub const TLS_BUFFER: usize = 512 * 1024;
 /// TLS sessions one side remembers for resumption.
 pub const TLS_SESSIONS_MAX: usize = 256;
 
-/// Agents registered at one relay; one more is refused with LIMIT.
-pub const AGENTS_MAX: usize = 1024;
+/// Agents registered at one relay, unless it is told otherwise; one more is refused with LIMIT.
+pub const AGENTS_MAX: usize = 16384;
+/// What that may be set to, and how many agents who asks for them takes note of.
+pub const AGENTS_SET_MAX: usize = 65536;
 /// Pipes that have a writer at one relay; one more is refused with LIMIT.
 pub const PIPES_MAX: usize = 1024;
 /// Readers that one writer of a pipe waits for, at most.
@@ -216,8 +218,8 @@ pub const TAGS_MAX: usize = 16;
 /// Bytes of DATA payload that an agent may send on a new tunnel before a HOP-CREDIT, and one frame
 /// on top of it.
 pub const HOP_WINDOW: u64 = 256 * 1024;
-/// What the window of one tunnel may grow to.
-pub const HOP_WINDOW_MAX: u64 = 16 * 1024 * 1024;
+/// What the window of one tunnel may grow to: 1 Gbit/s and a round trip of 200 ms have 25 MB under way.
+pub const HOP_WINDOW_MAX: u64 = 32 * 1024 * 1024;
 /// Largest sum of the tunnels' windows in one relay: what waits there for slow readers.
 pub const HOP_WINDOWS_MAX: u64 = 256 * 1024 * 1024;
 /// What windows that grow leave of [`HOP_WINDOWS_MAX`], for new tunnels.

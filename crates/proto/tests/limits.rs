@@ -124,6 +124,7 @@ fn values() -> Vec<(&'static str, String)> {
         TLS_BUFFER,
         TLS_SESSIONS_MAX,
         AGENTS_MAX,
+        AGENTS_SET_MAX,
         PIPES_MAX,
         READERS_MAX,
         SPREAD_MAX,
@@ -181,7 +182,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 40] = [
+        const COUNTS: [&str; 41] = [
             "COPIES_MAX",
             "COPIES_EACH_MAX",
             "TAILS_MAX",
@@ -203,6 +204,7 @@ impl Written for u64 {
             "GATEWAY_REQUESTS_MAX",
             "GATEWAY_TICKETS_MAX",
             "AGENTS_MAX",
+            "AGENTS_SET_MAX",
             "PIPES_MAX",
             "READERS_MAX",
             "DETACHED_MAX",

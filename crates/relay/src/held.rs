@@ -29,7 +29,7 @@ const NO_NUMBER: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) route: Route,
-    pub(crate) joining: Joining,
+    pub(crate) joining: Box<Joining>,
 }
 
 impl Held {
@@ -46,14 +46,14 @@ impl Held {
         let until = began + HOLD.min(patience(&joining, &route));
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let awaited = registry.awaited(&route);
         loop {
             // Before the look: who registers from now on is noticed.
-            let change = registry.change();
+            let came = awaited.came();
             joining.attach.age_ms = aged(asked, began);
-            let Err(back) = registry.join(&route, joining) else {
+            let Err((why, returned)) = registry.join(&route, joining) else {
                 return None;
             };
-            let (why, returned) = *back;
             joining = returned;
             let (code, reason, why) = match why {
                 NotJoined::NoRoute => {
@@ -63,13 +63,13 @@ impl Held {
                 NotJoined::Full => (RefuseCode::Limit, "limit", "too many at once".to_owned()),
             };
             if code == RefuseCode::NoRoute && !may_wait(&joining, &route) {
-                refuse(joining, code, true, why).await;
+                refuse(*joining, code, true, why).await;
                 return Some(reason);
             }
             let queue = registry.queue(&route).filter(|_| code == RefuseCode::Limit);
             tokio::select! {
                 biased;
-                () = change => continue,
+                () = came => continue,
                 Ok(place) = place(queue.as_ref()) => {
                     joining.attach.age_ms = aged(asked, began);
                     place.send(joining);
@@ -83,7 +83,7 @@ impl Held {
                 () = going.said() => {}
             }
             tracing::info!("session {key}: held no longer: {why}");
-            refuse(joining, code, false, why).await;
+            refuse(*joining, code, false, why).await;
             return Some(reason);
         }
     }
@@ -116,8 +116,8 @@ fn aged(asked: u64, began: Instant) -> u64 {
 
 /// A place in an agent's queue, once there is one; an error if the agent is gone.
 async fn place(
-    queue: Option<&mpsc::Sender<Joining>>,
-) -> Result<mpsc::Permit<'_, Joining>, SendError<()>> {
+    queue: Option<&mpsc::Sender<Box<Joining>>>,
+) -> Result<mpsc::Permit<'_, Box<Joining>>, SendError<()>> {
     match queue {
         Some(queue) => queue.reserve().await,
         None => std::future::pending().await,

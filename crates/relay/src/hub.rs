@@ -297,7 +297,7 @@ impl Hub {
     fn take_joining(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         while let Poll::Ready(joining) = self.registration.joining.poll_recv(cx) {
             match joining {
-                Some(joining) => self.join(joining),
+                Some(joining) => self.join(*joining),
                 None => return Err(End::Ousted),
             }
         }
@@ -390,7 +390,7 @@ impl Hub {
             return Ok(());
         };
         joined
-            .take_data(offset, bytes)
+            .take_data(offset, bytes, self.rtt)
             .map_err(|overrun| End::Lost(format!("it broke the protocol: {overrun}")))?;
         // At once: what does not wait is not copied.
         self.transmit_to(cx, tunnel);

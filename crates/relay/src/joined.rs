@@ -116,9 +116,15 @@ impl Joined {
 
     // === from the agent ===
 
-    /// A piece of the agent's bytes.
-    pub(crate) fn take_data(&mut self, offset: u64, bytes: BytesMut) -> Result<(), Overrun> {
-        self.window.handle_received(self.hop.now(), bytes.len())?;
+    /// A piece of the bytes of the agent, whose round trip is `rtt`.
+    pub(crate) fn take_data(
+        &mut self,
+        offset: u64,
+        bytes: BytesMut,
+        rtt: Duration,
+    ) -> Result<(), Overrun> {
+        let now = self.hop.now();
+        self.window.handle_received(now, bytes.len(), rtt)?;
         if self.sending.is_none() && self.down.is_empty() {
             self.down.push_back(Segment::bare(offset, bytes));
             return Ok(());
@@ -174,7 +180,7 @@ impl Joined {
         if let Some(offset) = self.ack_up.take() {
             agent.queue(&HopFrame::Ack(self.far, offset));
         }
-        if let Some(limit) = self.window.poll_credit() {
+        if let Some(limit) = self.window.poll_credit(self.hop.now()) {
             agent.queue(&HopFrame::HopCredit(self.far, limit));
         }
     }

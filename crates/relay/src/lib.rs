@@ -8,6 +8,7 @@ mod going;
 mod held;
 mod hub;
 mod joined;
+mod left;
 mod metrics;
 mod registry;
 mod relay;

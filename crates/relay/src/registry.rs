@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_proto::Instant;
 use farpipe_proto::identity::{Identity, Kind, is_name};
-use farpipe_proto::limits::{AGENTS_MAX, HOP_CONTROL_MAX, PIPES_MAX, TAG_MAX, TAGS_MAX};
+use farpipe_proto::limits::{HOP_CONTROL_MAX, PIPES_MAX, TAG_MAX, TAGS_MAX};
 use farpipe_proto::wire::control::{Host, List, Listed, RefuseCode, Register};
 use tokio::sync::futures::Notified;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::joined::Joining;
+use crate::left::Left;
 
 /// What a pipe's name begins with in a route; no agent's name has a slash.
 const PIPE: &str = "p/";
@@ -56,13 +57,6 @@ impl Route {
         match self {
             Self::Agent(_) => "agent",
             Self::Pipe(_) => "pipe",
-        }
-    }
-
-    fn places(&self) -> usize {
-        match self {
-            Self::Agent(_) => AGENTS_MAX,
-            Self::Pipe(_) => PIPES_MAX,
         }
     }
 }
@@ -115,7 +109,8 @@ struct Entry {
     tags: Vec<String>,
     since: Instant,
     sessions: Arc<AtomicU32>,
-    joining: mpsc::Sender<Joining>,
+    /// Boxed: a queue has room for 32 from the beginning, and ten thousand agents have one each.
+    joining: mpsc::Sender<Box<Joining>>,
     /// Where it came from.
     address: String,
     /// Hears why it has no place here any more.
@@ -146,20 +141,33 @@ pub(crate) struct Agent {
     pub(crate) sessions: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     entries: BTreeMap<Route, Entry>,
+    /// How many of them are pipes: counted as they come and go, for ten thousand come at once.
+    pipes: usize,
     last: u64,
-    /// When those left that are not there, and why: so that who asks for one hears what is known.
-    /// Policy when full: the one that has been away longest is forgotten.
-    left: BTreeMap<Route, (Instant, &'static str)>,
+    /// Those that are not there any more.
+    left: Left,
+    /// Whom somebody waits for.
+    awaited: BTreeMap<Route, Arc<Notify>>,
 }
 
 impl State {
-    /// How many there are of the kind of `route`.
-    fn count(&self, route: &Route) -> usize {
-        let is_such = |other: &&Route| other.is_pipe() == route.is_pipe();
-        self.entries.keys().filter(is_such).count()
+    fn insert(&mut self, route: Route, entry: Entry) {
+        self.pipes += usize::from(route.is_pipe());
+        let older = self.entries.insert(route, entry);
+        debug_assert!(older.is_none(), "an older one is removed before");
+    }
+
+    fn remove(&mut self, route: &Route) -> Option<Entry> {
+        let entry = self.entries.remove(route)?;
+        self.pipes -= usize::from(route.is_pipe());
+        Some(entry)
+    }
+
+    fn agents(&self) -> usize {
+        self.entries.len() - self.pipes
     }
 
     /// All agents, or all pipes, behind a name, in the order of their names.
@@ -172,11 +180,36 @@ impl State {
 }
 
 /// The agents and pipes of a relay.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Registry {
     state: Mutex<State>,
-    /// Somebody has registered. Who waits for it hears it in turn: first held, first joined.
-    changed: Notify,
+    agents_max: usize,
+}
+
+/// Somebody waits for an agent or a pipe; over when dropped.
+#[derive(Debug)]
+pub(crate) struct Awaited<'a> {
+    registry: &'a Registry,
+    route: &'a Route,
+    /// It has registered. Who waits for it hears it in turn: first held, first joined.
+    came: Arc<Notify>,
+}
+
+impl Awaited<'_> {
+    /// Ready when it registers from now on.
+    pub(crate) fn came(&self) -> Notified<'_> {
+        self.came.notified()
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        // The map's and this one.
+        if Arc::strong_count(&self.came) == 2 {
+            state.awaited.remove(self.route);
+        }
+    }
 }
 
 /// An agent's place; given up when dropped.
@@ -187,7 +220,7 @@ pub(crate) struct Registration {
     number: u64,
     pub(crate) sessions: Arc<AtomicU32>,
     /// Who is to be joined; over when another has the name.
-    pub(crate) joining: mpsc::Receiver<Joining>,
+    pub(crate) joining: mpsc::Receiver<Box<Joining>>,
     /// Why that is so.
     pub(crate) ousted: oneshot::Receiver<Ousted>,
     /// Where it came from, who it is, and which process of that name, for people.
@@ -195,6 +228,20 @@ pub(crate) struct Registration {
 }
 
 impl Registry {
+    /// One with room for so many agents.
+    pub(crate) fn new(agents_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                entries: BTreeMap::new(),
+                pipes: 0,
+                last: 0,
+                left: Left::new(agents_max + PIPES_MAX),
+                awaited: BTreeMap::new(),
+            }),
+            agents_max,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing here panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,7 +268,7 @@ impl Registry {
             false => Route::Agent(name),
         };
         let mut state = self.lock();
-        if let Some(older) = state.entries.remove(&route) {
+        if let Some(older) = state.remove(&route) {
             let is_same = older.owner == owner && (!pipe || older.instance == instance);
             if !is_same {
                 let name = route.name();
@@ -229,7 +276,7 @@ impl Registry {
                     true => format!("the pipe {name} has a writer already"),
                     false => format!("the name {name} is registered with another certificate"),
                 };
-                state.entries.insert(route, older);
+                state.insert(route, older);
                 return Err(Objection::new(RefuseCode::Busy, why));
             }
             let why = match older.instance == instance {
@@ -238,7 +285,10 @@ impl Registry {
             };
             // An error means that its link is ending anyhow.
             let _ = older.ousted.send(why);
-        } else if state.count(&route) >= route.places() {
+        } else if match pipe {
+            true => state.pipes >= PIPES_MAX,
+            false => state.agents() >= self.agents_max,
+        } {
             let why = format!("too many {}s", route.what());
             return Err(Objection::new(RefuseCode::Limit, why));
         }
@@ -263,10 +313,13 @@ impl Registry {
             address: address.to_owned(),
             ousted,
         };
-        state.left.remove(&route);
-        state.entries.insert(route.clone(), entry);
+        state.left.forget(&route);
+        let awaited = state.awaited.get(&route).cloned();
+        state.insert(route.clone(), entry);
         drop(state);
-        self.changed.notify_waiters();
+        if let Some(awaited) = awaited {
+            awaited.notify_waiters();
+        }
         Ok(Registration {
             registry: Arc::clone(self),
             route,
@@ -282,26 +335,26 @@ impl Registry {
     pub(crate) fn join(
         &self,
         route: &Route,
-        joining: Joining,
-    ) -> Result<(), Box<(NotJoined, Joining)>> {
+        joining: Box<Joining>,
+    ) -> Result<(), (NotJoined, Box<Joining>)> {
         let state = self.lock();
         let Some(entry) = state.entries.get(route) else {
-            return Err(Box::new((NotJoined::NoRoute, joining)));
+            return Err((NotJoined::NoRoute, joining));
         };
         entry
             .joining
             .try_send(joining)
             .map_err(|error| match error {
-                TrySendError::Full(joining) => Box::new((NotJoined::Full, joining)),
+                TrySendError::Full(joining) => (NotJoined::Full, joining),
                 // Its task is ending, and the entry about to go.
-                TrySendError::Closed(joining) => Box::new((NotJoined::NoRoute, joining)),
+                TrySendError::Closed(joining) => (NotJoined::NoRoute, joining),
             })
     }
 
     /// Takes an agent's place away; its link ends. Whether there was one.
     pub(crate) fn disconnect(&self, name: &str) -> bool {
         let route = Route::Agent(name.to_owned());
-        let Some(entry) = self.lock().entries.remove(&route) else {
+        let Some(entry) = self.lock().remove(&route) else {
             return false;
         };
         // An error means that its link is ending anyhow.
@@ -316,7 +369,7 @@ impl Registry {
             Route::Pipe(name) => format!("the pipe {name} has no writer here"),
         };
         if let Some((at, why)) = self.lock().left.get(route) {
-            let seconds = (now - *at).as_secs();
+            let seconds = (now - at).as_secs();
             let it = if route.is_pipe() {
                 "it had one"
             } else {
@@ -329,7 +382,7 @@ impl Registry {
 
     /// How many agents there are.
     pub(crate) fn agents_len(&self) -> usize {
-        self.lock().count(&Route::Agent(String::new()))
+        self.lock().agents()
     }
 
     /// All agents, in the order of their names.
@@ -349,22 +402,27 @@ impl Registry {
     }
 
     /// Where sessions wait to be joined to whom they ask for: to wait for room there.
-    pub(crate) fn queue(&self, route: &Route) -> Option<mpsc::Sender<Joining>> {
+    pub(crate) fn queue(&self, route: &Route) -> Option<mpsc::Sender<Box<Joining>>> {
         let state = self.lock();
         state.entries.get(route).map(|entry| entry.joining.clone())
     }
 
-    /// Ready when somebody registers from now on.
-    pub(crate) fn change(&self) -> Notified<'_> {
-        self.changed.notified()
+    /// Waits for one to register; of nobody else it hears.
+    pub(crate) fn awaited<'a>(&'a self, route: &'a Route) -> Awaited<'a> {
+        let mut state = self.lock();
+        let came = state.awaited.entry(route.clone()).or_default();
+        Awaited {
+            registry: self,
+            route,
+            came: Arc::clone(came),
+        }
     }
 
     /// How many agents there are, and how many are joined to them and to pipes.
     pub(crate) fn count(&self) -> (usize, usize) {
         let state = self.lock();
         let joined = |entry: &Entry| entry.sessions.load(Ordering::Relaxed) as usize;
-        let agents = state.count(&Route::Agent(String::new()));
-        (agents, state.entries.values().map(joined).sum())
+        (state.agents(), state.entries.values().map(joined).sum())
     }
 
     /// The agents or pipes that are asked for, as many as fit into a frame.
@@ -403,14 +461,7 @@ impl Registration {
         if state.entries.get(&self.route).is_some_and(is_anothers) {
             return;
         }
-        if state.left.len() >= AGENTS_MAX + PIPES_MAX {
-            let oldest = state.left.iter().min_by_key(|(_, (at, _))| *at);
-            let oldest = oldest.map(|(route, _)| route.clone());
-            if let Some(oldest) = oldest {
-                state.left.remove(&oldest);
-            }
-        }
-        state.left.insert(self.route.clone(), (now, why));
+        state.left.note(self.route.clone(), now, why);
     }
 }
 
@@ -422,7 +473,7 @@ impl Drop for Registration {
             .get(&self.route)
             .is_some_and(|entry| entry.number == self.number);
         if is_own {
-            state.entries.remove(&self.route);
+            state.remove(&self.route);
         }
     }
 }
@@ -476,7 +527,16 @@ fn owner(register: &Register, who: Option<&Identity>) -> Result<Option<Identity>
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
+
+    /// Agents that there is room for.
+    const SOME: usize = 1024;
+
+    fn registry() -> Arc<Registry> {
+        Arc::new(Registry::new(SOME))
+    }
 
     fn named(name: &str) -> Register {
         Register {
@@ -513,7 +573,7 @@ mod tests {
 
     #[test]
     fn a5_the_name_is_that_of_the_certificate() {
-        let registry = Arc::default();
+        let registry = registry();
         let peer = certified("example.org", Kind::Agent, "web1");
         assert!(register(&registry, "web1", Some(&peer)).is_ok());
         for (kind, name, asked) in [
@@ -531,7 +591,7 @@ mod tests {
 
     #[test]
     fn a4_odd_names_are_refused_at_the_door() {
-        let registry = Arc::default();
+        let registry = registry();
         for name in [
             "",
             "a,b",
@@ -550,7 +610,7 @@ mod tests {
 
     #[test]
     fn the_same_owner_takes_a_name_over_and_another_is_refused() {
-        let registry = Arc::default();
+        let registry = registry();
         let ours = certified("example.org", Kind::Agent, "web1");
         let theirs = certified("example.net", Kind::Agent, "web1");
         let mut older = register(&registry, "web1", Some(&ours)).expect("free");
@@ -566,7 +626,7 @@ mod tests {
 
     #[test]
     fn of_an_agent_that_left_it_is_known_when_and_why() {
-        let registry: Arc<Registry> = Arc::default();
+        let registry = registry();
         let start = Instant::default();
         let later = start + std::time::Duration::from_secs(7);
         let web1 = Route::Agent("web1".to_owned());
@@ -583,16 +643,11 @@ mod tests {
         older.note_left(start, "its link was lost");
         assert_eq!(known(&registry), "no agent web1 is registered here");
         drop((older, newer));
-        for n in 0..=AGENTS_MAX + PIPES_MAX {
-            let one = register(&registry, &format!("n{n}"), None).expect("free");
-            one.note_left(start, "");
-        }
-        assert_eq!(registry.lock().left.len(), AGENTS_MAX + PIPES_MAX);
     }
 
     #[test]
     fn a_pipe_has_one_writer_and_a_name_apart_from_those_of_agents() {
-        let registry: Arc<Registry> = Arc::default();
+        let registry = registry();
         let agent = register(&registry, "logs", None).expect("free");
         let write =
             |instance| registry.register(writer("logs", instance), None, "", Instant::default());
@@ -622,7 +677,7 @@ mod tests {
 
     #[test]
     fn a_pipe_is_its_writers_as_long_as_there_is_one() {
-        let registry: Arc<Registry> = Arc::default();
+        let registry = registry();
         let write = |who: &Identity| {
             registry.register(writer("logs", 1), Some(who), "", Instant::default())
         };
@@ -639,9 +694,9 @@ mod tests {
 
     #[test]
     fn a_long_list_comes_in_parts() {
-        let registry: Arc<Registry> = Arc::default();
+        let registry = registry();
         let mut held = Vec::new();
-        for n in 0..AGENTS_MAX {
+        for n in 0..SOME {
             let mut register = named(&format!("agent-with-a-long-name-{n:04}"));
             register.tags = vec!["t".repeat(TAG_MAX); TAGS_MAX];
             let registered = registry.register(register, None, "", Instant::default());
@@ -665,6 +720,26 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(names, AGENTS_MAX);
+        assert_eq!(names, SOME);
+    }
+
+    #[test]
+    fn who_waits_hears_of_the_one_it_waits_for_and_of_nobody_else() {
+        let registry = registry();
+        let [web1, web2] = ["web1", "web2"].map(|name| Route::Agent(name.to_owned()));
+        let (first, second) = (registry.awaited(&web1), registry.awaited(&web1));
+        let (mut came, mut also) = (Box::pin(first.came()), Box::pin(second.came()));
+        let other = registry.awaited(&web2);
+        let mut nobody = Box::pin(other.came());
+        let _web1 = register(&registry, "web1", None).expect("free");
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(came.as_mut().poll(&mut cx).is_ready());
+        assert!(also.as_mut().poll(&mut cx).is_ready());
+        assert!(nobody.as_mut().poll(&mut cx).is_pending());
+        drop((came, also, nobody));
+        drop((first, other));
+        assert_eq!(registry.lock().awaited.len(), 1, "one still waits");
+        drop(second);
+        assert!(registry.lock().awaited.is_empty());
     }
 }

@@ -13,7 +13,7 @@ use farpipe_net::{
     Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
-use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
+use farpipe_proto::limits::{AGENTS_MAX, HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
 use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
@@ -39,6 +39,9 @@ const WORK_MAX: usize = 64;
 pub struct RelayConfig {
     /// Default 10 s.
     pub heartbeat: Duration,
+    /// Agents at once; one more is refused for now. Default [`AGENTS_MAX`], at most
+    /// [`farpipe_proto::limits::AGENTS_SET_MAX`].
+    pub agents_max: usize,
     /// The clock; virtual in simulations.
     pub clock: Clock,
 }
@@ -47,6 +50,7 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             heartbeat: HEARTBEAT,
+            agents_max: AGENTS_MAX,
             clock: Clock::Boot,
         }
     }
@@ -110,7 +114,8 @@ impl Relay {
     #[must_use]
     pub fn new(config: RelayConfig) -> (Self, Running) {
         let (work, received) = mpsc::channel(WORK_MAX);
-        let (registry, held): (Arc<Registry>, Arc<AtomicUsize>) = Default::default();
+        let registry = Arc::new(Registry::new(config.agents_max));
+        let held: Arc<AtomicUsize> = Arc::default();
         let metrics: Arc<Metrics> = Arc::default();
         let running = Running {
             registry: Arc::clone(&registry),
@@ -182,7 +187,9 @@ impl Relay {
         who: Option<Identity>,
         peer: &str,
     ) -> Result<(), HandshakeError> {
-        let RelayConfig { clock, heartbeat } = &self.config;
+        let RelayConfig {
+            clock, heartbeat, ..
+        } = &self.config;
         let carrier = async { Ok(Box::new(carrier) as Box<dyn Carrier>) };
         let guest = receive(carrier, &self.inside, *clock, *heartbeat).await?;
         self.serve_guest(guest, who, peer.to_owned()).await
@@ -281,10 +288,9 @@ impl Relay {
 
     async fn attach(&self, joining: Joining, route: Route) -> Result<(), HandshakeError> {
         let may_wait = may_wait(&joining, &route);
-        let Err(back) = self.registry.join(&route, joining) else {
+        let Err((why, joining)) = self.registry.join(&route, Box::new(joining)) else {
             return Ok(());
         };
-        let (why, joining) = *back;
         // It may come soon; or so many come to it at once that its task is behind.
         if (why == NotJoined::Full || may_wait) && self.hold() {
             let held = Box::new(Held { route, joining });
@@ -314,7 +320,7 @@ impl Relay {
             joining.peer
         );
         let is_final = code == RefuseCode::NoRoute && !may_wait;
-        let refused = refuse(joining, code, is_final, message).await;
+        let refused = refuse(*joining, code, is_final, message).await;
         Err(HandshakeError::Refused(refused))
     }
 
@@ -370,7 +376,9 @@ impl Entrance for Door {
         let Self {
             relay, greeting, ..
         } = self;
-        let RelayConfig { clock, heartbeat } = &relay.config;
+        let RelayConfig {
+            clock, heartbeat, ..
+        } = &relay.config;
         let guest = receive(carrier, greeting, *clock, *heartbeat)
             .await
             .inspect_err(|error| match error {

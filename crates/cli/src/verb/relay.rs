@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_net::{FileStamp, Url};
+use farpipe_proto::limits::{AGENTS_MAX, AGENTS_SET_MAX};
 use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// The beat of the signs of life; a link silent for three beats is dead
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     heartbeat: Duration,
+    /// Agents at once, up to 65536; one more is refused and asks again. Each link takes a descriptor
+    #[arg(long, value_name = "N", default_value_t = AGENTS_MAX, value_parser = agents_max)]
+    agents_max: usize,
     /// Answer HTTP here, on loopback only, for whoever runs the relay: GET /healthz, /readyz, /metrics,
     /// /agents, /tunnels; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
     /// this host may give orders
@@ -62,6 +66,13 @@ pub(crate) struct Args {
     /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "FD")]
     status_fd: Option<u32>,
+}
+
+fn agents_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(most @ 1..=AGENTS_SET_MAX) => Ok(most),
+        _ => Err(format!("a number from 1 to {AGENTS_SET_MAX} is wanted")),
+    }
 }
 
 fn door(text: &str) -> Result<Url, String> {
@@ -81,6 +92,7 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
     let config = RelayConfig {
         heartbeat: args.heartbeat,
+        agents_max: args.agents_max,
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);
@@ -214,6 +226,7 @@ impl Keeper {
         for (is_other, what) in [
             (new.tls != self.args.tls, "which files hold certificates"),
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
+            (new.agents_max != self.args.agents_max, "agents_max"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
             (new.gateway != self.args.gateway, "the gateway"),
         ] {

@@ -4,6 +4,7 @@
 //! A window is memory that one slow reader can make the relay use; it grows only for a reader that
 //! is faster than the window lets the agent be.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::limits::{HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN};
@@ -22,6 +23,8 @@ pub struct HopWindow {
     limit: u64,
     received: u64,
     passed: u64,
+    /// Limits above `received`, and when each was told; the last one is `limit`.
+    told: VecDeque<(u64, Instant)>,
     /// Where the half of the window began that is being measured, and when.
     half_from: u64,
     half_since: Instant,
@@ -38,6 +41,7 @@ impl HopWindow {
             limit: HOP_WINDOW,
             received: 0,
             passed: 0,
+            told: VecDeque::from([(HOP_WINDOW, now)]),
             half_from: 0,
             half_since: now,
             blocked: false,
@@ -56,20 +60,31 @@ impl HopWindow {
         self.received - self.passed
     }
 
-    /// Bytes came from the agent.
+    /// Bytes came from the agent, whose round trip is `rtt`.
     ///
     /// # Errors
     /// [`Overrun`]: the agent broke the protocol.
-    pub fn handle_received(&mut self, now: Instant, bytes: usize) -> Result<(), Overrun> {
-        if self.waiting() == 0 {
-            self.half_from = self.passed;
-            self.half_since = now;
-        }
+    pub fn handle_received(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        rtt: Duration,
+    ) -> Result<(), Overrun> {
         self.received = self.received.saturating_add(bytes as u64);
         if self.received > self.limit.saturating_add(HOP_FRAME_MAX as u64) {
             return Err(Overrun);
         }
-        self.blocked |= self.received >= self.limit;
+        while self
+            .told
+            .front()
+            .is_some_and(|(limit, _)| *limit <= self.received)
+        {
+            self.told.pop_front();
+            // A fast reader has long told a higher limit when the bytes up to this one arrive. But what
+            // was told less than a round trip ago, nobody knew who sent them.
+            let unknown = |(_, told): &(u64, Instant)| now - *told < rtt;
+            self.blocked |= self.told.front().is_none_or(unknown);
+        }
         Ok(())
     }
 
@@ -96,12 +111,13 @@ impl HopWindow {
     }
 
     /// The limit to tell, when it has risen by a quarter of the window.
-    pub fn poll_credit(&mut self) -> Option<u64> {
+    pub fn poll_credit(&mut self, now: Instant) -> Option<u64> {
         let limit = self.passed.saturating_add(self.window);
         if limit < self.limit.saturating_add(self.window / 4) {
             return None;
         }
         self.limit = limit;
+        self.told.push_back((limit, now));
         Some(limit)
     }
 }
@@ -120,21 +136,23 @@ mod tests {
     fn a_reader_that_stands_still_costs_its_window_and_a_frame() {
         let mut window = HopWindow::new(at(0));
         let most = HOP_WINDOW as usize + HOP_FRAME_MAX;
-        assert_eq!(window.handle_received(at(0), most), Ok(()));
-        assert_eq!(window.poll_credit(), None);
-        assert_eq!(window.handle_received(at(0), 1), Err(Overrun));
+        assert_eq!(window.handle_received(at(0), most, NO_RTT), Ok(()));
+        assert_eq!(window.poll_credit(at(0)), None);
+        assert_eq!(window.handle_received(at(0), 1, NO_RTT), Err(Overrun));
     }
 
     #[test]
     fn credit_follows_what_was_passed_on_a_quarter_at_a_time() {
         let mut window = HopWindow::new(at(0));
         let quarter = HOP_WINDOW as usize / 4;
-        window.handle_received(at(0), 4 * quarter).expect("within");
+        window
+            .handle_received(at(0), 4 * quarter, NO_RTT)
+            .expect("within");
         window.handle_passed(at(1000), quarter - 1, NO_RTT, |_| false);
-        assert_eq!(window.poll_credit(), None);
+        assert_eq!(window.poll_credit(at(0)), None);
         window.handle_passed(at(1000), 1, NO_RTT, |_| false);
-        assert_eq!(window.poll_credit(), Some(HOP_WINDOW + quarter as u64));
-        assert_eq!(window.poll_credit(), None);
+        assert_eq!(window.poll_credit(at(0)), Some(HOP_WINDOW + quarter as u64));
+        assert_eq!(window.poll_credit(at(0)), None);
     }
 
     /// The window after a reader took 64 windows, one each `ms`, from an agent that always sends all
@@ -144,7 +162,9 @@ mod tests {
         let (mut now, mut sent, mut limit) = (0, 0, HOP_WINDOW);
         for _ in 0..64 {
             let bytes = usize::try_from(limit - sent).expect("small");
-            window.handle_received(at(now), bytes).expect("allowed");
+            window
+                .handle_received(at(now), bytes, rtt)
+                .expect("allowed");
             sent = limit;
             now += ms;
             window.handle_passed(at(now), bytes, rtt, |more| {
@@ -152,7 +172,7 @@ mod tests {
                 *budget -= if fits { more } else { 0 };
                 fits
             });
-            limit = window.poll_credit().expect("all was passed on");
+            limit = window.poll_credit(at(now)).expect("all was passed on");
         }
         window.window()
     }
@@ -177,10 +197,48 @@ mod tests {
     fn an_agent_that_never_came_to_the_limit_gets_no_more() {
         let mut window = HopWindow::new(at(0));
         for _ in 0..100 {
-            window.handle_received(at(0), 1000).expect("within");
+            window.handle_received(at(0), 1000, NO_RTT).expect("within");
             window.handle_passed(at(0), 1000, NO_RTT, |_| true);
-            let _ = window.poll_credit();
+            let _ = window.poll_credit(at(0));
         }
         assert_eq!(window.window(), HOP_WINDOW);
+    }
+
+    /// An agent that sends all it may, `rtt` away, in pieces of 16 KiB, to a reader that takes each at
+    /// once, over a link that takes `rate` bytes a millisecond.
+    fn grown_far(rtt: u64, rate: u64) -> u64 {
+        let half = Duration::from_millis(rtt);
+        let mut window = HopWindow::new(at(0));
+        // What is under way: when it arrives, and what.
+        let (mut bytes, mut credits) = (VecDeque::new(), VecDeque::from([(0, HOP_WINDOW)]));
+        let (mut sent, mut limit) = (0, 0);
+        for now in 0..100 * rtt {
+            while credits.front().is_some_and(|(at, _)| *at <= now) {
+                limit = credits.pop_front().map_or(limit, |(_, limit)| limit);
+            }
+            let may = rate.min(limit - sent);
+            for piece in 0..may.div_ceil(16 * 1024) {
+                bytes.push_back((now + rtt / 2, (may - piece * 16 * 1024).min(16 * 1024)));
+            }
+            sent += may;
+            while bytes.front().is_some_and(|(at, _)| *at <= now) {
+                let (_, len) = bytes.pop_front().expect("it was there");
+                let len = usize::try_from(len).expect("small");
+                window.handle_received(at(now), len, half).expect("allowed");
+                window.handle_passed(at(now), len, half, |_| true);
+                if let Some(limit) = window.poll_credit(at(now)) {
+                    credits.push_back((now + rtt / 2, limit));
+                }
+            }
+        }
+        window.window()
+    }
+
+    #[test]
+    fn a_long_link_is_filled_though_its_reader_never_keeps_anything_waiting() {
+        // 1 Gbit/s and 200 ms: 25 MB are under way.
+        assert!(grown_far(200, 125_000) >= 25_000_000);
+        // 1 MB/s: not even four times what is under way.
+        assert!(grown_far(200, 1_000) < 4 * 200_000 + HOP_WINDOW);
     }
 }
