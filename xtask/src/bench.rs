@@ -44,6 +44,44 @@ pub fn peers(options: &[String]) -> Result<()> {
     run(bench, &args)
 }
 
+/// `cargo xtask bench-scale`: many agents at one relay, many streams through it.
+pub fn scale(options: &[String]) -> Result<()> {
+    let bench = build("tools", "farpipe-bench")?;
+    let agents = product(
+        &["--package", "farpipe-net", "--example", "agents"],
+        "examples/agents",
+    )?;
+    let fair = product(
+        &["--package", "farpipe", "--example", "fair"],
+        "examples/fair",
+    )?;
+    let programs = [("farpipe", farpipe()?), ("agents", agents), ("fair", fair)];
+    run_with(bench, "scale", &programs, options)
+}
+
+/// `cargo xtask bench-links`: one stream over a long link.
+pub fn links(options: &[String]) -> Result<()> {
+    let bench = build("tools", "farpipe-bench")?;
+    let proxy = product(&["--package", "farpipe-faultproxy"], "farpipe-faultproxy")?;
+    let programs = [("farpipe", farpipe()?), ("faultproxy", proxy)];
+    run_with(bench, "links", &programs, options)
+}
+
+/// Runs a table of farpipe-bench with the programs that it measures.
+fn run_with(
+    bench: PathBuf,
+    table: &str,
+    programs: &[(&str, PathBuf)],
+    options: &[String],
+) -> Result<()> {
+    let mut args = vec![table.to_owned()];
+    for (name, path) in programs {
+        args.extend(["--program".to_owned(), format!("{name}={}", path.display())]);
+    }
+    args.extend_from_slice(options);
+    run(bench, &args)
+}
+
 /// `cargo xtask bench-ws-libs`: WebSocket libraries and framing in place.
 pub fn ws_libs(options: &[String]) -> Result<()> {
     run(build("ws-libs", "ws-libs")?, options)
@@ -74,12 +112,15 @@ fn run(program: PathBuf, args: &[String]) -> Result<()> {
 }
 
 fn farpipe() -> Result<PathBuf> {
+    product(&["--package", "farpipe-cli"], "farpipe")
+}
+
+/// Builds a program of the product with optimisation; where it is below `release`.
+fn product(what: &[&str], program: &str) -> Result<PathBuf> {
     let target_dir = tools::target_dir()?;
-    tools::check(
-        tools::cargo(&["build", "--release", "--locked", "--package", "farpipe-cli"])
-            .env("CARGO_TARGET_DIR", &target_dir),
-    )?;
-    Ok(target_dir.join("release/farpipe"))
+    let build = [&["build", "--release", "--locked"], what].concat();
+    tools::check(tools::cargo(&build).env("CARGO_TARGET_DIR", &target_dir))?;
+    Ok(target_dir.join("release").join(program))
 }
 
 /// A program of the system, installed if we may.

@@ -25,6 +25,8 @@ usage: cargo xtask TASK
   fuzz [TARGET…] [--seconds N | --runs N]
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
+  bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
+  bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
 
@@ -51,6 +53,8 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
         ("bench-peers", options) => bench::peers(options)?,
+        ("bench-scale", options) => bench::scale(options)?,
+        ("bench-links", options) => bench::links(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
         ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),

@@ -36,6 +36,12 @@ impl Certificates {
     }
 }
 
+impl Certificates {
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);

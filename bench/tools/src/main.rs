@@ -2,18 +2,21 @@
 //!
 //! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
 //! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
-//! tables.
+//! tables. `scale` is a relay with many agents,
+//! `links` a long link.
 
 mod bulk;
 mod certs;
 mod forward;
 mod input;
+mod links;
 mod options;
 mod peer;
 mod ping;
 mod process;
 mod relay;
 mod report;
+mod scale;
 mod sink;
 mod writes;
 
@@ -32,6 +35,10 @@ fn main() -> Result<()> {
                 Ok(())
             }
         },
-        _ => bail!("usage: farpipe-bench peers [OPTIONS] | sink | writes SIZE COUNT"),
+        ["links", ref options @ ..] => links::run(options),
+        ["scale", ref options @ ..] => scale::run(options),
+        _ => bail!(
+            "usage: farpipe-bench peers [OPTIONS] | links [OPTIONS] | scale [OPTIONS] | sink | writes SIZE COUNT"
+        ),
     }
 }

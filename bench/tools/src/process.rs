@@ -57,6 +57,17 @@ impl Process {
         })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// As by `kill -9`.
+    pub fn kill(&mut self) {
+        // Both fail when the process has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     pub fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().expect("stdin is piped")
     }
@@ -144,9 +155,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail when the process has ended, which is the usual case.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

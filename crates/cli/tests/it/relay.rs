@@ -134,3 +134,24 @@ fn a_second_agent_of_the_same_user_takes_the_name_over() {
     exec.run().exits(0);
     drop(newer);
 }
+
+/// One agent more than the relay is told to take asks again, and has the place when it is free.
+#[test]
+fn a_relay_takes_as_many_agents_as_it_is_told() {
+    let host = Host::new();
+    let relay = host
+        .relay("ws")
+        .args(["--agents-max", "1"])
+        .start_listening();
+    let first = host.agent_at(relay.url(), "web1").start_registered(1);
+    let second = host.agent_at(relay.url(), "web2").start();
+    second.stderr_until(|told| told.contains("refused: too many agents"));
+    first.signal(Signal::TERM);
+    first.end();
+    second.await_registered(1);
+    for wrong in ["0", "65537", "many"] {
+        let relay = host.relay("ws").args(["--agents-max", wrong]);
+        let ended = relay.run().exits(2);
+        assert!(ended.said().contains("a number from 1 to 65536"), "{wrong}");
+    }
+}
