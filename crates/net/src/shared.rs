@@ -7,6 +7,7 @@
 mod stream_io;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -65,6 +66,8 @@ pub(crate) struct State {
     pub(crate) pool: Pool,
     /// A writer waits for a slot.
     pub(crate) slot_wanted: bool,
+    /// The stream that got a slot last: those behind it are woken first when there is one again.
+    pub(crate) slot_taken_by: Option<StreamId>,
     pub(crate) streams: BTreeMap<StreamId, StreamIo>,
     /// Streams the peer opened and nobody has taken yet; bounded by the limit of open streams.
     pub(crate) opened: VecDeque<(StreamId, Open)>,
@@ -336,9 +339,20 @@ impl State {
         }
     }
 
-    /// Bytes were acknowledged: slots are free again for writers that wait for one.
+    /// Bytes were acknowledged: slots are free again for writers that wait for one. In turn: where there
+    /// are fewer slots than writers, those that are always woken first would have them all.
     pub(crate) fn wake_writers(&mut self) {
-        for io in self.streams.values_mut() {
+        let Some(last) = self.slot_taken_by else {
+            for io in self.streams.values_mut() {
+                wake(&mut io.writer);
+            }
+            return;
+        };
+        let behind = (Bound::Excluded(last), Bound::Unbounded);
+        for (_, io) in self.streams.range_mut(behind) {
+            wake(&mut io.writer);
+        }
+        for (_, io) in self.streams.range_mut(..=last) {
             wake(&mut io.writer);
         }
     }
@@ -390,6 +404,7 @@ impl Shared {
             windows: Share::new(windows),
             pool: Pool::new(SLOT_SIZE, slots),
             slot_wanted: false,
+            slot_taken_by: None,
             streams: BTreeMap::new(),
             opened: VecDeque::new(),
             acceptor: None,

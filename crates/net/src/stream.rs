@@ -194,6 +194,7 @@ impl SendStream {
         let mut state = self.handle.shared.lock();
         if let Some(slot) = take_slot(&mut state, grant) {
             self.out += 1;
+            state.slot_taken_by = Some(self.handle.id);
             return Poll::Ready(slot);
         }
         state.slot_wanted = true;
@@ -588,6 +589,38 @@ mod tests {
         let handle = Opener::new(config).handle();
         let open = || handle.open("").expect("room for a few streams");
         std::iter::repeat_with(open).take(streams).collect()
+    }
+
+    struct Told(usize, Arc<std::sync::Mutex<Vec<usize>>>);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().expect("nobody panics").push(self.0);
+        }
+    }
+
+    #[test]
+    fn writers_that_wait_for_memory_are_woken_in_turn() {
+        let mut streams = poor(6);
+        let order = Arc::default();
+        let mut poll = |streams: &mut [Stream], number: usize| {
+            let waker = Waker::from(Arc::new(Told(number, Arc::clone(&order))));
+            let send = &mut streams[number].send;
+            send.poll_buffer(&mut Context::from_waker(&waker), 1)
+        };
+        let mut held = Vec::new();
+        for number in 0..4 {
+            let Poll::Ready(slot) = poll(&mut streams, number) else {
+                panic!("{number}: there is a slot");
+            };
+            held.push(slot);
+        }
+        // One that has a slot wants another, before those who have none.
+        for number in [0, 4, 5] {
+            assert!(poll(&mut streams, number).is_pending());
+        }
+        streams[1].send.put_back(held.remove(1));
+        assert_eq!(*order.lock().expect("nobody panics"), [4, 5, 0]);
     }
 
     #[test]

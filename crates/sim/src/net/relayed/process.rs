@@ -87,6 +87,7 @@ impl RelayProcess {
         let config = RelayConfig {
             heartbeat: setting.plan.heartbeat,
             clock: setting.clock,
+            ..RelayConfig::default()
         };
         let (relay, running) = Relay::new(config);
         let relay = Arc::new(relay);
