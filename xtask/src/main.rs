@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 mod bench;
 mod fuzz;
 mod sim;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -24,6 +25,8 @@ usage: cargo xtask TASK
   sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
   fuzz [TARGET…] [--seconds N | --runs N]
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
+  soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
+                            real processes, killed, cut and stopped for so long (docs/soak.md)
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
@@ -50,6 +53,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", []) => sim::run(sim::SEEDS)?,
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
+        ("soak", options) => return soak::run(options),
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
