@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod faults;
 mod fuzz;
 mod sim;
 mod soak;
@@ -27,6 +28,7 @@ usage: cargo xtask TASK
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
   soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
                             real processes, killed, cut and stopped for so long (docs/soak.md)
+  faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
@@ -54,10 +56,11 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
         ("soak", options) => return soak::run(options),
+        ("faults", []) => faults::run()?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
-        ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),
+        ("test" | "tidy" | "wasm" | "faults", _) => bail!("{task} takes no arguments"),
         ("sim", _) => bail!("sim takes the number of seeds at most"),
         _ => bail!("no task {task:?}\nhint: cargo xtask help lists them"),
     }
