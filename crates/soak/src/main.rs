@@ -17,6 +17,7 @@ mod talk;
 mod work;
 mod world;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,10 +48,10 @@ struct Options {
 
 impl Options {
     fn parse() -> Result<Self> {
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let mut options = Self {
             minutes: 1.0,
-            seed: time.as_secs(),
+            // Small enough to be typed.
+            seed: RandomState::new().hash_one(()) >> 32,
             pipes: 4,
             farpipe: PathBuf::new(),
             dir: std::env::temp_dir(),

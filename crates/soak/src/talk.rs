@@ -170,10 +170,10 @@ async fn compare(stdout: Option<tokio::process::ChildStdout>, check: Option<&mut
 }
 
 impl Ended {
-    /// Nothing ran: the agent was on its way back, which is said and costs nothing to ask again.
+    /// Nothing ran: the agent was on its way back, or the relay was, which is said and can be asked again.
     pub(crate) fn is_refused(&self) -> bool {
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-        self.exit == 125 && self.right == 0 && said.contains("is registered here")
+        self.exit == 125 && self.right == 0 && is_refusal(&said)
     }
 
     /// Whole with `exit`, or a prefix and another status if it `may_fail`; else what is wrong. What
@@ -204,4 +204,11 @@ impl Ended {
         let last = said.trim_end().lines().last().unwrap_or_default();
         Err(format!("{fault} ({last}; {})", self.log.display()))
     }
+}
+
+/// Who has reached nobody yet does not wait for one to come.
+pub(crate) fn is_refusal(said: &str) -> bool {
+    ["is registered here", "nothing listens there"]
+        .iter()
+        .any(|why| said.contains(why))
 }

@@ -12,7 +12,7 @@ use super::Run;
 use crate::bytes::{Draw, mix};
 use crate::process;
 use crate::report::Outcome;
-use crate::talk::PATIENCE;
+use crate::talk::{PATIENCE, is_refusal};
 use crate::world::{AGENT, BEAT, a_while};
 
 const NAME: &str = "tail";
@@ -24,6 +24,7 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
     tokio::fs::create_dir_all(&dir).await?;
     let path = dir.join("log");
 
+    let agents = run.lane().agent.kills();
     let log = format!("{NAME}-{}", run.number);
     let mut command = run.world.place.command(&run.world.place.farpipe, &log)?;
     command.args([
@@ -85,7 +86,9 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
         .report
         .bytes(NAME, next * line(key, 0).len() as u64);
     let said = tokio::fs::read_to_string(run.world.place.log(&log)).await?;
-    let unplaced = next == 0 && exit == 125 && said.contains("is registered here");
+    // An agent that is killed before it has answered ends a tail; one that is killed later does not.
+    let unplaced =
+        next == 0 && exit == 125 && (is_refusal(&said) || run.lane().agent.kills() != agents);
     let whole = next == lines && wrong.is_none() && exit == 128 + 15;
     if !whole && !unplaced {
         let end = if stuck { "stuck" } else { "over" };
