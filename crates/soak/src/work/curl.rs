@@ -60,7 +60,7 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
     };
     let (foreign, ours) = tokio::join!(foreign.end(), ours.end());
     let (foreign, ours) = (foreign?, ours?);
-    let may_fail = run.lane().relay.kills() != relays;
+    let may_fail = run.lane().relay.kills() != relays || ours.is_refused();
     let outcomes = [
         run.judge(NAME, &foreign, 0, may_fail),
         run.judge(NAME, &ours, 0, may_fail),

@@ -19,7 +19,16 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
     let start = |verb: &str, way, bytes| {
         let url = run.lane().url(way);
         let log = format!("{NAME}-{}-{verb}", run.number);
-        let args = [verb, &pipe, "--relay", &url, "--heartbeat", BEAT];
+        let args = [
+            verb,
+            &pipe,
+            "--relay",
+            &url,
+            "--heartbeat",
+            BEAT,
+            "--wait",
+            "60s",
+        ];
         Client::start(&world.place, &log, &args, bytes)
     };
     let send = start(
@@ -39,9 +48,12 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
         },
     )?;
     let (send, recv) = tokio::join!(send.end(), recv.end());
+    let (send, recv) = (send?, recv?);
+    // Who waits for one that was refused waits in vain.
+    let alone = send.is_refused() || recv.is_refused();
     let outcomes = [
-        run.judge(NAME, &send?, 0, false),
-        run.judge(NAME, &recv?, 0, false),
+        run.judge(NAME, &send, 0, alone),
+        run.judge(NAME, &recv, 0, alone),
     ];
     run.count(NAME, &outcomes);
     Ok(())
