@@ -208,7 +208,11 @@ impl Ended {
 
 /// Who has reached nobody yet does not wait for one to come.
 pub(crate) fn is_refusal(said: &str) -> bool {
-    ["is registered here", "nothing listens there"]
-        .iter()
-        .any(|why| said.contains(why))
+    [
+        "is registered here",
+        "nothing listens there",
+        "younger than the request",
+    ]
+    .iter()
+    .any(|why| said.contains(why))
 }
