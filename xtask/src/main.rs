@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod faults;
 mod fuzz;
 mod sim;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -24,6 +26,9 @@ usage: cargo xtask TASK
   sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
   fuzz [TARGET…] [--seconds N | --runs N]
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
+  soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
+                            real processes, killed, cut and stopped for so long (docs/soak.md)
+  faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
   bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms
@@ -52,12 +57,14 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", []) => sim::run(sim::SEEDS)?,
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
+        ("soak", options) => return soak::run(options),
+        ("faults", []) => faults::run()?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-scale", options) => bench::scale(options)?,
         ("bench-links", options) => bench::links(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
-        ("test" | "tidy" | "wasm", _) => bail!("{task} takes no arguments"),
+        ("test" | "tidy" | "wasm" | "faults", _) => bail!("{task} takes no arguments"),
         ("sim", _) => bail!("sim takes the number of seeds at most"),
         _ => bail!("no task {task:?}\nhint: cargo xtask help lists them"),
     }

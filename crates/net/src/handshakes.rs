@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_stranger_gives_way_after_its_grace() {
+    async fn p15_the_oldest_stranger_gives_way_after_its_grace() {
         let (mut step, _switches) = Step::full().await;
         let waited = step.come().await.1;
         assert!(waited >= GRACE && waited < 2 * GRACE, "{waited:?}");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_source_that_takes_all_places_takes_them_from_itself() {
+    async fn p15_a_source_that_takes_all_places_takes_them_from_itself() {
         let mut step = Step::new();
         let honest = SocketAddr::new([192, 0, 2, 7].into(), 1);
         step.come_from(honest).await;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_goes_while_there_is_room_or_nobody_waits() {
+    async fn p15_nobody_goes_while_there_is_room_or_nobody_waits() {
         let (mut step, _switches) = Step::full().await;
         tokio::time::sleep(10 * GRACE).await; // sleep: virtual time, longer than the grace
         assert!(step.gone.try_recv().is_err());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_known_does_not_give_way() {
+    async fn p15_who_is_known_does_not_give_way() {
         let (mut step, switches) = Step::full().await;
         switches[0].set();
         switches[2].set();

@@ -173,7 +173,7 @@ async fn stream(agent: &mut Raw, client: &mut Raw, tunnel: TunnelId, len: u64) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_stands_still_costs_its_window_and_slows_nobody() {
+async fn n7_a_client_that_stands_still_costs_its_window_and_slows_nobody() {
     let place = place();
     let mut agent = place.agent(1).await;
     let (mut first, tunnel) = place.client(&mut agent, 1).await;
@@ -389,7 +389,7 @@ async fn frames_that_have_no_place_end_their_link_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_pings_or_lists_is_its_senders_own_affair() {
+async fn n8_a_flood_of_pings_or_lists_is_its_senders_own_affair() {
     let place = place();
     let mut agent = place.agent(1).await;
     let (mut flooding, _) = place.client(&mut agent, 1).await;

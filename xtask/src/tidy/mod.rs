@@ -30,6 +30,7 @@ const RULES: &[(&str, Rule)] = &[
     ("sections", rules::sections),
     ("links", rules::links),
     ("machine-paths", rules::machine_paths),
+    ("faults", faults),
 ];
 
 pub fn run() -> Result<()> {
@@ -46,4 +47,39 @@ pub fn run() -> Result<()> {
     }
     println!("tidy: {} files, {} rules", tree.files.len(), RULES.len());
     Ok(())
+}
+
+/// All Rust files as path and text.
+pub(crate) fn rust_files() -> Result<Vec<(String, String)>> {
+    Ok(texts(&Tree::read(crate::tools::root())?))
+}
+
+fn texts(tree: &Tree) -> Vec<(String, String)> {
+    let files = tree.rust();
+    files
+        .map(|file| (file.path.clone(), file.text.clone()))
+        .collect()
+}
+
+/// The table of faults is that of the tests, and each test's faults are in it.
+fn faults(tree: &Tree) -> Vec<Complaint> {
+    let files = texts(tree);
+    let complaint = |path: String, what: String| Complaint {
+        path,
+        line: 0,
+        what,
+    };
+    let mut complaints: Vec<_> = crate::faults::unknown(&files)
+        .into_iter()
+        .map(|(path, id)| complaint(path, format!("no row {id} in xtask/src/faults/rows.rs")))
+        .collect();
+    let is = tree
+        .files
+        .iter()
+        .find(|file| file.path == crate::faults::PAGE);
+    if is.is_none_or(|file| file.text != crate::faults::page(&files)) {
+        let what = "out of date: run cargo xtask faults".to_owned();
+        complaints.push(complaint(crate::faults::PAGE.to_owned(), what));
+    }
+    complaints
 }

@@ -83,7 +83,7 @@ fn port_probes_and_failed_handshakes_do_not_use_up_a_listener() {
 /// As many as may be in the handshake at once: the oldest makes room for who comes to talk, and
 /// nobody has to wait until all of them are timed out.
 #[test]
-fn a_crowd_of_silent_connections_does_not_keep_others_out() {
+fn p15_a_crowd_of_silent_connections_does_not_keep_others_out() {
     const CROWD: usize = 64;
     for scheme in SCHEMES {
         let host = Host::new();
@@ -113,7 +113,7 @@ fn a_crowd_of_silent_connections_does_not_keep_others_out() {
 }
 
 #[test]
-fn a_browser_page_gets_no_upgrade() {
+fn p16_a_browser_page_gets_no_upgrade() {
     let host = Host::new();
     let listener = host.listen("ws").start_listening();
     let mut stream = TcpStream::connect(listener.addr()).expect("it listens");

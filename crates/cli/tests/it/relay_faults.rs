@@ -59,6 +59,34 @@ fn n13_a_relay_that_is_killed_and_started_again_loses_nothing() {
     }
 }
 
+/// All sessions of a relay at once: each goes on where it was.
+#[test]
+fn n19_all_callers_of_a_relay_that_was_killed_come_back() {
+    const CALLERS: u64 = 12;
+    const FIRST: usize = 100_000;
+    let host = Host::new();
+    let listener = host.relay("ws").start_listening();
+    let url = listener.url().to_owned();
+    let agent = host.agent_at(&url, "web1").start_registered(1);
+    let contents: Vec<_> = (0..CALLERS).map(|seed| random(3 * FIRST, seed)).collect();
+    let begun = contents.iter().map(|bytes| {
+        let exec = host.exec_at(&url, "web1").args(["--", "cat"]);
+        let mut caller = exec.open_input().start();
+        caller.write(&bytes[..FIRST]);
+        caller.stdout_until(FIRST);
+        caller
+    });
+    let callers: Vec<_> = begun.collect();
+    drop(listener);
+    let _relay = again(&host, &url);
+    for (mut caller, bytes) in callers.into_iter().zip(&contents) {
+        caller.write(&bytes[FIRST..]);
+        caller.close_input();
+        assert_same(&caller.end().exits(0).stdout, bytes);
+    }
+    agent.await_registered(2);
+}
+
 /// What is sealed up to the agent is sent again as it was, by a relay that knows nothing of it.
 #[test]
 fn n13_a_sealed_session_outlives_relays_and_links() {
@@ -109,7 +137,7 @@ fn n13_a_relay_that_goes_away_in_order_hands_its_sessions_over() {
 }
 
 #[test]
-fn an_agent_whose_link_is_cut_again_and_again_loses_nothing() {
+fn n1_an_agent_whose_link_is_cut_again_and_again_loses_nothing() {
     let host = Host::new();
     let relay = host.relay("ws").start_listening();
     let plan = Plan {

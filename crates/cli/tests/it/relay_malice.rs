@@ -164,7 +164,7 @@ fn an_honest_relay_and_one_that_names_others_pass_all() {
 }
 
 #[test]
-fn bytes_that_a_relay_changes_drops_repeats_or_reorders_end_the_command() {
+fn p17_bytes_that_a_relay_changes_drops_repeats_or_reorders_end_the_command() {
     let scene = Scene::new();
     type Change = fn(&mut Vec<u8>, usize);
     let changes: [(&str, Change); 4] = [
@@ -187,7 +187,7 @@ fn bytes_that_a_relay_changes_drops_repeats_or_reorders_end_the_command() {
 }
 
 #[test]
-fn ends_that_a_relay_forges_are_believed_by_nobody() {
+fn p17_ends_that_a_relay_forges_are_believed_by_nobody() {
     let scene = Scene::new();
     let exit = |code| {
         let exit = Exit {
@@ -217,7 +217,7 @@ fn ends_that_a_relay_forges_are_believed_by_nobody() {
 }
 
 #[test]
-fn a_session_is_joined_to_no_other() {
+fn p17_a_session_is_joined_to_no_other() {
     let scene = Scene::new();
     let mut said = [[0; 2]; 2];
     scene.relay.plan(Plan::pieces(move |piece| {
@@ -247,7 +247,7 @@ fn a_session_is_joined_to_no_other() {
 
 /// All that a caller said, once more: under the key of a session that is over, and under another.
 #[test]
-fn a_command_that_a_relay_records_runs_once() {
+fn p17_x8_a_command_that_a_relay_records_runs_once() {
     let scene = Scene::new();
     scene
         .exec("alice", "runs")
@@ -265,7 +265,7 @@ fn a_command_that_a_relay_records_runs_once() {
 }
 
 #[test]
-fn a_relay_that_strips_or_sets_the_flag_has_nothing_of_it() {
+fn p17_a_relay_that_strips_or_sets_the_flag_has_nothing_of_it() {
     let scene = Scene::new();
     let strip = Plan::attach(|attach| attach.sealed = false);
     scene.fails("strip", strip, INTEGRITY, "speaks TLS in it");
@@ -283,7 +283,7 @@ fn a_relay_that_strips_or_sets_the_flag_has_nothing_of_it() {
 
 /// Not even with an agent that takes a relay's word for others.
 #[test]
-fn a_relay_cannot_say_who_asks() {
+fn a5_p17_a_relay_cannot_say_who_asks() {
     let host = certified();
     let policy =
         "trust_relay: true\nrules:\n  - who: farpipe://local/client/alice\n    exec: any\n";

@@ -343,7 +343,7 @@ fn only_the_last_of_many_pings_is_answered() {
 }
 
 #[test]
-fn a_ping_flood_from_one_who_does_not_read_stays_bounded() {
+fn n8_a_ping_flood_from_one_who_does_not_read_stays_bounded() {
     let mut script = Script::new([]);
     script.room = 5;
     let mut carrier = server(script);

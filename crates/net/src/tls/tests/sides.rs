@@ -225,7 +225,7 @@ async fn n21_a_remembered_session_goes_by_the_certificates_dates() {
 
 /// A resumed handshake shows no certificate, so nothing of the old configuration may be remembered.
 #[tokio::test]
-async fn a_revoked_client_does_not_come_back_by_a_remembered_session() {
+async fn a1_a_revoked_client_does_not_come_back_by_a_remembered_session() {
     let pki = Pki::new();
     pki.revoke(&[]);
     let crl = Some(pki.path("crl.pem"));
@@ -272,7 +272,7 @@ async fn a_revoked_client_does_not_come_back_by_a_remembered_session() {
 
 /// Row N21, too: the list has a date, which a remembered session must not go around either.
 #[tokio::test]
-async fn without_a_list_in_date_nobody_is_believed_not_even_from_before() {
+async fn a1_without_a_list_in_date_nobody_is_believed_not_even_from_before() {
     let pki = Pki::new();
     pki.revoke(&[]);
     let (clock, by) = moved();
@@ -303,7 +303,7 @@ async fn without_a_list_in_date_nobody_is_believed_not_even_from_before() {
 }
 
 #[tokio::test]
-async fn an_authority_without_a_list_is_not_believed_where_lists_are_wanted() {
+async fn a1_an_authority_without_a_list_is_not_believed_where_lists_are_wanted() {
     let (pki, other) = (Pki::new(), Pki::new());
     other.revoke(&[]);
     let options = ServerTlsOptions {

@@ -197,7 +197,7 @@ async fn an_end_without_a_closing_alert_is_a_cut() {
 }
 
 #[tokio::test]
-async fn bytes_that_were_changed_on_the_way_are_an_error_that_the_other_side_hears() {
+async fn p17_bytes_that_were_changed_on_the_way_are_an_error_that_the_other_side_hears() {
     let (near, mid_near) = tokio::io::duplex(1 << 16);
     let (mid_far, far) = tokio::io::duplex(1 << 16);
     let (mut near_read, mut near_write) = tokio::io::split(mid_near);
