@@ -257,7 +257,12 @@ fn opened(path: &Path) -> Result<File, OpenError> {
     };
     let mut options = OpenOptions::new();
     let options = options.read(true).append(true).create(true).mode(0o600);
+    let options = options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     let file = options.open(path).map_err(failed("opened"))?;
+    // A device would have no end to be read, and a FIFO no beginning.
+    if !file.metadata().map_err(failed("looked at"))?.is_file() {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),

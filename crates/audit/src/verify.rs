@@ -73,17 +73,30 @@ impl fmt::Display for Fault {
                 write!(f, "records {from} to {to} are missing before line {line}")
             }
             Self::Moved { line, seq } => {
-                write!(f, "line {line} has record {seq}, which does not belong there")
+                write!(
+                    f,
+                    "line {line} has record {seq}, which does not belong there"
+                )
             }
             Self::Cut {
                 last,
                 head: Some(head),
-            } => write!(f, "the end was cut off: records {} to {head} are missing", last + 1),
+            } => write!(
+                f,
+                "the end was cut off: records {} to {head} are missing",
+                last + 1
+            ),
             Self::Cut { last, head: None } => {
-                write!(f, "the end was cut off, or another log was begun: no line is the head, and the last record is {last}")
+                write!(
+                    f,
+                    "the end was cut off, or another log was begun: no line is the head, and the last record is {last}"
+                )
             }
             Self::NotTheHead { seq } => {
-                write!(f, "record {seq} is not the one of the head: the log was written anew")
+                write!(
+                    f,
+                    "record {seq} is not the one of the head: the log was written anew"
+                )
             }
         }
     }
@@ -219,7 +232,11 @@ impl Verifier {
     /// A line that lacked nothing but its newline was none for whoever wrote the next one.
     fn unsay(&mut self, link: &Link) {
         let torn = self.last.filter(|last| link.torn == Some(last.head.hash));
-        if torn.is_some() && self.second.is_some_and(|second| second.head.hash == link.prev) {
+        if torn.is_some()
+            && self
+                .second
+                .is_some_and(|second| second.head.hash == link.prev)
+        {
             self.last = self.second;
             self.report.records -= 1;
             self.report.torn += 1;

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use farpipe_audit::Audit;
 use farpipe_net::carrier::{CarrierError, Close};
 use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
 use farpipe_proto::limits::{RELAY_DRAIN, TUNNELS_MAX};
@@ -20,6 +21,7 @@ use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::task::JoinSet;
 
+use crate::audit;
 use crate::going::Going;
 use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
 use crate::metrics::{Gone, Metrics, Neighbour, Parted};
@@ -71,6 +73,7 @@ pub(crate) struct Hub {
     /// The agent's smallest round trip.
     rtt: Duration,
     leaving: JoinSet<()>,
+    audit: Audit,
 }
 
 impl Hub {
@@ -79,6 +82,7 @@ impl Hub {
         registration: Registration,
         windows: Arc<Windows>,
         metrics: Arc<Metrics>,
+        audit: Audit,
     ) -> Self {
         Self {
             agent,
@@ -93,6 +97,7 @@ impl Hub {
             metrics,
             rtt: Duration::ZERO,
             leaving: JoinSet::new(),
+            audit,
         }
     }
 
@@ -157,6 +162,7 @@ impl Hub {
             mut agent,
             registration,
             mut leaving,
+            audit,
             ..
         } = self;
         drop(registration);
@@ -167,6 +173,9 @@ impl Hub {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
+        let _ = audit
+            .append(audit::gone(what, &name, &who, gone.words()))
+            .await;
         tracing::info!("{what} {name}: cleaned up, {parted} sessions parted: {who}");
     }
 
@@ -218,7 +227,18 @@ impl Hub {
             joined.key,
             self.registration.route,
         );
-        self.leaving.spawn(joined.leave(words));
+        let parted = audit::parted(
+            &joined.key,
+            &self.registration.route,
+            why,
+            to_agent,
+            to_client,
+        );
+        let audit = self.audit.clone();
+        self.leaving.spawn(async move {
+            // That it is over may go unwritten: who reads the log finds an end missing.
+            let _ = tokio::join!(joined.leave(words), audit.append(parted));
+        });
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
         self.registration
             .sessions

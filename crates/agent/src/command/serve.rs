@@ -24,10 +24,10 @@ use crate::endpoint::{Endpoint, Exit};
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Pipe, cancelled};
 use crate::pump::Meter;
-use crate::serve::{Counted, Refusal, Serving, refuse};
+use crate::serve::{Counted, Refusal, Serving};
 
 /// How a command ended, for the log.
-fn ending(exit: Option<Exit>) -> String {
+pub(super) fn ending(exit: Option<Exit>) -> String {
     match exit {
         Some(exit) => exit.to_string(),
         None => "its end is not known".to_owned(),
@@ -49,20 +49,21 @@ impl Serving {
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {
-                refuse(stream, &self.name, &refusal);
+                self.refuse(stream, &refusal).await;
                 return;
             }
         };
         let pid = started.process.group().as_raw_nonzero();
         tracing::info!("{}: runs as process {pid}", self.name);
+        self.record.started(pid.get()).await;
         let outcome = self.join(stream, started).await;
-        match outcome.error {
-            None => tracing::info!("{}: {}", self.name, ending(outcome.local_exit)),
-            Some(error) => {
-                let ending = ending(outcome.local_exit);
-                tracing::info!("{}: {error}; {ending}", self.name);
-            }
-        }
+        let exit = outcome.local_exit;
+        let how = match outcome.error {
+            None => ending(exit),
+            Some(error) => format!("{error}; {}", ending(exit)),
+        };
+        tracing::info!("{}: {how}", self.name);
+        self.record.ends(&how, exit);
     }
 
     pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
@@ -94,9 +95,13 @@ impl Serving {
         match permit {
             Ok(Permit { resolved, rule }) => {
                 tracing::info!("{}: {}: allowed by {rule}", self.name, self.who());
+                self.record.allowed(Some(rule.to_string())).await?;
                 Ok((request, resolved))
             }
-            Err(Refused { why, is_told: true }) => Err(Refusal::told(why, &request)),
+            Err(Refused { why, is_told: true }) => {
+                self.record.deny(&why.to_string());
+                Err(Refusal::told(why, &request))
+            }
             Err(Refused { why, .. }) => {
                 self.deny(&why.to_string());
                 Err(Refusal::Denied)
@@ -134,7 +139,7 @@ impl Serving {
             Ok(aside) => aside,
             Err(refusal) => {
                 process.kill().await;
-                refuse(stream, &self.name, &refusal);
+                self.refuse(stream, &refusal).await;
                 return PipeError::Local(refusal.to_string()).into();
             }
         };

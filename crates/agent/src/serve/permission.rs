@@ -56,7 +56,7 @@ impl Serving {
         let path = User::own().home.join(path);
         let shown = shown(path.as_os_str().as_bytes());
         let answer = self.ask(move |policy, caller| place(policy, caller, wants, &path));
-        self.told(answer.await?, &shown)
+        self.told(answer.await?, &shown).await
     }
 
     /// Whether the caller may have a connection made to that address from here.
@@ -82,7 +82,7 @@ impl Serving {
                     Decision::Denied(denied) => Answer::Denied(denied),
                 },
             );
-        self.told(answer.await?, &shown)
+        self.told(answer.await?, &shown).await
     }
 
     /// Asks the newest policy. The disk may be slow: not on this thread.
@@ -103,11 +103,12 @@ impl Serving {
         })
     }
 
-    fn told<T>(&self, answer: Answer<T>, shown: &str) -> Result<T, Refusal> {
+    async fn told<T>(&self, answer: Answer<T>, shown: &str) -> Result<T, Refusal> {
         match answer {
             Answer::Allowed(what, rule) => {
                 let name = &self.name;
                 tracing::info!("{name}: {}: {shown}: allowed by {rule}", self.who());
+                self.record.allowed(Some(rule.to_string())).await?;
                 Ok(what)
             }
             Answer::Missing(error) => Err(Refusal::Path {
@@ -131,7 +132,14 @@ impl Serving {
 
     /// Says in this host's log what was denied and why.
     pub(crate) fn deny(&self, why: &str) {
+        self.record.deny(why);
         self.teller().deny(why);
+    }
+
+    /// Says how it ended, here and in the audit log.
+    pub(crate) fn ends(&self, how: &str) {
+        tracing::info!("{}: {how}", self.name);
+        self.record.ends(how, None);
     }
 
     /// What says it, for whoever asks the policy elsewhere.

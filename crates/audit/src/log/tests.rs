@@ -39,13 +39,19 @@ impl Desk {
     }
 
     fn report(&self, names: &[&str]) -> crate::Report {
-        let files = names.iter().map(|name| fs::read(self.path(name)).expect("a file"));
+        let files = names
+            .iter()
+            .map(|name| fs::read(self.path(name)).expect("a file"));
         let files: Vec<_> = files.collect();
         let head: Head = fs::read_to_string(self.path("head"))
             .expect("a head")
             .parse()
             .expect("it names a line");
-        verify(files.iter().map(Vec::as_slice), Some((head.hash, Some(head.seq)))).expect("memory")
+        verify(
+            files.iter().map(Vec::as_slice),
+            Some((head.hash, Some(head.seq))),
+        )
+        .expect("memory")
     }
 }
 
@@ -90,7 +96,10 @@ fn what_a_crash_cut_is_told_from_tampering_at_every_byte() {
         fs::write(desk.path("audit"), &longer[..cut]).expect("a file");
         fs::write(desk.path("head"), &head).expect("a file");
         let report = desk.report(&["audit"]);
-        assert!(report.is_good() && report.is_torn_at_end, "{cut}: {report:?}");
+        assert!(
+            report.is_good() && report.is_torn_at_end,
+            "{cut}: {report:?}"
+        );
         let log = desk.open();
         (3..5).for_each(|n| log.append(event(n)).expect("room"));
         let report = desk.report(&["audit"]);

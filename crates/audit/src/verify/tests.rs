@@ -89,7 +89,10 @@ fn lines_that_were_swapped_or_doubled_are_named() {
         to: 2,
     };
     let moved = Fault::Moved { line: 3, seq: 2 };
-    assert_eq!(report(&lines, heads.last().copied()).faults, [missing, moved]);
+    assert_eq!(
+        report(&lines, heads.last().copied()).faults,
+        [missing, moved]
+    );
     let (mut lines, heads) = log(5);
     lines.insert(2, lines[1].clone());
     let moved = Fault::Moved { line: 3, seq: 2 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_agent::pipe::{Cancel, cancelled};
+use farpipe_audit::Audit;
 use farpipe_net::{FileStamp, Url};
 use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
 use tokio::signal::unix::Signal;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
+use super::audit::{self, AuditArgs};
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
@@ -40,7 +42,8 @@ const LOOK: Duration = Duration::from_secs(1);
 ///
 /// SIGTERM and SIGINT end it in order: it closes its doors, tells agents and clients to go elsewhere
 /// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
-/// --config names, open and close doors as the file now says; a file with an error changes nothing.
+/// --config names, open and close doors as the file now says; a file with an error changes nothing. SIGHUP
+/// also opens the file of --audit-log again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on loopback
@@ -55,10 +58,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = heartbeat)]
     heartbeat: Duration,
     /// Answer HTTP here, on loopback only, for whoever runs the relay: GET /healthz, /readyz, /metrics,
-    /// /agents, /tunnels; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
+    /// /agents, /tunnels, /audit-head; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
     /// this host may give orders
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
+    #[command(flatten)]
+    audit: AuditArgs,
     /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "FD")]
     status_fd: Option<u32>,
@@ -79,8 +84,10 @@ pub(crate) struct Source {
 pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
     let status = Status::open(args.status_fd, false)?;
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
+    let audit = args.audit.open()?;
     let config = RelayConfig {
         heartbeat: args.heartbeat,
+        audit: audit.clone(),
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);
@@ -112,6 +119,7 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
         source,
         doors,
         status: status.clone(),
+        audit,
     };
     // A signal is how a relay ends: in order.
     signals
@@ -131,6 +139,7 @@ struct Keeper {
     stamp: Option<FileStamp>,
     doors: Doors,
     status: Status,
+    audit: Audit,
 }
 
 impl Keeper {
@@ -160,6 +169,9 @@ impl Keeper {
                     }
                 },
                 () = hung_up(&mut hangups) => {
+                    let audit = self.audit.clone();
+                    // What came of it was said; the task holds nothing.
+                    let _ = tokio::task::spawn_blocking(move || audit::reopen(&audit)).await;
                     // Said where it is heard.
                     let _ = self.reload("SIGHUP").await;
                 }
@@ -216,6 +228,7 @@ impl Keeper {
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
             (new.gateway != self.args.gateway, "the gateway"),
+            (new.audit != self.args.audit, "the audit log"),
         ] {
             if is_other {
                 changes.push(format!(

@@ -4,6 +4,7 @@
 //! stands for begin its name (n4, x3…).
 
 mod again;
+mod audit;
 mod bench;
 mod bench_link;
 mod bench_push;
