@@ -37,6 +37,7 @@ mod session;
 mod settings_dir;
 mod shared;
 mod stamp;
+mod standing;
 mod stream;
 mod tcp;
 mod ticket;
@@ -71,6 +72,7 @@ pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use settings_dir::settings_dir;
 pub use shared::{Linked, SessionEnd};
+pub use standing::Standing;
 pub use stamp::FileStamp;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,

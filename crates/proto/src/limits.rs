@@ -150,6 +150,9 @@ pub const SEAL_HANDSHAKE: Duration = HANDSHAKE_TOTAL;
 pub const HANDSHAKES_MAX: usize = 64;
 /// How long a connection is left in peace though others wait: one round trip shows a certificate.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
+/// How often it is seen whether what let a peer in would let it in still, and whether the policy allows still
+/// what a stream does.
+pub const STANDING_LOOK: Duration = Duration::from_secs(2);
 /// Warnings of refused peers that a listener writes at once; see [`REFUSALS_EVERY`].
 pub const REFUSALS_BURST: u32 = 10;
 /// After [`REFUSALS_BURST`] one more warning of a refused peer in this time; the others are counted.

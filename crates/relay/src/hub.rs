@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use farpipe_audit::Audit;
 use farpipe_net::carrier::{CarrierError, Close};
-use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
+use farpipe_net::{Heard, Hop, HopError, Pool, Segment, Standing};
 use farpipe_proto::limits::{RELAY_DRAIN, TUNNELS_MAX};
 use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::audit;
 use crate::going::Going;
-use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
+use crate::joined::{Joined, Joining, SMALL, Watched, Word, message, refusal};
 use crate::metrics::{Gone, Metrics, Neighbour, Parted};
 use crate::registry::{Ousted, Registration};
 use crate::tunnels::Tunnel;
@@ -48,6 +48,8 @@ enum End {
     Lost(String),
     /// Nobody is there any more.
     Silent,
+    /// What let the agent in was taken back.
+    Revoked(String),
     /// The agent's place was taken away: by itself, by another process of its name, or by order.
     Ousted,
     /// This relay is going away.
@@ -74,6 +76,10 @@ pub(crate) struct Hub {
     rtt: Duration,
     leaving: JoinSet<()>,
     audit: Audit,
+    /// By what the agent was let in.
+    standing: Standing,
+    /// See whether the clients may stay: each says whose stay is over, and why.
+    watching: JoinSet<(TunnelId, String)>,
 }
 
 impl Hub {
@@ -98,7 +104,14 @@ impl Hub {
             rtt: Duration::ZERO,
             leaving: JoinSet::new(),
             audit,
+            standing: Standing::default(),
+            watching: JoinSet::new(),
         }
+    }
+
+    /// The same, until what let the agent in is taken back.
+    pub(crate) fn standing_by(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 
     /// Serves the agent until its link is over, or `going` says that the relay is.
@@ -111,9 +124,11 @@ impl Hub {
             self.registration.route.name(),
         );
         tracing::info!("{what} {name}: registered: {}", self.registration.who);
+        let standing = self.standing.clone();
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
+            why = standing.fell() => End::Revoked(why),
             () = going.said() => {
                 self.go_away();
                 let driving = poll_fn(|cx| self.poll_drain(cx));
@@ -142,6 +157,11 @@ impl Hub {
                 self.metrics.heartbeat_lost(Neighbour::Agent);
                 let told = format!("the link to {name} was lost");
                 (Gone::TimedOut, told, None)
+            }
+            End::Revoked(why) => {
+                tracing::warn!("{what} {name}: ended: {why}: {who}");
+                let words = refusal(TunnelId::LINK, RefuseCode::Auth, &taken_back(why));
+                (Gone::Revoked, format!("{name} may not be here any more"), Some(words))
             }
             End::Ousted => self.ousted(),
             End::Drained => {
@@ -285,6 +305,13 @@ impl Hub {
     /// Moves a bounded amount each way; whether there may be more.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.take_joining(cx)?;
+        // Behind those who have just come: they are watched from here on.
+        while let Poll::Ready(Some(watched)) = self.watching.poll_join_next(cx) {
+            // Those of clients that left were aborted.
+            if let Ok((id, why)) = watched {
+                self.cut(id, &why);
+            }
+        }
         let mut more = self.receive_from_agent(cx)?;
         let order: Vec<TunnelId> = self.order().collect();
         for id in &order {
@@ -357,13 +384,30 @@ impl Hub {
             joining.attach.caller.clone(),
             self.agent.now(),
         ));
-        let (joined, attach) = Joined::new(joining, far, turn, share, passing);
+        let standing = joining.standing.clone();
+        let (mut joined, attach) = Joined::new(joining, far, turn, share, passing);
+        if standing.can_fall() {
+            let watching = self.watching.spawn(async move { (far, standing.fell().await) });
+            joined.watched = Some(Watched(watching));
+        }
         self.agent.queue(&HopFrame::Attach(far, attach));
         self.joined.insert(far, joined);
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
         self.registration
             .sessions
             .store(sessions, Ordering::Relaxed);
+    }
+
+    /// What let a client in was taken back.
+    fn cut(&mut self, id: TunnelId, why: &str) {
+        let Some(joined) = self.joined.remove(&id) else {
+            return;
+        };
+        tracing::warn!("session {}: ended: {why}", joined.key);
+        let cut = refusal(id, RefuseCode::Cut, "its opener may not be here any more");
+        self.agent.queue(&cut);
+        let words = refusal(joined.near(), RefuseCode::Auth, &taken_back(why));
+        self.part(joined, Parted::Revoked, Some(words), why);
     }
 
     fn receive_from_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -588,6 +632,11 @@ impl Hub {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// What whoever was let in by it is told.
+fn taken_back(why: &str) -> String {
+    format!("this session ends: {why}")
 }
 
 fn lost(error: &HopError) -> End {

@@ -11,7 +11,7 @@ use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Wanted, receive,
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Standing, Wanted, receive,
     system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
@@ -208,10 +208,16 @@ impl Relay {
         who: Option<Identity>,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let Guest { hop, wanted, .. } = guest;
+        let Guest {
+            hop,
+            wanted,
+            standing,
+            ..
+        } = guest;
         match wanted {
             Wanted::Registration(register) => {
-                self.register(hop, register, who.as_ref(), &peer).await
+                self.register(hop, register, who.as_ref(), &peer, standing)
+                    .await
             }
             Wanted::Names(list) => self.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
@@ -235,6 +241,7 @@ impl Relay {
                     attach,
                     key: key.to_string(),
                     peer,
+                    standing,
                 };
                 self.attach(joining, route).await
             }
@@ -261,6 +268,7 @@ impl Relay {
         register: Register,
         who: Option<&Identity>,
         peer: &str,
+        standing: Standing,
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
         let name = register.name.clone();
@@ -295,13 +303,8 @@ impl Relay {
         hop.queue(&HopFrame::Registered(Registered { window: HOP_WINDOW }));
         self.metrics.registration("registered");
         let (windows, metrics) = (Arc::clone(&self.windows), Arc::clone(&self.metrics));
-        let hub = Hub::new(
-            hop,
-            registration,
-            windows,
-            metrics,
-            self.config.audit.clone(),
-        );
+        let audit = self.config.audit.clone();
+        let hub = Hub::new(hop, registration, windows, metrics, audit).standing_by(standing);
         // An error means that the relay has ended; the link is cut.
         let _ = self.work.send(Work::Agent(Box::new(hub))).await;
         Ok(())

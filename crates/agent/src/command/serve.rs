@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::environment::Resolved;
 use super::input::InputSink;
 use super::launch::Ends;
-use super::may::{Permit, Refused, may};
+use super::may::{Permit, Refused, denied, may};
 use super::process::Process;
 use super::pty::Pty;
 use super::request::{Request, Size};
@@ -72,7 +72,7 @@ impl Serving {
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
         let starting = self.agent.launcher.start(&resolved, ends);
-        let starting = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), starting);
+        let starting = pipe::unless_over(&mut stream.watch, self.cancel.clone(), starting);
         let process = starting.await.map_err(Refusal::Over)?;
         let process = process.map_err(|error| Refusal::of(error, &request))?;
         let name = request.name().display().to_string();
@@ -96,6 +96,8 @@ impl Serving {
             Ok(Permit { resolved, rule }) => {
                 tracing::info!("{}: {}: allowed by {rule}", self.name, self.who());
                 self.record.allowed(Some(rule.to_string())).await?;
+                let again = request.clone();
+                self.granted.note(move |policy, caller| denied(policy, caller, &again));
                 Ok((request, resolved))
             }
             Err(Refused { why, is_told: true }) => {
@@ -174,7 +176,7 @@ impl Serving {
         let by_itself = async {
             tokio::join!(moving, moving_aside, ending);
             done.send_replace(true);
-            if *failed.borrow() || *self.agent.cancel.borrow() {
+            if *failed.borrow() || *self.cancel.borrow() {
                 // What else there is of its session has the grace that it was given.
                 std::future::pending::<()>().await;
             }
@@ -182,7 +184,7 @@ impl Serving {
         let hung_up = async {
             tokio::select! {
                 () = cancelled(failed.clone()) => {}
-                () = cancelled(self.agent.cancel.clone()) => {}
+                () = cancelled(self.cancel.clone()) => {}
             }
             process.hang_up().await;
             // Its last words are still on their way, unless there is nobody to hear them.

@@ -50,7 +50,7 @@ impl Serving {
             Err(full) => return self.refuse(stream, &Refusal::Full("copies", full)).await,
         };
         let opening = self.end(asked);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), opening).await;
         let end = match opened {
             Ok(Ok(end)) => end,
             Ok(Err(refusal)) => return self.refuse(stream, &refusal).await,
@@ -63,7 +63,7 @@ impl Serving {
             tokio::select! {
                 (joined, _watch) = copy::join(stream, from_end, to_end) => Some(joined),
                 // Dropped, the stream is reset, and the end here ends in order.
-                () = cancelled(self.agent.cancel.clone()) => None,
+                () = cancelled(self.cancel.clone()) => None,
             }
         };
         let (joined, ended) = tokio::join!(link, end.run(input, output, self.journal()));

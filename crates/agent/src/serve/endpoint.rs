@@ -43,7 +43,7 @@ impl Serving {
             Err(refusal) => return self.refuse(stream, &refusal).await,
         };
         let open = self.opened(&opening);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), open).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), open).await;
         let (endpoint, _held) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return self.refuse(stream, &error.into()).await,
@@ -51,7 +51,7 @@ impl Serving {
         };
         let _counted = Counted::new(&self.running);
         let blocks = blocks.then_some(Compression::Auto);
-        let (meter, cancel) = (Arc::<Meter>::default(), self.agent.cancel.clone());
+        let (meter, cancel) = (Arc::<Meter>::default(), self.cancel.clone());
         let served = server::joined(endpoint, stream, blocks, meter, cancel).await;
         match served.settled().await.error {
             None => self.ends("its endpoint is done"),

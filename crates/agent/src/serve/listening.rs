@@ -18,7 +18,7 @@ impl Serving {
     /// Listens until the stream that asks for it ends.
     pub(super) async fn listen(&self, mut stream: Stream, spec: &EndpointSpec) {
         let opening = self.listening(spec);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), opening).await;
         let (listening, _held) = match opened.map_err(Refusal::Over).and_then(|opened| opened) {
             Ok(opened) => opened,
             Err(refusal) => return self.refuse(stream, &refusal).await,
@@ -38,7 +38,7 @@ impl Serving {
         };
         let shared = Shared {
             meter: Arc::default(),
-            cancel: self.agent.cancel.clone(),
+            cancel: self.cancel.clone(),
             report: self.report(),
         };
         let said = async {

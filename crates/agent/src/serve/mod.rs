@@ -3,7 +3,8 @@
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
 //! of this host, `listening.rs` opens one for each connection to what listens for a caller, `quota.rs` says how much
-//! of something a caller may have at once, `held.rs` knows whose is what no two can have, `record.rs` writes the audit log;
+//! of something a caller may have at once, `held.rs` knows whose is what no two can have, `record.rs` writes the audit log, `standing.rs` asks the policy
+//! again;
 //! commands are in `command/`.
 
 mod copy;
@@ -14,6 +15,7 @@ mod permission;
 mod quota;
 mod record;
 mod refusal;
+mod standing;
 
 use std::sync::Arc;
 
@@ -32,10 +34,11 @@ use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
 pub use self::held::Held;
-pub(crate) use self::permission::{Answer, Teller, Wants, place};
+pub(crate) use self::permission::{Answer, Teller, Wants, denied_place, place};
 pub(crate) use self::quota::{Full, Quota, Taken, whose};
 pub(crate) use self::record::Record;
 pub(crate) use self::refusal::Refusal;
+pub(crate) use self::standing::Granted;
 
 /// What an agent does for its callers.
 #[derive(Debug, Clone)]
@@ -89,6 +92,8 @@ pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), Sessio
                     );
                     let command = Serving {
                         record,
+                        granted: Granted::default(),
+                        cancel: agent.cancel.clone(),
                         handle: handle.clone(),
                         caller: caller.clone(),
                         peer: Arc::clone(&peer),
@@ -144,11 +149,28 @@ pub(crate) struct Serving {
     pub(crate) running: watch::Sender<usize>,
     pub(crate) name: String,
     pub(crate) record: Record,
+    /// What the policy was asked for it, to be asked again.
+    pub(crate) granted: Granted,
+    /// Ends what it does: with the agent, or because the policy does not allow it any more.
+    pub(crate) cancel: Cancel,
 }
 
 impl Serving {
-    async fn run(self, stream: Stream, open: Open) {
-        self.serve(stream, open).await;
+    async fn run(mut self, stream: Stream, open: Open) {
+        let (end, cancel) = watch::channel(false);
+        self.cancel = cancel;
+        let mut minding = std::pin::pin!(async {
+            tokio::select! {
+                () = cancelled(self.agent.cancel.clone()) => {}
+                () = self.withdrawn() => {}
+            }
+            end.send_replace(true);
+            std::future::pending().await
+        });
+        tokio::select! {
+            () = self.serve(stream, open) => {}
+            () = &mut minding => {}
+        }
         self.record.over().await;
     }
 

@@ -33,6 +33,8 @@ struct Said {
     is_allowed: bool,
     /// Why not, in full.
     denied: Option<String>,
+    /// Why it is not allowed any more.
+    withdrawn: Option<String>,
     /// How it ended, and the command's status.
     end: Option<String>,
     exit: Option<Exit>,
@@ -96,16 +98,26 @@ impl Record {
         said.exit = exit;
     }
 
+    /// It has to end, since the policy does not allow it any more.
+    pub(crate) fn withdrawn(&self, why: &str) {
+        self.said().withdrawn = Some(hidden(why));
+    }
+
     /// It is over, if it has begun.
     pub(crate) async fn over(&self) {
-        let (how, exit) = {
+        let (how, exit, withdrawn) = {
             let mut said = self.said();
             if !std::mem::take(&mut said.is_allowed) {
                 return;
             }
-            (said.end.take(), said.exit)
+            (said.end.take(), said.exit, said.withdrawn.take())
         };
         // It is over; who reads the log finds an end missing.
+        let how = match (how, withdrawn) {
+            (Some(how), Some(why)) => Some(format!("not allowed any more: {why}; {how}")),
+            (None, Some(why)) => Some(format!("not allowed any more: {why}")),
+            (how, None) => how,
+        };
         let _ = self.write("ended", ending(how, exit)).await;
     }
 

@@ -26,7 +26,9 @@ use super::watch::Watch;
 use crate::command::environment::User;
 use crate::pipe;
 use crate::policy::LivePolicy;
-use crate::serve::{Answer, Counted, Quota, Refusal, Serving, Teller, Wants, place, whose};
+use crate::serve::{
+    Answer, Counted, Granted, Quota, Refusal, Serving, Teller, Wants, denied_place, place, whose,
+};
 use crate::shown::shown;
 
 /// Bytes that are read before they are sent: what one stream has in memory, and a message on top of it.
@@ -58,7 +60,7 @@ impl Serving {
             Err(full) => return self.refuse(stream, &Refusal::Full("tails", full)).await,
         };
         let looking = self.begin(asked);
-        let begun = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), looking).await;
+        let begun = pipe::unless_over(&mut stream.watch, self.cancel.clone(), looking).await;
         let follower = match begun.map_err(Refusal::Over).and_then(|begun| begun) {
             Ok(follower) => follower,
             Err(refusal) => return self.refuse(stream, &refusal).await,
@@ -86,7 +88,7 @@ impl Serving {
                 _ = over => Ok(()),
             }
         };
-        match pipe::unless_cancelled(self.agent.cancel.clone(), following).await {
+        match pipe::unless_cancelled(self.cancel.clone(), following).await {
             Ok(Ok(())) => self.ends("what it followed is over"),
             Ok(Err(error)) => self.ends(&error.to_string()),
             Err(error) => self.ends(&error.to_string()),
@@ -105,6 +107,7 @@ impl Serving {
             who: whose(Some(&caller)),
             caller,
             teller: self.teller(),
+            granted: self.granted.clone(),
         };
         let follower = Follower::new(Box::new(door), wanted);
         let looked = blocking(follower, |follower, now| {
@@ -249,12 +252,17 @@ struct Door {
     /// Whose share of the files it opens.
     who: Arc<str>,
     teller: Teller,
+    granted: Granted,
 }
 
 impl Gate for Door {
     fn open(&self, path: &Path) -> Result<Opened, Shut> {
         match place(&self.policy.current(), &self.caller, Wants::Read, path) {
             Answer::Allowed(place, _) => {
+                let again = path.to_owned();
+                self.granted.note(move |policy, caller| {
+                    denied_place(policy, caller, Wants::Read, &again)
+                });
                 let taken = OPEN.take(&self.who).map_err(Shut::Full)?;
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let file = place.open(flags, Mode::empty())?;

@@ -72,7 +72,7 @@ impl Serving {
                 stream.accept(Accept::default());
                 let ended = kept.exit();
                 let _ =
-                    pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), ended).await;
+                    pipe::unless_over(&mut stream.watch, self.cancel.clone(), ended).await;
                 finish(stream).await;
             }
         }
@@ -105,6 +105,7 @@ impl Serving {
         self.record.started(pid.as_raw_nonzero().get()).await;
         let starter = self.caller.clone();
         let kept = Arc::new(Kept::new(request, &asked, starter, pid, pty));
+        // It goes on, whatever becomes of its caller.
         let cancel = self.agent.cancel.clone();
         let keeper = keeper::keep(Arc::clone(&kept), process, main, stderr, cancel);
         let (record, ended) = (self.record.detach(), Arc::clone(&kept));
