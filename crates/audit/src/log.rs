@@ -340,7 +340,7 @@ fn noted(path: &Path, mut file: &File) -> Result<Option<Head>, OpenError> {
 
 /// In place, and always as long: one write, of which no reader sees half.
 fn note(file: &File, head: Head, sync: bool) -> io::Result<()> {
-    let text = format!("{:020}:{}\n", head.seq, head.hash);
+    let text = format!("{:<85}\n", head.to_string());
     file.write_all_at(text.as_bytes(), 0)?;
     match sync {
         true => file.sync_data(),

@@ -24,6 +24,7 @@ mod hosts;
 mod link;
 mod local;
 mod opener;
+mod penalties;
 mod pool;
 mod proxy;
 mod reach;
@@ -72,8 +73,8 @@ pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use settings_dir::settings_dir;
 pub use shared::{Linked, SessionEnd};
-pub use standing::Standing;
 pub use stamp::FileStamp;
+pub use standing::Standing;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
     StreamWatch,

@@ -491,9 +491,7 @@ async fn admit(
         Wanted::Session(_, attach) => (attach.key.clone(), None),
         // Its name is not that of a host.
         Wanted::Registration(register) if register.pipe => (register.instance.clone(), None),
-        Wanted::Registration(register) => {
-            (register.instance.clone(), Some(register.name.clone()))
-        }
+        Wanted::Registration(register) => (register.instance.clone(), Some(register.name.clone())),
         Wanted::Names(_) => (Vec::new(), None),
     };
     let refused = |refusal: TokenRefusal| LinkError::from(NotLetIn::from(refusal));

@@ -69,7 +69,10 @@ impl Standing {
             }
         }
         let by = self.token.as_deref()?;
-        match by.tokens.stands(by.id, &by.scope, self.certificate.as_ref()) {
+        match by
+            .tokens
+            .stands(by.id, &by.scope, self.certificate.as_ref())
+        {
             // It was good when it was shown; the next connection needs another.
             Ok(())
             | Err(TokenRefusal::Over {

@@ -161,7 +161,11 @@ impl Hub {
             End::Revoked(why) => {
                 tracing::warn!("{what} {name}: ended: {why}: {who}");
                 let words = refusal(TunnelId::LINK, RefuseCode::Auth, &taken_back(why));
-                (Gone::Revoked, format!("{name} may not be here any more"), Some(words))
+                (
+                    Gone::Revoked,
+                    format!("{name} may not be here any more"),
+                    Some(words),
+                )
             }
             End::Ousted => self.ousted(),
             End::Drained => {
@@ -387,7 +391,9 @@ impl Hub {
         let standing = joining.standing.clone();
         let (mut joined, attach) = Joined::new(joining, far, turn, share, passing);
         if standing.can_fall() {
-            let watching = self.watching.spawn(async move { (far, standing.fell().await) });
+            let watching = self
+                .watching
+                .spawn(async move { (far, standing.fell().await) });
             joined.watched = Some(Watched(watching));
         }
         self.agent.queue(&HopFrame::Attach(far, attach));

@@ -11,8 +11,8 @@ use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Standing, Wanted, receive,
-    system_random,
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Standing, Wanted,
+    receive, system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};

@@ -97,7 +97,8 @@ impl Serving {
                 tracing::info!("{}: {}: allowed by {rule}", self.name, self.who());
                 self.record.allowed(Some(rule.to_string())).await?;
                 let again = request.clone();
-                self.granted.note(move |policy, caller| denied(policy, caller, &again));
+                self.granted
+                    .note(move |policy, caller| denied(policy, caller, &again));
                 Ok((request, resolved))
             }
             Err(Refused { why, is_told: true }) => {

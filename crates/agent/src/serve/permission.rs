@@ -87,12 +87,12 @@ impl Serving {
                 },
             );
         self.told(answer.await?, &shown).await?;
-        self.granted.note(move |policy, caller| {
-            match policy.decide(caller, &request(&again)) {
+        self.granted.note(
+            move |policy, caller| match policy.decide(caller, &request(&again)) {
                 Decision::Allowed { .. } => None,
                 Decision::Denied(denied) => Some(denied),
-            }
-        });
+            },
+        );
         Ok(())
     }
 

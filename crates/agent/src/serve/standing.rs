@@ -34,13 +34,18 @@ impl Granted {
     }
 
     fn questions(&self) -> Vec<Arc<Question>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl fmt::Debug for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Granted").field(&self.questions().len()).finish()
+        f.debug_tuple("Granted")
+            .field(&self.questions().len())
+            .finish()
     }
 }
 
@@ -73,7 +78,10 @@ impl Serving {
                 Ok((policy, asked, None)) => seen = Some((policy, asked)),
                 Ok((_, _, Some(why))) => {
                     self.teller().deny(&why.to_string());
-                    tracing::warn!("{}: ended: the policy does not allow it any more", self.name);
+                    tracing::warn!(
+                        "{}: ended: the policy does not allow it any more",
+                        self.name
+                    );
                     self.record.withdrawn(&why.to_string());
                     return;
                 }

@@ -260,9 +260,8 @@ impl Gate for Door {
         match place(&self.policy.current(), &self.caller, Wants::Read, path) {
             Answer::Allowed(place, _) => {
                 let again = path.to_owned();
-                self.granted.note(move |policy, caller| {
-                    denied_place(policy, caller, Wants::Read, &again)
-                });
+                self.granted
+                    .note(move |policy, caller| denied_place(policy, caller, Wants::Read, &again));
                 let taken = OPEN.take(&self.who).map_err(Shut::Full)?;
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let file = place.open(flags, Mode::empty())?;

@@ -86,7 +86,10 @@ fn who_ran_what_is_written_and_nothing_of_it_can_be_changed_unseen() {
         said.starts_with("8 records, as they were written\n"),
         "{said}"
     );
-    assert!(said.ends_with(&head), "{said}: {head}");
+    assert!(
+        said.ends_with(&format!("head: {}\n", head.trim())),
+        "{said}: {head}"
+    );
     let spoil = |lines: Vec<&str>, fault: &str| {
         host.file("spoilt", lines.join("\n") + "\n");
         let args = ["spoilt", "--head", head.trim()];

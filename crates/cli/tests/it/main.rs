@@ -55,6 +55,7 @@ mod relay_reload;
 mod relay_tls;
 mod reuse;
 mod reuse_same;
+mod revoke;
 mod secrets;
 mod send;
 mod send_faults;

@@ -125,7 +125,11 @@ impl Machine {
     pub(super) fn open(self) -> Result<(Records, Agreed), TlsError> {
         let (peer, state) = (self.peer(), self.state());
         let chain = state.peer_certificates().unwrap_or_default();
-        let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
+        let chain: Vec<_> = chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect();
         let agreed = Agreed {
             leaf: chain.first().cloned(),
             chain,

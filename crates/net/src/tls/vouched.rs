@@ -43,14 +43,13 @@ impl Vouched {
 
     /// Why it is not good any more. Blocks on the disk for a moment.
     pub(crate) fn fallen(&self) -> Option<&'static str> {
-        let Inner {
-            by,
-            chain,
-            good_by,
-        } = self.0.as_deref()?;
+        let Inner { by, chain, good_by } = self.0.as_deref()?;
         let side = by.current();
         let mut good_by = good_by.lock().unwrap_or_else(PoisonError::into_inner);
-        if good_by.upgrade().is_some_and(|good| Arc::ptr_eq(&good, &side)) {
+        if good_by
+            .upgrade()
+            .is_some_and(|good| Arc::ptr_eq(&good, &side))
+        {
             return None;
         }
         let (leaf, others) = chain.split_first()?;

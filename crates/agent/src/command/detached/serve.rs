@@ -71,8 +71,7 @@ impl Serving {
             Answer::Kill(kept) => {
                 stream.accept(Accept::default());
                 let ended = kept.exit();
-                let _ =
-                    pipe::unless_over(&mut stream.watch, self.cancel.clone(), ended).await;
+                let _ = pipe::unless_over(&mut stream.watch, self.cancel.clone(), ended).await;
                 finish(stream).await;
             }
         }
