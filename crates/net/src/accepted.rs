@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_proto::identity::Caller;
+use farpipe_proto::limits::STANDING_LOOK;
 use farpipe_proto::session::{Park, Settled};
 use farpipe_proto::wire::control::{Attach, Attached, RefuseCode, Refused};
 use farpipe_proto::wire::hop::HopFrame;
@@ -19,6 +20,7 @@ use crate::link::{self, Wire};
 use crate::opener::{PROTOCOL_CLOSE, millis, span};
 use crate::session::{SessionHandle, complete, ended, withheld};
 use crate::shared::{SessionEnd, Shared};
+use crate::standing::Standing;
 use crate::tls::SealError;
 use crate::trunk::{Orders, Seat};
 use crate::tunnel::{Driven, Tunnel};
@@ -39,6 +41,8 @@ pub struct AcceptedSession {
     pub(crate) registered: Registered,
     /// Link time that the handshake of a sealed session still has.
     pub(crate) shaking: Duration,
+    /// By what its newest link was let in.
+    pub(crate) standing: Standing,
 }
 
 /// How waiting for a link ended.
@@ -105,7 +109,7 @@ impl AcceptedSession {
                 None => match self.parked().await {
                     Parked::Arrival(arrival) => *arrival,
                     Parked::Ended(end) => {
-                        if matches!(end, SessionEnd::Replaced(_)) {
+                        if matches!(end, SessionEnd::Replaced(_) | SessionEnd::Revoked(_)) {
                             self.tell_late(&end).await;
                         }
                         return Err(end);
@@ -143,6 +147,9 @@ impl AcceptedSession {
                     self.park.handle_settled(self.config.clock.now());
                 }
                 () = expired => return Parked::Expired,
+                why = fell(&self.standing, &self.shared) => {
+                    return Parked::Ended(SessionEnd::Revoked(why));
+                }
             }
         }
     }
@@ -210,7 +217,9 @@ impl AcceptedSession {
             peer,
             ticket: _,
             caller: _,
+            standing,
         } = arrival;
+        self.standing = standing;
         self.park.handle_attached();
         let mut carried = match way {
             Way::Wire(wire) => self.attach_wire(*wire, tunnel, attach.received).await?,
@@ -240,6 +249,12 @@ impl AcceptedSession {
             }
             driven = carried.driven() => driven,
             () = withheld(&self.shared, self.shaking) => Driven::Unsealed(SealError::Withheld),
+            why = fell(&self.standing, &self.shared) => {
+                let end = SessionEnd::Revoked(why);
+                let words = Tunnel::refusal(tunnel, last_code(&end), &end.to_string());
+                carried.leave(words, PROTOCOL_CLOSE).await;
+                return Err(end);
+            }
         };
         self.shaking = self.shaking.saturating_sub(self.config.clock.now() - began);
         self.driven(carried, tunnel, driven).await
@@ -439,6 +454,22 @@ impl Carried {
     }
 }
 
+/// Ready when what let the opener in was taken back, on its link or in the session itself; says why.
+async fn fell(standing: &Standing, shared: &Shared) -> String {
+    if !standing.can_fall() && shared.lock().is_anonymous() {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(STANDING_LOOK).await;
+        let standing = standing.and_sealed(shared.lock().sealed_peer());
+        if standing.can_fall()
+            && let Some(why) = standing.look().await
+        {
+            return why;
+        }
+    }
+}
+
 /// How a session that this side ends is refused: a stand-in for another process says so how that one's
 /// has ended.
 fn last_code(end: &SessionEnd) -> RefuseCode {
@@ -446,6 +477,7 @@ fn last_code(end: &SessionEnd) -> RefuseCode {
         SessionEnd::Lost(_) => RefuseCode::UnknownSession,
         SessionEnd::Integrity(_) => RefuseCode::EndToEnd,
         SessionEnd::Replaced(_) => RefuseCode::Replaced,
+        SessionEnd::Revoked(_) => RefuseCode::Auth,
         SessionEnd::Refused(_) | SessionEnd::Protocol(_) | SessionEnd::Closed => {
             RefuseCode::Protocol
         }

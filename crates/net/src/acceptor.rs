@@ -25,6 +25,7 @@ use crate::event::Events;
 use crate::link::{self, Asking, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::shared::Shared;
+use crate::standing::Standing;
 use crate::tls::{AcceptorSeal, PeerIdentity, Seal};
 use crate::trunk::Orders;
 
@@ -112,6 +113,8 @@ pub(crate) struct Arrival {
     pub(crate) ticket: Vec<u8>,
     /// Who asks; `None`: nobody had to say.
     pub(crate) caller: Option<Caller>,
+    /// By what the link was let in that it came on; nothing for a relay's.
+    pub(crate) standing: Standing,
     pub(crate) peer: String,
 }
 
@@ -188,6 +191,7 @@ impl Acceptor {
             let mut wire = Wire::new(carrier.await?);
             let asking = link::accept(&mut wire, &self.config.greeting).await?;
             let caller = direct(wire.carrier.peer_identity(), &asking);
+            let standing = asking.standing;
             let Wanted::Session(tunnel, attach) = asking.wanted else {
                 return Err(link::refuse_as_no_relay(wire).await);
             };
@@ -199,6 +203,7 @@ impl Acceptor {
                     .proven
                     .map_or_else(Vec::new, |secret| secret.ticket().to_vec()),
                 caller,
+                standing,
                 peer,
             })
         };
@@ -287,6 +292,7 @@ impl Acceptor {
             arrivals,
             registered,
             shaking: SEAL_HANDSHAKE,
+            standing: Standing::default(),
         });
         Ok(())
     }

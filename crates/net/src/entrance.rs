@@ -10,6 +10,7 @@ use crate::carrier::ws::raw::Gateway;
 use crate::clock::Clock;
 use crate::hop::Hop;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::standing::Standing;
 use crate::tls::PeerIdentity;
 use crate::token::Admitted;
 
@@ -51,6 +52,8 @@ pub struct Guest {
     /// Who it is by its token, and what that is good for: it has the scope that `wanted` needs
     /// (`register` and the very name, or `attach`). With a certificate as well, both say one name.
     pub token: Option<Admitted>,
+    /// By what it was let in, to be looked at again as long as it is in.
+    pub standing: Standing,
 }
 
 impl Guest {
@@ -87,6 +90,7 @@ pub async fn receive(
             hop: Hop::new(wire, clock, heartbeat),
             wanted: asking.wanted,
             token: asking.token,
+            standing: asking.standing,
         })
     };
     tokio::time::timeout(HANDSHAKE_TOTAL, handshake)

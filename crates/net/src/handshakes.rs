@@ -137,7 +137,7 @@ impl Handshakes {
 }
 
 /// Whose connections count together: an address; of IPv6 the network, for a host has all of it.
-fn source(peer: SocketAddr) -> IpAddr {
+pub(crate) fn source(peer: SocketAddr) -> IpAddr {
     match peer.ip().to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() & !u128::from(u64::MAX);

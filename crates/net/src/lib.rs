@@ -24,6 +24,7 @@ mod hosts;
 mod link;
 mod local;
 mod opener;
+mod penalties;
 mod pool;
 mod proxy;
 mod reach;
@@ -37,6 +38,7 @@ mod session;
 mod settings_dir;
 mod shared;
 mod stamp;
+mod standing;
 mod stream;
 mod tcp;
 mod ticket;
@@ -72,6 +74,7 @@ pub use session::SessionHandle;
 pub use settings_dir::settings_dir;
 pub use shared::{Linked, SessionEnd};
 pub use stamp::FileStamp;
+pub use standing::Standing;
 pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
     StreamWatch,

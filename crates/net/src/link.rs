@@ -25,6 +25,7 @@ use crate::carrier::{Carrier, CarrierError, Close};
 use crate::hop::QUEUE_MAX;
 use crate::pool::Pool;
 use crate::shared::SLOT_SIZE;
+use crate::standing::Standing;
 use crate::tls::{PeerIdentity, TlsError};
 use crate::token::{Admitted, Gate, Scope, TokenError, TokenId, TokenRefusal, TokenStore};
 
@@ -375,6 +376,8 @@ pub(crate) struct Asking {
     pub(crate) proven: Option<SecretId>,
     /// What its token is good for, if that is what it has proven.
     pub(crate) token: Option<Admitted>,
+    /// By what it was let in, to be looked at again.
+    pub(crate) standing: Standing,
 }
 
 /// Refuses what only a relay can do.
@@ -449,11 +452,28 @@ async fn accept_steps(wire: &mut Wire, greeting: &Greeting) -> Result<Asking, Ha
         }
         _ => None,
     };
+    let standing = Standing::of(wire.carrier.peer_identity().cloned());
+    let standing = match (&token, &greeting.tokens) {
+        (Some(token), Some(tokens)) => {
+            standing.and_token(Arc::clone(tokens), token.id, scope_of(&wanted))
+        }
+        _ => standing,
+    };
     Ok(Asking {
         wanted,
         proven,
         token,
+        standing,
     })
+}
+
+/// What somebody must be allowed who wants that.
+fn scope_of(wanted: &Wanted) -> Scope {
+    match wanted {
+        // The writer of a pipe does what a client does.
+        Wanted::Registration(register) if !register.pipe => Scope::Register,
+        Wanted::Registration(_) | Wanted::Session(..) | Wanted::Names(_) => Scope::Attach,
+    }
 }
 
 /// Whom a token lets in, to what it wants. One that is good once is used up when this returns.
@@ -463,17 +483,13 @@ async fn admit(
     wanted: &Wanted,
     shown: Option<PeerIdentity>,
 ) -> Result<Admitted, HandshakeError> {
-    let (scope, user, name) = match wanted {
-        Wanted::Session(_, attach) => (Scope::Attach, attach.key.clone(), None),
-        // It is what a client does, and the name is not that of a host.
-        Wanted::Registration(register) if register.pipe => {
-            (Scope::Attach, register.instance.clone(), None)
-        }
-        Wanted::Registration(register) => {
-            let name = Some(register.name.clone());
-            (Scope::Register, register.instance.clone(), name)
-        }
-        Wanted::Names(_) => (Scope::Attach, Vec::new(), None),
+    let scope = scope_of(wanted);
+    let (user, name) = match wanted {
+        Wanted::Session(_, attach) => (attach.key.clone(), None),
+        // Its name is not that of a host.
+        Wanted::Registration(register) if register.pipe => (register.instance.clone(), None),
+        Wanted::Registration(register) => (register.instance.clone(), Some(register.name.clone())),
+        Wanted::Names(_) => (Vec::new(), None),
     };
     let refused = |refusal: TokenRefusal| LinkError::from(NotLetIn::from(refusal));
     let Some(id) = TokenId::of(id) else {

@@ -45,6 +45,15 @@ impl Refusals {
         }
     }
 
+    /// Whether there is room for a line elsewhere, and how many were left out since the last; counted as
+    /// one of [`Refusals::tell`].
+    pub fn room(&self) -> Option<u64> {
+        match self.take(Instant::now()) {
+            Room::After(left_out) => Some(left_out),
+            Room::Full => None,
+        }
+    }
+
     fn take(&self, now: Instant) -> Room {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = said.full_at.map_or(now, |at| at.max(now));

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::pool::Pool;
 use crate::retention::Retention;
 use crate::segment::Segment;
-use crate::tls::{Seal, SealError, is_tls, sealed_max};
+use crate::tls::{PeerIdentity, Seal, SealError, is_tls, sealed_max};
 
 /// A slot holds two frames of full size, sealed, and their headers.
 pub(crate) const SLOT_SIZE: usize = 2 * (Segment::HEADROOM + sealed_max(HEADER_LEN + FRAME_MAX));
@@ -50,6 +50,9 @@ pub enum SessionEnd {
     /// session had no link. Another session would take it away from that again.
     #[error("{0}")]
     Replaced(String),
+    /// What let the opener in was taken back while the session lasted: a certificate, or a token.
+    #[error("this session ends: {0}")]
+    Revoked(String),
     /// This process ended it.
     #[error("the session was closed")]
     Closed,
@@ -116,6 +119,11 @@ impl State {
     /// Who is at the other end, as it has proven in the session itself; `None`: not yet, or never.
     pub(crate) fn peer(&self) -> Option<Caller> {
         self.seal.as_ref()?.peer()?.end_to_end()
+    }
+
+    /// Who has shown which certificate at the other end of a sealed session, once that is known.
+    pub(crate) fn sealed_peer(&self) -> Option<PeerIdentity> {
+        self.seal.as_ref()?.peer().cloned()
     }
 
     /// Whether [`State::peer`] will never be known.

@@ -603,7 +603,7 @@ mod tests {
     fn writers_that_wait_for_memory_are_woken_in_turn() {
         let mut streams = poor(6);
         let order = Arc::default();
-        let mut poll = |streams: &mut [Stream], number: usize| {
+        let poll = |streams: &mut [Stream], number: usize| {
             let waker = Waker::from(Arc::new(Told(number, Arc::clone(&order))));
             let send = &mut streams[number].send;
             send.poll_buffer(&mut Context::from_waker(&waker), 1)

@@ -26,6 +26,7 @@ use crate::driver::{MESSAGES_PER_TURN, PIECES_PER_TURN};
 use crate::hop::{Heard, Hop};
 use crate::link::printable;
 use crate::segment::Segment;
+use crate::standing::Standing;
 use crate::tunnel::{Driven, LostLink, Tunnel};
 
 /// Orders waiting for the link's task. Policy when full: the session's task waits.
@@ -471,6 +472,7 @@ impl Trunk {
             attach,
             ticket: Vec::new(),
             caller,
+            standing: Standing::default(),
             peer: self.relay.clone(),
         };
         if let Err(refusal) = self.acceptor.route(arrival) {

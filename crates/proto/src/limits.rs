@@ -150,6 +150,23 @@ pub const SEAL_HANDSHAKE: Duration = HANDSHAKE_TOTAL;
 pub const HANDSHAKES_MAX: usize = 64;
 /// How long a connection is left in peace though others wait: one round trip shows a certificate.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
+/// What a source of connections is penalised for a handshake in which it fails to show who it is.
+pub const PENALTY_FAILED: Duration = Duration::from_secs(5);
+/// The same for one in which it breaks the protocol.
+pub const PENALTY_BROKEN: Duration = Duration::from_secs(10);
+/// From so much on, all together and less the time since, it gets one connection through in [`PENALTY_EVERY`];
+/// others are closed at once. An IPv6 network of 64 bits is one source; this host is none.
+pub const PENALTY_FROM: Duration = Duration::from_secs(15);
+/// See [`PENALTY_FROM`].
+pub const PENALTY_EVERY: Duration = Duration::from_secs(1);
+/// A penalty never lasts longer.
+pub const PENALTY_MAX: Duration = Duration::from_secs(600);
+/// Sources with a penalty that a listener remembers; for one more the one whose penalty is over first is
+/// forgotten.
+pub const PENALTY_SOURCES_MAX: usize = 4096;
+/// How often it is seen whether what let a peer in would let it in still, and whether the policy allows still
+/// what a stream does.
+pub const STANDING_LOOK: Duration = Duration::from_secs(2);
 /// Warnings of refused peers that a listener writes at once; see [`REFUSALS_EVERY`].
 pub const REFUSALS_BURST: u32 = 10;
 /// After [`REFUSALS_BURST`] one more warning of a refused peer in this time; the others are counted.

@@ -105,6 +105,13 @@ fn values() -> Vec<(&'static str, String)> {
         SEAL_HANDSHAKE,
         HANDSHAKES_MAX,
         HANDSHAKE_GRACE,
+        PENALTY_FAILED,
+        PENALTY_BROKEN,
+        PENALTY_FROM,
+        PENALTY_EVERY,
+        PENALTY_MAX,
+        PENALTY_SOURCES_MAX,
+        STANDING_LOOK,
         REFUSALS_BURST,
         REFUSALS_EVERY,
         HTTP_HEAD_MAX,
@@ -182,7 +189,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 41] = [
+        const COUNTS: [&str; 42] = [
             "COPIES_MAX",
             "COPIES_EACH_MAX",
             "TAILS_MAX",
@@ -216,6 +223,7 @@ impl Written for u64 {
             "RAW_UPGRADES_MAX",
             "RAW_PINGS_MAX",
             "HANDSHAKES_MAX",
+            "PENALTY_SOURCES_MAX",
             "SESSIONS_MAX",
             "STREAMS_MAX",
             "CONTROL_QUEUE_MAX",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use farpipe_audit::Audit;
 use farpipe_net::Clock;
 use farpipe_proto::Instant;
 use hyper::body::Incoming;
@@ -82,6 +83,7 @@ pub struct Admin {
     windows: Arc<Windows>,
     held: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     clock: Clock,
     orders: mpsc::Sender<Order>,
 }
@@ -124,6 +126,7 @@ impl Admin {
         windows: Arc<Windows>,
         held: Arc<AtomicUsize>,
         metrics: Arc<Metrics>,
+        audit: Audit,
         clock: Clock,
     ) -> (Self, mpsc::Receiver<Order>) {
         let (orders, received) = mpsc::channel(ORDERS_MAX);
@@ -132,6 +135,7 @@ impl Admin {
             windows,
             held,
             metrics,
+            audit,
             clock,
             orders,
         };
@@ -190,11 +194,12 @@ impl Admin {
             ["metrics"] => (get, Answer::Metrics),
             ["agents"] => (get, Answer::Agents),
             ["tunnels"] => (get, Answer::Tunnels),
+            ["audit-head"] => (get, Answer::AuditHead),
             ["agents", name, "disconnect"] => (post, Answer::Disconnect(name)),
             ["drain"] => (post, Answer::Drain),
             ["reload"] => (post, Answer::Reload),
             _ => {
-                let known = "known here: GET /healthz /readyz /metrics /agents /tunnels, POST \
+                let known = "known here: GET /healthz /readyz /metrics /agents /tunnels /audit-head, POST \
                              /agents/NAME/disconnect /drain /reload";
                 return error(StatusCode::NOT_FOUND, known);
             }
@@ -220,6 +225,10 @@ impl Admin {
             }
             Answer::Agents => json_of(StatusCode::OK, &self.agents()),
             Answer::Tunnels => json_of(StatusCode::OK, &self.tunnels()),
+            Answer::AuditHead => match self.audit.log() {
+                Some(log) => text(StatusCode::OK, format!("{}\n", log.head())),
+                None => error(StatusCode::NOT_FOUND, "this relay has no --audit-log"),
+            },
             Answer::Disconnect(name) => match self.registry.disconnect(name) {
                 true => json_of(StatusCode::OK, &json!({"disconnected": name})),
                 false => error(StatusCode::NOT_FOUND, "no agent of that name is registered"),
@@ -300,6 +309,7 @@ enum Answer<'a> {
     Metrics,
     Agents,
     Tunnels,
+    AuditHead,
     Disconnect(&'a str),
     Drain,
     Reload,

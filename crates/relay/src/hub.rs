@@ -11,8 +11,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use farpipe_audit::Audit;
 use farpipe_net::carrier::{CarrierError, Close};
-use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
+use farpipe_net::{Heard, Hop, HopError, Pool, Segment, Standing};
 use farpipe_proto::limits::{RELAY_DRAIN, TUNNELS_MAX};
 use farpipe_proto::link::{Fair, Turn};
 use farpipe_proto::wire::control::{GoAway, RefuseCode, Refused};
@@ -20,8 +21,9 @@ use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
 use tokio::task::JoinSet;
 
+use crate::audit;
 use crate::going::Going;
-use crate::joined::{Joined, Joining, SMALL, Word, message, refusal};
+use crate::joined::{Joined, Joining, SMALL, Watched, Word, message, refusal};
 use crate::metrics::{Gone, Metrics, Neighbour, Parted};
 use crate::registry::{Ousted, Registration};
 use crate::tunnels::Tunnel;
@@ -46,6 +48,8 @@ enum End {
     Lost(String),
     /// Nobody is there any more.
     Silent,
+    /// What let the agent in was taken back.
+    Revoked(String),
     /// The agent's place was taken away: by itself, by another process of its name, or by order.
     Ousted,
     /// This relay is going away.
@@ -71,6 +75,11 @@ pub(crate) struct Hub {
     /// The agent's smallest round trip.
     rtt: Duration,
     leaving: JoinSet<()>,
+    audit: Audit,
+    /// By what the agent was let in.
+    standing: Standing,
+    /// See whether the clients may stay: each says whose stay is over, and why.
+    watching: JoinSet<(TunnelId, String)>,
 }
 
 impl Hub {
@@ -79,6 +88,7 @@ impl Hub {
         registration: Registration,
         windows: Arc<Windows>,
         metrics: Arc<Metrics>,
+        audit: Audit,
     ) -> Self {
         Self {
             agent,
@@ -93,7 +103,15 @@ impl Hub {
             metrics,
             rtt: Duration::ZERO,
             leaving: JoinSet::new(),
+            audit,
+            standing: Standing::default(),
+            watching: JoinSet::new(),
         }
+    }
+
+    /// The same, until what let the agent in is taken back.
+    pub(crate) fn standing_by(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 
     /// Serves the agent until its link is over, or `going` says that the relay is.
@@ -106,9 +124,11 @@ impl Hub {
             self.registration.route.name(),
         );
         tracing::info!("{what} {name}: registered: {}", self.registration.who);
+        let standing = self.standing.clone();
         let end = tokio::select! {
             biased;
             end = poll_fn(|cx| self.poll_drive(cx)) => end,
+            why = standing.fell() => End::Revoked(why),
             () = going.said() => {
                 self.go_away();
                 let driving = poll_fn(|cx| self.poll_drain(cx));
@@ -138,6 +158,15 @@ impl Hub {
                 let told = format!("the link to {name} was lost");
                 (Gone::TimedOut, told, None)
             }
+            End::Revoked(why) => {
+                tracing::warn!("{what} {name}: ended: {why}: {who}");
+                let words = refusal(TunnelId::LINK, RefuseCode::Auth, &taken_back(why));
+                (
+                    Gone::Revoked,
+                    format!("{name} may not be here any more"),
+                    Some(words),
+                )
+            }
             End::Ousted => self.ousted(),
             End::Drained => {
                 let told = "the relay is going away".to_owned();
@@ -157,6 +186,7 @@ impl Hub {
             mut agent,
             registration,
             mut leaving,
+            audit,
             ..
         } = self;
         drop(registration);
@@ -167,6 +197,9 @@ impl Hub {
             agent.close(GOING_AWAY).await;
         }
         while leaving.join_next().await.is_some() {}
+        let _ = audit
+            .append(audit::gone(what, &name, &who, gone.words()))
+            .await;
         tracing::info!("{what} {name}: cleaned up, {parted} sessions parted: {who}");
     }
 
@@ -218,7 +251,18 @@ impl Hub {
             joined.key,
             self.registration.route,
         );
-        self.leaving.spawn(joined.leave(words));
+        let parted = audit::parted(
+            &joined.key,
+            &self.registration.route,
+            why,
+            to_agent,
+            to_client,
+        );
+        let audit = self.audit.clone();
+        self.leaving.spawn(async move {
+            // That it is over may go unwritten: who reads the log finds an end missing.
+            let _ = tokio::join!(joined.leave(words), audit.append(parted));
+        });
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
         self.registration
             .sessions
@@ -265,6 +309,13 @@ impl Hub {
     /// Moves a bounded amount each way; whether there may be more.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.take_joining(cx)?;
+        // Behind those who have just come: they are watched from here on.
+        while let Poll::Ready(Some(watched)) = self.watching.poll_join_next(cx) {
+            // Those of clients that left were aborted.
+            if let Ok((id, why)) = watched {
+                self.cut(id, &why);
+            }
+        }
         let mut more = self.receive_from_agent(cx)?;
         let order: Vec<TunnelId> = self.order().collect();
         for id in &order {
@@ -337,13 +388,32 @@ impl Hub {
             joining.attach.caller.clone(),
             self.agent.now(),
         ));
-        let (joined, attach) = Joined::new(joining, far, turn, share, passing);
+        let standing = joining.standing.clone();
+        let (mut joined, attach) = Joined::new(joining, far, turn, share, passing);
+        if standing.can_fall() {
+            let watching = self
+                .watching
+                .spawn(async move { (far, standing.fell().await) });
+            joined.watched = Some(Watched(watching));
+        }
         self.agent.queue(&HopFrame::Attach(far, attach));
         self.joined.insert(far, joined);
         let sessions = u32::try_from(self.joined.len()).unwrap_or(u32::MAX);
         self.registration
             .sessions
             .store(sessions, Ordering::Relaxed);
+    }
+
+    /// What let a client in was taken back.
+    fn cut(&mut self, id: TunnelId, why: &str) {
+        let Some(joined) = self.joined.remove(&id) else {
+            return;
+        };
+        tracing::warn!("session {}: ended: {why}", joined.key);
+        let cut = refusal(id, RefuseCode::Cut, "its opener may not be here any more");
+        self.agent.queue(&cut);
+        let words = refusal(joined.near(), RefuseCode::Auth, &taken_back(why));
+        self.part(joined, Parted::Revoked, Some(words), why);
     }
 
     fn receive_from_agent(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
@@ -568,6 +638,11 @@ impl Hub {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// What whoever was let in by it is told.
+fn taken_back(why: &str) -> String {
+    format!("this session ends: {why}")
 }
 
 fn lost(error: &HopError) -> End {

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use farpipe_net::carrier::Close;
-use farpipe_net::{Heard, Hop, HopError, Pool, Segment};
+use farpipe_net::{Heard, Hop, HopError, Pool, Segment, Standing};
 use farpipe_proto::link::{HopWindow, Overrun, Turn};
 use farpipe_proto::wire::control::{Attach, RefuseCode, Refused};
 use farpipe_proto::wire::hop::{DATA_HEADER_LEN, HopFrame, data_header};
 use farpipe_proto::wire::id::TunnelId;
+
+use tokio::task::AbortHandle;
 
 use crate::tunnels::Passing;
 use crate::windows::Share;
@@ -40,6 +42,8 @@ pub(crate) struct Joining {
     pub(crate) key: String,
     /// Where it came from, for people.
     pub(crate) peer: String,
+    /// By what it was let in.
+    pub(crate) standing: Standing,
 }
 
 /// What a client has to say to the agent.
@@ -82,6 +86,18 @@ pub(crate) struct Joined {
     last_word: Option<HopFrame>,
     /// Payload passed on, for the log and the admin.
     pub(crate) passing: Passing,
+    /// The task that sees whether it may stay.
+    pub(crate) watched: Option<Watched>,
+}
+
+/// A task that ends with whom it watches.
+#[derive(Debug)]
+pub(crate) struct Watched(pub(crate) AbortHandle);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Joined {
@@ -110,6 +126,7 @@ impl Joined {
             attached: false,
             last_word: None,
             passing,
+            watched: None,
         };
         (joined, joining.attach)
     }

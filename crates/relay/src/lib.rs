@@ -3,6 +3,7 @@
 //! two ends go on over another one.
 
 mod admin;
+mod audit;
 mod gateway;
 mod going;
 mod held;

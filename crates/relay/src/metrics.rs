@@ -60,6 +60,7 @@ pub(crate) enum Gone {
     TimedOut,
     Fenced,
     Disconnected,
+    Revoked,
     Drained,
 }
 
@@ -72,6 +73,7 @@ impl Gone {
             Self::TimedOut => "it was silent for three heartbeats",
             Self::Fenced => "it had a newer link",
             Self::Disconnected => "it was disconnected by whoever runs the relay",
+            Self::Revoked => "what let it in was taken back",
             Self::Drained => "the relay was going away",
         }
     }
@@ -85,6 +87,8 @@ pub(crate) enum Parted {
     /// The client said so.
     ByClient,
     ClientLost,
+    /// What let the client in was taken back.
+    Revoked,
     AgentLost,
 }
 
@@ -216,6 +220,7 @@ impl Metrics {
             Gone::TimedOut => "timed_out",
             Gone::Fenced => "fenced",
             Gone::Disconnected => "disconnected",
+            Gone::Revoked => "revoked",
             Gone::Drained => "drained",
         };
         self.agents_gone.get_or_create(&[("reason", reason)]).inc();
@@ -232,6 +237,7 @@ impl Metrics {
             Parted::ByAgent => "by_agent",
             Parted::ByClient => "by_client",
             Parted::ClientLost => "client_lost",
+            Parted::Revoked => "client_revoked",
             Parted::AgentLost => "agent_lost",
         };
         self.sessions_parted

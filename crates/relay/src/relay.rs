@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use farpipe_audit::Audit;
 use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Standing, Wanted,
+    receive, system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
@@ -21,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Order};
+use crate::audit::{self, Asks};
 use crate::gateway::{Commons, Front, GatewayConfig, Tickets, Visit, greeting};
 use crate::going::Going;
 use crate::held::{Held, may_wait, refuse};
@@ -44,6 +47,8 @@ pub struct RelayConfig {
     pub agents_max: usize,
     /// The clock; virtual in simulations.
     pub clock: Clock,
+    /// Where it is written who registers, who asks for whom, and who is refused. Default: nowhere.
+    pub audit: Audit,
 }
 
 impl Default for RelayConfig {
@@ -52,6 +57,7 @@ impl Default for RelayConfig {
             heartbeat: HEARTBEAT,
             agents_max: AGENTS_MAX,
             clock: Clock::Boot,
+            audit: Audit::default(),
         }
     }
 }
@@ -89,6 +95,8 @@ pub struct Relay {
     /// Of the gateway's own links.
     inside: Greeting,
     work: mpsc::Sender<Work>,
+    /// How many of those who were not let in are written down.
+    strangers: Refusals,
 }
 
 /// One of a relay's doors, with what must be proven there. Listeners bring it their connections.
@@ -106,6 +114,7 @@ pub struct Running {
     registry: Arc<Registry>,
     held: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     work: mpsc::Receiver<Work>,
 }
 
@@ -121,6 +130,7 @@ impl Relay {
             registry: Arc::clone(&registry),
             held: Arc::clone(&held),
             metrics: Arc::clone(&metrics),
+            audit: config.audit.clone(),
             work: received,
         };
         let tickets = Tickets::new(config.clock, system_random);
@@ -133,6 +143,7 @@ impl Relay {
             held,
             metrics,
             work,
+            strangers: Refusals::default(),
         };
         (relay, running)
     }
@@ -202,10 +213,16 @@ impl Relay {
         who: Option<Identity>,
         peer: String,
     ) -> Result<(), HandshakeError> {
-        let Guest { hop, wanted, .. } = guest;
+        let Guest {
+            hop,
+            wanted,
+            standing,
+            ..
+        } = guest;
         match wanted {
             Wanted::Registration(register) => {
-                self.register(hop, register, who.as_ref(), &peer).await
+                self.register(hop, register, who.as_ref(), &peer, standing)
+                    .await
             }
             Wanted::Names(list) => self.list(hop, list).await,
             Wanted::Session(near, mut attach) => {
@@ -229,6 +246,7 @@ impl Relay {
                     attach,
                     key: key.to_string(),
                     peer,
+                    standing,
                 };
                 self.attach(joining, route).await
             }
@@ -244,6 +262,7 @@ impl Relay {
             Arc::clone(&self.windows),
             Arc::clone(&self.held),
             Arc::clone(&self.metrics),
+            self.config.audit.clone(),
             self.config.clock,
         )
     }
@@ -254,6 +273,7 @@ impl Relay {
         register: Register,
         who: Option<&Identity>,
         peer: &str,
+        standing: Standing,
     ) -> Result<(), HandshakeError> {
         let now = self.config.clock.now();
         let name = register.name.clone();
@@ -262,6 +282,8 @@ impl Relay {
             Ok(registration) => registration,
             Err(objection) => {
                 self.metrics.registration("refused");
+                let asks = asks(what, &name, who, peer);
+                asks.refused(&self.config.audit, &objection.message).await;
                 let name = name.escape_debug();
                 tracing::info!(
                     "{what} {name}: not registered: {}: {peer}",
@@ -277,10 +299,17 @@ impl Relay {
                 return Err(HandshakeError::Refused(refused));
             }
         };
+        let asks = asks(what, &name, who, peer);
+        if let Err(unwritten) = asks.asked(&self.config.audit).await {
+            drop(registration);
+            let why = unwritten.to_string();
+            return Err(refused_for_now(hop, TunnelId::LINK, why).await);
+        }
         hop.queue(&HopFrame::Registered(Registered { window: HOP_WINDOW }));
         self.metrics.registration("registered");
         let (windows, metrics) = (Arc::clone(&self.windows), Arc::clone(&self.metrics));
-        let hub = Hub::new(hop, registration, windows, metrics);
+        let audit = self.config.audit.clone();
+        let hub = Hub::new(hop, registration, windows, metrics, audit).standing_by(standing);
         // An error means that the relay has ended; the link is cut.
         let _ = self.work.send(Work::Agent(Box::new(hub))).await;
         Ok(())
@@ -288,7 +317,13 @@ impl Relay {
 
     async fn attach(&self, joining: Joining, route: Route) -> Result<(), HandshakeError> {
         let may_wait = may_wait(&joining, &route);
-        let Err((why, joining)) = self.registry.join(&route, Box::new(joining)) else {
+        let joining = Box::new(joining);
+        let asks = Asks::session(&joining, &route);
+        if let Err(unwritten) = asks.asked(&self.config.audit).await {
+            let why = unwritten.to_string();
+            return Err(refused_for_now(joining.hop, joining.near, why).await);
+        }
+        let Err((why, joining)) = self.registry.join(&route, joining) else {
             return Ok(());
         };
         // It may come soon; or so many come to it at once that its task is behind.
@@ -319,9 +354,26 @@ impl Relay {
             joining.key,
             joining.peer
         );
+        asks.refused(&self.config.audit, &message).await;
         let is_final = code == RefuseCode::NoRoute && !may_wait;
         let refused = refuse(*joining, code, is_final, message).await;
         Err(HandshakeError::Refused(refused))
+    }
+
+    /// Notes who did not get in, as often as fits: strangers decide how often they come.
+    async fn not_let_in(&self, error: &HandshakeError, peer: &str) {
+        match error {
+            HandshakeError::Foreign => return,
+            // It was let in, and asked for what there is not.
+            HandshakeError::Unserved(_) if error.step().is_none() => return,
+            error => self.metrics.handshake_failed(error),
+        }
+        if !self.config.audit.is_kept() {
+            return;
+        }
+        if let Some(left_out) = self.strangers.room() {
+            audit::stranger(&self.config.audit, peer, error, left_out).await;
+        }
     }
 
     /// Takes one of the places of held sessions, if there is one.
@@ -379,14 +431,13 @@ impl Entrance for Door {
         let RelayConfig {
             clock, heartbeat, ..
         } = &relay.config;
-        let guest = receive(carrier, greeting, *clock, *heartbeat)
-            .await
-            .inspect_err(|error| match error {
-                HandshakeError::Foreign => {}
-                // It was let in, and asked for what there is not.
-                HandshakeError::Unserved(_) if error.step().is_none() => {}
-                error => relay.metrics.handshake_failed(error),
-            })?;
+        let guest = match receive(carrier, greeting, *clock, *heartbeat).await {
+            Ok(guest) => guest,
+            Err(error) => {
+                relay.not_let_in(&error, &peer).await;
+                return Err(error);
+            }
+        };
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
         match &who {
@@ -424,6 +475,22 @@ impl Drop for Door {
     fn drop(&mut self) {
         self.relay.metrics.doors.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn asks(what: &'static str, name: &str, who: Option<&Identity>, peer: &str) -> Asks {
+    let who = who.map(ToString::to_string).unwrap_or_default();
+    Asks::registration(what, name, &who, peer)
+}
+
+/// Refuses until another time.
+async fn refused_for_now(hop: Hop, near: TunnelId, message: String) -> HandshakeError {
+    let refused = Refused {
+        code: RefuseCode::Limit as u32,
+        is_final: false,
+        message,
+    };
+    hop.refuse(&HopFrame::Refused(near, refused.clone())).await;
+    HandshakeError::Refused(refused)
 }
 
 async fn wrong(hop: Hop, near: TunnelId, why: &str) -> HandshakeError {
@@ -491,9 +558,12 @@ impl Running {
             Work::Held(held) => {
                 let (registry, places) = (Arc::clone(&self.registry), Arc::clone(&self.held));
                 let metrics = Arc::clone(&self.metrics);
+                let audit = self.audit.clone();
                 tasks.spawn(async move {
+                    let asks = Asks::session(&held.joining, &held.route);
                     if let Some(reason) = held.run(registry, going).await {
                         metrics.session_refused(reason);
+                        asks.refused(&audit, reason).await;
                     }
                     places.fetch_sub(1, Ordering::Relaxed);
                 });

@@ -61,6 +61,15 @@ pub(crate) fn may(
         .map_err(|denied| Refused::silently(denied.into()))
 }
 
+/// Why `caller` may not have `request` by that policy, if the policy says so: that a program or a directory is
+/// gone is no matter for what runs. Blocks on the disk for a moment.
+pub(crate) fn denied(policy: &Policy, caller: &Caller, request: &Request) -> Option<Denied> {
+    match may(policy, Some(caller), request).err()?.why {
+        Objection::Denied(denied) => Some(denied),
+        Objection::Nobody | Objection::Program(_) | Objection::Directory { .. } => None,
+    }
+}
+
 impl Refused {
     fn silently(why: Objection) -> Self {
         Self {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::environment::Resolved;
 use super::input::InputSink;
 use super::launch::Ends;
-use super::may::{Permit, Refused, may};
+use super::may::{Permit, Refused, denied, may};
 use super::process::Process;
 use super::pty::Pty;
 use super::request::{Request, Size};
@@ -24,10 +24,10 @@ use crate::endpoint::{Endpoint, Exit};
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::{self, Pipe, cancelled};
 use crate::pump::Meter;
-use crate::serve::{Counted, Refusal, Serving, refuse};
+use crate::serve::{Counted, Refusal, Serving};
 
 /// How a command ended, for the log.
-fn ending(exit: Option<Exit>) -> String {
+pub(super) fn ending(exit: Option<Exit>) -> String {
     match exit {
         Some(exit) => exit.to_string(),
         None => "its end is not known".to_owned(),
@@ -49,20 +49,21 @@ impl Serving {
         let started = match self.start(&mut stream, open).await {
             Ok(started) => started,
             Err(refusal) => {
-                refuse(stream, &self.name, &refusal);
+                self.refuse(stream, &refusal).await;
                 return;
             }
         };
         let pid = started.process.group().as_raw_nonzero();
         tracing::info!("{}: runs as process {pid}", self.name);
+        self.record.started(pid.get()).await;
         let outcome = self.join(stream, started).await;
-        match outcome.error {
-            None => tracing::info!("{}: {}", self.name, ending(outcome.local_exit)),
-            Some(error) => {
-                let ending = ending(outcome.local_exit);
-                tracing::info!("{}: {error}; {ending}", self.name);
-            }
-        }
+        let exit = outcome.local_exit;
+        let how = match outcome.error {
+            None => ending(exit),
+            Some(error) => format!("{error}; {}", ending(exit)),
+        };
+        tracing::info!("{}: {how}", self.name);
+        self.record.ends(&how, exit);
     }
 
     pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
@@ -71,7 +72,7 @@ impl Serving {
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
         let starting = self.agent.launcher.start(&resolved, ends);
-        let starting = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), starting);
+        let starting = pipe::unless_over(&mut stream.watch, self.cancel.clone(), starting);
         let process = starting.await.map_err(Refusal::Over)?;
         let process = process.map_err(|error| Refusal::of(error, &request))?;
         let name = request.name().display().to_string();
@@ -94,9 +95,16 @@ impl Serving {
         match permit {
             Ok(Permit { resolved, rule }) => {
                 tracing::info!("{}: {}: allowed by {rule}", self.name, self.who());
+                self.record.allowed(Some(rule.to_string())).await?;
+                let again = request.clone();
+                self.granted
+                    .note(move |policy, caller| denied(policy, caller, &again));
                 Ok((request, resolved))
             }
-            Err(Refused { why, is_told: true }) => Err(Refusal::told(why, &request)),
+            Err(Refused { why, is_told: true }) => {
+                self.record.deny(&why.to_string());
+                Err(Refusal::told(why, &request))
+            }
             Err(Refused { why, .. }) => {
                 self.deny(&why.to_string());
                 Err(Refusal::Denied)
@@ -134,7 +142,7 @@ impl Serving {
             Ok(aside) => aside,
             Err(refusal) => {
                 process.kill().await;
-                refuse(stream, &self.name, &refusal);
+                self.refuse(stream, &refusal).await;
                 return PipeError::Local(refusal.to_string()).into();
             }
         };
@@ -169,7 +177,7 @@ impl Serving {
         let by_itself = async {
             tokio::join!(moving, moving_aside, ending);
             done.send_replace(true);
-            if *failed.borrow() || *self.agent.cancel.borrow() {
+            if *failed.borrow() || *self.cancel.borrow() {
                 // What else there is of its session has the grace that it was given.
                 std::future::pending::<()>().await;
             }
@@ -177,7 +185,7 @@ impl Serving {
         let hung_up = async {
             tokio::select! {
                 () = cancelled(failed.clone()) => {}
-                () = cancelled(self.agent.cancel.clone()) => {}
+                () = cancelled(self.cancel.clone()) => {}
             }
             process.hang_up().await;
             // Its last words are still on their way, unless there is nobody to hear them.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::permission::Wants;
 use super::quota::{Quota, whose};
-use super::{Counted, Refusal, Serving, refuse};
+use super::{Counted, Refusal, Serving};
 use crate::copy::{self, Base, CopyError, Event, Journal, Receiver, Sender, Source, Summary, Top};
 use crate::pipe::{self, cancelled};
 use crate::shown::shown;
@@ -47,14 +47,14 @@ impl Serving {
         let mut stream = stream;
         let _under_way = match COPIES.take(&whose(self.caller.as_ref())) {
             Ok(taken) => taken,
-            Err(full) => return refuse(stream, &self.name, &Refusal::Full("copies", full)),
+            Err(full) => return self.refuse(stream, &Refusal::Full("copies", full)).await,
         };
         let opening = self.end(asked);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), opening).await;
         let end = match opened {
             Ok(Ok(end)) => end,
-            Ok(Err(refusal)) => return refuse(stream, &self.name, &refusal),
-            Err(over) => return refuse(stream, &self.name, &Refusal::Over(over)),
+            Ok(Err(refusal)) => return self.refuse(stream, &refusal).await,
+            Err(over) => return self.refuse(stream, &Refusal::Over(over)).await,
         };
         let _counted = Counted::new(&self.running);
         stream.accept(Accept::default());
@@ -63,20 +63,21 @@ impl Serving {
             tokio::select! {
                 (joined, _watch) = copy::join(stream, from_end, to_end) => Some(joined),
                 // Dropped, the stream is reset, and the end here ends in order.
-                () = cancelled(self.agent.cancel.clone()) => None,
+                () = cancelled(self.cancel.clone()) => None,
             }
         };
         let (joined, ended) = tokio::join!(link, end.run(input, output, self.journal()));
-        let name = &self.name;
         match (joined, ended) {
             (_, Ok(summary)) => {
                 let (files, bytes) = (summary.counts.files, summary.counts.bytes);
                 let failed = summary.troubles;
-                tracing::info!("{name}: {files} files copied, {bytes} bytes; {failed} failed");
+                self.ends(&format!(
+                    "{files} files copied, {bytes} bytes; {failed} failed"
+                ));
             }
-            (None, Err(_)) => tracing::info!("{name}: ended"),
-            (Some(Err(why)), Err(CopyError::Left)) => tracing::info!("{name}: {why}"),
-            (Some(_), Err(error)) => tracing::info!("{name}: {error}"),
+            (None, Err(_)) => self.ends("ended"),
+            (Some(Err(why)), Err(CopyError::Left)) => self.ends(&why.to_string()),
+            (Some(_), Err(error)) => self.ends(&error.to_string()),
         }
     }
 

@@ -10,7 +10,7 @@ use farpipe_proto::wire::control::{self, Halves};
 
 use super::held::{Holding, Thing};
 use super::permission::Wants;
-use super::{Counted, Refusal, Serving, refuse};
+use super::{Counted, Refusal, Serving};
 use crate::beneath::Place;
 use crate::blocks::Compression;
 use crate::endpoint::{self, Endpoint, EndpointSpec, Part, Use, Writers};
@@ -36,27 +36,27 @@ impl Serving {
         let spec = match EndpointSpec::parse(OsStr::from_bytes(&asked.spec)) {
             Ok(spec) if spec.is_listening() => return self.listen(stream, &spec).await,
             Ok(spec) => spec,
-            Err(error) => return refuse(stream, &self.name, &error.into()),
+            Err(error) => return self.refuse(stream, &error.into()).await,
         };
         let opening = match self.opening(spec, &asked).await {
             Ok(opening) => opening,
-            Err(refusal) => return refuse(stream, &self.name, &refusal),
+            Err(refusal) => return self.refuse(stream, &refusal).await,
         };
         let open = self.opened(&opening);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), open).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), open).await;
         let (endpoint, _held) = match opened {
             Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => return refuse(stream, &self.name, &error.into()),
-            Err(over) => return refuse(stream, &self.name, &Refusal::Over(over)),
+            Ok(Err(error)) => return self.refuse(stream, &error.into()).await,
+            Err(over) => return self.refuse(stream, &Refusal::Over(over)).await,
         };
         let _counted = Counted::new(&self.running);
         let blocks = blocks.then_some(Compression::Auto);
-        let (meter, cancel) = (Arc::<Meter>::default(), self.agent.cancel.clone());
+        let (meter, cancel) = (Arc::<Meter>::default(), self.cancel.clone());
         let served = server::joined(endpoint, stream, blocks, meter, cancel).await;
         match served.settled().await.error {
-            None => tracing::info!("{}: its endpoint is done", self.name),
-            Some(PipeError::Cancelled) => tracing::info!("{}: ended", self.name),
-            Some(error) => tracing::info!("{}: {error}", self.name),
+            None => self.ends("its endpoint is done"),
+            Some(PipeError::Cancelled) => self.ends("ended"),
+            Some(error) => self.ends(&error.to_string()),
         }
     }
 

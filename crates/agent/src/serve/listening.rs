@@ -9,7 +9,7 @@ use farpipe_proto::wire::control::{Accept, Open};
 
 use super::held::{Holding, Thing};
 use super::permission::Wants;
-use super::{Counted, Refusal, Serving, refuse};
+use super::{Counted, Refusal, Serving};
 use crate::endpoint::{self, EndpointSpec, Listening, Part, Use};
 use crate::fan::{self, Report, Shared};
 use crate::pipe;
@@ -18,10 +18,10 @@ impl Serving {
     /// Listens until the stream that asks for it ends.
     pub(super) async fn listen(&self, mut stream: Stream, spec: &EndpointSpec) {
         let opening = self.listening(spec);
-        let opened = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), opening).await;
+        let opened = pipe::unless_over(&mut stream.watch, self.cancel.clone(), opening).await;
         let (listening, _held) = match opened.map_err(Refusal::Over).and_then(|opened| opened) {
             Ok(opened) => opened,
-            Err(refusal) => return refuse(stream, &self.name, &refusal),
+            Err(refusal) => return self.refuse(stream, &refusal).await,
         };
         stream.accept(Accept::default());
         let _counted = Counted::new(&self.running);
@@ -38,7 +38,7 @@ impl Serving {
         };
         let shared = Shared {
             meter: Arc::default(),
-            cancel: self.agent.cancel.clone(),
+            cancel: self.cancel.clone(),
             report: self.report(),
         };
         let said = async {
@@ -58,7 +58,7 @@ impl Serving {
         .await;
         send.finish();
         recv.done();
-        tracing::info!("{}: no longer listening on {address}", self.name);
+        self.ends(&format!("no longer listening on {address}"));
     }
 
     async fn listening(&self, spec: &EndpointSpec) -> Result<(Listening, Holding), Refusal> {

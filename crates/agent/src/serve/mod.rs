@@ -3,7 +3,9 @@
 //!
 //! `permission.rs` asks the policy about files and addresses, `endpoint.rs` joins a stream to an endpoint
 //! of this host, `listening.rs` opens one for each connection to what listens for a caller, `quota.rs` says how much
-//! of something a caller may have at once, `held.rs` knows whose is what no two can have; commands are in `command/`.
+//! of something a caller may have at once, `held.rs` knows whose is what no two can have, `record.rs` writes the audit log, `standing.rs` asks the policy
+//! again;
+//! commands are in `command/`.
 
 mod copy;
 mod endpoint;
@@ -11,10 +13,13 @@ mod held;
 mod listening;
 mod permission;
 mod quota;
+mod record;
 mod refusal;
+mod standing;
 
 use std::sync::Arc;
 
+use farpipe_audit::Audit;
 use farpipe_net::{AcceptedSession, Refusals, SessionEnd, SessionHandle, Stream};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
@@ -29,9 +34,11 @@ use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
 pub use self::held::Held;
-pub(crate) use self::permission::{Answer, Teller, Wants, place};
+pub(crate) use self::permission::{Answer, Teller, Wants, denied_place, place};
 pub(crate) use self::quota::{Full, Quota, Taken, whose};
-pub(crate) use self::refusal::{Refusal, refuse};
+pub(crate) use self::record::Record;
+pub(crate) use self::refusal::Refusal;
+pub(crate) use self::standing::Granted;
 
 /// What an agent does for its callers.
 #[derive(Debug, Clone)]
@@ -46,6 +53,8 @@ pub struct Agent {
     pub detached: Table,
     /// What their sessions have that no two can have.
     pub held: Held,
+    /// Where it is written who was allowed what.
+    pub audit: Audit,
     /// Ends all commands, and the sessions behind them.
     pub cancel: Cancel,
 }
@@ -74,7 +83,17 @@ pub async fn serve(session: AcceptedSession, agent: &Agent) -> Result<(), Sessio
             tokio::select! {
                 opened = handle.accept() => {
                     let Some((stream, open)) = opened else { break };
+                    let record = Record::new(
+                        &agent.audit,
+                        (&name, stream.id().0),
+                        caller.as_ref(),
+                        &peer,
+                        &open,
+                    );
                     let command = Serving {
+                        record,
+                        granted: Granted::default(),
+                        cancel: agent.cancel.clone(),
                         handle: handle.clone(),
                         caller: caller.clone(),
                         peer: Arc::clone(&peer),
@@ -129,10 +148,33 @@ pub(crate) struct Serving {
     /// Counts the commands of the session that have not ended.
     pub(crate) running: watch::Sender<usize>,
     pub(crate) name: String,
+    pub(crate) record: Record,
+    /// What the policy was asked for it, to be asked again.
+    pub(crate) granted: Granted,
+    /// Ends what it does: with the agent, or because the policy does not allow it any more.
+    pub(crate) cancel: Cancel,
 }
 
 impl Serving {
-    async fn run(self, stream: Stream, open: Open) {
+    async fn run(mut self, stream: Stream, open: Open) {
+        let (end, cancel) = watch::channel(false);
+        self.cancel = cancel;
+        let mut minding = std::pin::pin!(async {
+            tokio::select! {
+                () = cancelled(self.agent.cancel.clone()) => {}
+                () = self.withdrawn() => {}
+            }
+            end.send_replace(true);
+            std::future::pending().await
+        });
+        tokio::select! {
+            () = self.serve(stream, open) => {}
+            () = &mut minding => {}
+        }
+        self.record.over().await;
+    }
+
+    async fn serve(&self, stream: Stream, open: Open) {
         if ping::is_asked(&open) {
             // Whoever was let in may know that this agent is here: the relay says so as well.
             ping::answer(stream).await;

@@ -55,8 +55,12 @@ impl Serving {
     pub(crate) async fn permitted_path(&self, wants: Wants, path: &Path) -> Result<Place, Refusal> {
         let path = User::own().home.join(path);
         let shown = shown(path.as_os_str().as_bytes());
+        let again = path.clone();
         let answer = self.ask(move |policy, caller| place(policy, caller, wants, &path));
-        self.told(answer.await?, &shown)
+        let allowed = self.told(answer.await?, &shown).await?;
+        self.granted
+            .note(move |policy, caller| denied_place(policy, caller, wants, &again));
+        Ok(allowed)
     }
 
     /// Whether the caller may have a connection made to that address from here.
@@ -72,9 +76,9 @@ impl Serving {
     async fn permitted_address(
         &self,
         address: &HostPort,
-        request: impl FnOnce(&HostPort) -> Request<'_> + Send + 'static,
+        request: fn(&HostPort) -> Request<'_>,
     ) -> Result<(), Refusal> {
-        let (shown, address) = (address.to_string(), address.clone());
+        let (shown, address, again) = (address.to_string(), address.clone(), address.clone());
         let answer =
             self.ask(
                 move |policy, caller| match policy.decide(caller, &request(&address)) {
@@ -82,7 +86,14 @@ impl Serving {
                     Decision::Denied(denied) => Answer::Denied(denied),
                 },
             );
-        self.told(answer.await?, &shown)
+        self.told(answer.await?, &shown).await?;
+        self.granted.note(
+            move |policy, caller| match policy.decide(caller, &request(&again)) {
+                Decision::Allowed { .. } => None,
+                Decision::Denied(denied) => Some(denied),
+            },
+        );
+        Ok(())
     }
 
     /// Asks the newest policy. The disk may be slow: not on this thread.
@@ -103,11 +114,12 @@ impl Serving {
         })
     }
 
-    fn told<T>(&self, answer: Answer<T>, shown: &str) -> Result<T, Refusal> {
+    async fn told<T>(&self, answer: Answer<T>, shown: &str) -> Result<T, Refusal> {
         match answer {
             Answer::Allowed(what, rule) => {
                 let name = &self.name;
                 tracing::info!("{name}: {}: {shown}: allowed by {rule}", self.who());
+                self.record.allowed(Some(rule.to_string())).await?;
                 Ok(what)
             }
             Answer::Missing(error) => Err(Refusal::Path {
@@ -131,7 +143,14 @@ impl Serving {
 
     /// Says in this host's log what was denied and why.
     pub(crate) fn deny(&self, why: &str) {
+        self.record.deny(why);
         self.teller().deny(why);
+    }
+
+    /// Says how it ended, here and in the audit log.
+    pub(crate) fn ends(&self, how: &str) {
+        tracing::info!("{}: {how}", self.name);
+        self.record.ends(how, None);
     }
 
     /// What says it, for whoever asks the policy elsewhere.
@@ -187,6 +206,19 @@ pub(crate) fn place(policy: &Policy, caller: &Caller, wants: Wants, path: &Path)
     match Place::beneath(root, &resolved) {
         Some(place) => Answer::Allowed(place, rule),
         None => Answer::Missing(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Why `caller` may not have it so; what is missing, or was replaced, is no matter.
+pub(crate) fn denied_place(
+    policy: &Policy,
+    caller: &Caller,
+    wants: Wants,
+    path: &Path,
+) -> Option<Denied> {
+    match place(policy, caller, wants, path) {
+        Answer::Denied(denied) => Some(denied),
+        Answer::Allowed(..) | Answer::Missing(_) => None,
     }
 }
 

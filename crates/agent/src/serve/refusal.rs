@@ -2,9 +2,11 @@
 
 use std::io;
 
+use farpipe_audit::Unwritten;
 use farpipe_net::Stream;
 use farpipe_proto::wire::control::Refuse;
 
+use super::Serving;
 use super::quota::Full;
 use crate::command::detached::TableError;
 use crate::command::launch::LaunchError;
@@ -59,6 +61,8 @@ pub(crate) enum Refusal {
     Copy(&'static str),
     #[error("{}", describe_full(.0, *.1))]
     Full(&'static str, Full),
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
 }
 
 impl Refusal {
@@ -82,7 +86,8 @@ impl Refusal {
             | Self::Path { .. }
             | Self::Target { .. }
             | Self::Copy(_)
-            | Self::Full(..) => STATUS_FAILURE,
+            | Self::Full(..)
+            | Self::Unwritten(_) => STATUS_FAILURE,
         }
     }
 
@@ -123,11 +128,15 @@ fn describe_full(what: &str, full: Full) -> String {
     }
 }
 
-/// Says why a stream is joined to nothing.
-pub(crate) fn refuse(stream: Stream, name: &str, refusal: &Refusal) {
-    tracing::info!("{name}: refused: {refusal}");
-    stream.refuse(Refuse {
-        status: u32::from(refusal.status()),
-        message: refusal.to_string(),
-    });
+impl Serving {
+    /// Says why a stream is joined to nothing.
+    pub(crate) async fn refuse(&self, stream: Stream, refusal: &Refusal) {
+        tracing::info!("{}: refused: {refusal}", self.name);
+        let message = refusal.to_string();
+        self.record.refused(&message).await;
+        stream.refuse(Refuse {
+            status: u32::from(refusal.status()),
+            message,
+        });
+    }
 }

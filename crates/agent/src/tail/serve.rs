@@ -26,7 +26,9 @@ use super::watch::Watch;
 use crate::command::environment::User;
 use crate::pipe;
 use crate::policy::LivePolicy;
-use crate::serve::{Answer, Counted, Quota, Refusal, Serving, Teller, Wants, place, refuse, whose};
+use crate::serve::{
+    Answer, Counted, Granted, Quota, Refusal, Serving, Teller, Wants, denied_place, place, whose,
+};
 use crate::shown::shown;
 
 /// Bytes that are read before they are sent: what one stream has in memory, and a message on top of it.
@@ -55,13 +57,13 @@ impl Serving {
         let who = whose(self.caller.as_ref());
         let _under_way = match TAILS.take(&who) {
             Ok(taken) => taken,
-            Err(full) => return refuse(stream, &self.name, &Refusal::Full("tails", full)),
+            Err(full) => return self.refuse(stream, &Refusal::Full("tails", full)).await,
         };
         let looking = self.begin(asked);
-        let begun = pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), looking).await;
+        let begun = pipe::unless_over(&mut stream.watch, self.cancel.clone(), looking).await;
         let follower = match begun.map_err(Refusal::Over).and_then(|begun| begun) {
             Ok(follower) => follower,
-            Err(refusal) => return refuse(stream, &self.name, &refusal),
+            Err(refusal) => return self.refuse(stream, &refusal).await,
         };
         stream.accept(Accept::default());
         tracing::info!("{}: follows files for {}", self.name, self.who());
@@ -86,11 +88,10 @@ impl Serving {
                 _ = over => Ok(()),
             }
         };
-        let name = &self.name;
-        match pipe::unless_cancelled(self.agent.cancel.clone(), following).await {
-            Ok(Ok(())) => tracing::info!("{name}: what it followed is over"),
-            Ok(Err(error)) => tracing::info!("{name}: {error}"),
-            Err(error) => tracing::info!("{name}: {error}"),
+        match pipe::unless_cancelled(self.cancel.clone(), following).await {
+            Ok(Ok(())) => self.ends("what it followed is over"),
+            Ok(Err(error)) => self.ends(&error.to_string()),
+            Err(error) => self.ends(&error.to_string()),
         }
     }
 
@@ -106,6 +107,7 @@ impl Serving {
             who: whose(Some(&caller)),
             caller,
             teller: self.teller(),
+            granted: self.granted.clone(),
         };
         let follower = Follower::new(Box::new(door), wanted);
         let looked = blocking(follower, |follower, now| {
@@ -117,8 +119,15 @@ impl Serving {
             Refusal::Denied
         })?;
         match is_denied {
-            true => Err(Refusal::Denied),
-            false => Ok(follower),
+            true => {
+                self.record.deny("nothing of it may be read");
+                Err(Refusal::Denied)
+            }
+            // Each file has a rule of its own.
+            false => {
+                self.record.allowed(None).await?;
+                Ok(follower)
+            }
         }
     }
 }
@@ -243,12 +252,16 @@ struct Door {
     /// Whose share of the files it opens.
     who: Arc<str>,
     teller: Teller,
+    granted: Granted,
 }
 
 impl Gate for Door {
     fn open(&self, path: &Path) -> Result<Opened, Shut> {
         match place(&self.policy.current(), &self.caller, Wants::Read, path) {
             Answer::Allowed(place, _) => {
+                let again = path.to_owned();
+                self.granted
+                    .note(move |policy, caller| denied_place(policy, caller, Wants::Read, &again));
                 let taken = OPEN.take(&self.who).map_err(Shut::Full)?;
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
                 let file = place.open(flags, Mode::empty())?;

@@ -11,6 +11,7 @@ use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::pipe::cancelled;
 use farpipe_agent::policy::LivePolicy;
 use farpipe_agent::serve;
+use farpipe_audit::Audit;
 use farpipe_net::tls::TlsServer;
 use farpipe_net::token::TokenStore;
 use farpipe_net::{
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::allow::{AllowArgs, unusable};
+use super::audit::{self, AuditArgs};
 use super::door::{self, Invitation};
 use super::registration::{Links, RegistrationArgs};
 use super::reuse;
@@ -43,7 +45,8 @@ use crate::{notify, output};
 /// own, a session of their own, and the home directory as their place.
 ///
 /// A changed policy holds from the next request on, and is read at once after SIGHUP; one that is
-/// malformed leaves the last good one in force. Without a policy file SIGHUP ends the agent.
+/// malformed leaves the last good one in force. SIGHUP also opens the file of --audit-log again. With
+/// neither of them SIGHUP ends the agent.
 ///
 /// A command whose caller has lost the connection goes on; when the caller is given up (its
 /// --resume-for and up to a minute more), or this agent is told to end, the command is hung up:
@@ -66,6 +69,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     allow: AllowArgs,
     #[command(flatten)]
+    audit: AuditArgs,
+    #[command(flatten)]
     tls: ListenTls,
     /// How long to keep a session whose connection is lost, and its commands, at most [default: as
     /// long as the caller tries to resume, and up to a minute more]
@@ -78,8 +83,9 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let front = args.front(quiet)?;
     let policy = Arc::new(policy(&args.allow, args.client_only)?);
+    let log = args.audit.open()?;
     let status = Status::open(args.session.status_fd, false)?;
-    let (signals, cancel, hangups) = match policy.has_file() {
+    let (signals, cancel, hangups) = match policy.has_file() || log.is_kept() {
         true => Signals::catch_but_hangup()?,
         false => {
             let (signals, cancel) = Signals::catch()?;
@@ -133,10 +139,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         refusals: Arc::default(),
         detached: Table::default(),
         held: serve::Held::default(),
+        audit: log.clone(),
         cancel,
     };
     if let Some(hangups) = hangups {
-        accepting.spawn(reload(policy, hangups));
+        accepting.spawn(reload(policy, log, hangups));
     }
     let has_door = args.listen.is_some();
     let work = async {
@@ -290,12 +297,16 @@ fn policy(args: &AllowArgs, client_only: bool) -> anyhow::Result<LivePolicy> {
     Ok(live)
 }
 
-/// Reads the policy again when told to; never ready.
-async fn reload(policy: Arc<LivePolicy>, mut hangups: Signal) {
+/// Reads the policy again, and opens the audit log again, when told to; never ready.
+async fn reload(policy: Arc<LivePolicy>, log: Audit, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
-        let policy = Arc::clone(&policy);
-        // Its errors are in the log.
-        if let Err(error) = tokio::task::spawn_blocking(move || policy.reload()).await {
+        let (policy, log) = (Arc::clone(&policy), log.clone());
+        let again = move || {
+            // Its errors are in the log.
+            policy.reload();
+            audit::reopen(&log);
+        };
+        if let Err(error) = tokio::task::spawn_blocking(again).await {
             tracing::error!("the policy could not be read: {error}");
         }
     }

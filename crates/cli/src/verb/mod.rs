@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod allow;
 mod anew;
 pub(crate) mod attach;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod cert;
 pub(crate) mod completions;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_agent::pipe::{Cancel, cancelled};
+use farpipe_audit::Audit;
 use farpipe_net::{FileStamp, Url};
 use farpipe_proto::limits::{AGENTS_MAX, AGENTS_SET_MAX};
 use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
+use super::audit::{self, AuditArgs};
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
@@ -41,7 +43,8 @@ const LOOK: Duration = Duration::from_secs(1);
 ///
 /// SIGTERM and SIGINT end it in order: it closes its doors, tells agents and clients to go elsewhere
 /// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
-/// --config names, open and close doors as the file now says; a file with an error changes nothing.
+/// --config names, open and close doors as the file now says; a file with an error changes nothing. SIGHUP
+/// also opens the file of --audit-log again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on loopback
@@ -59,10 +62,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = AGENTS_MAX, value_parser = agents_max)]
     agents_max: usize,
     /// Answer HTTP here, on loopback only, for whoever runs the relay: GET /healthz, /readyz, /metrics,
-    /// /agents, /tunnels; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
+    /// /agents, /tunnels, /audit-head; POST /agents/NAME/disconnect, /drain, /reload. Whoever reaches the port on
     /// this host may give orders
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
+    #[command(flatten)]
+    audit: AuditArgs,
     /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "FD")]
     status_fd: Option<u32>,
@@ -90,9 +95,11 @@ pub(crate) struct Source {
 pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
     let status = Status::open(args.status_fd, false)?;
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
+    let audit = args.audit.open()?;
     let config = RelayConfig {
         heartbeat: args.heartbeat,
         agents_max: args.agents_max,
+        audit: audit.clone(),
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);
@@ -124,6 +131,7 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
         source,
         doors,
         status: status.clone(),
+        audit,
     };
     // A signal is how a relay ends: in order.
     signals
@@ -143,6 +151,7 @@ struct Keeper {
     stamp: Option<FileStamp>,
     doors: Doors,
     status: Status,
+    audit: Audit,
 }
 
 impl Keeper {
@@ -172,6 +181,9 @@ impl Keeper {
                     }
                 },
                 () = hung_up(&mut hangups) => {
+                    let audit = self.audit.clone();
+                    // What came of it was said; the task holds nothing.
+                    let _ = tokio::task::spawn_blocking(move || audit::reopen(&audit)).await;
                     // Said where it is heard.
                     let _ = self.reload("SIGHUP").await;
                 }
@@ -229,6 +241,7 @@ impl Keeper {
             (new.agents_max != self.args.agents_max, "agents_max"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
             (new.gateway != self.args.gateway, "the gateway"),
+            (new.audit != self.args.audit, "the audit log"),
         ] {
             if is_other {
                 changes.push(format!(

@@ -4,6 +4,7 @@
 //! stands for begin its name (n4, x3…).
 
 mod again;
+mod audit;
 mod bench;
 mod bench_link;
 mod bench_push;
@@ -54,6 +55,7 @@ mod relay_reload;
 mod relay_tls;
 mod reuse;
 mod reuse_same;
+mod revoke;
 mod secrets;
 mod send;
 mod send_faults;

@@ -54,6 +54,7 @@ fn admit(
         identity: None,
         subject: String::new(),
         fingerprint,
+        vouched: Default::default(),
     });
     let id = id(token).parse().expect("an id");
     store.admit(id, scope, &[], shown.as_ref())

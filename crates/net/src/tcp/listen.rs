@@ -18,6 +18,7 @@ use crate::entrance::Entrance;
 use crate::handshakes::{Handshakes, Known};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
+use crate::penalties::Penalties;
 use crate::refusals::Refusals;
 use crate::tls::TlsServer;
 
@@ -56,6 +57,7 @@ struct Entry {
     tls: Option<TlsServer>,
     admission: Admission,
     refusals: Refusals,
+    penalties: Penalties,
 }
 
 impl Listener {
@@ -96,6 +98,7 @@ impl Listener {
             tls,
             admission,
             refusals: Refusals::default(),
+            penalties: Penalties::default(),
         });
         let addresses = url.addresses().await.map_err(|e| {
             fail(match e.blame {
@@ -152,6 +155,11 @@ impl Listener {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, from)) => {
+                        if !self.entry.penalties.admits(from) {
+                            let refusals = &self.entry.refusals;
+                            refusals.tell(format_args!("{from}: closed: it has failed too often"));
+                            continue;
+                        }
                         handshakes.room().await;
                         let known = Known::default();
                         let entry = Arc::clone(&self.entry);
@@ -187,6 +195,7 @@ async fn handshake<E: Entrance>(
         return;
     }
     if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
+        entry.penalties.count(from, &error);
         match error.step() {
             None if matches!(error, HandshakeError::Foreign) => {}
             Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),

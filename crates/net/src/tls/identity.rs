@@ -15,6 +15,7 @@ use x509_parser::prelude::X509Certificate;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Name;
 
+use super::vouched::Vouched;
 use crate::clock::WallClock;
 
 /// What a peer's certificate says of it. It was verified before this was made.
@@ -26,6 +27,8 @@ pub struct PeerIdentity {
     pub subject: String,
     /// SHA-256 of the certificate.
     pub fingerprint: Fingerprint,
+    /// What has verified it, where it was verified by this side as the one that accepts.
+    pub vouched: Vouched,
 }
 
 /// What a certificate says, for people. Whether it is true is not asked here.
@@ -92,7 +95,12 @@ impl PeerIdentity {
             identity: only_identity(&certificate).filter(|who| who.kind() != Kind::Authority),
             subject: certificate.subject().to_string().escape_debug().to_string(),
             fingerprint: Sha256::digest(der).into(),
+            vouched: Vouched::default(),
         })
+    }
+
+    pub(super) fn vouched_for(self, vouched: Vouched) -> Self {
+        Self { vouched, ..self }
     }
 
     /// Whom a policy decides on, if the connection on which this was shown ends here.

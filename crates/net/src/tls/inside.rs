@@ -139,7 +139,11 @@ impl AcceptorSeal {
     /// The end of one session.
     pub(crate) fn begin(&self) -> Result<Seal, SealError> {
         let (machine, shown) = self.tls.machine_for_opener().map_err(unusable)?;
-        Ok(Seal::acceptor(machine, shown))
+        Ok(Seal::acceptor(
+            machine,
+            shown,
+            Arc::clone(self.tls.source()),
+        ))
     }
 }
 

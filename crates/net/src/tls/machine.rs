@@ -40,6 +40,8 @@ pub(super) enum Machine {
 pub(super) struct Agreed {
     /// The certificate that the peer showed, now or when the session began that is resumed.
     pub(super) leaf: Option<CertificateDer<'static>>,
+    /// It, and those above it that the peer showed.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) resumed: bool,
 }
 
@@ -122,9 +124,15 @@ impl Machine {
     /// The connection that was agreed on.
     pub(super) fn open(self) -> Result<(Records, Agreed), TlsError> {
         let (peer, state) = (self.peer(), self.state());
-        let leaf = state.peer_certificates().and_then(|chain| chain.first());
+        let chain = state.peer_certificates().unwrap_or_default();
+        let chain: Vec<_> = chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect();
         let agreed = Agreed {
-            leaf: leaf.cloned().map(CertificateDer::into_owned),
+            leaf: chain.first().cloned(),
+            chain,
             resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
         };
         let parts = match self {

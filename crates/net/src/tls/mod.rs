@@ -28,6 +28,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;
+mod vouched;
 mod wire;
 
 pub use self::client::TlsClient;
@@ -48,3 +49,4 @@ pub(crate) use self::seal::{Seal, SealError, is_tls};
 pub use self::server::TlsServer;
 pub use self::stream::TlsStream;
 pub use self::verify::{Pin, PinError};
+pub use self::vouched::Vouched;

@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_proto::limits::SEAL_HANDSHAKE;
@@ -18,6 +19,8 @@ use super::identity::PeerIdentity;
 use super::judge::Shown;
 use super::machine::{Machine, Step};
 use super::records::{HEADER, Records};
+use super::server::Source;
+use super::vouched::Vouched;
 use crate::shared::SessionEnd;
 
 /// Why a sealed session is over.
@@ -60,6 +63,8 @@ pub(crate) struct Seal {
     said: BytesMut,
     /// Whom the certificate names that the peer showed, for the log.
     shown: Option<Shown>,
+    /// What verifies the peer's, at the accepting end.
+    source: Option<Arc<Source>>,
     /// Who is at the other end, once that is known.
     peer: Option<PeerIdentity>,
 }
@@ -84,8 +89,11 @@ impl Seal {
     }
 
     /// The acceptor's end; `shown` hears whom the opener's certificate names.
-    pub(super) fn acceptor(machine: Machine, shown: Shown) -> Self {
-        Self::new(machine, Some(shown))
+    pub(super) fn acceptor(machine: Machine, shown: Shown, source: Arc<Source>) -> Self {
+        Self {
+            source: Some(source),
+            ..Self::new(machine, Some(shown))
+        }
     }
 
     fn new(machine: Machine, shown: Option<Shown>) -> Self {
@@ -98,6 +106,7 @@ impl Seal {
             rest: BytesMut::new(),
             said: BytesMut::new(),
             shown,
+            source: None,
             peer: None,
         }
     }
@@ -196,7 +205,12 @@ impl Seal {
         arrived.extend_from_slice(incoming.filled());
         if let Phase::Shaking { machine, .. } = mem::replace(&mut self.phase, Phase::Over) {
             let (records, agreed) = machine.open()?;
-            self.peer = agreed.leaf.as_ref().and_then(PeerIdentity::of);
+            let vouched = match &self.source {
+                Some(source) => Vouched::new(source, agreed.chain),
+                None => Vouched::default(),
+            };
+            let peer = agreed.leaf.as_ref().and_then(PeerIdentity::of);
+            self.peer = peer.map(|peer| peer.vouched_for(vouched));
             self.phase = Phase::Open(Box::new(records));
         }
         if early.is_empty() {

@@ -26,15 +26,29 @@ use super::machine::Machine;
 use super::reload::Reloading;
 use super::shake::shake;
 use super::stream::TlsStream;
+use super::vouched::Vouched;
 use crate::clock::WallClock;
 
 /// The accepting side of TLS.
 #[derive(Debug)]
 pub struct TlsServer {
+    source: Arc<Source>,
+    buffers: Buffers,
+}
+
+/// Where the newest good side comes from.
+#[derive(Debug)]
+pub(super) struct Source {
     shows: Shows,
     alpn: Alpn,
     side: Reloading<ServerSide>,
-    buffers: Buffers,
+}
+
+impl Source {
+    /// Blocks on the disk for a moment.
+    pub(super) fn current(&self) -> Arc<ServerSide> {
+        self.side.current(|| self.shows.side(self.alpn))
+    }
 }
 
 /// What an accepting side shows, and whom it asks for what.
@@ -60,12 +74,12 @@ pub(super) struct ServerSide {
     provider: Arc<CryptoProvider>,
     own: Arc<SingleCertAndKey>,
     /// Judges clients, if they are asked for certificates.
-    clients: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) clients: Option<Arc<dyn ClientCertVerifier>>,
     /// Until when the revocation lists may be relied on.
     lists_until: Option<UnixTime>,
     sessions: Arc<dyn StoresServerSessions>,
     alpn: Alpn,
-    clock: WallClock,
+    pub(super) clock: WallClock,
 }
 
 impl ServerSide {
@@ -165,9 +179,7 @@ impl TlsServer {
     fn showing(shows: Shows, paths: Vec<PathBuf>, alpn: Alpn) -> Result<Self, TlsConfigError> {
         let side = Reloading::new(paths, || shows.side(alpn))?;
         Ok(Self {
-            shows,
-            alpn,
-            side,
+            source: Arc::new(Source { shows, alpn, side }),
             buffers: Buffers::default(),
         })
     }
@@ -175,7 +187,7 @@ impl TlsServer {
     /// Whether every client that gets in has a certificate that was verified.
     #[must_use]
     pub fn knows_clients(&self) -> bool {
-        match &self.shows {
+        match &self.source.shows {
             Shows::Files(options) => {
                 options.ca.is_some() && options.client_auth == ClientAuth::Required
             }
@@ -186,7 +198,7 @@ impl TlsServer {
     /// Whether it shows a certificate of its own making, which only those believe who have a ticket.
     #[must_use]
     pub fn is_self_signed(&self) -> bool {
-        matches!(self.shows, Shows::SelfSigned(_))
+        matches!(self.source.shows, Shows::SelfSigned(_))
     }
 
     /// Shakes hands on a connection that was accepted. A client that is refused is told why, within
@@ -201,7 +213,7 @@ impl TlsServer {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let side = self.side.current(|| self.shows.side(self.alpn));
+        let side = self.source.current();
         let shown = Shown::default();
         let config = side
             .config(shown.clone(), false)
@@ -217,10 +229,18 @@ impl TlsServer {
         })?;
         if let Err(error) = still_good(&agreed, Peer::Client, &side.clock, side.lists_until) {
             // A full handshake would have refused it, and from now on there are only those.
-            self.side.forget();
+            self.source.side.forget();
             return Err(error.into());
         }
-        Ok((stream, told(&agreed)))
+        let mut told = told(&agreed);
+        let vouched = Vouched::new(&self.source, agreed.chain);
+        told.peer = told.peer.map(|peer| peer.vouched_for(vouched));
+        Ok((stream, told))
+    }
+
+    /// What a certificate rests on that this has verified.
+    pub(super) fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 
     /// This end of TLS inside a session, and where it tells whom the opener's certificate names.
@@ -229,7 +249,7 @@ impl TlsServer {
     /// # Errors
     /// rustls refuses.
     pub(super) fn machine_for_opener(&self) -> Result<(Machine, Shown), rustls::Error> {
-        let side = self.side.current(|| self.shows.side(self.alpn));
+        let side = self.source.current();
         let shown = Shown::default();
         let mut config = side.config(shown.clone(), true)?;
         config.send_tls13_tickets = 0;

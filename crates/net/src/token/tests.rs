@@ -85,6 +85,7 @@ fn certificate(identity: &str, fingerprint: Fingerprint) -> PeerIdentity {
         identity: identity.parse().ok(),
         subject: String::new(),
         fingerprint,
+        vouched: Default::default(),
     }
 }
 

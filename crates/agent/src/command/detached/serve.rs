@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::super::request::{Request, Size};
-use super::super::serve::{Running, pipes};
+use super::super::serve::{Running, ending, pipes};
 use super::attachment::{Attachment, DISPLACED, Said};
 use super::keeper;
 use super::kept::{Kept, Which};
@@ -19,7 +19,7 @@ use super::ring::Ring;
 use super::table::Claim;
 use crate::endpoint::Endpoint;
 use crate::pipe::{self, cancelled};
-use crate::serve::{Counted, Refusal, Serving, refuse};
+use crate::serve::{Counted, Refusal, Serving};
 
 impl Serving {
     /// Serves `open` if it is about a detached command.
@@ -43,7 +43,11 @@ impl Serving {
                 .start_detached(&mut stream, open)
                 .await
                 .map(Answer::Done),
-            Some(manage) => match self.manage(&manage) {
+            Some(manage) => match self
+                .noted(&manage)
+                .await
+                .and_then(|()| self.manage(&manage))
+            {
                 // What was allowed when it began may not be any more.
                 Ok(Answer::Attach(kept, no_stdin)) => self
                     .still_permitted(&kept)
@@ -55,7 +59,7 @@ impl Serving {
         let answer = match answered {
             Ok(answer) => answer,
             Err(refusal) => {
-                refuse(stream, &self.name, &refusal);
+                self.refuse(stream, &refusal).await;
                 return Ok(());
             }
         };
@@ -67,8 +71,7 @@ impl Serving {
             Answer::Kill(kept) => {
                 stream.accept(Accept::default());
                 let ended = kept.exit();
-                let _ =
-                    pipe::unless_over(&mut stream.watch, self.agent.cancel.clone(), ended).await;
+                let _ = pipe::unless_over(&mut stream.watch, self.cancel.clone(), ended).await;
                 finish(stream).await;
             }
         }
@@ -98,10 +101,20 @@ impl Serving {
             self.name,
             pid.as_raw_nonzero()
         );
+        self.record.started(pid.as_raw_nonzero().get()).await;
         let starter = self.caller.clone();
         let kept = Arc::new(Kept::new(request, &asked, starter, pid, pty));
+        // It goes on, whatever becomes of its caller.
         let cancel = self.agent.cancel.clone();
         let keeper = keeper::keep(Arc::clone(&kept), process, main, stderr, cancel);
+        let (record, ended) = (self.record.detach(), Arc::clone(&kept));
+        self.record.ends("it goes on by itself", None);
+        let keeper = async move {
+            keeper.await;
+            let exit = ended.exit().await;
+            record.ends(&ending(exit), exit);
+            record.over().await;
+        };
         reserved.keep(kept, keeper);
         Ok(())
     }
@@ -110,9 +123,21 @@ impl Serving {
     /// since is no matter.
     async fn still_permitted(&self, kept: &Kept) -> Result<(), Refusal> {
         match self.permitted(kept.request.clone()).await {
-            Err(Refusal::Denied) => Err(Refusal::Denied),
+            Err(refusal @ (Refusal::Denied | Refusal::Unwritten(_))) => Err(refusal),
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    /// Writes down that a command is ended, or waited for, by whom it belongs to.
+    async fn noted(&self, manage: &Manage) -> Result<(), Refusal> {
+        let what = ManageWhat::from_wire(manage.what);
+        let is_noted = matches!(what, Some(ManageWhat::Wait | ManageWhat::Kill));
+        let table = &self.agent.detached;
+        if is_noted && table.find(&manage.id, self.caller.as_ref()).is_ok() {
+            let rule = "it is the caller's own command".to_owned();
+            self.record.allowed(Some(rule)).await?;
+        }
+        Ok(())
     }
 
     fn manage(&self, manage: &Manage) -> Result<Answer, Refusal> {
@@ -176,7 +201,7 @@ impl Serving {
         let aside = (!kept.has_terminal()).then(|| output(Which::Stderr));
         let aside = match self.aside(&stream, aside) {
             Ok(aside) => aside,
-            Err(refusal) => return refuse(stream, &self.name, &refusal),
+            Err(refusal) => return self.refuse(stream, &refusal).await,
         };
         stream.accept(Accept { has_command: true });
         let counted = Counted::new(&self.running);

@@ -22,7 +22,8 @@ const CRL_FILE: &str = "crl.pem";
 ///
 /// The list is crl.pem beside the authority; it is made, or replaced at once by one that has these as
 /// well. Without CERT it only gets a new date. Listeners and dialling sides that are given the list
-/// with --crl go by it from their next connection on; what is connected stays so until then.
+/// with --crl go by it from then on: listeners, relays and agents also end, within seconds, what these
+/// certificates have begun.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Certificates that the authority issued, PEM files

@@ -35,6 +35,7 @@ async fn served<F: Future<Output = ()>>(
 ) -> (HandshakeError, Duration, bool) {
     let entry = Entry {
         refusals: Refusals::default(),
+        penalties: Penalties::default(),
         scheme: Scheme::Wss,
         tls: Some(pki.server()),
         admission: Admission::ClientCertificate,
