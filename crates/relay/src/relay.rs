@@ -10,7 +10,8 @@ use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Wanted, receive, system_random,
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Peer, Wanted, receive,
+    system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
 use farpipe_proto::limits::{HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
@@ -365,7 +366,7 @@ impl Entrance for Door {
     async fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
-        peer: String,
+        peer: Peer,
     ) -> Result<(), HandshakeError> {
         let Self {
             relay, greeting, ..
@@ -379,6 +380,7 @@ impl Entrance for Door {
                 HandshakeError::Unserved(_) if error.step().is_none() => {}
                 error => relay.metrics.handshake_failed(error),
             })?;
+        let peer = peer.to_string();
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
         match &who {

@@ -11,6 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::behind::BehindArgs;
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
 use super::secure::ListenTls;
@@ -20,6 +21,7 @@ use crate::signals::Signals;
 use crate::status::Status;
 use crate::{notify, output};
 
+mod behind;
 mod doors;
 mod gateway;
 
@@ -49,6 +51,8 @@ pub(crate) struct Args {
     listen: Vec<Url>,
     #[command(flatten)]
     tls: ListenTls,
+    #[command(flatten)]
+    behind: BehindArgs,
     #[command(flatten)]
     gateway: GatewayArgs,
     /// The beat of the signs of life; a link silent for three beats is dead
@@ -215,6 +219,7 @@ impl Keeper {
             (new.tls != self.args.tls, "which files hold certificates"),
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
+            (new.behind != self.args.behind, "what is before the relay"),
             (new.gateway != self.args.gateway, "the gateway"),
         ] {
             if is_other {

@@ -1,6 +1,8 @@
 //! Listening: each connection goes through what its URL has below the handshake, and is told of when
 //! it is refused.
 
+mod before;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +20,11 @@ use crate::entrance::Entrance;
 use crate::handshakes::{Handshakes, Known};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
+use crate::peer::Peer;
 use crate::refusals::Refusals;
 use crate::tls::TlsServer;
+
+pub use before::ProxyBefore;
 
 /// Wait after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -55,6 +60,8 @@ struct Entry {
     scheme: Scheme,
     tls: Option<TlsServer>,
     admission: Admission,
+    /// Only if connections of this scheme come by it.
+    before: Option<ProxyBefore>,
     refusals: Refusals,
 }
 
@@ -64,11 +71,12 @@ impl Listener {
     /// # Errors
     /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
     pub async fn bind(url: Url) -> Result<Self, ListenError> {
-        Self::bind_with(url, None, false).await
+        Self::bind_with(url, None, false, None).await
     }
 
     /// As [`Listener::bind`], with TLS where the scheme has it: then on any address. Tokens let in as
-    /// well, or nothing but what the scheme and the TLS ask for.
+    /// well, or nothing but what the scheme and the TLS ask for. What comes by a proxy is taken for
+    /// strangers' ([`Admission::wanted`]).
     ///
     /// # Errors
     /// As there, and if nothing would keep strangers out.
@@ -76,25 +84,26 @@ impl Listener {
         url: Url,
         tls: Option<TlsServer>,
         takes_tokens: bool,
+        before: Option<ProxyBefore>,
     ) -> Result<Self, ListenError> {
         let fail = |what: String| ListenError {
             url: url.clone(),
             what,
             hint: None,
         };
-        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens).map_err(
-            |error: AdmissionError| {
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens, before.as_ref())
+            .map_err(|error: AdmissionError| {
                 let hint = Some(error.hint());
                 ListenError {
                     hint,
                     ..fail(error.to_string())
                 }
-            },
-        )?;
+            })?;
         let entry = Arc::new(Entry {
             scheme: url.scheme,
             tls,
             admission,
+            before: before.filter(|before| before.is_before(url.scheme)),
             refusals: Refusals::default(),
         });
         let addresses = url.addresses().await.map_err(|e| {
@@ -156,8 +165,10 @@ impl Listener {
                         let known = Known::default();
                         let entry = Arc::clone(&self.entry);
                         let acceptor = Arc::clone(&acceptor);
-                        let handshake = handshake(stream, from, known.clone(), entry, acceptor);
-                        handshakes.spawn(from, known, handshake);
+                        let peer = Peer::at(from);
+                        let arriving = (stream, from, peer.clone());
+                        let handshake = handshake(arriving, known.clone(), entry, acceptor);
+                        handshakes.spawn(peer, known, handshake);
                     }
                     Err(error) => {
                         // EMFILE and the like pass; one broken connection is no reason to stop.
@@ -173,17 +184,19 @@ impl Listener {
 }
 
 async fn handshake<E: Entrance>(
-    stream: TcpStream,
-    from: SocketAddr,
+    (mut stream, from, peer): (TcpStream, SocketAddr, Peer),
     known: Known,
     entry: Arc<Entry>,
     acceptor: Arc<E>,
 ) {
     tune_carrier(&stream);
-    let peer = from.to_string();
     if entry.tls.is_none() && !from.ip().is_loopback() {
         let refusals = &entry.refusals;
         refusals.tell(format_args!("{peer}: not on this host, refused"));
+        return;
+    }
+    if let Err(why) = entry.forwarded(&mut stream, from, &peer).await {
+        entry.refusals.tell(format_args!("{peer}: {why}"));
         return;
     }
     if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
@@ -196,30 +209,56 @@ async fn handshake<E: Entrance>(
 }
 
 impl Entry {
+    /// Learns whose connection it is, where a proxy says so in front of it.
+    async fn forwarded(
+        &self,
+        stream: &mut TcpStream,
+        from: SocketAddr,
+        peer: &Peer,
+    ) -> Result<(), String> {
+        let Some(before) = &self.before else {
+            return Ok(());
+        };
+        if !before.is_at(from.ip()) {
+            return Err("not the proxy, refused".to_owned());
+        }
+        if matches!(before, ProxyBefore::Http) {
+            return Ok(());
+        }
+        let header = before::of_connection(stream);
+        let said = tokio::time::timeout(HANDSHAKE_STEP, header).await;
+        let said = said.map_err(|_| HandshakeError::TimedOut.to_string())?;
+        if let Some(whose) = said.map_err(|error| error.to_string())? {
+            peer.forwarded(whose);
+        }
+        Ok(())
+    }
+
     /// Takes a fresh connection to its session; all that comes before has one deadline.
     async fn serve(
         &self,
         stream: impl Connection,
-        peer: &str,
+        peer: &Peer,
         known: &Known,
         acceptor: &impl Entrance,
     ) -> Result<(), HandshakeError> {
         let carrier = self.carrier(stream, peer, known, acceptor.gateway());
-        acceptor.serve(carrier, peer.to_owned()).await
+        acceptor.serve(carrier, peer.clone()).await
     }
 
     /// The carrier on a fresh connection.
     async fn carrier(
         &self,
         stream: impl Connection,
-        peer: &str,
+        peer: &Peer,
         known: &Known,
         gateway: Option<&dyn Gateway>,
     ) -> Result<Box<dyn Carrier>, HandshakeError> {
         let arrived = |shown| Arrived {
-            peer: peer.to_owned(),
+            peer: peer.clone(),
             shown,
-            is_secure: self.tls.is_some(),
+            // Who comes by a proxy is a stranger to this host, and the proxy is what has ended TLS.
+            is_secure: self.tls.is_some() || self.before.is_some(),
         };
         let Some(tls) = &self.tls else {
             return self.framed(stream, arrived(None), gateway).await;
@@ -250,7 +289,14 @@ impl Entry {
         if self.scheme.frames() == Frames::Farpipe {
             return Ok(Box::new(fp::start(stream).with_peer(arrived.shown)));
         }
-        let is_foreign = |head: &[u8]| gateway.is_some_and(|gateway| raw::is_served(gateway, head));
+        let is_foreign = |head: &[u8]| {
+            if matches!(self.before, Some(ProxyBefore::Http))
+                && let Some(whose) = before::of_request(head)
+            {
+                arrived.peer.forwarded(whose);
+            }
+            gateway.is_some_and(|gateway| raw::is_served(gateway, head))
+        };
         match upgrade::enter(stream, is_foreign).await? {
             Entered::Farpipe(carrier) => Ok(Box::new(carrier.with_peer(arrived.shown))),
             Entered::Foreign { stream, seen, head } => {
