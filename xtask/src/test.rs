@@ -11,6 +11,26 @@ use anyhow::{Context, Result, bail};
 
 use crate::{tidy, tools, wasm};
 
+/// Every test of relays.
+const RELAYS: [&str; 15] = [
+    "test",
+    // As all tests are built, or much would be built again.
+    "--workspace",
+    "--all-features",
+    "--test=it",
+    "--no-fail-fast",
+    "--",
+    "relay::",
+    "relay_admin::",
+    "relay_faults::",
+    "relay_logs::",
+    "relay_ls::",
+    "relay_malice::",
+    "relay_reload::",
+    "relay_tls::",
+    "exec_relay::",
+];
+
 /// What the test binaries said.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
@@ -71,10 +91,18 @@ pub fn run() -> Result<ExitCode> {
     // Not `--all-targets`: that builds examples as tests, and some tests run an example's program.
     let workspace = ["test", "--workspace", "--all-features", "--no-fail-fast"];
     let before = counts;
-    let result = cargo_test(&workspace, &mut counts);
+    let result = cargo_test(&workspace, "direct", &mut counts);
     // A run with no test at all is no failure, but no success to count either.
     if result.is_err() {
         counts.add_step("tests", result, before);
+    }
+    // The tests of relays again, each with a real proxy in front (crates/cli/tests/it/support/front.rs).
+    for way in ["envoy", "nginx"] {
+        let before = counts;
+        let result = cargo_test(&RELAYS, way, &mut counts);
+        if result.is_err() {
+            counts.add_step("relays behind a proxy", result, before);
+        }
     }
     for (name, step) in [("tidy", tidy::run as fn() -> _), ("wasm", wasm::run)] {
         let before = counts;
@@ -87,11 +115,13 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(counts.failed > 0)))
 }
 
-/// Runs cargo, passes its stdout on byte by byte and counts what the test binaries report.
-fn cargo_test(args: &[&str], counts: &mut Counts) -> Result<()> {
+/// Runs cargo, passes its stdout on byte by byte and counts what the test binaries report. `way` is
+/// that to relays.
+fn cargo_test(args: &[&str], way: &str, counts: &mut Counts) -> Result<()> {
     let mut command = tools::cargo(args);
+    command.env("FARPIPE_WAY", way);
     let line = tools::line(&command);
-    eprintln!("$ {line}");
+    eprintln!("$ FARPIPE_WAY={way} {line}");
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()

@@ -24,6 +24,7 @@ use crate::entrance::Entrance;
 use crate::event::Events;
 use crate::link::{self, Asking, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
+use crate::peer::Peer;
 use crate::shared::Shared;
 use crate::standing::Standing;
 use crate::tls::{AcceptorSeal, PeerIdentity, Seal};
@@ -402,9 +403,9 @@ impl Entrance for Acceptor {
     async fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
-        peer: String,
+        peer: Peer,
     ) -> Result<(), HandshakeError> {
-        Self::serve(self, carrier, peer).await
+        Self::serve(self, carrier, peer.to_string()).await
     }
 }
 

@@ -6,7 +6,7 @@
 //! listens.
 
 use crate::link::Greeting;
-use crate::tcp::Scheme;
+use crate::tcp::{ProxyBefore, Scheme};
 use crate::ticket::Ticket;
 use crate::tls::{PeerIdentity, TlsServer};
 use crate::token::Token;
@@ -29,20 +29,35 @@ pub enum Admission {
 
 /// Nothing would keep strangers out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}:// needs a way to know who may come in", .0.name())]
-pub struct AdmissionError(Scheme);
+pub enum AdmissionError {
+    /// TLS without anything that tells who is there.
+    #[error("{}:// needs a way to know who may come in", .0.name())]
+    Anybody(Scheme),
+    /// A proxy brings strangers to a door that this user's processes have for themselves.
+    #[error("{}:// behind a proxy needs tokens to know who may come in", .0.name())]
+    Proxied(Scheme),
+}
 
 impl AdmissionError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        "give --cert, --key and --ca: only clients with a certificate of that authority get in; or none of \
-         them: only who has the ticket gets in"
+        match self {
+            Self::Anybody(_) => {
+                "give --cert, --key and --ca: only clients with a certificate of that authority get in; \
+                 or none of them: only who has the ticket gets in"
+            }
+            Self::Proxied(_) => {
+                "give --tokens FILE; `farpipe token issue NAME --store FILE` writes it"
+            }
+        }
     }
 }
 
 impl Admission {
-    /// What a listening side wants that takes tokens, or takes none.
+    /// What a listening side wants that takes tokens, or takes none, with or without a proxy before
+    /// it. Behind one, who comes without TLS comes from anywhere: only a token says who that is, and a
+    /// process of this user needs one, too.
     ///
     /// # Errors
     /// [`AdmissionError`] if it would want nothing, or tokens from those who cannot know whom they
@@ -51,16 +66,22 @@ impl Admission {
         scheme: Scheme,
         tls: Option<&TlsServer>,
         takes_tokens: bool,
+        before: Option<&ProxyBefore>,
     ) -> Result<Self, AdmissionError> {
+        let is_proxied = before.is_some_and(|before| before.is_before(scheme));
         match tls {
+            None if !scheme.is_tls() && is_proxied => match takes_tokens {
+                true => Ok(Self::Token),
+                false => Err(AdmissionError::Proxied(scheme)),
+            },
             Some(tls) if takes_tokens && scheme.is_tls() && !tls.is_self_signed() => {
                 Ok(Self::Token)
             }
-            Some(_) if takes_tokens => Err(AdmissionError(scheme)),
+            Some(_) if takes_tokens => Err(AdmissionError::Anybody(scheme)),
             None if !scheme.is_tls() => Ok(Self::LoopbackSecret),
             Some(tls) if scheme.is_tls() && tls.knows_clients() => Ok(Self::ClientCertificate),
             Some(tls) if scheme.is_tls() && tls.is_self_signed() => Ok(Self::Ticket),
-            _ => Err(AdmissionError(scheme)),
+            _ => Err(AdmissionError::Anybody(scheme)),
         }
     }
 

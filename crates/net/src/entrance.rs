@@ -10,6 +10,7 @@ use crate::carrier::ws::raw::Gateway;
 use crate::clock::Clock;
 use crate::hop::Hop;
 use crate::link::{self, Greeting, HandshakeError, Wanted, Wire};
+use crate::peer::Peer;
 use crate::standing::Standing;
 use crate::tls::PeerIdentity;
 use crate::token::Admitted;
@@ -36,7 +37,7 @@ pub trait Entrance: Send + Sync + 'static {
     fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
-        peer: String,
+        peer: Peer,
     ) -> impl Future<Output = Result<(), HandshakeError>> + Send;
 }
 

@@ -9,13 +9,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use farpipe_proto::limits::{HANDSHAKE_GRACE, HANDSHAKES_MAX};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
+
+use crate::peer::Peer;
 
 /// Set once a peer has shown who it is; from then on it does not give way.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +43,7 @@ pub(crate) struct Handshakes {
 
 #[derive(Debug)]
 struct Stranger {
-    peer: SocketAddr,
+    peer: Peer,
     since: Instant,
     known: Known,
     task: AbortHandle,
@@ -80,7 +82,7 @@ impl Handshakes {
     /// Runs one; there must be [`Self::room`].
     pub(crate) fn spawn(
         &mut self,
-        peer: SocketAddr,
+        peer: Peer,
         known: Known,
         handshake: impl Future<Output = ()> + Send + 'static,
     ) {
@@ -108,11 +110,11 @@ impl Handshakes {
     fn gives_way(&self) -> Option<usize> {
         let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for stranger in &self.strangers {
-            *of.entry(source(stranger.peer)).or_default() += 1;
+            *of.entry(source(&stranger.peer)).or_default() += 1;
         }
         let strangers = self.strangers.iter().enumerate();
         let next = strangers.max_by_key(|(at, stranger)| {
-            let its = of.get(&source(stranger.peer)).copied();
+            let its = of.get(&source(&stranger.peer)).copied();
             (its, Reverse(*at))
         });
         next.map(|(at, _)| at)
@@ -126,7 +128,7 @@ impl Handshakes {
         if stranger.known.get() {
             return;
         }
-        let peer = stranger.peer;
+        let peer = &stranger.peer;
         tracing::info!("{peer}: dropped: others wait, and it did not say who it is");
         stranger.task.abort();
         // This one at the latest: it is still among those that run.
@@ -137,8 +139,8 @@ impl Handshakes {
 }
 
 /// Whose connections count together: an address; of IPv6 the network, for a host has all of it.
-pub(crate) fn source(peer: SocketAddr) -> IpAddr {
-    match peer.ip().to_canonical() {
+pub(crate) fn source(peer: &Peer) -> IpAddr {
+    match peer.address().to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() & !u128::from(u64::MAX);
             Ipv6Addr::from_bits(network).into()
@@ -160,6 +162,7 @@ fn log_panic(ended: Result<(), JoinError>) {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use tokio::sync::mpsc;
@@ -207,10 +210,11 @@ mod tests {
             self.handshakes.room().await;
             let (known, held) = (Known::default(), Dropped(self.came, self.tell.clone()));
             self.came += 1;
-            self.handshakes.spawn(peer, known.clone(), async move {
-                let _held = held;
-                pending().await
-            });
+            self.handshakes
+                .spawn(Peer::at(peer), known.clone(), async move {
+                    let _held = held;
+                    pending().await
+                });
             (known, began.elapsed())
         }
 

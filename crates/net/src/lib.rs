@@ -24,6 +24,7 @@ mod hosts;
 mod link;
 mod local;
 mod opener;
+mod peer;
 mod penalties;
 mod pool;
 mod proxy;
@@ -61,6 +62,7 @@ pub use hosts::{hosts, pipes};
 pub use link::{Greeting, HandshakeError, Wanted, system_random};
 pub use local::{LocalAgent, LocalDial, LocalError, LocalSocket, Visitor};
 pub use opener::{Blame, Dial, DialError, Dialled, Opener, OpenerConfig, Waits};
+pub use peer::Peer;
 pub use pool::Pool;
 pub use proxy::{Granted, PORTAL, Proxy, ProxyError, ProxyUrlError};
 pub use reach::Unreached;
@@ -79,5 +81,5 @@ pub use stream::{
     Asked, CommandControl, Fate, PAYLOAD_AT, RecvError, RecvStream, SendError, SendStream, Stream,
     StreamWatch,
 };
-pub use tcp::{ListenError, Listener, Scheme, TcpDial, Url, UrlError, connect, tune};
+pub use tcp::{ListenError, Listener, ProxyBefore, Scheme, TcpDial, Url, UrlError, connect, tune};
 pub use ticket::{Ticket, TicketError, Tickets, UsedUp};

@@ -3,10 +3,11 @@
 //!
 //! Not all of it: behind one address there may be honest peers too, and one that is a proxy's has everybody
 //! behind it. One connection in [`PENALTY_EVERY`] gets through. Nothing is counted of connections that were cut,
-//! since networks do that, nor of this host's own.
+//! since networks do that, nor of this host's own. Behind a proxy that speaks HTTP the source is known too late to close
+//! anything: there the proxy is to do it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::carrier::CarrierError;
 use crate::handshakes::source;
 use crate::link::HandshakeError;
+use crate::peer::Peer;
 
 /// Of one listener. Policy when full: whose penalty is over first is forgotten.
 #[derive(Debug, Default)]
@@ -53,16 +55,16 @@ fn weight(error: &HandshakeError) -> Duration {
 
 impl Penalties {
     /// Whether a connection may begin its handshake.
-    pub(crate) fn admits(&self, from: SocketAddr) -> bool {
+    pub(crate) fn admits(&self, from: &Peer) -> bool {
         self.admits_at(from, Instant::now())
     }
 
     /// A handshake has failed.
-    pub(crate) fn count(&self, from: SocketAddr, error: &HandshakeError) {
+    pub(crate) fn count(&self, from: &Peer, error: &HandshakeError) {
         self.add(from, weight(error), Instant::now());
     }
 
-    fn admits_at(&self, from: SocketAddr, now: Instant) -> bool {
+    fn admits_at(&self, from: &Peer, now: Instant) -> bool {
         let mut penalties = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(penalty) = penalties.get_mut(&source(from)) else {
             return true;
@@ -83,8 +85,8 @@ impl Penalties {
         is_due
     }
 
-    fn add(&self, from: SocketAddr, weight: Duration, now: Instant) {
-        if weight.is_zero() || from.ip().to_canonical().is_loopback() {
+    fn add(&self, from: &Peer, weight: Duration, now: Instant) {
+        if weight.is_zero() || from.address().to_canonical().is_loopback() {
             return;
         }
         let mut penalties = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,12 +109,16 @@ impl Penalties {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
 
-    fn from(last: u8) -> SocketAddr {
-        SocketAddr::new(Ipv4Addr::new(192, 0, 2, last).into(), 1)
+    fn at(address: Ipv4Addr) -> Peer {
+        Peer::at(SocketAddr::new(address.into(), 1))
+    }
+
+    fn from(last: u8) -> Peer {
+        at(Ipv4Addr::new(192, 0, 2, last))
     }
 
     /// A source that has failed so often that a penalty began.
@@ -120,8 +126,8 @@ mod tests {
         let penalties = Penalties::default();
         let mut weight = Duration::ZERO;
         while weight < PENALTY_FROM {
-            assert!(penalties.admits_at(from(1), now), "after {weight:?}");
-            penalties.add(from(1), PENALTY_FAILED, now);
+            assert!(penalties.admits_at(&from(1), now), "after {weight:?}");
+            penalties.add(&from(1), PENALTY_FAILED, now);
             weight += PENALTY_FAILED;
         }
         penalties
@@ -131,12 +137,12 @@ mod tests {
     fn who_fails_too_often_gets_one_connection_through_in_a_while_and_nobody_else_suffers() {
         let now = Instant::now();
         let penalties = penalised(now);
-        let through = (0..1_000).filter(|_| penalties.admits_at(from(1), now));
+        let through = (0..1_000).filter(|_| penalties.admits_at(&from(1), now));
         assert_eq!(through.count(), 1);
-        assert!(penalties.admits_at(from(2), now));
-        assert!(!penalties.admits_at(from(1), now + PENALTY_EVERY / 2));
-        assert!(penalties.admits_at(from(1), now + PENALTY_EVERY));
-        assert!(!penalties.admits_at(from(1), now + PENALTY_EVERY));
+        assert!(penalties.admits_at(&from(2), now));
+        assert!(!penalties.admits_at(&from(1), now + PENALTY_EVERY / 2));
+        assert!(penalties.admits_at(&from(1), now + PENALTY_EVERY));
+        assert!(!penalties.admits_at(&from(1), now + PENALTY_EVERY));
     }
 
     #[test]
@@ -144,14 +150,14 @@ mod tests {
         let now = Instant::now();
         let penalties = penalised(now);
         for _ in 0..10_000 {
-            penalties.add(from(1), PENALTY_BROKEN, now);
+            penalties.add(&from(1), PENALTY_BROKEN, now);
         }
-        assert!(penalties.admits_at(from(1), now));
+        assert!(penalties.admits_at(&from(1), now));
         let nearly = now + PENALTY_MAX - Duration::from_millis(1);
-        assert!(penalties.admits_at(from(1), nearly));
-        assert!(!penalties.admits_at(from(1), nearly));
+        assert!(penalties.admits_at(&from(1), nearly));
+        assert!(!penalties.admits_at(&from(1), nearly));
         for _ in 0..3 {
-            assert!(penalties.admits_at(from(1), now + PENALTY_MAX));
+            assert!(penalties.admits_at(&from(1), now + PENALTY_MAX));
         }
     }
 
@@ -160,12 +166,12 @@ mod tests {
         let now = Instant::now();
         let penalties = Penalties::default();
         for error in [HandshakeError::TimedOut, HandshakeError::Endless] {
-            (0..100).for_each(|_| penalties.count(from(1), &error));
+            (0..100).for_each(|_| penalties.count(&from(1), &error));
         }
-        let own = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1);
-        (0..100).for_each(|_| penalties.add(own, PENALTY_BROKEN, now));
+        let own = at(Ipv4Addr::LOCALHOST);
+        (0..100).for_each(|_| penalties.add(&own, PENALTY_BROKEN, now));
         for _ in 0..100 {
-            assert!(penalties.admits_at(from(1), now) && penalties.admits_at(own, now));
+            assert!(penalties.admits_at(&from(1), now) && penalties.admits_at(&own, now));
         }
     }
 
@@ -173,13 +179,13 @@ mod tests {
     fn many_sources_take_bounded_room_and_the_worst_are_remembered() {
         let now = Instant::now();
         let penalties = penalised(now);
-        (0..10).for_each(|_| penalties.add(from(1), PENALTY_FAILED, now));
+        (0..10).for_each(|_| penalties.add(&from(1), PENALTY_FAILED, now));
         for n in 0..2 * u32::try_from(PENALTY_SOURCES_MAX).expect("few") {
-            let from = SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + n).into(), 1);
-            penalties.add(from, PENALTY_FAILED, now);
+            let from = at(Ipv4Addr::from_bits(0x0a00_0000 + n));
+            penalties.add(&from, PENALTY_FAILED, now);
         }
         let len = penalties.0.lock().expect("nobody panicked").len();
         assert_eq!(len, PENALTY_SOURCES_MAX);
-        assert!(penalties.admits_at(from(1), now) && !penalties.admits_at(from(1), now));
+        assert!(penalties.admits_at(&from(1), now) && !penalties.admits_at(&from(1), now));
     }
 }

@@ -22,7 +22,7 @@ use crate::reach::{happy_eyeballs, resolve};
 use crate::redact::redacted_url;
 use crate::tls::{Alpn, PeerIdentity, TlsClient, TlsError};
 
-pub use listen::{ListenError, Listener};
+pub use listen::{ListenError, Listener, ProxyBefore};
 
 /// Unacknowledged data on a connection for this long ends it, whatever the heartbeat thinks.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);

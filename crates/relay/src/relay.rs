@@ -11,7 +11,7 @@ use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Refusals, Standing, Wanted,
+    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Peer, Refusals, Standing, Wanted,
     receive, system_random,
 };
 use farpipe_proto::identity::{Identity, is_name};
@@ -423,7 +423,7 @@ impl Entrance for Door {
     async fn serve(
         &self,
         carrier: impl Future<Output = Result<Box<dyn Carrier>, HandshakeError>> + Send,
-        peer: String,
+        peer: Peer,
     ) -> Result<(), HandshakeError> {
         let Self {
             relay, greeting, ..
@@ -434,10 +434,11 @@ impl Entrance for Door {
         let guest = match receive(carrier, greeting, *clock, *heartbeat).await {
             Ok(guest) => guest,
             Err(error) => {
-                relay.not_let_in(&error, &peer).await;
+                relay.not_let_in(&error, &peer.to_string()).await;
                 return Err(error);
             }
         };
+        let peer = peer.to_string();
         let who = guest.who().cloned();
         let is_nameless = guest.identity.is_some() && who.is_none();
         match &who {

@@ -238,7 +238,7 @@ impl Args {
             None => (None, None),
         };
         let tokens = self.tls.tokens()?;
-        let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some(), None)
             .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
         Ok(Some(Front {
             url,
@@ -259,7 +259,7 @@ async fn open(
     let Some(front) = front else {
         return Ok(JoinSet::new());
     };
-    let listener = Listener::bind_with(front.url, front.tls, front.tokens.is_some()).await?;
+    let listener = Listener::bind_with(front.url, front.tls, front.tokens.is_some(), None).await?;
     let invitation = Invitation {
         verb: "exec",
         rest: " -- CMD",

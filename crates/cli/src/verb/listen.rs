@@ -77,7 +77,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         None => (None, None),
     };
     let tokens = args.tls.tokens()?;
-    let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some())
+    let admission = Admission::wanted(url.scheme, tls.as_ref(), tokens.is_some(), None)
         .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
     let status = Status::open(args.session.status_fd, spec.writes_stdout(wanted))?;
     let (signals, cancel) = Signals::catch()?;
@@ -100,7 +100,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             true => Target::Spec(spec.clone(), wanted),
             false => open_early(&spec, wanted).await?,
         };
-        anyhow::Ok((early, Listener::bind_with(url, tls, takes_tokens).await?))
+        anyhow::Ok((
+            early,
+            Listener::bind_with(url, tls, takes_tokens, None).await?,
+        ))
     };
     let (early, listener) = match ready.await {
         Ok(ready) => ready,

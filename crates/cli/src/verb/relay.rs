@@ -13,6 +13,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::behind::BehindArgs;
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
 use super::audit::{self, AuditArgs};
@@ -23,6 +24,7 @@ use crate::signals::Signals;
 use crate::status::Status;
 use crate::{notify, output};
 
+mod behind;
 mod doors;
 mod gateway;
 
@@ -53,6 +55,8 @@ pub(crate) struct Args {
     listen: Vec<Url>,
     #[command(flatten)]
     tls: ListenTls,
+    #[command(flatten)]
+    behind: BehindArgs,
     #[command(flatten)]
     gateway: GatewayArgs,
     /// The beat of the signs of life; a link silent for three beats is dead
@@ -240,6 +244,7 @@ impl Keeper {
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
             (new.agents_max != self.args.agents_max, "agents_max"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
+            (new.behind != self.args.behind, "what is before the relay"),
             (new.gateway != self.args.gateway, "the gateway"),
             (new.audit != self.args.audit, "the audit log"),
         ] {

@@ -43,6 +43,7 @@ mod peers;
 mod pipe;
 mod pipe_far;
 mod policy;
+mod proxies;
 mod proxy;
 mod quickstart;
 mod relay;

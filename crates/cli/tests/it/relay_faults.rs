@@ -16,7 +16,7 @@ const STEP: usize = 4 << 20;
 /// Runs `exec … cat` with bytes that end only when `fault` was called for each of `faults` steps;
 /// all come back, and it ran once.
 #[track_caller]
-fn survives(host: &Host, exec: Invocation, faults: usize, mut fault: impl FnMut(usize)) {
+pub(crate) fn survives(host: &Host, exec: Invocation, faults: usize, mut fault: impl FnMut(usize)) {
     let bytes = random(STEP * (faults + 2), 13);
     let script = format!("echo ran >>{}/runs; cat", host.dir().display());
     let exec = exec.args(["--", "sh", "-c", &script]).open_input();

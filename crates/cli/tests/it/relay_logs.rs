@@ -37,9 +37,7 @@ fn three_logs_tell_one_story_by_the_key_of_the_session() {
     exec.stdout_until(4);
     first.kill();
     let before = first.end().stderr;
-    let again = host
-        .farpipe(["relay", "-v", "--listen", &url])
-        .start_listening();
+    let again = host.relay_at(&url).arg("-v").start_listening();
     exec.write("two");
     exec.close_input();
     let ended = exec.end().exits(0).printed("one,two");

@@ -126,7 +126,7 @@ fn sigterm_sends_a_session_to_the_next_relay_with_nothing_lost() {
         ended.stderr
     );
     // The agent dials the first one until it is back.
-    let again = host.farpipe(["relay", "--listen", &url]).start_listening();
+    let again = host.relay_at(&url).start_listening();
     let registered = format!("registered as web1 at {url}");
     agent.stderr_until(|text| text.matches(&registered).count() == 2);
     drop(again);

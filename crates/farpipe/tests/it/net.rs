@@ -83,7 +83,7 @@ impl Net {
             clock: WallClock::System,
         };
         let tls = TlsServer::new(options, self.url.scheme.alpn()).expect("good files");
-        let listener = Listener::bind_with(self.url.clone(), Some(tls), false)
+        let listener = Listener::bind_with(self.url.clone(), Some(tls), false, None)
             .await
             .expect("a port");
         self.url = listener.url().clone();

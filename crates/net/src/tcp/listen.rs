@@ -1,6 +1,8 @@
 //! Listening: each connection goes through what its URL has below the handshake, and is told of when
 //! it is refused.
 
+mod before;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +20,12 @@ use crate::entrance::Entrance;
 use crate::handshakes::{Handshakes, Known};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
+use crate::peer::Peer;
 use crate::penalties::Penalties;
 use crate::refusals::Refusals;
 use crate::tls::TlsServer;
+
+pub use before::ProxyBefore;
 
 /// Wait after an accept that failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -56,6 +61,8 @@ struct Entry {
     scheme: Scheme,
     tls: Option<TlsServer>,
     admission: Admission,
+    /// Only if connections of this scheme come by it.
+    before: Option<ProxyBefore>,
     refusals: Refusals,
     penalties: Penalties,
 }
@@ -66,11 +73,12 @@ impl Listener {
     /// # Errors
     /// [`ListenError`]: not loopback, in use, not permitted, not resolvable.
     pub async fn bind(url: Url) -> Result<Self, ListenError> {
-        Self::bind_with(url, None, false).await
+        Self::bind_with(url, None, false, None).await
     }
 
     /// As [`Listener::bind`], with TLS where the scheme has it: then on any address. Tokens let in as
-    /// well, or nothing but what the scheme and the TLS ask for.
+    /// well, or nothing but what the scheme and the TLS ask for. What comes by a proxy is taken for
+    /// strangers' ([`Admission::wanted`]).
     ///
     /// # Errors
     /// As there, and if nothing would keep strangers out.
@@ -78,25 +86,26 @@ impl Listener {
         url: Url,
         tls: Option<TlsServer>,
         takes_tokens: bool,
+        before: Option<ProxyBefore>,
     ) -> Result<Self, ListenError> {
         let fail = |what: String| ListenError {
             url: url.clone(),
             what,
             hint: None,
         };
-        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens).map_err(
-            |error: AdmissionError| {
+        let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens, before.as_ref())
+            .map_err(|error: AdmissionError| {
                 let hint = Some(error.hint());
                 ListenError {
                     hint,
                     ..fail(error.to_string())
                 }
-            },
-        )?;
+            })?;
         let entry = Arc::new(Entry {
             scheme: url.scheme,
             tls,
             admission,
+            before: before.filter(|before| before.is_before(url.scheme)),
             refusals: Refusals::default(),
             penalties: Penalties::default(),
         });
@@ -155,17 +164,17 @@ impl Listener {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, from)) => {
-                        if !self.entry.penalties.admits(from) {
-                            let refusals = &self.entry.refusals;
-                            refusals.tell(format_args!("{from}: closed: it has failed too often"));
+                        let peer = Peer::at(from);
+                        if !self.entry.admits(&peer) {
                             continue;
                         }
                         handshakes.room().await;
                         let known = Known::default();
                         let entry = Arc::clone(&self.entry);
                         let acceptor = Arc::clone(&acceptor);
-                        let handshake = handshake(stream, from, known.clone(), entry, acceptor);
-                        handshakes.spawn(from, known, handshake);
+                        let arriving = (stream, from, peer.clone());
+                        let handshake = handshake(arriving, known.clone(), entry, acceptor);
+                        handshakes.spawn(peer, known, handshake);
                     }
                     Err(error) => {
                         // EMFILE and the like pass; one broken connection is no reason to stop.
@@ -181,21 +190,27 @@ impl Listener {
 }
 
 async fn handshake<E: Entrance>(
-    stream: TcpStream,
-    from: SocketAddr,
+    (mut stream, from, peer): (TcpStream, SocketAddr, Peer),
     known: Known,
     entry: Arc<Entry>,
     acceptor: Arc<E>,
 ) {
     tune_carrier(&stream);
-    let peer = from.to_string();
     if entry.tls.is_none() && !from.ip().is_loopback() {
         let refusals = &entry.refusals;
         refusals.tell(format_args!("{peer}: not on this host, refused"));
         return;
     }
+    if let Err(why) = entry.forwarded(&mut stream, from, &peer).await {
+        entry.refusals.tell(format_args!("{peer}: {why}"));
+        return;
+    }
+    // The proxy has passed; whom it speaks for may not.
+    if entry.before.is_some() && !entry.admits(&peer) {
+        return;
+    }
     if let Err(error) = entry.serve(stream, &peer, &known, &*acceptor).await {
-        entry.penalties.count(from, &error);
+        entry.penalties.count(&peer, &error);
         match error.step() {
             None if matches!(error, HandshakeError::Foreign) => {}
             Some(step) => entry.refusals.tell(format_args!("{peer}: {step}: {error}")),
@@ -205,30 +220,66 @@ async fn handshake<E: Entrance>(
 }
 
 impl Entry {
+    /// Whether anything is spent on a connection of this source.
+    fn admits(&self, peer: &Peer) -> bool {
+        let is_admitted = self.penalties.admits(peer);
+        if !is_admitted {
+            let refusals = &self.refusals;
+            refusals.tell(format_args!("{peer}: closed: it has failed too often"));
+        }
+        is_admitted
+    }
+
+    /// Learns whose connection it is, where a proxy says so in front of it.
+    async fn forwarded(
+        &self,
+        stream: &mut TcpStream,
+        from: SocketAddr,
+        peer: &Peer,
+    ) -> Result<(), String> {
+        let Some(before) = &self.before else {
+            return Ok(());
+        };
+        if !before.is_at(from.ip()) {
+            return Err("not the proxy, refused".to_owned());
+        }
+        if matches!(before, ProxyBefore::Http) {
+            return Ok(());
+        }
+        let header = before::of_connection(stream);
+        let said = tokio::time::timeout(HANDSHAKE_STEP, header).await;
+        let said = said.map_err(|_| HandshakeError::TimedOut.to_string())?;
+        if let Some(whose) = said.map_err(|error| error.to_string())? {
+            peer.forwarded(whose);
+        }
+        Ok(())
+    }
+
     /// Takes a fresh connection to its session; all that comes before has one deadline.
     async fn serve(
         &self,
         stream: impl Connection,
-        peer: &str,
+        peer: &Peer,
         known: &Known,
         acceptor: &impl Entrance,
     ) -> Result<(), HandshakeError> {
         let carrier = self.carrier(stream, peer, known, acceptor.gateway());
-        acceptor.serve(carrier, peer.to_owned()).await
+        acceptor.serve(carrier, peer.clone()).await
     }
 
     /// The carrier on a fresh connection.
     async fn carrier(
         &self,
         stream: impl Connection,
-        peer: &str,
+        peer: &Peer,
         known: &Known,
         gateway: Option<&dyn Gateway>,
     ) -> Result<Box<dyn Carrier>, HandshakeError> {
         let arrived = |shown| Arrived {
-            peer: peer.to_owned(),
+            peer: peer.clone(),
             shown,
-            is_secure: self.tls.is_some(),
+            // Who comes by a proxy is a stranger to this host, and the proxy is what has ended TLS.
+            is_secure: self.tls.is_some() || self.before.is_some(),
         };
         let Some(tls) = &self.tls else {
             return self.framed(stream, arrived(None), gateway).await;
@@ -259,7 +310,14 @@ impl Entry {
         if self.scheme.frames() == Frames::Farpipe {
             return Ok(Box::new(fp::start(stream).with_peer(arrived.shown)));
         }
-        let is_foreign = |head: &[u8]| gateway.is_some_and(|gateway| raw::is_served(gateway, head));
+        let is_foreign = |head: &[u8]| {
+            if matches!(self.before, Some(ProxyBefore::Http))
+                && let Some(whose) = before::of_request(head)
+            {
+                arrived.peer.forwarded(whose);
+            }
+            gateway.is_some_and(|gateway| raw::is_served(gateway, head))
+        };
         match upgrade::enter(stream, is_foreign).await? {
             Entered::Farpipe(carrier) => Ok(Box::new(carrier.with_peer(arrived.shown))),
             Entered::Foreign { stream, seen, head } => {

@@ -13,6 +13,9 @@ use super::answer::Answer;
 /// What an `Authorization` line begins with.
 const BEARER: &str = "Bearer ";
 
+/// What proxies add to the requests of others, one or the other.
+const FORWARDED: [&str; 4] = ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "Via"];
+
 /// Who asks was not let in.
 #[derive(Debug)]
 pub(super) struct NotLetIn {
@@ -115,6 +118,14 @@ pub(super) async fn who(
     tokens: Option<&Arc<TokenStore>>,
 ) -> Result<LetIn, NotLetIn> {
     if !foreign.is_secure {
+        // A door for this host, and somebody has put a proxy before it without telling the relay.
+        if FORWARDED
+            .iter()
+            .any(|name| foreign.request.values(name).next().is_some())
+        {
+            let why = "this came through a proxy: the relay needs --behind-proxy http and --tokens";
+            return Err(Answer::line(403, why).into());
+        }
         return Ok(LetIn::THIS_HOST);
     }
     if foreign.request.values("Authorization").next().is_some() {

@@ -323,6 +323,8 @@ where
             Ok(carrier)
         };
         // The peer was told; the opener's events say how it went on.
-        let _ = entrance.serve(carrier, format!("sim:{number}")).await;
+        let _ = entrance
+            .serve(carrier, format!("sim:{number}").into())
+            .await;
     }
 }

@@ -44,6 +44,7 @@ impl Doors {
     pub(super) async fn set(&mut self, args: &Args) -> anyhow::Result<Vec<String>> {
         let tokens = args.tls.tokens()?;
         let takes_tokens = tokens.is_some();
+        let before = args.behind.proxy(&args.listen)?;
         let mut new: Vec<(String, Listener, Greeting, Option<GatewayConfig>)> = Vec::new();
         for url in &args.listen {
             let written = url.to_string();
@@ -54,11 +55,13 @@ impl Doors {
             let tls = guarded
                 .map(|guarded| guarded.without_tickets())
                 .transpose()?;
-            let admission = Admission::wanted(url.scheme, tls.as_ref(), takes_tokens)
-                .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
+            let admission =
+                Admission::wanted(url.scheme, tls.as_ref(), takes_tokens, before.as_ref())
+                    .map_err(|error| WithStatus::usage(error.to_string(), error.hint()))?;
             let greeting = listening(admission, None, tokens.clone())?;
             let gateway = args.gateway.config(url, &args.tls)?;
-            let listener = Listener::bind_with(url.clone(), tls, takes_tokens).await?;
+            let listener =
+                Listener::bind_with(url.clone(), tls, takes_tokens, before.clone()).await?;
             new.push((written, listener, greeting, gateway));
         }
         let mut changes = Vec::new();

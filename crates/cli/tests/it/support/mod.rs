@@ -9,6 +9,7 @@ pub(crate) mod bytes;
 pub(crate) mod certs;
 pub(crate) mod false_relay;
 pub(crate) mod figures;
+pub(crate) mod front;
 pub(crate) mod gateway;
 pub(crate) mod net;
 pub(crate) mod output;
@@ -20,18 +21,21 @@ pub(crate) mod proxy;
 pub(crate) mod relay;
 pub(crate) mod stubborn;
 pub(crate) mod terminal;
+pub(crate) mod tools;
 pub(crate) mod websocket;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use farpipe_net::LoopbackSecret;
 use tempfile::TempDir;
+
+use front::{Fronts, Way};
 
 pub(crate) use bytes::{assert_same, assert_text, random};
 pub(crate) use net::Faults;
@@ -70,6 +74,7 @@ pub(crate) fn at_once<T: Send>(items: impl IntoIterator<Item = T>, test: impl Fn
 pub(crate) struct Host {
     // Before its directory: it ends first.
     _local: Option<LocalAgent>,
+    fronts: Arc<Fronts>,
     dir: TempDir,
 }
 
@@ -101,6 +106,7 @@ impl Host {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Self {
             _local: LocalAgent::start(dir.path()),
+            fronts: Arc::new(Fronts::new(Way::of_all())),
             dir,
         }
     }
@@ -185,9 +191,15 @@ impl Host {
         self.relay_at(&format!("{scheme}://127.0.0.1:0"))
     }
 
-    /// `farpipe relay` where one was before.
+    /// `farpipe relay` where one was before; behind a proxy, if all tests are to be ([`Way`]).
     pub(crate) fn relay_at(&self, url: &str) -> Invocation {
-        self.farpipe(["relay", "--listen", url])
+        match self.fronts.behind(url) {
+            // Its proxy is still there.
+            Some(behind) => self.farpipe(["relay", "--listen", &behind]),
+            None => self
+                .farpipe(["relay", "--listen", url])
+                .behind(Arc::clone(&self.fronts)),
+        }
     }
 
     /// `farpipe agent` at relays, with commas between.

@@ -6,12 +6,13 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use super::front::Fronts;
 use super::output::Output;
 use super::{DEADLINE, Terminal};
 
@@ -27,6 +28,7 @@ pub(crate) struct Invocation {
     dir: PathBuf,
     input: Input,
     collects_stdout: bool,
+    fronts: Option<Arc<Fronts>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Invocation {
             dir: dir.to_owned(),
             input: Input::Set,
             collects_stdout: true,
+            fronts: None,
         }
     }
 
@@ -96,6 +99,12 @@ impl Invocation {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// What listens is reached by a proxy of these.
+    pub(super) fn behind(mut self, fronts: Arc<Fronts>) -> Self {
+        self.fronts = Some(fronts);
         self
     }
 
@@ -197,7 +206,8 @@ impl Invocation {
 
     /// Starts a listener and waits until it listens.
     #[track_caller]
-    pub(crate) fn start_listening(self) -> Listener {
+    pub(crate) fn start_listening(mut self) -> Listener {
+        let fronts = self.fronts.take();
         let running = self.start();
         let text =
             running.stderr_until(|text| text.contains("listening on ") && text.ends_with('\n'));
@@ -206,7 +216,12 @@ impl Invocation {
             .find_map(|line| line.strip_prefix("listening on "))
             .expect("waited for")
             .to_owned();
-        Listener { running, url }
+        let own = url.clone();
+        let url = match fronts {
+            Some(fronts) => fronts.before(url),
+            None => url,
+        };
+        Listener { running, url, own }
     }
 }
 
@@ -372,6 +387,8 @@ impl Drop for Running {
 pub(crate) struct Listener {
     running: Running,
     url: String,
+    /// Behind the proxy, if there is one.
+    own: String,
 }
 
 impl Listener {
@@ -382,7 +399,21 @@ impl Listener {
 
     /// Where it listens.
     pub(crate) fn addr(&self) -> std::net::SocketAddr {
-        let (_, authority) = self.url.split_once("://").expect("a URL");
+        Self::address(&self.url)
+    }
+
+    /// Where it listens itself, past the proxy that is before it, if there is one.
+    pub(crate) fn own_url(&self) -> &str {
+        &self.own
+    }
+
+    /// The same as an address.
+    pub(crate) fn own_addr(&self) -> std::net::SocketAddr {
+        Self::address(&self.own)
+    }
+
+    fn address(url: &str) -> std::net::SocketAddr {
+        let (_, authority) = url.split_once("://").expect("a URL");
         authority.parse().expect("an address and a port")
     }
 

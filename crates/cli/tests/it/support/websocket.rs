@@ -105,8 +105,9 @@ impl Ws {
     }
 }
 
+/// Of the listener itself: a relay that was not told of its proxy serves nobody by HTTP through it.
 pub(crate) fn address(listener: &Listener) -> String {
-    let url = listener.url().strip_prefix("ws://").expect("a URL");
+    let url = listener.own_url().strip_prefix("ws://").expect("a URL");
     url.split('/').next().expect("an address").to_owned()
 }
 

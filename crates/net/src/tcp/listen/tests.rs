@@ -39,16 +39,18 @@ async fn served<F: Future<Output = ()>>(
         scheme: Scheme::Wss,
         tls: Some(pki.server()),
         admission: Admission::ClientCertificate,
+        before: None,
     };
     let (acceptor, _sessions) = acceptor();
     let (near, far) = tokio::io::duplex(1 << 16);
+    let named = Peer::from("peer".to_owned());
     let (began, known) = (Instant::now(), Known::default());
     let peer = async {
         peer(near).await;
         std::future::pending().await
     };
     let ended = tokio::select! {
-        ended = entry.serve(far, "peer", &known, &acceptor) => ended,
+        ended = entry.serve(far, &named, &known, &acceptor) => ended,
         () = peer => unreachable!("it waits for ever"),
     };
     let error = ended.expect_err("no session");

@@ -18,6 +18,7 @@ use super::super::upgrade::server::{self, Refusal};
 use super::deflate::Agreed;
 use super::incoming::Incoming;
 use super::{Messages, RawWebSocket, Transport};
+use crate::peer::Peer;
 use crate::tls::PeerIdentity;
 
 /// Serves those who are no farpipes, beside an [`Entrance`](crate::Entrance) that serves farpipes.
@@ -131,7 +132,7 @@ pub struct Foreign {
     pub peer: String,
     /// Who it is by its certificate, where TLS verified one.
     pub shown: Option<PeerIdentity>,
-    /// Whether it came through TLS.
+    /// Whether it came through TLS, be it that a proxy has ended that.
     pub is_secure: bool,
     io: Box<dyn Transport>,
     /// What came behind the head.
@@ -141,7 +142,7 @@ pub struct Foreign {
 /// What the listener knows of a connection before its first byte.
 #[derive(Debug)]
 pub(crate) struct Arrived {
-    pub(crate) peer: String,
+    pub(crate) peer: Peer,
     pub(crate) shown: Option<PeerIdentity>,
     pub(crate) is_secure: bool,
 }
@@ -162,7 +163,7 @@ impl Foreign {
         } = arrived;
         Some(Self {
             request: ForeignRequest::parse(&head)?,
-            peer,
+            peer: peer.to_string(),
             shown,
             is_secure,
             io,
