@@ -27,6 +27,24 @@ pub(crate) struct Bytes {
     pub(crate) kill_after: Option<Duration>,
 }
 
+impl Bytes {
+    /// Only fed.
+    pub(crate) fn fed(input: (Content, u64)) -> Self {
+        Self {
+            input: Some(input),
+            ..Self::default()
+        }
+    }
+
+    /// Only wanted back.
+    pub(crate) fn wanted(output: (Content, u64)) -> Self {
+        Self {
+            output: Some(output),
+            ..Self::default()
+        }
+    }
+}
+
 /// A started client.
 #[derive(Debug)]
 pub(crate) struct Client {

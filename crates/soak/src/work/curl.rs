@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 
-use super::Run;
+use super::{Run, named};
 use crate::bytes::Content;
 use crate::talk::{Bytes, Client};
-use crate::world::BEAT;
 
 const NAME: &str = "curl";
 
@@ -17,46 +16,24 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
     let pipe = format!("c{}", run.number);
     let page = format!("http://{}/p/{pipe}", run.lane().relay_addr);
     let relays = run.lane().relay.kills();
-    let log = |side: &str| format!("{NAME}-{}-{side}", run.number);
+    let log = format!("{NAME}-{}-curl", run.number);
     let curl = |args: &[&str], bytes| {
-        let command = world.place.command("curl", &log("curl"))?;
+        let command = world.place.command("curl", &log)?;
         let args: Vec<&str> = ["-sS", "-f", "--max-time", "200"]
             .iter()
             .chain(args)
             .copied()
             .collect();
-        Client::start_command(&world.place, &log("curl"), command, &args, bytes)
-    };
-    let farpipe = |verb: &str, way, bytes| {
-        let url = run.lane().url(way);
-        let args = [
-            verb,
-            &pipe,
-            "--relay",
-            &url,
-            "--heartbeat",
-            BEAT,
-            "--wait",
-            "60s",
-        ];
-        Client::start(&world.place, &log(verb), &args, bytes)
-    };
-    let input = Bytes {
-        input: Some(what),
-        ..Bytes::default()
-    };
-    let output = Bytes {
-        output: Some(what),
-        ..Bytes::default()
+        Client::start_command(&world.place, &log, command, &args, bytes)
     };
     let (foreign, ours) = if is_read_here {
         (
-            curl(&["-T", "-", &page], input)?,
-            farpipe("recv", "named", output)?,
+            curl(&["-T", "-", &page], Bytes::fed(what))?,
+            named::start(&run, NAME, "recv", &pipe, "named", Bytes::wanted(what))?,
         )
     } else {
-        let sends = farpipe("send", "writer", input)?;
-        (curl(&["-N", &page], output)?, sends)
+        let sends = named::start(&run, NAME, "send", &pipe, "writer", Bytes::fed(what))?;
+        (curl(&["-N", &page], Bytes::wanted(what))?, sends)
     };
     let (foreign, ours) = tokio::join!(foreign.end(), ours.end());
     let (foreign, ours) = (foreign?, ours?);

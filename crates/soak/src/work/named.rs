@@ -10,43 +10,13 @@ use crate::world::BEAT;
 const NAME: &str = "named";
 
 pub(super) async fn run(mut run: Run) -> Result<()> {
-    let world = &run.world;
     let what = (
-        Content::new(world.seed, run.number * 2),
+        Content::new(run.world.seed, run.number * 2),
         run.draw.length(22),
     );
     let pipe = format!("p{}", run.number);
-    let start = |verb: &str, way, bytes| {
-        let url = run.lane().url(way);
-        let log = format!("{NAME}-{}-{verb}", run.number);
-        let args = [
-            verb,
-            &pipe,
-            "--relay",
-            &url,
-            "--heartbeat",
-            BEAT,
-            "--wait",
-            "60s",
-        ];
-        Client::start(&world.place, &log, &args, bytes)
-    };
-    let send = start(
-        "send",
-        "writer",
-        Bytes {
-            input: Some(what),
-            ..Bytes::default()
-        },
-    )?;
-    let recv = start(
-        "recv",
-        NAME,
-        Bytes {
-            output: Some(what),
-            ..Bytes::default()
-        },
-    )?;
+    let send = start(&run, NAME, "send", &pipe, "writer", Bytes::fed(what))?;
+    let recv = start(&run, NAME, "recv", &pipe, NAME, Bytes::wanted(what))?;
     let (send, recv) = tokio::join!(send.end(), recv.end());
     let (send, recv) = (send?, recv?);
     // Who waits for one that was refused waits in vain.
@@ -57,4 +27,28 @@ pub(super) async fn run(mut run: Run) -> Result<()> {
     ];
     run.count(NAME, &outcomes);
     Ok(())
+}
+
+/// One end of a pipe with a name, by `send` or `recv`, for a run of `work`.
+pub(super) fn start(
+    run: &Run,
+    work: &str,
+    verb: &str,
+    pipe: &str,
+    way: &str,
+    bytes: Bytes,
+) -> Result<Client> {
+    let url = run.lane().url(way);
+    let log = format!("{work}-{}-{verb}", run.number);
+    let args = [
+        verb,
+        pipe,
+        "--relay",
+        &url,
+        "--heartbeat",
+        BEAT,
+        "--wait",
+        "60s",
+    ];
+    Client::start(&run.world.place, &log, &args, bytes)
 }
