@@ -2,11 +2,12 @@
 //!
 //! It trusts whoever reaches it, so it is on loopback only; a page in a browser of this host reaches
 //! it too, and is turned away by its `Origin`, or by a `Host` that is not this one. Orders that concern
-//! the process go to whoever runs it, as values on a bounded channel.
+//! the process go to whoever runs it, as values on a bounded channel. What looks on from elsewhere, a
+//! probe of an orchestrator, has a listener that says how the relay is and takes no order.
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use farpipe_audit::Audit;
 use farpipe_net::Clock;
 use farpipe_proto::Instant;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -25,9 +26,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use self::http::{busy, error, is_local, json_of, text};
 use crate::metrics::{Gauges, Metrics};
 use crate::registry::Registry;
 use crate::windows::Windows;
+
+mod http;
 
 /// Orders that wait for whoever runs the relay. Policy when full: 503, ask again.
 const ORDERS_MAX: usize = 4;
@@ -60,7 +64,7 @@ impl AdminError {
         match self {
             Self::NotLoopback(_) => {
                 "give an address of this host: 127.0.0.1:9090 or [::1]:9090; from elsewhere: \
-                 ssh -L 9090:127.0.0.1:9090 HOST, or a proxy that knows who may"
+                 ssh -L 9090:127.0.0.1:9090 HOST, or --probe-listen for what only looks on"
             }
             Self::Listen(..) => "choose another port, or 0 for any",
         }
@@ -88,29 +92,58 @@ pub struct Admin {
     orders: mpsc::Sender<Order>,
 }
 
+/// What may be asked for at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All of it, of this host only.
+    Orders,
+    /// Whether it lives and is ready, and its metrics: of anywhere.
+    Probes,
+}
+
 /// The admin's socket.
 #[derive(Debug)]
 pub struct AdminListener {
     listener: TcpListener,
     address: SocketAddr,
+    scope: Scope,
 }
 
 impl AdminListener {
-    /// Binds `HOST:PORT`; port 0 picks a free one.
+    /// Binds `HOST:PORT`, for orders; port 0 picks a free one.
     ///
     /// # Errors
     /// [`AdminError`]: not loopback, in use, not resolvable.
     pub async fn bind(address: &str) -> Result<Self, AdminError> {
+        Self::bind_for(Scope::Orders, address).await
+    }
+
+    /// Binds `HOST:PORT` of any interface, for `GET /healthz`, `/readyz` and `/metrics` alone; port 0 picks
+    /// a free one.
+    ///
+    /// # Errors
+    /// [`AdminError::Listen`]: in use, not resolvable.
+    pub async fn bind_probes(address: &str) -> Result<Self, AdminError> {
+        Self::bind_for(Scope::Probes, address).await
+    }
+
+    async fn bind_for(scope: Scope, address: &str) -> Result<Self, AdminError> {
         let failed = |error| AdminError::Listen(address.to_owned(), error);
         let addresses = tokio::net::lookup_host(address).await.map_err(failed)?;
         let addresses: Vec<SocketAddr> = addresses.collect();
-        if let Some(other) = addresses.iter().find(|found| !found.ip().is_loopback()) {
+        if scope == Scope::Orders
+            && let Some(other) = addresses.iter().find(|found| !found.ip().is_loopback())
+        {
             return Err(AdminError::NotLoopback(*other));
         }
         let bound = TcpListener::bind(addresses.as_slice()).await;
         let listener = bound.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            scope,
+        })
     }
 
     /// Where it listens.
@@ -146,15 +179,14 @@ impl Admin {
     ///
     /// # Cancellation
     /// Dropping it closes the socket and every connection.
-    pub async fn serve(self, listener: AdminListener) -> Infallible {
-        let admin = Arc::new(self);
+    pub async fn serve(self: Arc<Self>, listener: AdminListener) -> Infallible {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = listener.listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                     match accepted {
                         Ok((stream, _)) => {
-                            connections.spawn(Arc::clone(&admin).converse(stream));
+                            connections.spawn(Arc::clone(&self).converse(stream, listener.scope));
                         }
                         Err(error) => {
                             tracing::warn!("admin: cannot accept a connection: {error}");
@@ -167,10 +199,10 @@ impl Admin {
         }
     }
 
-    async fn converse(self: Arc<Self>, stream: TcpStream) {
+    async fn converse(self: Arc<Self>, stream: TcpStream, scope: Scope) {
         let answer = service_fn(|request| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(request).await) }
+            async move { Ok::<_, Infallible>(admin.answer(scope, request).await) }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -182,8 +214,10 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<String> {
-        if let Err(why) = is_local(&request) {
+    async fn answer(&self, scope: Scope, request: Request<Incoming>) -> Response<String> {
+        if scope == Scope::Orders
+            && let Err(why) = is_local(&request)
+        {
             return error(StatusCode::FORBIDDEN, why);
         }
         let path: Vec<&str> = request.uri().path().split('/').skip(1).collect();
@@ -192,6 +226,10 @@ impl Admin {
             ["healthz"] => (get, Answer::Health),
             ["readyz"] => (get, Answer::Ready),
             ["metrics"] => (get, Answer::Metrics),
+            _ if scope == Scope::Probes => {
+                let known = "known here: GET /healthz /readyz /metrics; more at --admin-listen";
+                return error(StatusCode::NOT_FOUND, known);
+            }
             ["agents"] => (get, Answer::Agents),
             ["tunnels"] => (get, Answer::Tunnels),
             ["audit-head"] => (get, Answer::AuditHead),
@@ -318,83 +356,6 @@ enum Answer<'a> {
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// Whether a request is this host's own, and of no page.
-fn is_local(request: &Request<Incoming>) -> Result<(), &'static str> {
-    if request.headers().contains_key(ORIGIN) {
-        return Err("pages have no business here");
-    }
-    let host = request.headers().get(HOST);
-    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-    match is_loopback(host) {
-        true => Ok(()),
-        false => Err("ask by an address of this host: 127.0.0.1, [::1] or localhost"),
-    }
-}
-
-/// Whether a `Host` names this host; a name that leads here for a while does not.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn text(status: StatusCode, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(CONTENT_TYPE, plain);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn json_of(status: StatusCode, value: &Value) -> Response<String> {
-    let mut response = text(status, format!("{value}\n"));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
-}
-
-fn error(status: StatusCode, why: &str) -> Response<String> {
-    json_of(status, &json!({"error": why}))
-}
-
-fn busy() -> Response<String> {
-    let why = "other orders are being carried out; ask again";
-    error(StatusCode::SERVICE_UNAVAILABLE, why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_loopback;
-
-    #[test]
-    fn only_names_of_this_host_are_its_own() {
-        for own in [
-            "127.0.0.1:9090",
-            "localhost",
-            "LOCALHOST:1",
-            "[::1]:9",
-            "127.9.9.9",
-        ] {
-            assert!(is_loopback(own), "{own}");
-        }
-        for other in [
-            "",
-            "evil.example:9090",
-            "10.0.0.1",
-            "127.0.0.1.evil.example",
-            "[::2]:1",
-        ] {
-            assert!(!is_loopback(other), "{other}");
-        }
-    }
 }

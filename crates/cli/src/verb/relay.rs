@@ -8,7 +8,7 @@ use farpipe_agent::pipe::{Cancel, cancelled};
 use farpipe_audit::Audit;
 use farpipe_net::{FileStamp, Url};
 use farpipe_proto::limits::{AGENTS_MAX, AGENTS_SET_MAX};
-use farpipe_relay::{AdminListener, Order, Relay, RelayConfig};
+use farpipe_relay::{AdminError, AdminListener, Order, Relay, RelayConfig};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// this host may give orders
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
+    /// Answer GET /healthz, /readyz and /metrics here, and nothing else: for the probes of an orchestrator
+    /// and for Prometheus, from any address. Port 0 picks one
+    #[arg(long, value_name = "HOST:PORT")]
+    probe_listen: Option<String>,
     #[command(flatten)]
     audit: AuditArgs,
     /// Write events to this descriptor, as lines of JSON
@@ -113,19 +117,28 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
         return conclude(Err(error), None, &status);
     }
     let mut aside = JoinSet::new();
-    if let Some(address) = &args.admin_listen {
-        let listener = match AdminListener::bind(address).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                let failed = WithStatus::failure(error.to_string(), Some(error.hint().to_owned()));
-                return conclude(Err(failed), None, &status);
-            }
+    let admin = Arc::new(admin);
+    for (name, listener) in [
+        (
+            "admin",
+            bound(&args.admin_listen, AdminListener::bind).await,
+        ),
+        (
+            "probes",
+            bound(&args.probe_listen, AdminListener::bind_probes).await,
+        ),
+    ] {
+        let listener = match listener {
+            Ok(Some(listener)) => listener,
+            Ok(None) => continue,
+            Err(failed) => return conclude(Err(failed), None, &status),
         };
         let address = listener.address();
         if !quiet {
-            output::line(&format!("admin on http://{address}"));
+            output::line(&format!("{name} on http://{address}"));
         }
-        status.write(serde_json::json!({"event": "admin", "address": address.to_string()}));
+        status.write(serde_json::json!({"event": name, "address": address.to_string()}));
+        let admin = Arc::clone(&admin);
         aside.spawn(async move { match admin.serve(listener).await {} });
     }
     notify::ready();
@@ -144,6 +157,22 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
     aside.shutdown().await;
     status.flush();
     Ok(0)
+}
+
+/// The listener at an address that was given.
+async fn bound<'a, F>(
+    address: &'a Option<String>,
+    bind: impl FnOnce(&'a str) -> F,
+) -> anyhow::Result<Option<AdminListener>>
+where
+    F: Future<Output = Result<AdminListener, AdminError>>,
+{
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let failed =
+        |error: AdminError| WithStatus::failure(error.to_string(), Some(error.hint().to_owned()));
+    bind(address).await.map(Some).map_err(failed)
 }
 
 /// Carries out what a running relay is told.
@@ -244,6 +273,7 @@ impl Keeper {
             (new.heartbeat != self.args.heartbeat, "heartbeat"),
             (new.agents_max != self.args.agents_max, "agents_max"),
             (new.admin_listen != self.args.admin_listen, "admin_listen"),
+            (new.probe_listen != self.args.probe_listen, "probe_listen"),
             (new.behind != self.args.behind, "what is before the relay"),
             (new.gateway != self.args.gateway, "the gateway"),
             (new.audit != self.args.audit, "the audit log"),

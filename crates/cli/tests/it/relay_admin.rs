@@ -206,3 +206,53 @@ fn a_failed_handshake_is_counted_by_its_step() {
         admin.metric(failed) == 1
     });
 }
+
+#[test]
+fn a_probe_from_elsewhere_sees_how_a_relay_is_and_gives_no_orders() {
+    let host = Host::new();
+    let listens = [
+        "--probe-listen",
+        "0.0.0.0:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ];
+    let relay = relay(&host, &listens);
+    let (admin, probes) = (Admin::of(&relay), Admin::probes_of(&relay));
+    let by_name = "Host: relay-0.relay.default.svc:9091\r\n";
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(probes.ask_with("GET", path, by_name).0, 200, "{path}");
+    }
+    let (status, metrics) = probes.ask_with("GET", "/metrics", by_name);
+    assert!(
+        status == 200 && metrics.contains("farpipe_relay_doors 1"),
+        "{metrics}"
+    );
+    for (method, path) in [
+        ("GET", "/agents"),
+        ("GET", "/tunnels"),
+        ("GET", "/audit-head"),
+        ("POST", "/drain"),
+        ("POST", "/reload"),
+        ("POST", "/agents/web1/disconnect"),
+    ] {
+        let (status, why) = probes.ask_with(method, path, by_name);
+        assert!(
+            status == 404 && why.contains("--admin-listen"),
+            "{path} {why}"
+        );
+    }
+    assert_eq!(probes.ask_with("POST", "/healthz", by_name).0, 405);
+    assert_eq!(admin.metric("farpipe_relay_draining"), 0);
+}
+
+#[test]
+fn orders_are_not_taken_from_the_network() {
+    let host = Host::new();
+    let relay = host.relay("ws").args(["--admin-listen", "0.0.0.0:0"]);
+    let refused = relay.run().exits(125);
+    assert!(
+        refused.said().contains("--probe-listen"),
+        "{}",
+        refused.said()
+    );
+}

@@ -187,6 +187,10 @@ fn the_examples_of_deploy_can_be_used() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let host = Host::new();
+    let manifests = include_str!("../../../../deploy/kubernetes/relay.yaml");
+    let (_, map) = manifests.split_once("  relay.yaml: |\n").expect("a map");
+    let (map, _) = map.split_once("---\n").expect("more than the map");
+    let in_kubernetes = map.replace("\n    ", "\n").trim_start().to_owned();
     for (name, key, text) in [
         (
             "relay.yaml",
@@ -198,12 +202,14 @@ fn the_examples_of_deploy_can_be_used() {
             "agent-key.pem",
             include_str!("../../../../deploy/agent.yaml"),
         ),
+        ("relay-map.yaml", "relay-key.pem", &in_kubernetes),
     ] {
         let key = host.file(key, "");
         let private = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(key, private).expect("our own file");
         let here = format!("{}/", host.dir().display());
-        host.file(name, text.replace("/etc/farpipe/", &here));
+        let text = text.replace("/etc/farpipe/", &here);
+        host.file(name, text.replace("/secrets/", &here));
         host.farpipe(["config", "check", name]).run().exits(0);
     }
 }

@@ -171,7 +171,7 @@ pub fn read_private_key(path: &Path) -> Result<Vec<u8>, FileError> {
 pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
     let mode = meta.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if is_open(mode, meta.uid(), rustix::process::geteuid().as_raw()) {
         return Err(FileError::new(
             path,
             format!("this {what} is open to others (mode {mode:04o})"),
@@ -179,6 +179,13 @@ pub fn read_private(path: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, FileE
         .hinted(format!("chmod 600 {}", path.display())));
     }
     read(path).map(Zeroizing::new)
+}
+
+/// Whether others than the one who reads it may have it. Root's files may be read by a group, of whoever is not
+/// root: that is how a secret is given to a service that cannot change it (Kubernetes' `fsGroup`).
+fn is_open(mode: u32, owner: u32, reader: u32) -> bool {
+    let is_given = owner == 0 && reader != 0;
+    mode & if is_given { 0o037 } else { 0o077 } != 0
 }
 
 /// DER as PEM (RFC 7468).
@@ -281,5 +288,30 @@ fn unreadable(path: &Path, error: &io::Error) -> FileError {
                 .hinted("run as the user whom the file belongs to")
         }
         _ => FileError::new(path, format!("cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_open;
+
+    #[test]
+    fn a_group_may_read_what_root_gives_to_it_and_nothing_else() {
+        let (root, service) = (0, 65532);
+        for (mode, owner, reader, expected) in [
+            (0o600, service, service, false),
+            (0o400, root, root, false),
+            (0o440, root, service, false),
+            (0o640, root, service, false),
+            (0o440, service, service, true),
+            (0o440, root, root, true),
+            (0o440, 1000, service, true),
+            (0o460, root, service, true),
+            (0o444, root, service, true),
+            (0o604, root, service, true),
+        ] {
+            let is = is_open(mode, owner, reader);
+            assert_eq!(is, expected, "{mode:04o} of {owner}, read by {reader}");
+        }
     }
 }

@@ -22,11 +22,20 @@ pub(crate) struct Admin(String);
 impl Admin {
     #[track_caller]
     pub(crate) fn of(relay: &Running) -> Self {
-        let is_there = |text: &str| text.contains("admin on http://") && text.ends_with('\n');
+        Self::called("admin on http://", relay)
+    }
+
+    /// What a relay that was started with `--probe-listen` says to a probe.
+    #[track_caller]
+    pub(crate) fn probes_of(relay: &Running) -> Self {
+        Self::called("probes on http://", relay)
+    }
+
+    #[track_caller]
+    fn called(line: &str, relay: &Running) -> Self {
+        let is_there = |text: &str| text.contains(line) && text.ends_with('\n');
         let said = relay.stderr_until(is_there);
-        let address = said
-            .lines()
-            .find_map(|line| line.strip_prefix("admin on http://"));
+        let address = said.lines().find_map(|said| said.strip_prefix(line));
         Self(address.expect("waited for").to_owned())
     }
 
