@@ -166,7 +166,7 @@ fn gorilla() -> Result<PathBuf> {
 }
 
 /// Where installed tools are kept between runs; .ci/run keeps its own there too.
-fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),

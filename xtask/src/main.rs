@@ -1,13 +1,14 @@
 //! Project tasks that need more than one cargo command: `cargo xtask TASK`.
 //!
 //! Every check of the project is a task here or a plain cargo command, and CI (.ci/run) calls the
-//! same ones that people type. Compiled by everyone who works here, so it has one small dependency.
+//! same ones that people type. Compiled by everyone who works here, so it has few and small dependencies.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
 mod bench;
+mod compliance;
 mod faults;
 mod fuzz;
 mod sim;
@@ -28,6 +29,7 @@ usage: cargo xtask TASK
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
   soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
                             real processes, killed, cut and stopped for so long (docs/soak.md)
+  compliance [CASE…]        Autobahn's test suite, or cases like 7.1.*, against our WebSocket ends (docs/websocket.md)
   faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
@@ -58,6 +60,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
         ("soak", options) => return soak::run(options),
+        ("compliance", cases) => compliance::run(cases)?,
         ("faults", []) => faults::run()?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-scale", options) => bench::scale(options)?,

@@ -10,7 +10,7 @@ use farpipe_proto::limits::RAW_MESSAGE_MAX;
 use super::super::super::framed::Violation;
 use super::super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode, broken, decode_close};
 use super::deflate::Inflate;
-use super::{Messages, NOT_TEXT, TOO_LONG};
+use super::{Messages, NOT_TEXT, TOO_LONG, bounded};
 use crate::segment::apply_mask;
 
 /// The bit of the first byte that marks a compressed message.
@@ -30,6 +30,8 @@ pub(super) struct Incoming {
     /// Whether the other end is a client: clients mask, servers do not.
     from_client: bool,
     messages: Messages,
+    /// Whether each part of a message is handed on with what it is in front (`bounded.rs`).
+    is_bounded: bool,
     inflate: Option<Inflate>,
     /// The frame whose payload is being received.
     frame: Option<Frame>,
@@ -67,11 +69,17 @@ impl Incoming {
         Self {
             from_client,
             messages,
+            is_bounded: false,
             inflate,
             frame: None,
             message: None,
             control: Vec::new(),
         }
+    }
+
+    #[cfg(feature = "conformance")]
+    pub(super) fn keep_bounds(&mut self) {
+        self.is_bounded = true;
     }
 
     /// Takes what it can out of `raw`, and hands messages on to `inbox`. `None`: more is needed, or
@@ -189,6 +197,9 @@ impl Incoming {
         if message.is_held() {
             message.held.extend_from_slice(bytes);
         } else {
+            if self.is_bounded {
+                bounded::mark(message.is_text, last, bytes.len(), inbox);
+            }
             inbox.extend_from_slice(bytes);
             message.last = bytes.last().copied().or(message.last);
         }
@@ -207,6 +218,9 @@ impl Incoming {
             }
             if message.is_text && std::str::from_utf8(&whole).is_err() {
                 return Err(NOT_TEXT);
+            }
+            if self.is_bounded {
+                bounded::mark(message.is_text, true, whole.len(), inbox);
             }
             inbox.extend_from_slice(&whole);
             message.last = whole.last().copied();

@@ -11,7 +11,9 @@
 //! Bounds: `RAW_INBOX_MAX` received and a message on top of it, `RAW_OUTBOX_MAX` and a frame on top of it
 //! to be sent. When full the socket is not read, or the caller waits.
 
+mod bounded;
 mod deflate;
+mod error;
 mod foreign;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
@@ -35,6 +37,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use self::deflate::Deflate;
+pub use self::error::RawError;
 use self::incoming::{Event, Incoming};
 use super::super::framed::{CLOSE_WITHOUT_CODE, Violation};
 use super::frame::{Header, Opcode};
@@ -123,53 +126,9 @@ impl<S: Transport> Transport for TlsStream<S> {
     }
 }
 
-/// Why a WebSocket is of no more use.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RawError {
-    /// The transport failed.
-    #[error("{0}")]
-    Io(String),
-    /// It ended without a closing handshake.
-    #[error("the connection was cut without a WebSocket close")]
-    Cut,
-    /// The other end says that something went wrong.
-    #[error("the other end closed with code {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
-    Closed {
-        /// What it said (RFC 6455 section 7.4).
-        code: u16,
-        /// Its words, escaped.
-        reason: String,
-    },
-    /// The other end broke the rules, and was told so.
-    #[error("the other end broke the WebSocket protocol: {0}")]
-    Violated(&'static str),
-    /// Nothing is heard from it.
-    #[error("no sign of life for {} s", (RAW_PING * (RAW_PINGS_MAX + 1)).as_secs())]
-    Silent,
-    /// It was told of the end and does not answer.
-    #[error("the WebSocket close was not answered within {} s", RAW_CLOSE_WAIT.as_secs())]
-    CloseUnanswered,
-    /// A text message must be text.
-    #[error("a line that is not UTF-8 cannot be a text message")]
-    LineNotText,
-    /// A line without an end.
-    #[error("a line is longer than {} KiB", RAW_MESSAGE_MAX >> 10)]
-    LineTooLong,
-}
-
 /// A line that cannot be sent, and the code that tells the other end so.
 #[derive(Debug)]
 struct BadLine(RawError, u16);
-
-impl RawError {
-    fn kind(&self) -> io::ErrorKind {
-        match self {
-            Self::Io(_) | Self::Cut | Self::Closed { .. } => io::ErrorKind::ConnectionAborted,
-            Self::Silent | Self::CloseUnanswered => io::ErrorKind::TimedOut,
-            Self::Violated(_) | Self::LineNotText | Self::LineTooLong => io::ErrorKind::InvalidData,
-        }
-    }
-}
 
 /// How far the closing handshake is.
 ///
@@ -202,6 +161,9 @@ pub struct RawWebSocket {
     out: BytesMut,
     /// The line that is not complete yet.
     line: Vec<u8>,
+    /// Messages are written with their bounds.
+    #[cfg(feature = "conformance")]
+    bounded: Option<bounded::Parts>,
     deflate: Option<Deflate>,
     /// A client's.
     keys: Option<RandomKeys>,
@@ -253,6 +215,8 @@ impl RawWebSocket {
             inbox: BytesMut::new(),
             out: BytesMut::new(),
             line: Vec::new(),
+            #[cfg(feature = "conformance")]
+            bounded: None,
             deflate: None,
             keys: None,
             closing: Closing::Open,
@@ -271,6 +235,16 @@ impl RawWebSocket {
             is_alive: false,
             pings: 0,
         }
+    }
+
+    /// What is read and written from now on are messages, text or binary, in the parts of `bounded.rs`: for
+    /// suites that test ends by what they echo.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn keeping_bounds(mut self) -> Self {
+        self.incoming.keep_bounds();
+        self.bounded = Some(bounded::Parts::default());
+        self
     }
 
     /// Ready when a read would return something.
@@ -350,6 +324,20 @@ impl RawWebSocket {
         for buf in bufs {
             let room = RAW_SENT_MAX - bytes.len();
             bytes.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
+        #[cfg(feature = "conformance")]
+        if let Some(mut parts) = self.bounded.take() {
+            parts.put(&bytes, |is_text, message| {
+                let opcode = if is_text {
+                    Opcode::Text
+                } else {
+                    Opcode::Binary
+                };
+                self.put_message(opcode, message);
+            });
+            self.bounded = Some(parts);
+            self.flush(cx);
+            return Poll::Ready(Ok(bytes.len()));
         }
         match self.messages {
             Messages::Bytes => self.put_message(Opcode::Binary, &bytes),
