@@ -50,6 +50,20 @@ pub fn open(handle: &SessionHandle) -> Option<(Questions, Answers)> {
     Some((Questions(send), answers))
 }
 
+/// Waits until the agent itself has answered, without a question: a session by a local agent is up before
+/// anybody knows whether there is such a host. `false`: no stream can be opened. Cancel safe.
+///
+/// # Errors
+/// [`RecvError`]: nobody is there, or not for this caller.
+pub(crate) async fn is_there(handle: &SessionHandle) -> Result<bool, RecvError> {
+    let Some((mut questions, mut answers)) = open(handle) else {
+        return Ok(false);
+    };
+    questions.finish();
+    while answers.next().await?.is_some() {}
+    Ok(true)
+}
+
 /// Asks.
 #[derive(Debug)]
 pub struct Questions(SendStream);

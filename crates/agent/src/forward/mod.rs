@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farpipe_net::{Dial, Opener, RecvStream, SessionHandle, Stream};
+use farpipe_net::{Dial, Opener, RecvError, RecvStream, SessionHandle, Stream};
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::control::Refuse;
 use tokio::sync::watch;
@@ -24,7 +24,8 @@ use crate::client::{asked, unless_given_up};
 use crate::endpoint::{EndpointSpec, Listening, Use};
 use crate::fan::{self, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
-use crate::pipe::cancelled;
+use crate::ping;
+use crate::pipe::{cancelled, unless_cancelled};
 use crate::server::{self, Target};
 
 /// The longest address that an agent may say it listens on.
@@ -51,15 +52,16 @@ pub enum Forward {
     },
 }
 
-/// Hears where the far host listens for one of the forwards: its number in the list, and the address.
-/// Must not wait.
+/// Hears where one of the forwards listens, here or there: its number in the list, and the address. Those
+/// here are told once the host has answered. Must not wait.
 pub type Told = Arc<dyn Fn(usize, &str) + Send + Sync>;
 
 /// Which endpoint here belongs to what listens there, by the number of its stream.
 type Targets = Arc<Mutex<BTreeMap<u32, EndpointSpec>>>;
 
 /// Opens a session and forwards until told to end; then what is open is given up and the session
-/// settled. What cannot be listened on there ends it.
+/// settled. A host that is not there at the beginning ends it, as does what cannot be listened on there;
+/// no connection is taken before the host has answered.
 ///
 /// # Cancellation
 /// As for [`crate::client::run`].
@@ -75,11 +77,23 @@ pub async fn run(
     let targets = Targets::default();
     let serving = async {
         let mut running = JoinSet::new();
+        match answers(&handle, &shared).await {
+            Ok(true) => {}
+            Ok(false) => {
+                handle.finish_opening();
+                return None;
+            }
+            Err(error) => {
+                handle.finish_opening();
+                return Some(error);
+            }
+        }
         for (number, forward) in forwards.into_iter().enumerate() {
             let (handle, shared) = (handle.clone(), shared.clone());
             let until = cancelled(is_over.clone());
             match forward {
                 Forward::Local { listening, to } => {
+                    told(number, listening.address());
                     let open = asked(&to, Use::Both, false);
                     running.spawn(async move {
                         fan::stream_each(&handle, listening, Use::Both, open, None, &shared, until)
@@ -88,6 +102,7 @@ pub async fn run(
                     });
                 }
                 Forward::Dynamic(socks) => {
+                    told(number, socks.address());
                     running.spawn(async move {
                         socks.run(&handle, &shared, until).await;
                         Ok(())
@@ -133,6 +148,21 @@ pub async fn run(
         outcome.fail(end.into());
     }
     shared.conclude(outcome)
+}
+
+/// Whether the host is there; `false`: the session says why not, or all is told to end.
+async fn answers(handle: &SessionHandle, shared: &Shared) -> Result<bool, PipeError> {
+    let asking = unless_cancelled(shared.cancel.clone(), ping::is_there(handle));
+    match asking.await {
+        Ok(Ok(true)) => Ok(true),
+        Ok(Ok(false)) => Err(PipeError::Local("no stream can be opened".to_owned())),
+        Ok(Err(RecvError::Session(_))) | Err(_) => Ok(false),
+        Ok(Err(RecvError::Refused(refuse))) => Err(PipeError::Refused {
+            status: STATUS_FAILURE,
+            message: printable(&refuse.message),
+        }),
+        Ok(Err(error)) => Err(PipeError::Remote(printable(&error.to_string()))),
+    }
 }
 
 /// Has the agent listen, until `until` is ready or all is told to end.

@@ -19,7 +19,8 @@ use crate::status::Status;
 
 /// Forward ports and Unix sockets to or from an agent's host
 ///
-/// Until a signal comes. Each connection is a stream of one session: a lost link is resumed, and no
+/// Until a signal comes. A host that is not there when it begins is an error; one that goes away is waited
+/// for. Each connection is a stream of one session: a lost link is resumed, and no
 /// connection notices. The end of one direction reaches the other side and leaves the other one
 /// open. What a killed forward listened on there is free for the next one of the same caller.
 ///
@@ -146,7 +147,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         quiet,
     };
     let work = async {
-        let opening = open(&args, &teller);
+        let opening = open(&args);
         let forwards = match pipe::unless_cancelled(cancel.clone(), opening).await {
             Ok(opened) => opened?,
             Err(error) => return Ok(error.into()),
@@ -156,14 +157,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             cancel,
             report: report(quiet),
         };
-        let remote: Vec<EndpointSpec> = args.remote.iter().map(|pair| pair.to.clone()).collect();
-        let told = teller.clone();
-        let first = forwards.len() - remote.len();
-        let told: Told = Arc::new(move |number, address| {
-            if let Some(to) = number.checked_sub(first).and_then(|n| remote.get(n)) {
-                told.there(address, to);
-            }
-        });
+        let told = told(&args, teller);
         let running = forward::run(forwards, Opener::new(config), &*dial, shared, told);
         anyhow::Ok(progress::during(show, None, &counts, running).await)
     };
@@ -174,17 +168,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
 }
 
 /// Listens here; what is to listen there comes last.
-async fn open(args: &Args, teller: &Teller) -> anyhow::Result<Vec<Forward>> {
+async fn open(args: &Args) -> anyhow::Result<Vec<Forward>> {
     let mut forwards = Vec::new();
     for Pair { on, to } in &args.local {
         let listening = endpoint::listen(on).await.map_err(not_opened)?;
-        teller.here(listening.address(), &to.to_string());
         let to = to.clone();
         forwards.push(Forward::Local { listening, to });
     }
     for on in &args.dynamic {
         let socks = Socks::bind(on).await.map_err(not_opened)?;
-        teller.here(socks.address(), "wherever SOCKS5 asks for");
         forwards.push(Forward::Dynamic(socks));
     }
     for Pair { on, to } in args.remote.iter().cloned() {
@@ -193,8 +185,21 @@ async fn open(args: &Args, teller: &Teller) -> anyhow::Result<Vec<Forward>> {
     Ok(forwards)
 }
 
+/// Says what is forwarded, by the numbers that [`open`] gives.
+fn told(args: &Args, teller: Teller) -> Told {
+    let local = args.local.iter().map(|pair| (true, pair.to.to_string()));
+    let anywhere = || (true, "wherever SOCKS5 asks for".to_owned());
+    let dynamic = args.dynamic.iter().map(|_| anywhere());
+    let remote = args.remote.iter().map(|pair| (false, pair.to.to_string()));
+    let all: Vec<(bool, String)> = local.chain(dynamic).chain(remote).collect();
+    Arc::new(move |number, address| match all.get(number) {
+        Some((true, to)) => teller.here(address, to),
+        Some((false, to)) => teller.there(address, to),
+        None => {}
+    })
+}
+
 /// Says what is forwarded.
-#[derive(Clone)]
 struct Teller {
     host: String,
     status: Status,
@@ -208,12 +213,12 @@ impl Teller {
         self.event("here", address, to);
     }
 
-    fn there(&self, address: &str, to: &EndpointSpec) {
-        let (host, to) = (&self.host, to.to_string());
+    fn there(&self, address: &str, to: &str) {
+        let host = &self.host;
         // The agent's word goes to a terminal.
         let address = address.escape_debug().to_string();
         self.tell(&format!("forwarding {address} at {host} to {to} here"));
-        self.event("there", &address, &to);
+        self.event("there", &address, to);
     }
 
     fn tell(&self, line: &str) {

@@ -84,6 +84,48 @@ fn a_port_here_is_one_there_and_half_close_is_kept() {
     assert!(!said.contains("farpipe:"), "{said}");
 }
 
+/// As for `exec`, and before a port is announced; also by a local agent, to which the session is at once.
+#[test]
+fn a_host_that_nobody_knows_is_an_error_at_once() {
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    let local = host.farpipe(["agent", "--client-only", "-v"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at"));
+    for no_reuse in ["1", "0"] {
+        for what in [
+            ["-L", "0:localhost:1"],
+            ["-D", "0"],
+            ["-R", "0:localhost:1"],
+        ] {
+            let forward = host.farpipe(["forward", "--relay", relay.url(), "nohost"]);
+            let forward = forward.args(what).env("FARPIPE_NO_REUSE", no_reuse);
+            let said = forward.run().exits(125).said();
+            let expected = "refused: no agent nohost is registered here";
+            assert!(said.contains(expected), "{what:?}: {said}");
+            assert!(!said.contains("forwarding"), "{what:?}: {said}");
+        }
+    }
+    local.stderr_until(|text| text.matches(": opened").count() >= 3);
+}
+
+/// It was there: what it goes away for need not be wrong.
+#[test]
+fn a_host_that_goes_away_later_is_waited_for() {
+    let target = server(echo);
+    let net = Net::new(&[&format!("connect:{target}")]);
+    let mut faults = Faults::between(&net.relay, Plan::default());
+    let forward = net.forward_by(&faults.url());
+    let forward = forward.args(["-L", &format!("0:{target}")]).start();
+    let address = addresses(&forward, 1).remove(0);
+    faults.refuse(true);
+    faults.cut_all(Cut::Reset);
+    forward.stderr_until(|said| said.contains("no connection"));
+    let stream = dial(&address);
+    faults.refuse(false);
+    assert_same(&ask_tcp(stream, b"hello"), b"hello");
+    stop(forward);
+}
+
 #[test]
 fn an_answer_that_ends_first_leaves_the_request_open() {
     let (told, hears) = std::sync::mpsc::channel();
