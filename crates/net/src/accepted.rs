@@ -477,6 +477,7 @@ fn last_code(end: &SessionEnd) -> RefuseCode {
         SessionEnd::Lost(_) => RefuseCode::UnknownSession,
         SessionEnd::Integrity(_) => RefuseCode::EndToEnd,
         SessionEnd::Replaced(_) => RefuseCode::Replaced,
+        SessionEnd::Forgotten(_) => RefuseCode::Forgotten,
         SessionEnd::Revoked(_) => RefuseCode::Auth,
         SessionEnd::Refused(_) | SessionEnd::Protocol(_) | SessionEnd::Closed => {
             RefuseCode::Protocol

@@ -40,6 +40,10 @@ pub enum SessionEnd {
     /// The peer refused, or a certificate, credential or version does not fit: no retry helps.
     #[error("{0}")]
     Refused(String),
+    /// The peer has had the session and knows it no more: it was started anew. What was asked of it can be
+    /// asked for in another session, if doing it twice does no harm.
+    #[error("{0}")]
+    Forgotten(String),
     /// One side broke the protocol.
     #[error("{0}")]
     Protocol(String),

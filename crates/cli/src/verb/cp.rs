@@ -217,8 +217,8 @@ async fn copy_group(
             Ok(summary) => return Ok(Ok(summary)),
             Err(error) => error,
         };
-        let (PipeError::Session(SessionEnd::Refused(why)) | PipeError::RemoteCancelled(why)) =
-            &error
+        let (PipeError::Session(SessionEnd::Refused(why) | SessionEnd::Forgotten(why))
+        | PipeError::RemoteCancelled(why)) = &error
         else {
             return Ok(Err(error));
         };

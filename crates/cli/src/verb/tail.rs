@@ -252,6 +252,8 @@ impl GoingOn<'_> {
     ) -> anyhow::Result<Outcome> {
         let mut positions = Positions::default();
         let mut anew = Anew::within(self.args.resume_for);
+        // Once it was there, it comes back; one that never was is a mistake.
+        let mut was_there = false;
         loop {
             positions.begin();
             let tail = self.args.tail(self.wanted, &positions)?;
@@ -283,11 +285,18 @@ impl GoingOn<'_> {
                     return Ok(PipeError::Refused { status, message }.into());
                 }
                 Ended::Odd(error) => return Ok(PipeError::Remote(error).into()),
-                Ended::Left(why) => SessionEnd::Refused(why),
+                Ended::Left(why) => SessionEnd::Forgotten(why),
                 Ended::Lost(end) => end,
             };
+            was_there |= positions.has_begun;
             // Another session helps if the agent does not know this one any more.
-            if !matches!(end, SessionEnd::Refused(_)) || !positions.has_begun {
+            let may_help = match end {
+                SessionEnd::Forgotten(_) => true,
+                SessionEnd::Refused(_) => was_there,
+                _ => false,
+            };
+            was_there |= may_help;
+            if !may_help {
                 return Ok(PipeError::from(end).into());
             }
             if positions.is_taken_up {

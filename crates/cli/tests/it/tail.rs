@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use farpipe_faultproxy::{Cut, Dir, Plan, When};
+use farpipe_faultproxy::{Cut, Dir, Place, Plan, When};
 use farpipe_proto::limits::TAILS_EACH_MAX;
 use rustix::process::Signal;
 
@@ -38,6 +38,7 @@ impl Net {
         let allowed = format!("read:{}", self.host.path("log").display());
         let agent = [
             "agent",
+            "--no-reuse",
             self.relay.url(),
             "--name",
             "web1",
@@ -343,6 +344,52 @@ fn an_agent_that_is_killed_and_started_again_goes_on_where_it_was() {
     let said = prints(tail, &lines(0..next + 1));
     assert!(said.contains("web1 is asked anew in 1 s"), "{said}");
     assert!(!said.contains("missing"), "{said}");
+}
+
+/// It was there, so it comes back: an answer is no condition. An unknown host is an error all the same, and
+/// what may not be read, whoever passes that on.
+#[test]
+fn an_agent_that_is_killed_before_its_first_answer_is_asked_anew() {
+    const ATTACHED: u8 = 0x05;
+    let mut net = Net::new();
+    net.append("app.log", lines(0..5));
+    let attached = When::Frame {
+        dir: Dir::Down,
+        nth: 1..=1,
+        kind: Some(ATTACHED),
+        place: Place::After,
+    };
+    let local = net.host.farpipe(["agent", "--client-only", "-v"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at"));
+    for no_reuse in ["1", "0"] {
+        let plan = Plan {
+            connections: 0..=0,
+            ..Plan::of(attached.clone(), Cut::Stall)
+        };
+        let mut faults = Faults::between(&net.relay, plan);
+        let by = |name: &str| {
+            let tail = net
+                .host
+                .farpipe(["tail", "-v", "--relay", &faults.url(), name]);
+            tail.env("FARPIPE_NO_REUSE", no_reuse)
+        };
+        let log = format!("web1:{}", net.path("app.log").display());
+        let tail = by(&log).start();
+        let opener = if no_reuse == "1" { &tail } else { &local };
+        opener.stderr_until(|text| text.contains(": attached by ws:"));
+        let (unknown, denied) = (by("nohost:app.log"), by("web1:/etc/passwd"));
+        drop(net.agent.take());
+        net.start_agent();
+        faults.cut_all(Cut::Reset);
+        let said = prints(tail, &lines(0..5));
+        assert!(said.contains("web1 is asked anew in 1 s"), "{said}");
+        let said = unknown.run().exits(125).said();
+        assert!(said.contains("no agent nohost is registered"), "{said}");
+        assert!(!said.contains("anew"), "{said}");
+        let said = denied.run().exits(125).said();
+        assert!(said.contains("does not allow it"), "{said}");
+        faults.refuse(true);
+    }
 }
 
 #[test]

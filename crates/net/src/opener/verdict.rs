@@ -17,6 +17,7 @@ pub(super) fn behind(code: u32, why: String) -> SessionEnd {
         Some(RefuseCode::UnknownSession) => SessionEnd::Lost(why),
         Some(RefuseCode::EndToEnd) => SessionEnd::Integrity(why),
         Some(RefuseCode::Replaced) => SessionEnd::Replaced(why),
+        Some(RefuseCode::Forgotten) => SessionEnd::Forgotten(why),
         _ => SessionEnd::Refused(why),
     }
 }
@@ -117,6 +118,10 @@ impl Running<'_> {
             return Err(SessionEnd::Replaced(why));
         }
         let is_final = refused.is_final && !self.is_gone(refused);
+        let is_unknown = RefuseCode::from_wire(refused.code) == Some(RefuseCode::UnknownSession);
+        if is_final && self.established && is_unknown {
+            return Err(SessionEnd::Forgotten(why));
+        }
         if !is_final && RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut) {
             // Nobody said no: the answer was lost beyond the relay.
             return Ok(Step::Failed(Attempt::Cut, why));

@@ -232,6 +232,8 @@ pub enum RefuseCode {
     EndToEnd = 13,
     /// What the session had was given to a later command of the same caller.
     Replaced = 14,
+    /// Whoever the peer stands in for has had the session, and knows it no more.
+    Forgotten = 15,
 }
 
 impl RefuseCode {
@@ -253,6 +255,7 @@ impl RefuseCode {
             12 => Self::Cut,
             13 => Self::EndToEnd,
             14 => Self::Replaced,
+            15 => Self::Forgotten,
             _ => return None,
         })
     }
@@ -270,7 +273,8 @@ impl RefuseCode {
             | Self::Protocol
             | Self::OutcomeUnknown
             | Self::EndToEnd
-            | Self::Replaced => true,
+            | Self::Replaced
+            | Self::Forgotten => true,
             Self::Fenced | Self::Limit | Self::ShuttingDown | Self::NoRoute | Self::Cut => false,
         }
     }

@@ -450,14 +450,14 @@ fn p10_the_last_of_duplicate_fields_counts_and_unknown_ones_are_skipped() {
 
 #[test]
 fn p10_an_unknown_refuse_code_keeps_its_finality() {
-    for code in 1..=14 {
+    for code in 1..=15 {
         assert_eq!(
             RefuseCode::from_wire(code).map(|code| code as u32),
             Some(code)
         );
     }
     assert_eq!(RefuseCode::from_wire(0), None);
-    assert_eq!(RefuseCode::from_wire(15), None);
+    assert_eq!(RefuseCode::from_wire(16), None);
     let refused = Refused {
         code: 4_000_000_000,
         is_final: true,
