@@ -2,21 +2,25 @@
 //! are wanted are there, each gets all of it. An only reader that is waited for gets the source itself,
 //! as any stream does (`server.rs`); else the source is read once for all (`spread/`).
 //!
-//! Who comes later is refused. When the last reader has answered for what it got, no session is taken
+//! Who comes later is refused; but a reader that was killed, and is run again by the same caller, has its
+//! old place taken from it (`serve/held.rs`): before the beginning the new one has it, and later the pipe
+//! fails at once, as what the old one got is gone. When the last reader has answered for what it got, no session is taken
 //! any more: who comes then is the next writer's, and asks the relay again.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farpipe_net::{AcceptedSession, SessionHandle, Sessions, Stream};
+use farpipe_net::{AcceptedSession, Linked, SessionEnd, SessionHandle, Sessions, Stream};
 use farpipe_proto::identity::Caller;
 use farpipe_proto::limits::DRAIN;
 use farpipe_proto::wire::control::{self, Accept, Open, Refuse};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::blocks::Compression;
 use crate::client::unless_given_up;
@@ -26,6 +30,7 @@ use crate::fan::Report;
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE, describe, to_wire};
 use crate::pipe::{self, Cancel, cancelled};
 use crate::pump::Meter;
+use crate::serve::{Asker, Held, Holding, Thing};
 use crate::server::{self, Served, Target, refuse_more};
 use crate::spread::{Lost, Slow, Spread};
 
@@ -34,6 +39,9 @@ pub type Admits = Arc<dyn Fn(Option<&Caller>) -> Result<(), String> + Send + Syn
 
 /// Hears what a reader lost because it was behind, when it has ended.
 pub type TellLost = Arc<dyn Fn(&str, Lost) + Send + Sync>;
+
+/// Hears that a reader has had no link for some seconds (`true`), and that it has one again. Must not wait.
+pub type TellAway = Arc<dyn Fn(&str, bool) + Send + Sync>;
 
 /// What a writer is told.
 pub struct Sending {
@@ -51,6 +59,8 @@ pub struct Sending {
     pub report: Report,
     /// Hears of readers that lost something, which they only do with [`Slow::Drop`].
     pub tell_lost: TellLost,
+    /// Hears of readers that are waited for.
+    pub tell_away: TellAway,
     /// Counts what is read.
     pub meter: Arc<Meter>,
     /// Ends all.
@@ -88,6 +98,8 @@ struct Pipe {
     sending: Sending,
     count: watch::Sender<Count>,
     feed: Feed,
+    /// Whose the places are.
+    held: Held,
     /// How the command at the source has ended, once that is known.
     exit: watch::Sender<Option<control::Exit>>,
 }
@@ -100,6 +112,14 @@ enum Feed {
     /// Each: what is read of it once.
     Spread(Arc<Spread>),
 }
+
+/// Between two looks at whether a reader has its link again before the beginning.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a reader has no link before that is told: most are back at once.
+const AWAY: Duration = Duration::from_secs(2);
+/// Between two looks at that.
+const AWAY_LOOK: Duration = Duration::from_millis(500);
 
 /// How the session of one who came has ended.
 #[derive(Debug)]
@@ -130,6 +150,7 @@ pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcom
     let pipe = Arc::new(Pipe {
         count: watch::Sender::new(Count::default()),
         feed,
+        held: Held::default(),
         exit: watch::Sender::new(None),
         sending,
     });
@@ -140,6 +161,7 @@ pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcom
     let mut filled = None;
     let mut waited = std::pin::pin!(pipe.waited(wait));
     let mut answered = std::pin::pin!(pipe.all_answered());
+    let mut beginning = std::pin::pin!(pipe.begin());
     let gave_up = loop {
         tokio::select! {
             session = next(&mut sessions) => {
@@ -155,6 +177,7 @@ pub async fn run(sessions: Sessions, sending: Sending, target: Target) -> Outcom
             }
             done = &mut filling, if filled.is_none() => filled = Some(done),
             why = &mut waited => break Some(why),
+            () = &mut beginning => {}
             () = &mut answered, if sessions.is_some() => sessions = None,
             () = cancelled(cancel.clone()), if !pipe.has_begun() => break Some(PipeError::Cancelled),
         }
@@ -227,21 +250,59 @@ impl Pipe {
         let _ = self.count.subscribe().wait_for(all).await;
     }
 
+    /// Begins when all readers have come and have a link: one that was killed may have its place taken before.
+    /// Never ready: there is nothing more to do then.
+    async fn begin(&self) {
+        let wanted = self.sending.readers;
+        let mut count = self.count.subscribe();
+        loop {
+            // The sender lives as long as this.
+            let _ = count
+                .wait_for(|count| count.here == wanted && !count.has_begun)
+                .await;
+            if self.held.are_linked() {
+                self.count.send_if_modified(|count| {
+                    count.has_begun = count.here == wanted;
+                    count.has_begun
+                });
+            } else {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+
     /// Makes one more a reader, if one more is wanted; its number among those that ever came.
-    fn enter(&self) -> Option<usize> {
+    fn enter(&self, asker: &Asker) -> Option<(usize, Holding)> {
         let wanted = self.sending.readers;
         let mut number = 0;
         let entered = self.count.send_if_modified(|count| {
-            let has_room = !count.has_begun && !count.has_given_up;
+            let has_room = count.here < wanted && !count.has_begun && !count.has_given_up;
             if has_room {
                 count.here += 1;
                 count.came += 1;
-                count.has_begun = count.here == wanted;
                 number = count.came;
             }
             has_room
         });
-        entered.then_some(number)
+        let hold = || self.held.hold(Thing::Reader(number), asker.clone());
+        entered.then(|| (number, hold()))
+    }
+
+    /// As [`Pipe::enter`]; without room, in the place of one that the same caller had before, if its
+    /// process is gone.
+    async fn enter_or_follow(&self, asker: &Asker) -> Result<(usize, Holding), String> {
+        if let Some(entered) = self.enter(asker) {
+            return Ok(entered);
+        }
+        let has_followed = self.held.vacate_any(asker).await;
+        let name = &self.sending.name;
+        self.enter(asker).ok_or_else(|| match has_followed {
+            true => format!(
+                "the pipe {name} had begun, and what its reader before this one got is not sent twice: start \
+                 its writer anew, then this"
+            ),
+            false => format!("the pipe {name} has all its readers"),
+        })
     }
 
     /// Makes one a reader no more; `false` if all have come in this very moment: then it is a reader that
@@ -264,6 +325,7 @@ impl Pipe {
         handle.hold();
         let name = session.name();
         let caller = session.caller().cloned();
+        let (replaced, is_replaced) = oneshot::channel();
         let serving = async {
             let first = handle.accept().await;
             let serving = async {
@@ -272,11 +334,25 @@ impl Pipe {
                     None => None,
                 };
                 handle.release();
+                if served
+                    .as_ref()
+                    .is_some_and(|(_, served)| served.is_replaced())
+                {
+                    // An error means that its session is over already.
+                    let _ = replaced.send(());
+                }
                 served
             };
             tokio::join!(serving, refuse_more(&handle)).0
         };
         let linked = unless_given_up(session.run(), &handle, cancel);
+        let linked = async {
+            tokio::select! {
+                ended = linked => ended,
+                // It was killed, so nobody comes back to hear of it.
+                Ok(()) = is_replaced => Ok(()),
+            }
+        };
         let both = async { tokio::join!(serving, linked) };
         let (served, settled) = match self.feed {
             Feed::Whole(_) => eager(both).await,
@@ -288,6 +364,9 @@ impl Pipe {
         let mut outcome = served.settle();
         if let Err(end) = settled {
             outcome.fail(end.into());
+        }
+        if let Some(PipeError::Session(SessionEnd::Replaced(why))) = &outcome.error {
+            outcome.error = Some(PipeError::Remote(format!("{who} is gone: {why}")));
         }
         tracing::info!(
             "session {name}: {who} ended with status {}",
@@ -312,9 +391,16 @@ impl Pipe {
             refuse(stream, format!("the writer of the pipe {name} {why}"));
             return None;
         }
-        let Some(number) = self.enter() else {
-            refuse(stream, format!("the pipe {name} has all its readers"));
-            return None;
+        let asker = Asker {
+            session: handle.clone(),
+            caller: caller.clone(),
+        };
+        let (number, _place) = match self.enter_or_follow(&asker).await {
+            Ok(entered) => entered,
+            Err(why) => {
+                refuse(stream, why);
+                return None;
+            }
         };
         let who = match caller.as_ref().and_then(Caller::identity) {
             Some(identity) => format!("reader {number} ({identity})"),
@@ -334,14 +420,44 @@ impl Pipe {
             }
             None => {}
         }
-        let (mut served, lost) = self.feed(stream, &open, cancel.clone()).await;
-        if lost != Lost::default() {
-            (self.sending.tell_lost)(&who, lost);
-        }
-        // Told to end: the session still waits for the answer, for a moment.
-        let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
+        let telling = self.tell_away(&who, handle);
+        let feeding = async {
+            let (mut served, lost) = self.feed(stream, &open, cancel.clone()).await;
+            if lost != Lost::default() {
+                (self.sending.tell_lost)(&who, lost);
+            }
+            // Told to end: the session still waits for the answer, for a moment.
+            let _ = pipe::unless_cancelled(cancel.clone(), served.answered()).await;
+            served
+        };
+        let served = tokio::select! {
+            biased;
+            served = feeding => served,
+            never = telling => match never {},
+        };
         self.count.send_modify(|count| count.answered += 1);
         Some((who, served))
+    }
+
+    /// Tells of a reader that has no link: until it has, or is given up, the writer may stand still.
+    async fn tell_away(&self, who: &str, handle: &SessionHandle) -> Infallible {
+        let mut lost_at = None;
+        let mut is_told = false;
+        loop {
+            tokio::time::sleep(AWAY_LOOK).await;
+            if handle.linked() != Linked::Lost {
+                lost_at = None;
+                if std::mem::take(&mut is_told) {
+                    (self.sending.tell_away)(who, false);
+                }
+                continue;
+            }
+            let since = *lost_at.get_or_insert_with(Instant::now);
+            if !is_told && since.elapsed() >= AWAY {
+                is_told = true;
+                (self.sending.tell_away)(who, true);
+            }
+        }
     }
 
     /// Sends to one reader what it is to get, and says what it lost.

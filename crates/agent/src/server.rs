@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use farpipe_net::{AcceptedSession, SessionHandle, Stream, StreamWatch};
+use farpipe_net::{AcceptedSession, SessionEnd, SessionHandle, Stream, StreamWatch};
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
 
 use crate::blocks::Compression;
@@ -101,6 +101,12 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// Whether its session was ended for a later one's sake.
+    pub(crate) fn is_replaced(&self) -> bool {
+        let error = self.outcome.error.as_ref();
+        matches!(error, Some(PipeError::Session(SessionEnd::Replaced(_))))
+    }
+
     pub(crate) fn new(outcome: Outcome, watch: StreamWatch) -> Self {
         Self {
             outcome,

@@ -1,5 +1,5 @@
 //! What a session has that another cannot have beside it: a port that it listens on, a file that it has
-//! locked, the part of a file that is copied.
+//! locked, the part of a file that is copied, a reader's place at the writer of a pipe.
 //!
 //! A client that was killed and one whose link was cut look alike from here, so a session keeps what it has
 //! as long as it may be resumed. When the same caller asks for the same thing again meanwhile, one of the two
@@ -24,11 +24,13 @@ use crate::endpoint::OpenError;
 
 /// One thing, by the name that it is asked for: who asks again asks in the same words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Thing {
+pub(crate) enum Thing {
     /// A file or a socket.
     Path(PathBuf),
     /// A port to listen on.
     Port { host: String, port: u16 },
+    /// A reader's place, by its number.
+    Reader(usize),
 }
 
 impl Thing {
@@ -51,9 +53,9 @@ struct Table {
 
 /// A session, and who has opened it.
 #[derive(Clone)]
-struct Asker {
-    session: SessionHandle,
-    caller: Option<Caller>,
+pub(crate) struct Asker {
+    pub(crate) session: SessionHandle,
+    pub(crate) caller: Option<Caller>,
 }
 
 impl fmt::Debug for Asker {
@@ -66,7 +68,7 @@ impl fmt::Debug for Asker {
 
 /// A thing is held until this is dropped; what holds it at the system is to be dropped before.
 #[derive(Debug)]
-pub(super) struct Holding {
+pub(crate) struct Holding {
     held: Held,
     thing: Thing,
     number: u64,
@@ -112,7 +114,8 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, thing: Thing, by: Asker) -> Holding {
+    /// Notes that the asker has it.
+    pub(crate) fn hold(&self, thing: Thing, by: Asker) -> Holding {
         let mut table = self.lock();
         let number = table.next;
         table.next += 1;
@@ -177,6 +180,44 @@ impl Held {
                 // What is left of its session may keep nothing that is wanted.
                 Found::Ending if began.elapsed() >= VACATE_MAX => return Vacated::Freed,
                 Found::Linked | Found::Ending => vacated = Vacated::Freed,
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+impl Held {
+    /// Whether all sessions that have something have a link.
+    pub(crate) fn are_linked(&self) -> bool {
+        let holders: Vec<Asker> = {
+            let table = self.lock();
+            let all = table.holders.values().flatten();
+            all.map(|(_, holder)| holder.clone()).collect()
+        };
+        // A session has a lock of its own.
+        let mut holders = holders.iter();
+        holders.all(|holder| holder.session.linked() != Linked::Lost)
+    }
+
+    /// As for one thing, for those of which any is as good as another: makes one that can be made to give
+    /// up its own do so. Whether one did.
+    ///
+    /// # Cancellation
+    /// Safe; a session that was ended stays so.
+    pub(crate) async fn vacate_any(&self, by: &Asker) -> bool {
+        let began = Instant::now();
+        loop {
+            let things: Vec<Thing> = self.lock().holders.keys().cloned().collect();
+            let mut may_be_lost = false;
+            for thing in things {
+                match self.look(&thing, by) {
+                    Found::Nobody | Found::Keeps => {}
+                    Found::Linked => may_be_lost = true,
+                    Found::Ending => return self.vacate(&thing, by).await != Vacated::Kept,
+                }
+            }
+            if !may_be_lost || began.elapsed() >= VACATE_LINKED {
+                return false;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -34,6 +34,7 @@ use crate::pipe::{Cancel, cancelled};
 use crate::policy::LivePolicy;
 
 pub use self::held::Held;
+pub(crate) use self::held::{Asker, Holding, Thing};
 pub(crate) use self::permission::{Answer, Teller, Wants, denied_place, place};
 pub(crate) use self::quota::{Full, Quota, Taken, whose};
 pub(crate) use self::record::Record;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use farpipe_agent::endpoint::{self, EndpointSpec, Use};
 use farpipe_agent::pipe::{Cancel, unless_cancelled};
 use farpipe_agent::policy::Who;
-use farpipe_agent::send::{self, Admits, Sending, TellLost};
+use farpipe_agent::send::{self, Admits, Sending, TellAway, TellLost};
 use farpipe_agent::server::Target;
 use farpipe_agent::spread::{Lost, Slow};
 use farpipe_agent::{Outcome, PipeError};
@@ -175,6 +175,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         admits: args.admits(is_plain_enough),
         report: report(quiet),
         tell_lost: tell_lost(quiet, status.clone()),
+        tell_away: tell_away(quiet),
         meter: Arc::clone(&counts.meter),
         cancel: cancel.clone(),
     };
@@ -206,6 +207,18 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     settle(tasks).await;
     let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
     conclude(ended, signal, &status)
+}
+
+/// Says that a reader is waited for.
+fn tell_away(quiet: bool) -> TellAway {
+    Arc::new(move |reader, is_away| {
+        if !quiet {
+            output::line(&match is_away {
+                true => format!("farpipe: {reader} has no connection; waiting for it"),
+                false => format!("farpipe: {reader} is back"),
+            });
+        }
+    })
 }
 
 /// Says what a reader lost. It was asked for, so it is no failure here.

@@ -147,6 +147,59 @@ fn a_reader_that_is_killed_fails_its_writer() {
     assert!(said.contains("was given up after"), "{said}");
 }
 
+/// What it got is gone, so the pipe fails at once, and does not wait for who never comes back.
+#[test]
+fn a_killed_reader_that_is_run_again_ends_its_writer() {
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    for readers in ["1", "2"] {
+        let send = host.send_at(relay.url(), "logs");
+        let mut send = send.args(["--readers", readers]).open_input().start();
+        let is_more = readers == "2";
+        let other = is_more.then(|| host.recv_at(relay.url(), "logs").start());
+        let recv = host.recv_at(relay.url(), "logs").start();
+        send.write("one\n");
+        recv.stdout_until(4);
+        recv.kill();
+        recv.end();
+        send.stderr_until(|text| text.contains(" has no connection; waiting for it"));
+        let said = host.recv_at(relay.url(), "logs").run().exits(125).said();
+        let why = "what its reader before this one got is not sent twice";
+        assert!(said.contains(why), "{said}");
+        if let Some(other) = other {
+            send.write("two\n");
+            send.close_input();
+            other.end().exits(0).printed("one\ntwo\n");
+        }
+        let said = send.end().exits(125).said();
+        let why = "is gone: its place was taken by a later command of ";
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+/// Before the beginning nothing is lost with it.
+#[test]
+fn a_reader_that_is_killed_before_the_beginning_has_its_place_taken() {
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    let send = host.send_at(relay.url(), "logs").args(["--readers", "2"]);
+    let mut send = send.arg("-v").open_input().start();
+    send.write("one\n");
+    let recv = || host.recv_at(relay.url(), "logs").start();
+    let killed = recv();
+    send.stderr_until(|text| text.contains("reader 1 has come"));
+    killed.kill();
+    killed.end();
+    let (second, third) = (recv(), recv());
+    second.stdout_until(4);
+    third.stdout_until(4);
+    send.write("two\n");
+    send.close_input();
+    second.end().exits(0).printed("one\ntwo\n");
+    third.end().exits(0).printed("one\ntwo\n");
+    send.end().exits(0);
+}
+
 /// What the reader's consumer does before a writer comes is noticed.
 #[test]
 fn a_reader_whose_consumer_has_gone_waits_for_nobody() {
