@@ -46,6 +46,11 @@ impl Finder {
         }
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
     /// Looks, if the last look is not too new. Blocks on the disk.
     pub(super) fn find(&mut self, may_list: impl Fn(&Path) -> bool, now: Instant) -> Option<Found> {
         let is_early = |then: Instant| now.duration_since(then) < FIND_EVERY;

@@ -131,6 +131,12 @@ impl Follower {
         self.once
     }
 
+    /// Whether all that was asked for are plain names, and nothing that could grow has ever had one of them.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let mut names = self.names.values();
+        self.finder.is_empty() && names.all(Name::is_unfit)
+    }
+
     /// How soon it has to be asked again though nothing changes.
     pub(super) fn pause(&self) -> Duration {
         let files = || self.names.values().flat_map(|name| &name.files);
@@ -214,7 +220,10 @@ impl Follower {
         if !name.positions.is_empty() {
             self.resume(path, name, None, now);
         }
-        if matches!(name.told, Some(Told::Denied | Told::Unreadable)) {
+        if matches!(
+            name.told,
+            Some(Told::Denied | Told::Unreadable | Told::Unfit)
+        ) {
             return;
         }
         if name.told == Some(Told::Full) {
@@ -260,6 +269,7 @@ impl Follower {
         let (told, news, message) = match why {
             Shut::Denied => (Told::Denied, TailNews::Denied, String::new()),
             Shut::Io(error) => (Told::Unreadable, TailNews::Unreadable, error.to_string()),
+            Shut::Unfit(_) => (Told::Unfit, TailNews::Unreadable, why.to_string()),
             Shut::Full(_) => (Told::Full, TailNews::TooMany, why.to_string()),
         };
         if told != Told::Full {
@@ -277,14 +287,19 @@ impl Follower {
             let seen = identity::of(&file)?;
             match seen.is_regular {
                 true => Ok((file, seen)),
-                false => Err(Shut::Io(io::Error::other("it is not a regular file"))),
+                false => Err(Shut::Unfit(match file.metadata()?.is_dir() {
+                    true => "a directory",
+                    false => "not a regular file",
+                })),
             }
         });
         let (file, seen) = match opened {
             Ok(opened) => opened,
             Err(Shut::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
             // It may do at the next look: the descriptors of this process may have been used up.
-            Err(shut @ (Shut::Io(_) | Shut::Full(_))) => return self.shut(path, name, &shut),
+            Err(shut @ (Shut::Io(_) | Shut::Unfit(_) | Shut::Full(_))) => {
+                return self.shut(path, name, &shut);
+            }
             Err(shut) => {
                 name.seen = identity::at(path).ok().map(|seen| seen.file);
                 return self.shut(path, name, &shut);

@@ -43,6 +43,8 @@ pub(super) enum Told {
     Gone,
     Denied,
     Unreadable,
+    /// It is no file that could grow.
+    Unfit,
     Full,
 }
 
@@ -66,6 +68,11 @@ impl Name {
             is_found: true,
             ..Self::default()
         }
+    }
+
+    /// Whether no file has ever had it, and what has it now is none that could grow.
+    pub(super) fn is_unfit(&self) -> bool {
+        self.told == Some(Told::Unfit) && self.newest.is_none() && self.files.is_empty()
     }
 
     /// Whether nothing is to be expected of it, nor to be remembered.

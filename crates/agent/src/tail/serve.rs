@@ -163,9 +163,11 @@ fn wanted(asked: Tail) -> Result<Wanted, Refusal> {
     let patterns = asked.paths.iter().map(parse).collect::<Result<_, _>>()?;
     Ok(Wanted {
         patterns,
-        start: match asked.from_line {
-            0 => Start::Last(asked.lines),
-            line => Start::Line(line),
+        start: match (asked.from_byte, asked.bytes, asked.from_line) {
+            (0, 0, 0) => Start::Last(asked.lines),
+            (0, 0, line) => Start::Line(line),
+            (0, bytes, _) => Start::LastBytes(bytes),
+            (byte, ..) => Start::Byte(byte),
         },
         once: asked.once,
         resumed: asked.resumed,
@@ -205,7 +207,7 @@ async fn follow(
         let (back, events) = blocking(follower, |follower, now| follower.turn(TURN, now)).await?;
         follower = back;
         if events.is_empty() {
-            if follower.is_once() {
+            if follower.is_once() || follower.is_hopeless() {
                 return Ok(());
             }
             tokio::select! {

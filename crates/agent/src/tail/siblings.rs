@@ -72,6 +72,9 @@ pub(super) enum Shut {
     /// Why is for this host's log.
     #[error("the policy does not allow it")]
     Denied,
+    /// What is there is no file that could grow.
+    #[error("it is {0}")]
+    Unfit(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -101,7 +104,7 @@ impl Sibling {
                 return Err(NotOpened::Later);
             }
             Err(Shut::Full(_)) => return Err(NotOpened::Later),
-            Err(Shut::Denied | Shut::Io(_)) => return Err(NotOpened::Shut),
+            Err(Shut::Denied | Shut::Unfit(_) | Shut::Io(_)) => return Err(NotOpened::Shut),
         };
         match identity::of(&file) {
             Ok(seen) if is_same(&seen.file, &self.seen.file) => Ok((file, seen)),

@@ -1,4 +1,4 @@
-//! Where the last lines of a file begin, or its line number so and so.
+//! Where the last lines or bytes of a file begin, or its line or byte number so and so.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +14,10 @@ pub(super) enum Start {
     Last(u64),
     /// At the line of this number, from 1 on.
     Line(u64),
+    /// Before the last so many bytes.
+    LastBytes(u64),
+    /// At the byte of this number, from 1 on.
+    Byte(u64),
 }
 
 impl Start {
@@ -22,6 +26,8 @@ impl Start {
         match self {
             Self::Last(0) => Ok(size),
             Self::Last(lines) => before_last(file, size, lines),
+            Self::LastBytes(bytes) => Ok(size.saturating_sub(bytes)),
+            Self::Byte(number) => Ok(size.min(number.saturating_sub(1))),
             Self::Line(number) => after(file, size, number.saturating_sub(1)),
         }
     }
@@ -123,6 +129,21 @@ mod tests {
         for (line, expected) in [(0, 0), (1, 0), (2, 2), (3, 4), (4, 6), (9, 6)] {
             let got = offset(b"a\nb\nc\n", Start::Line(line));
             assert_eq!(got, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        for (start, expected) in [
+            (Start::LastBytes(0), 6),
+            (Start::LastBytes(2), 4),
+            (Start::LastBytes(9), 0),
+            (Start::Byte(0), 0),
+            (Start::Byte(1), 0),
+            (Start::Byte(3), 2),
+            (Start::Byte(9), 6),
+        ] {
+            assert_eq!(offset(b"a\nb\nc\n", start), expected, "{start:?}");
         }
     }
 

@@ -39,13 +39,13 @@ const STATUS_INCOMPLETE: u8 = 1;
 /// Prints the last lines of each and then what is written to it, through rotations of its name
 /// (renamed, copied and emptied, taken away and made anew), until a signal comes or nobody reads
 /// stdout any more. A file that is not there, or that a pattern does not find, is waited for, and stderr
-/// says so; with --no-follow it is an error. Every line is printed once, also when the
+/// says so; with --no-follow it is an error. If there are only directories and the like, it ends (1). Every line is printed once, also when the
 /// connection is lost, the agent is started anew and the files are rotated meanwhile; if something of
 /// a file is gone, stderr says so.
 ///
 /// HOST is a name at a relay, or an agent's URL in brackets: [wss://web1:7000]:/var/log/app.log. PATH is
 /// absolute or from the home directory there on; the agent must allow read:DIR. Quoted patterns (* ? [a-z])
-/// are compared with the names there, and find also what comes later.
+/// are compared with the names there, and find also what comes later. -f and -F are what it does anyway.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What to follow: a path or a pattern at that host; several of one host
@@ -54,8 +54,20 @@ pub(crate) struct Args {
     /// Begin with the last N lines of what is there; with +N, at line N
     #[arg(short = 'n', long, value_name = "[+]N", default_value = "10", value_parser = Lines::parse)]
     lines: Lines,
+    /// Begin with the last N bytes of what is there; with +N, at byte N
+    #[arg(short = 'c', long, value_name = "[+]N", value_parser = Bytes::parse, conflicts_with = "lines")]
+    bytes: Option<Bytes>,
+    /// What it does anyway, as tail's -F
+    #[arg(
+        short = 'f',
+        short_alias = 'F',
+        long,
+        overrides_with = "follow",
+        conflicts_with = "no_follow"
+    )]
+    follow: bool,
     /// Begin at the start of what is there, as -n +1
-    #[arg(long, conflicts_with = "lines")]
+    #[arg(long, conflicts_with_all = ["lines", "bytes"])]
     from_start: bool,
     /// End when all that is there is printed; with 1 if a file is not there or could not be read, or
     /// nothing fits a pattern
@@ -95,6 +107,32 @@ enum NamesArg {
 enum Lines {
     Last(u64),
     From(u64),
+}
+
+/// The same in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bytes {
+    Last(u64),
+    From(u64),
+}
+
+impl Bytes {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (size, bytes): (_, fn(u64) -> Self) = match text.strip_prefix('+') {
+            Some(size) => (size, Self::From),
+            None => (text, Self::Last),
+        };
+        let (digits, unit) = match size.as_bytes().last() {
+            Some(b'K' | b'k') => (&size[..size.len() - 1], 1 << 10),
+            Some(b'M') => (&size[..size.len() - 1], 1 << 20),
+            Some(b'G') => (&size[..size.len() - 1], 1 << 30),
+            _ => (size, 1_u64),
+        };
+        let number = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        number
+            .map(bytes)
+            .ok_or_else(|| "a number of bytes, 64K, 10M or 1G, or +N for byte N on".to_owned())
+    }
 }
 
 impl Lines {
@@ -171,9 +209,18 @@ impl Args {
             true => Lines::From(1),
             false => self.lines,
         };
+        let (bytes, from_byte) = match self.bytes {
+            None => (0, 0),
+            Some(Bytes::Last(bytes)) => (bytes, 0),
+            Some(Bytes::From(byte)) => (0, byte.max(1)),
+        };
         let tail = Tail {
             paths: wanted.paths.clone(),
+            bytes,
+            from_byte,
             lines: match lines {
+                // The last 0 bytes are no lines.
+                Lines::Last(_) if self.bytes.is_some() => 0,
                 Lines::Last(lines) => lines,
                 Lines::From(_) => 0,
             },
@@ -285,7 +332,10 @@ impl GoingOn<'_> {
                     return Ok(PipeError::Refused { status, message }.into());
                 }
                 Ended::Odd(error) => return Ok(PipeError::Remote(error).into()),
-                Ended::Left(why) => SessionEnd::Forgotten(why),
+                Ended::Left(_) => SessionEnd::Forgotten("the agent has given it up".to_owned()),
+                Ended::Lost(SessionEnd::Forgotten(_)) => {
+                    SessionEnd::Forgotten("the agent was started anew".to_owned())
+                }
                 Ended::Lost(end) => end,
             };
             was_there |= positions.has_begun;
@@ -306,6 +356,7 @@ impl GoingOn<'_> {
                 return Ok(PipeError::from(end).into());
             };
             self.tell(&end, wait);
+            printer.is_asked_anew = true;
             let waiting = pipe::unless_cancelled(cancel.clone(), tokio::time::sleep(wait));
             if let Err(error) = waiting.await {
                 return Ok(error.into());
@@ -316,7 +367,13 @@ impl GoingOn<'_> {
     fn tell(&self, end: &SessionEnd, wait: Duration) {
         if !self.quiet {
             let (host, secs) = (&self.wanted.host, wait.as_secs());
-            output::line(&format!("farpipe: {end}; {host} is asked anew in {secs} s"));
+            let what = match end {
+                SessionEnd::Refused(why) => format!("not back yet: {why}"),
+                end => end.to_string(),
+            };
+            output::line(&format!(
+                "farpipe: {what}; {host} is asked anew in {secs} s"
+            ));
         }
     }
 }
@@ -324,6 +381,22 @@ impl GoingOn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_written_as_for_tail() {
+        for (text, expected) in [
+            ("10", Some(Bytes::Last(10))),
+            ("0", Some(Bytes::Last(0))),
+            ("2K", Some(Bytes::Last(2048))),
+            ("+1M", Some(Bytes::From(1 << 20))),
+            ("+", None),
+            ("K", None),
+            ("-5", None),
+            ("99999999999G", None),
+        ] {
+            assert_eq!(Bytes::parse(text).ok(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn lines_are_written_as_for_tail() {

@@ -143,6 +143,44 @@ fn it_begins_where_it_is_told_to_and_goes_on() {
     assert_eq!(prints(tail, &(lines(5..16) + "half")), "");
 }
 
+/// As they are typed for tail.
+#[test]
+fn the_flags_of_tail_are_taken() {
+    let net = Net::new();
+    net.append("app.log", "0123456789\nab\n");
+    for (args, expected) in [
+        (&["-c", "3"][..], "ab\n"),
+        (&["-c", "+9"], "89\nab\n"),
+        (&["-c", "0"], ""),
+        (&["--bytes", "1K"], "0123456789\nab\n"),
+    ] {
+        let once = net.tail(&["app.log"]).args(args).arg("--no-follow");
+        once.run().exits(0).printed(expected);
+    }
+    for args in [&["-f", "-c", "3"][..], &["-F", "-n1"], &["-fF", "-n1"]] {
+        let tail = net.tail(&["app.log"]).args(args).start();
+        prints(tail, "ab\n");
+    }
+    let both = net.tail(&["app.log"]).args(["-f", "--no-follow"]).run();
+    both.exits(2);
+}
+
+/// Nothing ever comes of it. Beside a file it is told, and the file is followed.
+#[test]
+fn a_directory_is_an_error() {
+    let net = Net::new();
+    fs::create_dir(net.path("dir")).expect("a directory");
+    let said = net.tail(&["dir"]).run().exits(1).printed("").stderr;
+    let expected = "farpipe: web1:dir: cannot be read: it is a directory\n";
+    assert_eq!(net.said(&said), expected);
+    let tail = net.tail(&["dir", "app.log"]).args(["--names", "none"]);
+    let tail = tail.start();
+    tail.stderr_until(|text| text.contains("waiting for it"));
+    net.append("app.log", lines(0..5));
+    let said = prints(tail, &lines(0..5));
+    assert!(net.said(&said).contains(expected), "{said}");
+}
+
 #[test]
 fn several_files_have_headers_or_names_and_keep_their_lines() {
     let net = Net::new();
@@ -342,7 +380,10 @@ fn an_agent_that_is_killed_and_started_again_goes_on_where_it_was() {
     }
     net.append("app.log", lines(next..next + 1));
     let said = prints(tail, &lines(0..next + 1));
-    assert!(said.contains("web1 is asked anew in 1 s"), "{said}");
+    let told = "farpipe: the agent was started anew; web1 is asked anew in 1 s\n";
+    assert!(said.contains(told), "{said}");
+    let back = "farpipe: web1 is followed again, from where it was\n";
+    assert_eq!(said.matches(back).count(), 3, "{said}");
     assert!(!said.contains("missing"), "{said}");
 }
 

@@ -27,6 +27,12 @@ pub struct Tail {
     /// What the opener has of which file; several of one path in the order of their content.
     #[prost(message, repeated, tag = "6")]
     pub positions: Vec<TailPosition>,
+    /// Of what is there at the beginning, the last so many bytes. 0: lines count.
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
+    /// Instead, everything from this byte on; the first is 1. 0: the others count.
+    #[prost(uint64, tag = "8")]
+    pub from_byte: u64,
 }
 
 impl Tail {

@@ -34,6 +34,8 @@ pub(super) struct Printer {
     current: Option<Vec<u8>>,
     /// Whether the last of them ended a line.
     is_at_start: bool,
+    /// Another session is to go on; that it does is not told yet.
+    pub(super) is_asked_anew: bool,
     /// Something of a file could not be had.
     pub(super) is_incomplete: bool,
 }
@@ -50,6 +52,7 @@ impl Printer {
             quiet,
             current: None,
             is_at_start: true,
+            is_asked_anew: false,
             is_incomplete: false,
         }
     }
@@ -61,6 +64,16 @@ impl Printer {
             self.current = Some(path.to_vec());
         }
         is_another
+    }
+
+    /// Says once that another session has taken up what was lost.
+    fn tell_back(&mut self) {
+        if std::mem::take(&mut self.is_asked_anew) && !self.quiet {
+            output::line(&format!(
+                "farpipe: {} is followed again, from where it was",
+                self.host
+            ));
+        }
     }
 
     fn with_header<'a>(&mut self, path: &[u8], bytes: &'a [u8]) -> Cow<'a, [u8]> {
@@ -109,7 +122,8 @@ impl Show for Printer {
         };
         let unreadable = format!("cannot be read: {}", printable(&notice.message));
         let (is_bad, what) = match TailNews::from_wire(notice.news) {
-            Some(TailNews::Begun | TailNews::Closed) | None => return,
+            Some(TailNews::Begun) => return self.tell_back(),
+            Some(TailNews::Closed) | None => return,
             Some(TailNews::Rotated) => (false, "rotated"),
             Some(TailNews::Truncated) => (false, "emptied; read from its start"),
             Some(TailNews::Gone) => (false, "gone; waiting for the next one"),
