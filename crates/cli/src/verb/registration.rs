@@ -200,6 +200,7 @@ impl Links {
         for (link, dial, is_registered) in links {
             let was_registered: Arc<AtomicBool> = Arc::default();
             let told = told(
+                what,
                 name.clone(),
                 dial.peer(),
                 is_registered,
@@ -288,8 +289,9 @@ async fn told_to_leave(mut leave: watch::Receiver<bool>) {
     }
 }
 
-/// Says where the agent is registered, each time.
+/// Says where an agent is registered, each time; of a pipe only as an event.
 async fn told(
+    what: What,
     name: String,
     relay: String,
     mut is_registered: watch::Receiver<bool>,
@@ -300,7 +302,8 @@ async fn told(
     loop {
         let _ = is_registered.wait_for(|registered| *registered).await;
         was_registered.store(true, Ordering::Relaxed);
-        if !quiet {
+        // Whoever reads or writes a pipe waits for the other end, not for a relay: -v tells.
+        if !quiet && what == What::Agent {
             output::line(&format!("registered as {name} at {relay}"));
         }
         status.write(serde_json::json!({"event": "registered", "name": name, "url": relay}));

@@ -160,7 +160,9 @@ fn a_name_is_its_writers_as_long_as_it_writes() {
     let net = Net::new();
     let alice = net.send("alice").open_input().start_registered(1);
     let bob = net.send("bob").run().exits(125);
-    bob.says("farpipe: wss://127.0.0.1:PORT refused: the pipe logs has a writer already");
+    let said = bob.said();
+    let why = "farpipe: wss://127.0.0.1:PORT refused: the pipe logs has a writer already";
+    assert!(said.contains(why), "{said}");
     drop(alice);
     let bob = net.send("bob").input("bob\n").start_registered(1);
     net.recv("alice").run().exits(0).printed("bob\n");

@@ -212,9 +212,9 @@ impl Host {
         self.farpipe(["exec", "--relay", relays, name])
     }
 
-    /// `farpipe send` to a pipe at relays.
+    /// `farpipe send` to a pipe at relays. It says when it is registered.
     pub(crate) fn send_at(&self, relays: &str, name: &str) -> Invocation {
-        self.farpipe(["send", "--relay", relays, name])
+        self.farpipe(["send", "-v", "--relay", relays, name])
     }
 
     /// `farpipe recv` from a pipe at relays.
