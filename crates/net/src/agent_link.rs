@@ -78,6 +78,8 @@ pub struct RelayEnd {
 /// How one link ended.
 enum Linked {
     Over(Attempt, String),
+    /// Cut after the relay had let it in.
+    Cut(String),
     Final(RelayEnd),
     /// As it was told.
     Left,
@@ -141,6 +143,10 @@ impl AgentLink {
             }
             let (attempt, why) = match linked {
                 Linked::Over(attempt, why) => (attempt, why),
+                Linked::Cut(why) => {
+                    redial.handle_let_in();
+                    (Attempt::Cut, why)
+                }
                 Linked::Final(end) => return Err(end),
                 Linked::Left => return Ok(()),
             };
@@ -201,12 +207,14 @@ impl AgentLink {
             }
         };
         let progressed = trunk.progressed() || clock.now() - began >= PROGRESS_LIFE;
-        let attempt = match progressed {
-            true => Attempt::Progressed,
-            false => Attempt::Cut,
-        };
         match end {
-            TrunkEnd::Lost(why) => Linked::Over(attempt, format!("{relay}: {why}")),
+            TrunkEnd::Lost(why) => {
+                let why = format!("{relay}: {why}");
+                match progressed {
+                    true => Linked::Over(Attempt::Progressed, why),
+                    false => Linked::Cut(why),
+                }
+            }
             TrunkEnd::Refused(refused) => refused_by(&relay, &refused),
         }
     }

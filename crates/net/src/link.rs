@@ -106,6 +106,17 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// Whether nobody said no: the connection was lost, here or beyond a relay.
+    pub(crate) fn is_cut(&self) -> bool {
+        match self {
+            Self::Carrier(CarrierError::Io(_) | CarrierError::Closed { .. }) => true,
+            Self::Refused(refused) | Self::Link(LinkError::Refused(refused)) => {
+                RefuseCode::from_wire(refused.code) == Some(RefuseCode::Cut)
+            }
+            _ => false,
+        }
+    }
+
     /// The step at which a peer was refused, or refused us, as `farpipe doctor` names it; `None` if
     /// it only went away, said nothing, or may come back in a moment.
     #[must_use]

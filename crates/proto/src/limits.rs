@@ -334,6 +334,9 @@ pub const BACKOFF: [Duration; 6] = [
 ];
 /// Jitter of a wait, either way.
 pub const BACKOFF_JITTER_PERCENT: u32 = 20;
+/// The longest wait when a relay had let the last link in, and it was cut before its other end was met:
+/// two ends that are cut again and again meet soon only if both are there often.
+pub const BACKOFF_LET_IN: Duration = Duration::from_secs(4);
 /// Failures in a row that raise the alarm.
 pub const ALARM_FAILURES: u32 = 10;
 /// A connection that lived this long counts as progress.

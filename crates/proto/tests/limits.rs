@@ -177,6 +177,7 @@ fn values() -> Vec<(&'static str, String)> {
         VACATE_LINKED,
         BACKOFF,
         BACKOFF_JITTER_PERCENT,
+        BACKOFF_LET_IN,
         ALARM_FAILURES,
         PROGRESS_LIFE,
     ]

@@ -108,6 +108,19 @@ async fn a_tunnel_number_of_the_wrong_kind_ends_the_link_and_the_agent_comes_aga
     hand.relay().await;
 }
 
+/// Who is cut as often at the other side has to be met.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_cut_again_and_again_is_back_within_seconds() {
+    let hand = hand();
+    for _ in 0..12 {
+        let began = Instant::now();
+        let mut relay = hand.relay().await;
+        let waited = began.elapsed();
+        assert!(waited <= ms(4_900), "{waited:?}");
+        relay.push(ms(100)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_newer_attach_fences_the_older_tunnel_and_the_relay_hears_it() {
     let mut hand = hand();

@@ -341,6 +341,7 @@ impl Running<'_> {
         self.epoch += 1;
         let greeting = self.opener.config.greeting.clone();
         let asked = link::ask_to_attach(&mut wire, &greeting, || self.attach()).await;
+        let was_let_in = asked.is_ok();
         let attached = match asked {
             Ok(()) => {
                 self.is_let_in = true;
@@ -350,7 +351,12 @@ impl Running<'_> {
         };
         match attached {
             Ok(attached) => Ok((wire, attached)),
-            Err(error) => Err(self.handshake_failed(error)),
+            Err(error) => {
+                if was_let_in && error.is_cut() {
+                    self.redial.handle_let_in();
+                }
+                Err(self.handshake_failed(error))
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::limits::{ALARM_FAILURES, BACKOFF, BACKOFF_JITTER_PERCENT, REFUSED_SPAN};
+use crate::limits::{
+    ALARM_FAILURES, BACKOFF, BACKOFF_JITTER_PERCENT, BACKOFF_LET_IN, REFUSED_SPAN,
+};
 use crate::time::Instant;
 
 /// How an attempt to reach the peer ended.
@@ -36,6 +38,8 @@ pub struct Redial {
     lost_at: Option<Instant>,
     /// Since when every attempt was refused.
     refused_since: Option<Instant>,
+    /// The attempt came as far as a relay, and no further.
+    was_let_in: bool,
 }
 
 impl Redial {
@@ -47,6 +51,7 @@ impl Redial {
             failures: 0,
             lost_at: None,
             refused_since: None,
+            was_let_in: false,
         }
     }
 
@@ -64,6 +69,7 @@ impl Redial {
         peer_done: bool,
         jitter: u32,
     ) -> Next {
+        let was_let_in = std::mem::take(&mut self.was_let_in);
         if attempt == Attempt::Progressed {
             self.failures = 0;
             self.lost_at = Some(now);
@@ -89,12 +95,23 @@ impl Redial {
             };
         }
         let step = (self.failures as usize - 1).min(BACKOFF.len() - 1);
+        let wait = match was_let_in {
+            true => BACKOFF[step].min(BACKOFF_LET_IN),
+            false => BACKOFF[step],
+        };
         // One last try when the time is up.
-        let mut at = (now + jittered(BACKOFF[step], jitter)).min(give_up_at);
+        let mut at = (now + jittered(wait, jitter)).min(give_up_at);
         if let (true, Some(since)) = (peer_done, self.refused_since) {
             at = at.min((since + REFUSED_SPAN).max(now));
         }
         Next::DialAt(at)
+    }
+
+    /// A relay had let the attempt in that ends now, and the link was cut before the other end was met:
+    /// the next one is not far, as that end may be cut as often. To be said before
+    /// [`Redial::handle_ended`].
+    pub fn handle_let_in(&mut self) {
+        self.was_let_in = true;
     }
 
     /// A tunnel is attached.
@@ -160,6 +177,23 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30, 30, 30]);
         assert_eq!(alarms, [10]);
+    }
+
+    #[test]
+    fn who_is_let_in_and_cut_comes_again_soon() {
+        let mut redial = Redial::new(Duration::from_secs(100_000));
+        let mut wait = |is_let_in| {
+            if is_let_in {
+                redial.handle_let_in();
+            }
+            match redial.handle_ended(at(0), Attempt::Cut, false, MIDDLE) {
+                Next::DialAt(then) => (then - at(0)).as_secs(),
+                Next::GiveUp | Next::Succeed => panic!("gave up"),
+            }
+        };
+        let let_in: Vec<u64> = (0..7).map(|_| wait(true)).collect();
+        assert_eq!(let_in, [1, 2, 4, 4, 4, 4, 4]);
+        assert_eq!(wait(false), 30);
     }
 
     #[test]
