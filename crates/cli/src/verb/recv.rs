@@ -27,7 +27,8 @@ use crate::status::Status;
 /// first, and waits for the other. All relays of the list are asked in turn until one of them knows a
 /// writer.
 ///
-/// If it is killed in the midst, what it got is gone: run again, it ends the writer, and comes too late.
+/// If it is killed or told to end in the midst, what it had not written yet is lost, and the writer fails,
+/// at the latest when this is run again: a rest would pass for the whole.
 ///
 /// With --cert, --key and --ca the pipe is encrypted end to end; its writer is whoever has a
 /// certificate of that authority (-v says who), or with --from one of those named.
