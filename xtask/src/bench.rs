@@ -24,6 +24,11 @@ const PEERS: &[(&str, Source)] = &[
     ("ncat", || installed("ncat")),
     ("websocat", websocat),
     ("gorilla", gorilla),
+    ("faultproxy", faultproxy),
+    ("rsync", || installed("rsync")),
+    ("ssh", || installed_as("ssh", "openssh-client")),
+    ("scp", || installed_as("scp", "openssh-client")),
+    ("sshd", sshd),
 ];
 
 /// `cargo xtask bench-peers`: farpipe and other pipes, measured in the same way.
@@ -62,8 +67,7 @@ pub fn scale(options: &[String]) -> Result<()> {
 /// `cargo xtask bench-links`: one stream over a long link.
 pub fn links(options: &[String]) -> Result<()> {
     let bench = build("tools", "farpipe-bench")?;
-    let proxy = product(&["--package", "farpipe-faultproxy"], "farpipe-faultproxy")?;
-    let programs = [("farpipe", farpipe()?), ("faultproxy", proxy)];
+    let programs = [("farpipe", farpipe()?), ("faultproxy", faultproxy()?)];
     run_with(bench, "links", &programs, options)
 }
 
@@ -115,6 +119,10 @@ fn farpipe() -> Result<PathBuf> {
     product(&["--package", "farpipe-cli"], "farpipe")
 }
 
+fn faultproxy() -> Result<PathBuf> {
+    product(&["--package", "farpipe-faultproxy"], "farpipe-faultproxy")
+}
+
 /// Builds a program of the product with optimisation; where it is below `release`.
 fn product(what: &[&str], program: &str) -> Result<PathBuf> {
     let target_dir = tools::target_dir()?;
@@ -125,14 +133,31 @@ fn product(what: &[&str], program: &str) -> Result<PathBuf> {
 
 /// A program of the system, installed if we may.
 fn installed(name: &str) -> Result<PathBuf> {
+    installed_as(name, name)
+}
+
+fn installed_as(name: &str, package: &str) -> Result<PathBuf> {
     if let Some(path) = find(name) {
         return Ok(path);
     }
     if find("apt-get").is_none() || tools::output("id", &["-u"])? != "0" {
-        bail!("{name} is not installed\nhint: install the package {name}");
+        bail!("{name} is not installed\nhint: install the package {package}");
     }
-    tools::check(&mut tools::command("apt-get", &["install", "--yes", name]))?;
-    find(name).with_context(|| format!("the package {name} holds no program {name}"))
+    tools::check(&mut tools::command(
+        "apt-get",
+        &["install", "--yes", package],
+    ))?;
+    find(name).with_context(|| format!("the package {package} holds no program {name}"))
+}
+
+/// Not installed by us, for its package opens port 22. By its whole path, because it starts itself
+/// anew; that is not in the PATH of everybody.
+fn sshd() -> Result<PathBuf> {
+    let program = find("sshd").unwrap_or_else(|| PathBuf::from("/usr/sbin/sshd"));
+    match program.is_file() {
+        true => Ok(program),
+        false => bail!("sshd is not installed\nhint: install the package openssh-server"),
+    }
 }
 
 fn websocat() -> Result<PathBuf> {

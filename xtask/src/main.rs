@@ -31,7 +31,7 @@ usage: cargo xtask TASK
                             real processes, killed, cut and stopped for so long (docs/soak.md)
   compliance [CASE…]        Autobahn's test suite, or cases like 7.1.*, against our WebSocket ends (docs/websocket.md)
   faults                    writes docs/faults.md from the names of the tests
-  bench-peers [OPTIONS]     farpipe against socat, ncat, websocat and a Go/gorilla pipe (docs/benchmarks.md)
+  bench-peers [OPTIONS]     farpipe against socat, ncat, websocat, a Go/gorilla pipe, rsync and ssh (docs/benchmarks.md)
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
   bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)

@@ -63,7 +63,7 @@ fn make(path: &Path, size: u64) -> Result<()> {
 }
 
 /// SplitMix64: fast, and no compressor gets anywhere with it.
-fn blocks() -> impl Iterator<Item = [u8; 8]> {
+pub fn blocks() -> impl Iterator<Item = [u8; 8]> {
     let mut state = 0x66_61_72_70_69_70_65_u64;
     std::iter::repeat_with(move || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

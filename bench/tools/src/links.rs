@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::process::Process;
+use crate::proxy;
 
 pub const USAGE: &str = "\
 usage: farpipe-bench links [OPTIONS]
@@ -78,20 +79,8 @@ impl Link {
             format!("both={}ms", self.delay),
             format!("both={}", self.rate),
         );
-        let args = ["--to", to, "--delay", &delay, "--throttle", &rate];
-        let args = args.map(str::to_owned);
-        let proxy = self.program("faultproxy")?;
-        let mut proxy = Process::start(proxy, &args, Stdio::null(), Stdio::piped())?;
-        let mut said = Vec::new();
-        let mut stdout = proxy.stdout();
-        let mut byte = [0];
-        while stdout.read(&mut byte)? == 1 && byte != *b"\n" {
-            said.push(byte[0]);
-        }
-        let said = String::from_utf8(said)?;
-        let address = said
-            .strip_prefix("listening on ")
-            .context("the proxy listens")?;
+        let limits = ["--delay", &delay, "--throttle", &rate];
+        let (proxy, address) = proxy::before(self.program("faultproxy")?, to, &limits)?;
         Ok((proxy, format!("ws://{address}")))
     }
 

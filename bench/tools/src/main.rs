@@ -14,10 +14,15 @@ mod options;
 mod peer;
 mod ping;
 mod process;
+mod proxy;
 mod relay;
 mod report;
+mod reuse;
 mod scale;
 mod sink;
+mod ssh;
+mod table;
+mod tree;
 mod writes;
 
 use anyhow::{Result, bail};

@@ -1,7 +1,7 @@
 //! Command line of `peers`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,10 +11,16 @@ usage: farpipe-bench peers [OPTIONS]
   --size SIZE        bytes of the bulk transfer, with KiB, MiB or GiB (default 2GiB)
   --small SIZE       bytes written 100 at a time (default 200MiB)
   --pings N          round trips a round (default 20000)
-  --rounds N         rounds over all configurations (default 7)
+  --files N          files of the tree that is copied (default 100000)
+  --dir DIR          where trees are copied to: of the file system that is meant, and empty space for each
+                     round (default the folder for temporary files)
+  --commands N       commands of each kind, one of each in turn (default 100)
+  --ssh-user NAME    whom ssh logs in as, if this is root (default who runs this)
+  --rounds N         rounds over all configurations (default 7, of trees 3)
   --only A,B         only configurations whose name contains A or B
-  --tables A,B       of bulk, small, ping, forward, relay (default all)
-  --quiet PERCENT    repeat a run during which others used more of the machine than this
+  --tables A,B       of bulk, small, ping, forward, relay, tree, reuse (default all)
+  --quiet PERCENT    repeat a run during which others used more of the machine than this; not of reuse, whose
+                     runs are too short for the kernel to count
   --json             print every figure of every round as JSON instead of the tables
   --program N=PATH   where the program of peer N lies; peers without one are left out
 ";
@@ -24,7 +30,14 @@ pub struct Options {
     pub size: u64,
     pub small: u64,
     pub pings: usize,
+    pub files: usize,
+    /// Where trees are copied to.
+    pub dir: PathBuf,
+    pub commands: usize,
+    pub ssh_user: Option<String>,
     pub rounds: usize,
+    /// Of trees, each of which stays until the end.
+    pub tree_rounds: usize,
     pub only: Vec<String>,
     pub tables: Vec<String>,
     /// The share of the machine that others may use during a run.
@@ -39,9 +52,14 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
         size: 2 << 30,
         small: 200 << 20,
         pings: 20_000,
+        files: 100_000,
+        dir: std::env::temp_dir(),
+        commands: 100,
+        ssh_user: None,
         rounds: 7,
+        tree_rounds: 3,
         only: Vec::new(),
-        tables: ["bulk", "small", "ping", "forward", "relay"]
+        tables: ["bulk", "small", "ping", "forward", "relay", "tree", "reuse"]
             .map(str::to_owned)
             .to_vec(),
         others_max: None,
@@ -55,7 +73,14 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
             "--size" => options.size = size(value()?)?,
             "--small" => options.small = size(value()?)?,
             "--pings" => options.pings = value()?.parse()?,
-            "--rounds" => options.rounds = value()?.parse()?,
+            "--files" => options.files = value()?.parse()?,
+            "--dir" => options.dir = value()?.into(),
+            "--commands" => options.commands = value()?.parse()?,
+            "--ssh-user" => options.ssh_user = Some((*value()?).to_owned()),
+            "--rounds" => {
+                options.rounds = value()?.parse()?;
+                options.tree_rounds = options.rounds;
+            }
             "--only" => options.only = list(value()?),
             "--tables" => options.tables = list(value()?),
             "--quiet" => options.others_max = Some(value()?.parse::<f64>()? / 100.0),
@@ -74,6 +99,12 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
 }
 
 impl Options {
+    /// Where a program lies that a table cannot do without.
+    pub fn program(&self, name: &str) -> Result<&Path> {
+        let path = self.programs.get(name).map(PathBuf::as_path);
+        path.with_context(|| format!("--program {name}=PATH is wanted"))
+    }
+
     pub fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }

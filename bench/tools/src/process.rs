@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeVal;
@@ -29,15 +29,20 @@ pub struct Process {
 
 impl Process {
     pub fn start(program: &Path, args: &[String], stdin: Stdio, stdout: Stdio) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(args).stdin(stdin).stdout(stdout);
+        Self::spawn(command)
+    }
+
+    /// A command that says itself what its stdin and stdout are, and what its environment.
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        let program = Path::new(command.get_program()).to_owned();
         let name = program
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(stdin)
-            .stdout(stdout)
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
@@ -129,15 +134,20 @@ impl Process {
 
     /// Waits for the end; seconds of user and system time that the process and its own children
     /// took. Only one thread may wait for children while this does.
-    pub fn finish(mut self) -> Result<f64> {
+    pub fn finish(self) -> Result<f64> {
+        self.finish_within(PATIENCE)
+    }
+
+    /// As [`Process::finish`], of one that is still at work.
+    pub fn finish_within(mut self, limit: Duration) -> Result<f64> {
         let before = cpu_of_children()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
             if Instant::now() > deadline {
-                bail!("{} does not end", self.name);
+                bail!("{} has not ended after {} s", self.name, limit.as_secs());
             }
             thread::sleep(Duration::from_micros(200));
         };
@@ -157,6 +167,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Milliseconds that a command takes, from before its start until it has ended well.
+pub fn timed(command: &mut Command) -> Result<f64> {
+    let began = Instant::now();
+    let output = command.stdin(Stdio::null()).output();
+    let took = began.elapsed();
+    let output = output.with_context(|| format!("cannot run {command:?}"))?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {words}");
+    Ok(took.as_secs_f64() * 1000.0)
 }
 
 fn cpu_of_children() -> Result<f64> {

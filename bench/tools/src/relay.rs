@@ -25,6 +25,7 @@ pub struct Way {
 /// What the others of the same security are compared with.
 pub const EXEC_WS: &str = "exec ws";
 pub const EXEC_WSS: &str = "exec wss";
+pub const EXEC_RELAY: &str = "wss relay, end to end";
 pub const FORWARD_WS: &str = "forward ws";
 
 pub const WAYS: &[Way] = &[
@@ -64,7 +65,7 @@ pub const WAYS: &[Way] = &[
         caller: &["CERTS", "--no-e2e"],
     },
     Way {
-        name: "wss relay, end to end",
+        name: EXEC_RELAY,
         forward: "forward wss relay, end to end",
         scheme: "wss",
         by_relay: true,
@@ -80,8 +81,24 @@ pub struct Net {
     url: String,
 }
 
+impl Net {
+    /// HOST:PORT of what listens.
+    pub fn address(&self) -> &str {
+        self.url
+            .split_once("://")
+            .map_or(&self.url, |(_, rest)| rest)
+    }
+}
+
 impl Way {
-    /// Starts what is on the way; the agent has these flags.
+    /// The way of that name.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        let way = WAYS.iter().find(|way| way.name == name);
+        way.with_context(|| format!("there is no way {name}"))
+    }
+
+    /// Starts what is on the way; the agent has these flags. It keeps no connections for this user's
+    /// commands, which would go through it rather than by the way that is measured.
     pub fn open(&self, farpipe: &Path, allow: &[&str]) -> Result<Net> {
         let start = |args: &[&str], url: &str| {
             let args = arguments(args, url);
@@ -93,7 +110,7 @@ impl Way {
         let policy = certs::folder().join("policy.yaml").display().to_string();
         let allow = [allow, &["--policy", &policy]].concat();
         if !self.by_relay {
-            let listening = ["agent", "--listen", &door];
+            let listening = ["agent", "--no-reuse", "--listen", &door];
             let agent = start(&[&listening, &allow[..], own].concat(), "")?;
             let url = agent.announced()?;
             return Ok(Net {
@@ -105,7 +122,7 @@ impl Way {
         let shows: &[&str] = if is_tls { &["CERTS"] } else { &[] };
         let relay = start(&[&["relay", "--listen", &door], shows].concat(), "")?;
         let url = relay.announced()?;
-        let named = ["agent", "URL", "--name", "bench"];
+        let named = ["agent", "--no-reuse", "URL", "--name", "bench"];
         let agent = start(&[&named, &allow[..], own].concat(), &url)?;
         agent.said("registered as ")?;
         Ok(Net {
@@ -115,13 +132,26 @@ impl Way {
         })
     }
 
-    /// A command line of `verb` to the agent.
+    /// A command line of `verb` to the agent, which connects for itself.
     pub fn command(&self, net: &Net, verb: &str, rest: &[&str]) -> Vec<String> {
+        self.reusing(net, verb, &[&["--no-reuse"], rest].concat())
+    }
+
+    /// The same by a connection that the user's own agent keeps, if there is one.
+    pub fn reusing(&self, net: &Net, verb: &str, rest: &[&str]) -> Vec<String> {
         let target: &[&str] = match self.by_relay {
             true => &[verb, "--relay", "URL", "bench"],
             false => &[verb, "URL"],
         };
         arguments(&[target, self.caller, rest].concat(), &net.url)
+    }
+
+    /// A copy of `source` to `target` at an agent that listens, whose `address` (HOST:PORT) may be
+    /// that of a proxy before it.
+    pub fn copy(&self, address: &str, source: &str, target: &str) -> Vec<String> {
+        let begin = ["cp", "--no-reuse", "-q"];
+        let place = format!("[{}://{address}]:{target}", self.scheme);
+        arguments(&[&begin, self.caller, &[source, &place]].concat(), address)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs the rounds, takes medians and prints the tables.
+//! Which tables there are, and what their rows run.
 
 use std::path::{Path, PathBuf};
 
@@ -8,31 +8,15 @@ use serde_json::{Value, json};
 use crate::bulk::{self, Writer};
 use crate::certs::Certificates;
 use crate::options::Options;
-use crate::peer::{GORILLA, LOCAL, PEERS, Peer, SOCAT};
-use crate::relay::{self, EXEC_WS, EXEC_WSS, FORWARD_WS};
-use crate::{forward, input, ping};
-use farpipe_bench::quiet::undisturbed;
-use farpipe_bench::stats::median;
+use crate::peer::{LOCAL, PEERS, Peer, SOCAT};
+use crate::table::{Column, Rounds, Runner, Table};
+use crate::{forward, input, ping, relay, reuse, tree};
 
 /// Bytes of one small write.
 const SMALL: u64 = 100;
 
-/// One configuration's figures, a row of a table; in each round a list, or why there is none.
-struct Row {
-    name: &'static str,
-    rounds: Vec<Result<Vec<f64>, String>>,
-}
-
-/// A table: interleaved rounds over its configurations.
-struct Table {
-    title: String,
-    /// Names of the figures; the first is the one that ratios are made of.
-    columns: &'static [&'static str],
-    rows: Vec<Row>,
-}
-
-/// A configuration: its name and what makes its figures.
-type Runner<'a> = (&'static str, Box<dyn Fn() -> Result<Vec<f64>> + 'a>);
+const RATES: &[Column] = &[Column::median("GB/s", 0), Column::median("CPU s/GiB", 1)];
+const TIMES: &[Column] = &[Column::median("p50 µs", 0), Column::median("p99 µs", 1)];
 
 pub fn run(options: &Options) -> Result<()> {
     let farpipe = options.programs.get("farpipe");
@@ -64,20 +48,39 @@ pub fn run(options: &Options) -> Result<()> {
     if options.wants_table("relay") {
         tables.push(relayed(options, &random(options)?));
     }
+    // What cannot be had for these does not take the others' figures away.
+    let mut missing = Ok(());
+    if options.wants_table("tree") {
+        match tree::tables(options) {
+            Ok(more) => tables.extend(more),
+            Err(error) => missing = Err(error.context("no table of trees")),
+        }
+    }
+    if options.wants_table("reuse") {
+        match reuse::table(options) {
+            Ok(table) => tables.push(table),
+            Err(error) => missing = Err(error.context("no table of connections reused")),
+        }
+    }
     if options.json {
         let tables: Vec<Value> = tables.iter().map(Table::to_json).collect();
         println!("{}", json!({ "machine": machine(), "tables": tables }));
     } else {
-        println!(
-            "{}; medians of {} interleaved rounds",
-            machine(),
-            options.rounds
-        );
+        println!("{}; interleaved rounds", machine());
         for table in &tables {
             print!("{}", table.to_markdown());
         }
     }
-    Ok(())
+    missing
+}
+
+/// The rounds of every table whose runs take a while.
+fn rounds(options: &Options) -> Rounds {
+    Rounds {
+        count: options.rounds,
+        others_max: options.others_max,
+        are_told: true,
+    }
 }
 
 /// What writes the random bytes.
@@ -105,7 +108,7 @@ fn relayed(options: &Options, writer: &Writer) -> Table {
         }
     }
     let title = format!("{} MiB to a command's stdin", writer.bytes >> 20);
-    rounds(options, title, &["GB/s", "CPU s/GiB"], &runners)
+    Table::run(options, rounds(options), title, RATES, &runners)
 }
 
 fn throughput(options: &Options, title: String, writer: &Writer) -> Table {
@@ -118,7 +121,7 @@ fn throughput(options: &Options, title: String, writer: &Writer) -> Table {
         let run = move || bulk::run(writer, Some((peer, program))).map(figures);
         runners.push((peer.name, Box::new(run)));
     }
-    rounds(options, title, &["GB/s", "CPU s/GiB"], &runners)
+    Table::run(options, rounds(options), title, RATES, &runners)
 }
 
 fn round_trips(options: &Options) -> Table {
@@ -136,7 +139,7 @@ fn round_trips(options: &Options) -> Table {
         runners.push((peer.name, Box::new(run)));
     }
     let title = format!("round trips of 64 bytes, {pings} a round");
-    rounds(options, title, &["p50 µs", "p99 µs"], &runners)
+    Table::run(options, rounds(options), title, TIMES, &runners)
 }
 
 fn forwarded(options: &Options) -> Table {
@@ -157,7 +160,7 @@ fn forwarded(options: &Options) -> Table {
         }
     }
     let title = format!("round trips of 64 bytes through a forwarded port, {pings} a round");
-    rounds(options, title, &["p50 µs", "p99 µs"], &runners)
+    Table::run(options, rounds(options), title, TIMES, &runners)
 }
 
 fn peers(options: &Options) -> impl Iterator<Item = (&'static Peer, &Path)> {
@@ -165,131 +168,6 @@ fn peers(options: &Options) -> impl Iterator<Item = (&'static Peer, &Path)> {
         let program = options.programs.get(peer.program)?;
         Some((peer, program.as_path()))
     })
-}
-
-/// Round-robin over the configurations, so that a slow minute of the machine hits all of them.
-fn rounds(
-    options: &Options,
-    title: String,
-    columns: &'static [&'static str],
-    runners: &[Runner<'_>],
-) -> Table {
-    let runners: Vec<_> = runners
-        .iter()
-        .filter(|(name, _)| options.wants(name))
-        .collect();
-    let mut rows: Vec<Row> = runners
-        .iter()
-        .map(|(name, _)| Row {
-            name,
-            rounds: Vec::new(),
-        })
-        .collect();
-    for round in 1..=options.rounds {
-        for (row, (name, run)) in rows.iter_mut().zip(&runners) {
-            let result = undisturbed(options.others_max, run).map_err(|error| format!("{error:#}"));
-            match &result {
-                Ok(figures) => eprintln!("{title}, round {round}: {name}: {figures:.3?}"),
-                Err(error) => eprintln!("{title}, round {round}: {name} failed: {error}"),
-            }
-            row.rounds.push(result);
-        }
-    }
-    Table {
-        title,
-        columns,
-        rows,
-    }
-}
-
-impl Row {
-    fn figures(&self, column: usize) -> impl Iterator<Item = f64> {
-        self.rounds
-            .iter()
-            .flatten()
-            .map(move |figures| figures[column])
-    }
-
-    fn failure(&self) -> Option<&str> {
-        self.rounds
-            .iter()
-            .find_map(|round| round.as_ref().err())
-            .map(String::as_str)
-    }
-
-    /// The median over the rounds of this row's first figure to that of `other` in the same round.
-    fn ratio(&self, other: &Self) -> Option<f64> {
-        let ratios = self
-            .rounds
-            .iter()
-            .zip(&other.rounds)
-            .filter_map(|pair| match pair {
-                (Ok(ours), Ok(theirs)) => Some(ours[0] / theirs[0]),
-                _ => None,
-            });
-        median(ratios)
-    }
-}
-
-impl Table {
-    /// The yardsticks that are in this table.
-    fn yardsticks(&self) -> Vec<&Row> {
-        [
-            SOCAT, LOCAL, GORILLA, "raw TCP", EXEC_WS, EXEC_WSS, FORWARD_WS,
-        ]
-        .iter()
-        .filter_map(|name| self.rows.iter().find(|row| row.name == *name))
-        .collect()
-    }
-
-    fn to_markdown(&self) -> String {
-        let yardsticks = self.yardsticks();
-        let mut header = vec![String::new()];
-        header.extend(self.columns.iter().map(|&column| column.to_owned()));
-        header.extend(yardsticks.iter().map(|row| format!("× {}", row.name)));
-        let mut text = format!("\n### {}\n\n| {} |\n", self.title, header.join(" | "));
-        text.push_str(&format!("|{}\n", "---|".repeat(header.len())));
-        for row in &self.rows {
-            let mut cells = vec![row.name.to_owned()];
-            if let Some(failure) = row.failure() {
-                cells.push(format!("failed: {failure}"));
-            } else {
-                for column in 0..self.columns.len() {
-                    cells.push(number(median(row.figures(column))));
-                }
-                cells.extend(yardsticks.iter().map(|other| number(row.ratio(other))));
-            }
-            text.push_str(&format!("| {} |\n", cells.join(" | ")));
-        }
-        text
-    }
-
-    fn to_json(&self) -> Value {
-        let yardsticks = self.yardsticks();
-        let rows: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| {
-                let medians: Vec<_> = (0..self.columns.len())
-                    .map(|column| median(row.figures(column)))
-                    .collect();
-                let ratios: serde_json::Map<String, Value> = yardsticks
-                    .iter()
-                    .map(|other| (other.name.to_owned(), json!(row.ratio(other))))
-                    .collect();
-                let rounds: Vec<Value> = row
-                    .rounds
-                    .iter()
-                    .map(|round| match round {
-                        Ok(figures) => json!(figures),
-                        Err(error) => json!({ "failed": error }),
-                    })
-                    .collect();
-                json!({ "name": row.name, "medians": medians, "ratios": ratios, "rounds": rounds })
-            })
-            .collect();
-        json!({ "title": self.title, "columns": self.columns, "rows": rows })
-    }
 }
 
 /// Cores, kernel and load: figures mean little without them.
@@ -303,47 +181,4 @@ fn machine() -> String {
         kernel.trim(),
         load.split_whitespace().next().unwrap_or("unknown")
     )
-}
-
-fn number(value: Option<f64>) -> String {
-    match value {
-        None => "–".to_owned(),
-        Some(value) if value >= 20.0 => format!("{value:.0}"),
-        Some(value) => format!("{value:.2}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(name: &'static str, rates: &[f64]) -> Row {
-        Row {
-            name,
-            rounds: rates.iter().map(|&rate| Ok(vec![rate])).collect(),
-        }
-    }
-
-    #[test]
-    fn ratios_are_taken_in_the_same_round() {
-        // The medians' ratio would be 2/2 = 1.
-        let (ours, theirs) = (row("a", &[2.0, 4.0, 1.0]), row("b", &[1.0, 2.0, 4.0]));
-        assert_eq!(ours.ratio(&theirs), Some(2.0));
-    }
-
-    #[test]
-    fn a_failed_round_fails_the_row() {
-        let mut failed = row(SOCAT, &[1.0]);
-        failed.rounds.push(Err("9 of 10 bytes arrived".to_owned()));
-        let table = Table {
-            title: String::new(),
-            columns: &["GB/s"],
-            rows: vec![failed],
-        };
-        assert!(
-            table
-                .to_markdown()
-                .contains("failed: 9 of 10 bytes arrived")
-        );
-    }
 }

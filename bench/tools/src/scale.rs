@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::certs::Certificates;
-use crate::process::Process;
+use crate::process::{Process, timed};
+use farpipe_bench::stats::quantile;
 
 pub const USAGE: &str = "\
 usage: farpipe-bench scale [OPTIONS]
@@ -137,9 +138,10 @@ fn idle(options: &Options, farpipe: &Path, agents: &Path) -> Result<()> {
     ]
     .concat();
     let times = (0..5)
-        .map(|_| timed(farpipe, &listing))
+        .map(|_| timed(Command::new(farpipe).args(&listing)))
         .collect::<Result<Vec<_>>>()?;
-    println!("farpipe ls: {:.0} ms", quantile(times, 0.5));
+    let middle = quantile(times.into_iter(), 0.5);
+    println!("farpipe ls: {:.0} ms", middle.unwrap_or(f64::NAN));
     commands(farpipe, &net, options.commands, "beside them")?;
 
     let port = net.url.rsplit_once(':').context("a URL has a port")?.1;
@@ -257,34 +259,15 @@ fn commands(farpipe: &Path, net: &Net, count: usize, when: &str) -> Result<()> {
     let what = ["bench", "--", "true"].map(str::to_owned);
     let args = [&words[..], &net.client, &what].concat();
     let times = (0..count)
-        .map(|_| timed(farpipe, &args))
+        .map(|_| timed(Command::new(farpipe).args(&args)))
         .collect::<Result<Vec<_>>>()?;
+    let at = |part| quantile(times.iter().copied(), part).unwrap_or(f64::NAN);
     println!(
         "exec true, {when}: p50 {:.1} ms, p99 {:.1} ms",
-        quantile(times.clone(), 0.5),
-        quantile(times, 0.99)
+        at(0.5),
+        at(0.99)
     );
     Ok(())
-}
-
-/// Milliseconds that a command takes.
-fn timed(farpipe: &Path, args: &[String]) -> Result<f64> {
-    let began = Instant::now();
-    let output = Command::new(farpipe).args(args).output()?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "farpipe {}: {words}",
-        args.join(" ")
-    );
-    Ok(began.elapsed().as_secs_f64() * 1000.0)
-}
-
-fn quantile(mut values: Vec<f64>, part: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    let at = (last as f64 * part).round() as usize;
-    values.get(at).copied().unwrap_or(f64::NAN)
 }
 
 /// Bytes of memory that a process has.
