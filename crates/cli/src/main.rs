@@ -18,42 +18,65 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Subcommand};
 
 use farpipe_agent::command::launch;
 use farpipe_agent::endpoint::End;
 use output::Verbosity;
 
-/// The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails.
-#[derive(Debug, Parser)]
-#[command(name = "farpipe", version, max_term_width = 100, after_help = EXIT_HELP)]
+/// What was typed.
 struct Cli {
+    top: Top,
+    verb: Verb,
+}
+
+/// What may stand before the verb, and behind it as well.
+#[derive(Debug, Args)]
+struct Top {
     #[command(flatten)]
     verbosity: Verbosity,
     /// YAML file with settings; flags and the environment go before it
     #[arg(long, global = true, value_name = "FILE", env = "FARPIPE_CONFIG")]
     config: Option<PathBuf>,
-    #[command(subcommand)]
-    verb: Verb,
 }
 
 /// The whole command line as clap knows it, for what is made from it.
 fn command() -> clap::Command {
+    Verb::augment_subcommands(root()).mut_subcommands(with_endpoints)
+}
+
+/// The command line with no other verb than the one that comes first in it: to describe them all takes longer
+/// than anything else that a short command does before it dials. `None`: it begins in another way.
+fn command_alone(args: &[OsString]) -> Option<clap::Command> {
+    let name = args.get(1)?.to_str()?;
+    let described = Verb::alone(name)?(clap::Command::new(name.to_owned()));
+    Some(root().subcommand(with_endpoints(described)))
+}
+
+fn root() -> clap::Command {
+    Top::augment_args(clap::Command::new("farpipe"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The Unix pipe, between hosts: loses, doubles and truncates nothing when the network fails")
+        .after_help(EXIT_HELP)
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+}
+
+/// What an endpoint can be depends on the end it stands at.
+fn with_endpoints(verb: clap::Command) -> clap::Command {
     use verb::session::endpoint_help;
 
-    // What an endpoint can be depends on the end it stands at.
-    Cli::command().mut_subcommands(|verb| {
-        let (arg, end) = match verb.get_name() {
-            "listen" => ("endpoint", End::Listener),
-            "connect" | "send" | "recv" => ("endpoint", End::Other),
-            "pipe" => ("src", End::Other),
-            _ => return verb,
-        };
-        // In place: `mut_arg` puts an argument behind the others, and these are known by their place.
-        verb.mut_args(|one| match one.get_id() == arg {
-            true => one.help(endpoint_help(end)),
-            false => one,
-        })
+    let (arg, end) = match verb.get_name() {
+        "listen" => ("endpoint", End::Listener),
+        "connect" | "send" | "recv" => ("endpoint", End::Other),
+        "pipe" => ("src", End::Other),
+        _ => return verb,
+    };
+    // In place: `mut_arg` puts an argument behind the others, and these are known by their place.
+    verb.mut_args(|one| match one.get_id() == arg {
+        true => one.help(endpoint_help(end)),
+        false => one,
     })
 }
 
@@ -62,8 +85,28 @@ Exit status: that of the command at the other end, 128+n if signal n ended it; 1
 went away; 125 when farpipe itself failed; 126 or 127 when a command could not be run or found; \
 2 for a wrong command line.";
 
-#[derive(Debug, Subcommand)]
-enum Verb {
+/// The verbs, each with its arguments; their names are those in small letters.
+macro_rules! verbs {
+    ($($verb:ident($args:ty)),* $(,)?) => {
+        #[derive(Debug, Subcommand)]
+        enum Verb {
+            $($verb($args)),*
+        }
+
+        impl Verb {
+            /// What describes the verb of that name and no other.
+            fn alone(name: &str) -> Option<fn(clap::Command) -> clap::Command> {
+                let is = |verb: &str| name == verb.to_ascii_lowercase();
+                $(if is(stringify!($verb)) {
+                    return Some(<$args as Args>::augment_args);
+                })*
+                None
+            }
+        }
+    };
+}
+
+verbs! {
     Listen(verb::listen::Args),
     Connect(verb::connect::Args),
     Pipe(verb::pipe::Args),
@@ -96,19 +139,25 @@ enum Verb {
 /// The command line over the configuration file that it names; and which one that is.
 fn parse() -> Result<(Cli, Option<PathBuf>), ParseError> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let mut command = command();
+    let mut typed = config::Typed::default();
     // Looking takes as long as parsing, and most commands have no file.
-    let typed = match may_name_file(&args) {
-        true => config::Typed::of(&command, &args),
-        false => config::Typed::default(),
+    let command = match may_name_file(&args) {
+        true => {
+            let whole = command();
+            typed = config::Typed::of(&whole, &args);
+            match &typed.file {
+                Some(file) => verb::config::load(whole, file, &typed)?.0,
+                None => whole,
+            }
+        }
+        false => command_alone(&args).unwrap_or_else(command),
     };
-    if let Some(file) = &typed.file {
-        command = verb::config::load(command, file, &typed)?.0;
-    }
-    let parsed = command
-        .try_get_matches_from(args)
-        .and_then(|matches| Cli::from_arg_matches(&matches))?;
-    Ok((parsed, typed.file))
+    let matches = command.try_get_matches_from(args)?;
+    let cli = Cli {
+        top: Top::from_arg_matches(&matches)?,
+        verb: Verb::from_arg_matches(&matches)?,
+    };
+    Ok((cli, typed.file))
 }
 
 /// Whether a configuration file can be named at all.
@@ -217,11 +266,11 @@ fn main() -> ExitCode {
             return code;
         }
     };
-    output::init(&cli.verbosity);
+    output::init(&cli.top.verbosity);
     if let Err(code) = check_descriptors() {
         return code;
     }
-    let quiet = cli.verbosity.is_quiet();
+    let quiet = cli.top.verbosity.is_quiet();
     let runtime = match runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -274,4 +323,42 @@ fn main() -> ExitCode {
     // A thread may still wait in a read from a terminal; nothing it could get is wanted any more.
     runtime.shutdown_background();
     code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> clap::Command {
+        let mut whole = command();
+        whole.build();
+        whole
+    }
+
+    #[test]
+    fn a_verb_described_alone_is_what_it_is_among_the_others() {
+        let whole = whole();
+        // clap's own.
+        let verbs = whole
+            .get_subcommands()
+            .filter(|verb| verb.get_name() != "help");
+        for verb in verbs {
+            let name = verb.get_name();
+            let args = ["farpipe", name].map(OsString::from);
+            let mut alone = command_alone(&args).expect("every verb can be described alone");
+            alone.build();
+            let described = alone.find_subcommand(name).expect("is described");
+            let long = |verb: &clap::Command| verb.clone().render_long_help().to_string();
+            assert_eq!(long(described), long(verb));
+        }
+    }
+
+    #[test]
+    fn what_does_not_begin_with_a_verb_is_described_whole() {
+        for first in ["help", "-q", "--help", "Exec", "exce", ""] {
+            let args = ["farpipe", first, "exec"].map(OsString::from);
+            assert!(command_alone(&args).is_none(), "{first}");
+        }
+        assert!(command_alone(&["farpipe".into()]).is_none());
+    }
 }

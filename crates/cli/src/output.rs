@@ -125,7 +125,8 @@ pub(crate) fn hint(text: &str) {
 
 /// Waits, not for ever, until what was said is written.
 pub(crate) fn flush() {
-    if let Some(lines) = lines() {
+    // Where nothing was said there is no thread, and none is started for that.
+    if let Some(Some(lines)) = LINES.get() {
         lines.flush();
     }
 }
@@ -148,8 +149,10 @@ fn push(room: Room, text: &str) {
     }
 }
 
+/// `None`: there was no thread to be had.
+static LINES: OnceLock<Option<Lines>> = OnceLock::new();
+
 fn lines() -> Option<&'static Lines> {
-    static LINES: OnceLock<Option<Lines>> = OnceLock::new();
     LINES
         .get_or_init(|| Lines::start("farpipe-stderr", Stderr).ok())
         .as_ref()
