@@ -78,7 +78,12 @@ impl Table {
             })
             .collect();
         for round in 1..=rounds.count {
-            for (row, (name, run)) in rows.iter_mut().zip(&runners) {
+            let mut pairs: Vec<_> = rows.iter_mut().zip(&runners).collect();
+            // Else each would always come after the same other, and find what that leaves.
+            if round % 2 == 0 {
+                pairs.reverse();
+            }
+            for (row, (name, run)) in pairs {
                 let result = undisturbed(rounds.others_max, run);
                 let result = result.map_err(|error| format!("{error:#}"));
                 match &result {
