@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use farpipe_proto::Instant;
 use farpipe_proto::limits::{
-    ACK_BYTES_MAX, ACK_DELAY, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL,
-    WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
+    ACK_BYTES_MAX, ACK_DELAY, CREDIT_STEP_MAX, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN,
+    WINDOW_INITIAL, WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Event, Session, SessionConfig, Side};
 use farpipe_proto::wire::control::Open;
@@ -157,6 +157,62 @@ fn a_very_short_round_trip_counts_as_two_milliseconds() {
             "{span:?}"
         );
     }
+}
+
+#[test]
+fn the_round_trip_between_the_ends_counts_where_the_link_s_is_shorter() {
+    // By a relay near the reader: what the sender sends on credit arrives `RTT` after it was told.
+    let grown = |waits: bool| {
+        let mut acceptor = Acceptor::new();
+        acceptor.session.set_rtt_min(Duration::from_micros(3));
+        if waits {
+            acceptor.hear_all();
+        } else {
+            acceptor.hear_payload(WINDOW_INITIAL - 1);
+        }
+        acceptor.pass(Duration::from_secs(1));
+        let taken = acceptor.consume(WINDOW_INITIAL / 4 * 3);
+        assert_eq!(taken, Some(WINDOW_INITIAL / 4 * 7), "too slow to grow");
+        acceptor.pass(RTT);
+        acceptor.hear_all();
+        acceptor.pass(RTT);
+        acceptor.consume(WINDOW_INITIAL / 2);
+        acceptor.window() > WINDOW_INITIAL
+    };
+    assert!(grown(true));
+    assert!(!grown(false), "a sender that did not wait says nothing");
+}
+
+#[test]
+fn the_round_trip_between_the_ends_is_that_of_the_present_way() {
+    let mut acceptor = Acceptor::new();
+    acceptor.session.set_rtt_min(Duration::from_micros(3));
+    acceptor.hear_all();
+    acceptor.pass(Duration::from_secs(1));
+    assert!(acceptor.consume(WINDOW_INITIAL / 2).is_some());
+    // The link was away meanwhile.
+    acceptor.pass(Duration::from_secs(60));
+    let acked = acceptor.session.acked();
+    acceptor
+        .session
+        .handle_attached(acceptor.now, acked)
+        .expect("within the rules");
+    acceptor.hear_all();
+    acceptor.pass(RTT);
+    acceptor.consume(WINDOW_INITIAL / 2);
+    assert_eq!(acceptor.window(), WINDOW_INITIAL);
+}
+
+#[test]
+fn large_windows_tell_credit_a_mebibyte_at_a_time() {
+    let mut acceptor = Acceptor::new();
+    while acceptor.window() < 16 * CREDIT_STEP_MAX {
+        acceptor.hear_all();
+        acceptor.consume(acceptor.sent - acceptor.consumed);
+    }
+    acceptor.hear_all();
+    assert_eq!(acceptor.consume(CREDIT_STEP_MAX - 1), None);
+    assert!(acceptor.consume(1).is_some());
 }
 
 #[test]

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::limits::{HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN};
+use crate::limits::{
+    CREDIT_STEP_MAX, HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN,
+};
 use crate::time::Instant;
 
 /// The agent sent more than it may.
@@ -110,10 +112,14 @@ impl HopWindow {
         self.blocked = false;
     }
 
-    /// The limit to tell, when it has risen by a quarter of the window.
+    /// The limit to tell, when it has risen by a quarter of the window, or by [`CREDIT_STEP_MAX`].
     pub fn poll_credit(&mut self, now: Instant) -> Option<u64> {
         let limit = self.passed.saturating_add(self.window);
-        if limit < self.limit.saturating_add(self.window / 4) {
+        if limit
+            < self
+                .limit
+                .saturating_add((self.window / 4).min(CREDIT_STEP_MAX))
+        {
             return None;
         }
         self.limit = limit;

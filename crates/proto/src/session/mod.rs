@@ -19,6 +19,7 @@ mod prompt;
 mod rate;
 mod resume;
 mod stream;
+mod trip;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +43,7 @@ use prompt::Prompt;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
+use trip::Trip;
 
 /// One end of a session.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub struct Session {
     rate: Rate,
     prompt: Prompt,
     rtt_min: Duration,
+    trip: Trip,
     floods: Floods,
     /// Pipes that still have something to say; COMPLETE waits for them.
     holds: u32,
@@ -109,6 +112,7 @@ impl Session {
             rate: Rate::default(),
             prompt: Prompt::default(),
             rtt_min: Duration::ZERO,
+            trip: Trip::default(),
             floods: Floods::default(),
             holds: 0,
             opening_over: false,
@@ -304,9 +308,10 @@ impl Session {
         let spare = room
             .min(self.config.buffer_max)
             .saturating_sub(self.windows);
+        let rtt = self.rtt_min.max(self.trip.shortest());
         if let Some(stream) = self.streams.get_mut(&id) {
             self.windows -= stream.window_held();
-            let limit = stream.consumed(now, len, self.rtt_min, spare);
+            let limit = stream.consumed(now, len, rtt, spare);
             self.windows += stream.window_held();
             if let Some(limit) = limit {
                 self.control.push_back((id, InnerFrame::Credit(limit)));
@@ -353,6 +358,7 @@ impl Session {
     ) -> Result<bool, SessionError> {
         let progress = self.outgoing.handle_attached(peer_received)?;
         self.incoming.handle_attached();
+        self.trip.handle_attached(now);
         if progress > 0 {
             self.handle_progress(now, progress);
         }
@@ -386,7 +392,9 @@ impl Session {
             let (taken, item) = self.decoder.next(&bytes[at..])?;
             match item {
                 None => {}
-                Some(InnerItem::BytesHeader(id, len)) => self.handle_bytes_header(id, len)?,
+                Some(InnerItem::BytesHeader(id, len)) => {
+                    self.handle_bytes_header(now, id, len)?;
+                }
                 Some(InnerItem::Bytes(id, len)) => {
                     let end = at + taken;
                     self.handle_bytes(id, end - len..end);
@@ -432,7 +440,8 @@ impl Session {
         }
     }
 
-    /// The link's minimum round trip, for the windows.
+    /// The link's minimum round trip, for the windows. What lies behind the neighbour the session finds
+    /// out itself.
     pub fn set_rtt_min(&mut self, rtt_min: Duration) {
         self.rtt_min = rtt_min;
     }

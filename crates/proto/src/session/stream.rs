@@ -218,8 +218,12 @@ impl Stream {
         Ok(self.send == SendState::Open)
     }
 
-    /// A BYTES frame begins. Checked before anything of it is kept.
-    pub(super) fn handle_bytes_header(&mut self, len: usize) -> Result<(), SessionError> {
+    /// A BYTES frame begins. Checked before anything of it is kept. When the credit was told that its
+    /// sender had to wait for, if it had to.
+    pub(super) fn handle_bytes_header(
+        &mut self,
+        len: usize,
+    ) -> Result<Option<Instant>, SessionError> {
         match self.recv {
             RecvState::Open | RecvState::Stopping => {}
             RecvState::Finished | RecvState::Done | RecvState::Stopped | RecvState::Reset => {
@@ -228,11 +232,7 @@ impl Stream {
                 ));
             }
         }
-        if self.window.handle_bytes(len) {
-            Ok(())
-        } else {
-            Err(SessionError::Flow("data beyond credit"))
-        }
+        self.window.handle_bytes(len)
     }
 
     /// Whether the sender's last frame (FIN or RESET) is still to come.
@@ -255,10 +255,10 @@ impl Stream {
         &mut self,
         now: Instant,
         len: usize,
-        rtt_min: Duration,
+        rtt: Duration,
         spare: u64,
     ) -> Option<u64> {
-        let limit = self.window.handle_consumed(now, len as u64, rtt_min, spare);
+        let limit = self.window.handle_consumed(now, len as u64, rtt, spare);
         // A sender that has sent all needs no more credit.
         if self.recv == RecvState::Open {
             limit
