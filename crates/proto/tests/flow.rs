@@ -414,32 +414,3 @@ fn frames_follow_the_rate_and_a_faster_link_wakes_who_waited() {
     assert!(session.grant(id) > 0);
     assert_eq!(session.poll_event(), Some(Event::Writable(id)));
 }
-
-#[test]
-fn writers_are_woken_in_turn_and_interactive_ones_first() {
-    let mut session = Session::new(SessionConfig::new(Side::Opener));
-    let now = Instant::default();
-    session.handle_attached(now, 0).expect("a new session");
-    let interactive = Open {
-        interactive: true,
-        ..Open::default()
-    };
-    let opens = [
-        Open::default(),
-        interactive,
-        Open::default(),
-        Open::default(),
-    ];
-    let ids = opens.map(|open| session.open(now, open).expect("room"));
-    number(&mut session);
-    session.handle_sent(session.numbered());
-    for (writer, woken) in [(0, [1, 2, 3, 0]), (2, [1, 3, 0, 2]), (3, [1, 0, 2, 3])] {
-        while session.poll_event().is_some() {}
-        let grant = session.grant(ids[writer]);
-        write(&mut session, ids[writer], grant);
-        assert_eq!(session.grant(ids[writer]), 0);
-        session.handle_sent(session.numbered());
-        let order: Vec<Event> = std::iter::from_fn(|| session.poll_event()).collect();
-        assert_eq!(order, woken.map(|n: usize| Event::Writable(ids[n])));
-    }
-}

@@ -1,4 +1,5 @@
-//! Whose turn it is on a link that many tunnels share: by bytes, and who says little goes first.
+//! Whose turn it is on a link that many tunnels share, or in a session that many streams share: by
+//! bytes, and who says little goes first.
 //!
 //! Start-time fair queueing: each tunnel has the sum of what it sent, the lowest goes next. One that
 //! was silent does not save up turns, it begins where the others are: so a keystroke or a control

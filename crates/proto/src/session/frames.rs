@@ -23,7 +23,7 @@ impl Session {
                 "bytes for a stream that is not open",
             ));
         };
-        if let Some(told) = stream.handle_bytes_header(len)? {
+        if let Some(told) = stream.handle_bytes_header(now, len)? {
             self.trip.handle_answered(now, told);
         }
         if stream.is_used_up() {
