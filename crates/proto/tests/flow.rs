@@ -8,7 +8,7 @@ use std::time::Duration;
 use farpipe_proto::Instant;
 use farpipe_proto::limits::{
     ACK_BYTES_MAX, ACK_DELAY, CREDIT_STEP_MAX, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN,
-    WINDOW_INITIAL, WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
+    WINDOW_INITIAL, WINDOW_LEVEL, WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Event, Session, SessionConfig, Side};
 use farpipe_proto::wire::control::Open;
@@ -51,6 +51,13 @@ impl Acceptor {
         };
         this.hear(&InnerFrame::Open(Open::default()).encode(STREAM));
         this
+    }
+
+    /// A new link.
+    fn attach(&mut self) {
+        let acked = self.session.acked();
+        let attached = self.session.handle_attached(self.now, acked);
+        attached.expect("within the rules");
     }
 
     fn hear(&mut self, bytes: &[u8]) {
@@ -159,48 +166,56 @@ fn a_very_short_round_trip_counts_as_two_milliseconds() {
     }
 }
 
+/// One whose window grows by speed only, on a new link to a neighbour that is near.
+fn at_level() -> Acceptor {
+    let mut acceptor = Acceptor::new();
+    while acceptor.window() < WINDOW_LEVEL {
+        acceptor.hear_all();
+        acceptor.consume(acceptor.sent - acceptor.consumed);
+    }
+    acceptor.session.set_rtt_min(Duration::from_micros(3));
+    acceptor.pass(RTT);
+    acceptor.attach();
+    acceptor
+}
+
 #[test]
 fn the_round_trip_between_the_ends_counts_where_the_link_s_is_shorter() {
     // By a relay near the reader: what the sender sends on credit arrives `RTT` after it was told.
-    let grown = |waits: bool| {
-        let mut acceptor = Acceptor::new();
-        acceptor.session.set_rtt_min(Duration::from_micros(3));
-        if waits {
-            acceptor.hear_all();
-        } else {
+    let grown = |rest: u64| {
+        let mut acceptor = at_level();
+        let left = acceptor.limit - acceptor.sent - rest;
+        for _ in 0..left / WINDOW_INITIAL {
             acceptor.hear_payload(WINDOW_INITIAL - 1);
         }
+        acceptor.hear_payload(acceptor.limit - acceptor.sent - rest);
         acceptor.pass(Duration::from_secs(1));
-        let taken = acceptor.consume(WINDOW_INITIAL / 4 * 3);
-        assert_eq!(taken, Some(WINDOW_INITIAL / 4 * 7), "too slow to grow");
+        assert!(acceptor.consume(WINDOW_LEVEL / 2).is_some());
+        assert_eq!(acceptor.window(), WINDOW_LEVEL, "too slow to grow");
         acceptor.pass(RTT);
+        acceptor.hear_payload(rest + 1);
         acceptor.hear_all();
         acceptor.pass(RTT);
-        acceptor.consume(WINDOW_INITIAL / 2);
-        acceptor.window() > WINDOW_INITIAL
+        acceptor.consume(WINDOW_LEVEL / 2);
+        acceptor.window() > WINDOW_LEVEL
     };
-    assert!(grown(true));
-    assert!(!grown(false), "a sender that did not wait says nothing");
+    assert!(grown(0));
+    assert!(!grown(1), "a sender that did not wait says nothing");
 }
 
 #[test]
 fn the_round_trip_between_the_ends_is_that_of_the_present_way() {
-    let mut acceptor = Acceptor::new();
-    acceptor.session.set_rtt_min(Duration::from_micros(3));
+    let mut acceptor = at_level();
     acceptor.hear_all();
     acceptor.pass(Duration::from_secs(1));
-    assert!(acceptor.consume(WINDOW_INITIAL / 2).is_some());
+    assert!(acceptor.consume(WINDOW_LEVEL / 2).is_some());
     // The link was away meanwhile.
     acceptor.pass(Duration::from_secs(60));
-    let acked = acceptor.session.acked();
-    acceptor
-        .session
-        .handle_attached(acceptor.now, acked)
-        .expect("within the rules");
+    acceptor.attach();
     acceptor.hear_all();
     acceptor.pass(RTT);
-    acceptor.consume(WINDOW_INITIAL / 2);
-    assert_eq!(acceptor.window(), WINDOW_INITIAL);
+    acceptor.consume(WINDOW_LEVEL / 2);
+    assert_eq!(acceptor.window(), WINDOW_LEVEL);
 }
 
 #[test]

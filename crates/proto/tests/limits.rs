@@ -54,6 +54,7 @@ fn values() -> Vec<(&'static str, String)> {
         WINDOW_PROCESS_MAX,
         WINDOW_PROCESS_RESERVED,
         WINDOW_GROWTH_TIME_MIN,
+        WINDOW_LEVEL,
         WINDOW_USE_TIME,
         CREDIT_STEP_MAX,
         OFFSET_MAX,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::SessionError;
 use crate::limits::{
-    CREDIT_STEP_MAX, OFFSET_MAX, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL, WINDOW_USE_TIME,
+    CREDIT_STEP_MAX, OFFSET_MAX, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL, WINDOW_LEVEL,
+    WINDOW_USE_TIME,
 };
 use crate::time::Instant;
 
@@ -147,13 +148,16 @@ impl Window {
     }
 
     /// Doubles if the sender was held back and the reader is fast: then the window, not the
-    /// reader, is what limits the rate. Up to the largest of the others it need not be faster than what
-    /// they all wait for. Halves if others want as much.
+    /// reader, is what limits the rate. Up to [`WINDOW_LEVEL`] and the largest of the others it need not
+    /// be faster than what they all wait for: or whoever grew first would have most for ever. Halves if
+    /// others want as much.
     fn fit(&mut self, now: Instant, common: Common) {
         let (since, _) = self.measured_from;
         let took = now - since;
         let fast = took <= (common.rtt * 2).max(WINDOW_GROWTH_TIME_MIN);
-        let follows = took <= self.trip * 2 && self.size < common.largest;
+        // What may be under way beside others who have more of it already.
+        let level = common.largest.max(WINDOW_LEVEL.min(common.share));
+        let follows = took <= self.trip * 2 && self.size * 2 <= level;
         if self.size > common.share {
             self.size = (self.size / 2).max(WINDOW_INITIAL);
         } else if self.blocked
