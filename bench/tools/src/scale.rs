@@ -28,6 +28,10 @@ usage: farpipe-bench scale [OPTIONS]
 const PATIENCE: Duration = Duration::from_secs(180);
 /// A heartbeat and more: what the handshakes took is given back.
 const SETTLED: Duration = Duration::from_secs(15);
+/// Streams in one session; what a session may have is 256.
+const EACH: usize = 125;
+/// How long shares are measured.
+const FAIR_SECONDS: usize = 8;
 /// Clock ticks a second in /proc (`getconf CLK_TCK`, which is 100 wherever Linux runs).
 const TICKS: f64 = 100.0;
 
@@ -164,16 +168,24 @@ fn idle(options: &Options, farpipe: &Path, agents: &Path) -> Result<()> {
 }
 
 fn fair(options: &Options, farpipe: &Path, fair: &Path) -> Result<()> {
-    let net = relay(farpipe, "ws://127.0.0.1:0", None, 8)?;
-    let args = [net.url.clone(), options.streams.to_string(), "8".to_owned()];
-    let mut streams = Process::start(fair, &args, Stdio::null(), Stdio::piped())?;
-    println!(
-        "bytes of each of {} streams in 8 s: least, median, most",
-        options.streams
-    );
-    let mut told = String::new();
-    streams.stdout().read_to_string(&mut told)?;
-    print!("{told}");
+    let net = relay(farpipe, "ws://127.0.0.1:0", None, 16)?;
+    let most = options.streams;
+    let in_one = [10, 100].map(|streams| (streams, 1, 1));
+    let many = (most, most.div_ceil(EACH), 1);
+    let apart = [(10, 10, 1), (100, 100, 1), (10, 10, 10)];
+    let cases = in_one.into_iter().chain([many]).chain(apart);
+    for (streams, sessions, agents) in cases.filter(|case| case.0 <= most) {
+        let numbers = [FAIR_SECONDS, streams, sessions, agents].map(|number| number.to_string());
+        let args = [&[net.url.clone()], &numbers[..]].concat();
+        println!(
+            "{streams} streams of {sessions} sessions of {agents} agents, \
+             bytes of each in {FAIR_SECONDS} s: least, median, most"
+        );
+        let mut fair = Process::start(fair, &args, Stdio::null(), Stdio::piped())?;
+        let mut told = String::new();
+        fair.stdout().read_to_string(&mut told)?;
+        print!("{told}");
+    }
     println!("the relay: {} MiB", resident(net.relay.id())? >> 20);
     Ok(())
 }

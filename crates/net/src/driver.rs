@@ -126,7 +126,7 @@ impl Driver {
         if self.tunnel.is_over() {
             return Poll::Ready(Ok(()));
         }
-        if received || sent {
+        if received || sent || self.tunnel.awaits_writer() {
             // There is more; let the other tasks of this thread have their turn first.
             cx.waker().wake_by_ref();
         }

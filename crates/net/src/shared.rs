@@ -345,14 +345,15 @@ impl State {
         self.handle_slot_freed();
     }
 
-    fn handle_slot_freed(&mut self) {
+    /// Slots are free again for writers that wait for one.
+    pub(crate) fn handle_slot_freed(&mut self) {
         if std::mem::take(&mut self.slot_wanted) {
             self.wake_writers();
         }
     }
 
-    /// Bytes were acknowledged: slots are free again for writers that wait for one. In turn: where there
-    /// are fewer slots than writers, those that are always woken first would have them all.
+    /// Wakes all writers. In turn: where there are fewer slots than writers, those that are always woken
+    /// first would have them all.
     pub(crate) fn wake_writers(&mut self) {
         let Some(last) = self.slot_taken_by else {
             for io in self.streams.values_mut() {

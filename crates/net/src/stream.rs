@@ -224,6 +224,8 @@ impl SendStream {
         let header = state.session.write(self.handle.id, len);
         part[Segment::HEADROOM..PAYLOAD_AT].copy_from_slice(&header);
         state.number(part, Segment::HEADROOM);
+        state.session.call_writers();
+        state.dispatch(BytesMut::new());
         true
     }
 

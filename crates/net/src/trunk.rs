@@ -280,7 +280,8 @@ impl Trunk {
             }
             Poll::Pending => false,
         };
-        Ok(sent || received || looked)
+        let awaits_writer = self.members.values().any(|m| m.tunnel.awaits_writer());
+        Ok(sent || received || looked || awaits_writer)
     }
 
     fn take_orders(&mut self, cx: &mut Context<'_>) {

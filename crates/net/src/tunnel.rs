@@ -146,9 +146,17 @@ impl Tunnel {
         self.limit = self.limit.max(limit);
     }
 
-    /// What handles do from now on wakes the task.
+    /// What handles do from now on wakes the task. Not before those had their turn that it woke last time.
     pub(crate) fn park(&self, cx: &Context<'_>) {
-        park(&mut self.shared.lock().driver, cx);
+        let mut state = self.shared.lock();
+        park(&mut state.driver, cx);
+        state.session.handle_idle();
+        state.dispatch(BytesMut::new());
+    }
+
+    /// Whether the task is to look again when the writer had its turn that was woken for it.
+    pub(crate) fn awaits_writer(&self) -> bool {
+        self.shared.lock().session.awaits_writer()
     }
 
     pub(crate) fn handle_data(&mut self, offset: u64, mut bytes: BytesMut) -> Result<(), Driven> {
@@ -176,7 +184,7 @@ impl Tunnel {
                     self.progressed = true;
                     state.retention.handle_ack(offset);
                     state.dispatch(BytesMut::new());
-                    state.wake_writers();
+                    state.handle_slot_freed();
                 }
                 Ok(())
             }

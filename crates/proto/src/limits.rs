@@ -38,6 +38,12 @@ pub const WINDOW_PROCESS_MAX: u64 = 256 * 1024 * 1024;
 pub const WINDOW_PROCESS_RESERVED: u64 = 64 * 1024 * 1024;
 /// A window doubles only if half of it was consumed within max(2 × minimum RTT, this).
 pub const WINDOW_GROWTH_TIME_MIN: Duration = Duration::from_millis(2);
+/// Up to here a window grows for every reader that keeps up, however long the bytes took that it had to wait for.
+pub const WINDOW_LEVEL: u64 = 1 << 20;
+/// A stream whose reader has taken nothing for so long leaves its share of the windows to the others.
+pub const WINDOW_USE_TIME: Duration = Duration::from_secs(2);
+/// Credit is told when so much of it is new, or a quarter of its window.
+pub const CREDIT_STEP_MAX: u64 = 1 << 20;
 /// Largest stream offset and credit limit; far below overflow.
 pub const OFFSET_MAX: u64 = 1 << 62;
 /// Sessions at once of one acceptor, with those that wait for a link; one more is refused with

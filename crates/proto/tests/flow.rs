@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use farpipe_proto::Instant;
 use farpipe_proto::limits::{
-    ACK_BYTES_MAX, ACK_DELAY, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN, WINDOW_INITIAL,
-    WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
+    ACK_BYTES_MAX, ACK_DELAY, CREDIT_STEP_MAX, FRAME_MAX, FRAME_MIN, WINDOW_GROWTH_TIME_MIN,
+    WINDOW_INITIAL, WINDOW_LEVEL, WINDOW_PROCESS_RESERVED, WINDOW_SESSION_MAX,
 };
 use farpipe_proto::session::{Event, Session, SessionConfig, Side};
 use farpipe_proto::wire::control::Open;
@@ -51,6 +51,13 @@ impl Acceptor {
         };
         this.hear(&InnerFrame::Open(Open::default()).encode(STREAM));
         this
+    }
+
+    /// A new link.
+    fn attach(&mut self) {
+        let acked = self.session.acked();
+        let attached = self.session.handle_attached(self.now, acked);
+        attached.expect("within the rules");
     }
 
     fn hear(&mut self, bytes: &[u8]) {
@@ -157,6 +164,70 @@ fn a_very_short_round_trip_counts_as_two_milliseconds() {
             "{span:?}"
         );
     }
+}
+
+/// One whose window grows by speed only, on a new link to a neighbour that is near.
+fn at_level() -> Acceptor {
+    let mut acceptor = Acceptor::new();
+    while acceptor.window() < WINDOW_LEVEL {
+        acceptor.hear_all();
+        acceptor.consume(acceptor.sent - acceptor.consumed);
+    }
+    acceptor.session.set_rtt_min(Duration::from_micros(3));
+    acceptor.pass(RTT);
+    acceptor.attach();
+    acceptor
+}
+
+#[test]
+fn the_round_trip_between_the_ends_counts_where_the_link_s_is_shorter() {
+    // By a relay near the reader: what the sender sends on credit arrives `RTT` after it was told.
+    let grown = |rest: u64| {
+        let mut acceptor = at_level();
+        let left = acceptor.limit - acceptor.sent - rest;
+        for _ in 0..left / WINDOW_INITIAL {
+            acceptor.hear_payload(WINDOW_INITIAL - 1);
+        }
+        acceptor.hear_payload(acceptor.limit - acceptor.sent - rest);
+        acceptor.pass(Duration::from_secs(1));
+        assert!(acceptor.consume(WINDOW_LEVEL / 2).is_some());
+        assert_eq!(acceptor.window(), WINDOW_LEVEL, "too slow to grow");
+        acceptor.pass(RTT);
+        acceptor.hear_payload(rest + 1);
+        acceptor.hear_all();
+        acceptor.pass(RTT);
+        acceptor.consume(WINDOW_LEVEL / 2);
+        acceptor.window() > WINDOW_LEVEL
+    };
+    assert!(grown(0));
+    assert!(!grown(1), "a sender that did not wait says nothing");
+}
+
+#[test]
+fn the_round_trip_between_the_ends_is_that_of_the_present_way() {
+    let mut acceptor = at_level();
+    acceptor.hear_all();
+    acceptor.pass(Duration::from_secs(1));
+    assert!(acceptor.consume(WINDOW_LEVEL / 2).is_some());
+    // The link was away meanwhile.
+    acceptor.pass(Duration::from_secs(60));
+    acceptor.attach();
+    acceptor.hear_all();
+    acceptor.pass(RTT);
+    acceptor.consume(WINDOW_LEVEL / 2);
+    assert_eq!(acceptor.window(), WINDOW_LEVEL);
+}
+
+#[test]
+fn large_windows_tell_credit_a_mebibyte_at_a_time() {
+    let mut acceptor = Acceptor::new();
+    while acceptor.window() < 16 * CREDIT_STEP_MAX {
+        acceptor.hear_all();
+        acceptor.consume(acceptor.sent - acceptor.consumed);
+    }
+    acceptor.hear_all();
+    assert_eq!(acceptor.consume(CREDIT_STEP_MAX - 1), None);
+    assert!(acceptor.consume(1).is_some());
 }
 
 #[test]
@@ -357,33 +428,4 @@ fn frames_follow_the_rate_and_a_faster_link_wakes_who_waited() {
         .expect("4 MB a second");
     assert!(session.grant(id) > 0);
     assert_eq!(session.poll_event(), Some(Event::Writable(id)));
-}
-
-#[test]
-fn writers_are_woken_in_turn_and_interactive_ones_first() {
-    let mut session = Session::new(SessionConfig::new(Side::Opener));
-    let now = Instant::default();
-    session.handle_attached(now, 0).expect("a new session");
-    let interactive = Open {
-        interactive: true,
-        ..Open::default()
-    };
-    let opens = [
-        Open::default(),
-        interactive,
-        Open::default(),
-        Open::default(),
-    ];
-    let ids = opens.map(|open| session.open(now, open).expect("room"));
-    number(&mut session);
-    session.handle_sent(session.numbered());
-    for (writer, woken) in [(0, [1, 2, 3, 0]), (2, [1, 3, 0, 2]), (3, [1, 0, 2, 3])] {
-        while session.poll_event().is_some() {}
-        let grant = session.grant(ids[writer]);
-        write(&mut session, ids[writer], grant);
-        assert_eq!(session.grant(ids[writer]), 0);
-        session.handle_sent(session.numbered());
-        let order: Vec<Event> = std::iter::from_fn(|| session.poll_event()).collect();
-        assert_eq!(order, woken.map(|n: usize| Event::Writable(ids[n])));
-    }
 }

@@ -342,7 +342,7 @@ impl Joined {
         let share = &mut self.share;
         let now = self.hop.now();
         self.window
-            .handle_passed(now, len, rtt, |more| share.grow(more));
+            .handle_passed(now, len, rtt, share.level(), |more| share.grow(more));
     }
 
     /// Looks at the clock; ready to be looked at again.

@@ -3,30 +3,38 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use farpipe_proto::limits::{HOP_WINDOW, HOP_WINDOWS_MAX, HOP_WINDOWS_RESERVED};
+use farpipe_proto::limits::{HOP_WINDOW, HOP_WINDOWS_MAX, HOP_WINDOWS_RESERVED, WINDOW_LEVEL};
 
-/// Bytes that all windows have together.
+/// All windows of a relay.
 #[derive(Debug, Default)]
-pub(crate) struct Windows(AtomicU64);
+pub(crate) struct Windows {
+    /// Bytes that they have together.
+    used: AtomicU64,
+    /// How many there are.
+    count: AtomicU64,
+}
 
 impl Windows {
     /// The first window of a tunnel; `None`: there is no room.
     pub(crate) fn first(self: &Arc<Self>) -> Option<Share> {
-        self.take(HOP_WINDOW, HOP_WINDOWS_MAX).then(|| Share {
-            windows: Arc::clone(self),
-            bytes: HOP_WINDOW,
+        self.take(HOP_WINDOW, HOP_WINDOWS_MAX).then(|| {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Share {
+                windows: Arc::clone(self),
+                bytes: HOP_WINDOW,
+            }
         })
     }
 
     /// Bytes of all windows there are.
     pub(crate) fn used(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: u64, max: u64) -> bool {
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= max);
         let taken = self
-            .0
+            .used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok()
     }
@@ -40,6 +48,12 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// What this window may grow to as all others may, for readers that keep up.
+    pub(crate) fn level(&self) -> u64 {
+        let count = self.windows.count.load(Ordering::Relaxed).max(1);
+        WINDOW_LEVEL.min((HOP_WINDOWS_MAX - HOP_WINDOWS_RESERVED) / count)
+    }
+
     /// So many bytes more, if they leave room for new tunnels.
     pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let fits = self
@@ -54,7 +68,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.windows.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.windows.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.windows.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::limits::{HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN};
+use crate::limits::{
+    CREDIT_STEP_MAX, HOP_FRAME_MAX, HOP_WINDOW, HOP_WINDOW_MAX, WINDOW_GROWTH_TIME_MIN,
+};
 use crate::time::Instant;
 
 /// The agent sent more than it may.
@@ -88,13 +90,15 @@ impl HopWindow {
         Ok(())
     }
 
-    /// Bytes left towards the reader. `rtt` is the agent's round trip; `grow` asks for so many more
-    /// bytes of the relay's budget, and is called at most once.
+    /// Bytes left towards the reader. `rtt` is the agent's round trip; up to `level` the window grows for
+    /// every reader that keeps up, however fast; `grow` asks for so many more bytes of the relay's budget,
+    /// and is called at most once.
     pub fn handle_passed(
         &mut self,
         now: Instant,
         bytes: usize,
         rtt: Duration,
+        level: u64,
         grow: impl FnOnce(u64) -> bool,
     ) {
         self.passed = (self.passed + bytes as u64).min(self.received);
@@ -102,7 +106,10 @@ impl HopWindow {
             return;
         }
         let is_fast = now - self.half_since <= (rtt * 2).max(WINDOW_GROWTH_TIME_MIN);
-        if is_fast && self.blocked && self.window < HOP_WINDOW_MAX && grow(self.window) {
+        // Or whoever grew first would have most of the link for ever.
+        let follows = self.window * 2 <= level && self.waiting() <= self.window / 2;
+        if (is_fast || follows) && self.blocked && self.window < HOP_WINDOW_MAX && grow(self.window)
+        {
             self.window *= 2;
         }
         self.half_from = self.passed;
@@ -110,10 +117,14 @@ impl HopWindow {
         self.blocked = false;
     }
 
-    /// The limit to tell, when it has risen by a quarter of the window.
+    /// The limit to tell, when it has risen by a quarter of the window, or by [`CREDIT_STEP_MAX`].
     pub fn poll_credit(&mut self, now: Instant) -> Option<u64> {
         let limit = self.passed.saturating_add(self.window);
-        if limit < self.limit.saturating_add(self.window / 4) {
+        if limit
+            < self
+                .limit
+                .saturating_add((self.window / 4).min(CREDIT_STEP_MAX))
+        {
             return None;
         }
         self.limit = limit;
@@ -148,16 +159,16 @@ mod tests {
         window
             .handle_received(at(0), 4 * quarter, NO_RTT)
             .expect("within");
-        window.handle_passed(at(1000), quarter - 1, NO_RTT, |_| false);
+        window.handle_passed(at(1000), quarter - 1, NO_RTT, 0, |_| false);
         assert_eq!(window.poll_credit(at(0)), None);
-        window.handle_passed(at(1000), 1, NO_RTT, |_| false);
+        window.handle_passed(at(1000), 1, NO_RTT, 0, |_| false);
         assert_eq!(window.poll_credit(at(0)), Some(HOP_WINDOW + quarter as u64));
         assert_eq!(window.poll_credit(at(0)), None);
     }
 
     /// The window after a reader took 64 windows, one each `ms`, from an agent that always sends all
     /// it may.
-    fn grown(ms: u64, rtt: Duration, budget: &mut u64) -> u64 {
+    fn grown(ms: u64, rtt: Duration, level: u64, budget: &mut u64) -> u64 {
         let mut window = HopWindow::new(at(0));
         let (mut now, mut sent, mut limit) = (0, 0, HOP_WINDOW);
         for _ in 0..64 {
@@ -167,7 +178,7 @@ mod tests {
                 .expect("allowed");
             sent = limit;
             now += ms;
-            window.handle_passed(at(now), bytes, rtt, |more| {
+            window.handle_passed(at(now), bytes, rtt, level, |more| {
                 let fits = *budget >= more;
                 *budget -= if fits { more } else { 0 };
                 fits
@@ -180,17 +191,20 @@ mod tests {
     #[test]
     fn the_window_grows_for_a_fast_reader_up_to_its_cap_and_the_budget() {
         let mut plenty = u64::MAX;
-        assert_eq!(grown(1, NO_RTT, &mut plenty), HOP_WINDOW_MAX);
+        assert_eq!(grown(1, NO_RTT, 0, &mut plenty), HOP_WINDOW_MAX);
         assert_eq!(
-            grown(150, Duration::from_millis(100), &mut plenty),
+            grown(150, Duration::from_millis(100), 0, &mut plenty),
             HOP_WINDOW_MAX
         );
         assert_eq!(
-            grown(250, Duration::from_millis(100), &mut plenty),
+            grown(250, Duration::from_millis(100), 0, &mut plenty),
             HOP_WINDOW
         );
+        let level = 4 * HOP_WINDOW;
+        let slow = Duration::from_millis(100);
+        assert_eq!(grown(250, slow, level, &mut plenty), level, "it keeps up");
         let mut little = 3 * HOP_WINDOW;
-        assert_eq!(grown(1, NO_RTT, &mut little), 4 * HOP_WINDOW);
+        assert_eq!(grown(1, NO_RTT, 0, &mut little), 4 * HOP_WINDOW);
     }
 
     #[test]
@@ -198,7 +212,7 @@ mod tests {
         let mut window = HopWindow::new(at(0));
         for _ in 0..100 {
             window.handle_received(at(0), 1000, NO_RTT).expect("within");
-            window.handle_passed(at(0), 1000, NO_RTT, |_| true);
+            window.handle_passed(at(0), 1000, NO_RTT, HOP_WINDOW_MAX, |_| true);
             let _ = window.poll_credit(at(0));
         }
         assert_eq!(window.window(), HOP_WINDOW);
@@ -225,7 +239,7 @@ mod tests {
                 let (_, len) = bytes.pop_front().expect("it was there");
                 let len = usize::try_from(len).expect("small");
                 window.handle_received(at(now), len, half).expect("allowed");
-                window.handle_passed(at(now), len, half, |_| true);
+                window.handle_passed(at(now), len, half, 0, |_| true);
                 if let Some(limit) = window.poll_credit(at(now)) {
                     credits.push_back((now + rtt / 2, limit));
                 }

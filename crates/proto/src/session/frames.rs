@@ -13,6 +13,7 @@ use crate::wire::inner::InnerFrame;
 impl Session {
     pub(super) fn handle_bytes_header(
         &mut self,
+        now: Instant,
         id: StreamId,
         len: usize,
     ) -> Result<(), SessionError> {
@@ -22,7 +23,9 @@ impl Session {
                 "bytes for a stream that is not open",
             ));
         };
-        stream.handle_bytes_header(len)?;
+        if let Some(told) = stream.handle_bytes_header(now, len)? {
+            self.trip.handle_answered(now, told);
+        }
         if stream.is_used_up() {
             self.incoming.hurry();
         }

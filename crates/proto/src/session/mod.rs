@@ -19,10 +19,11 @@ mod prompt;
 mod rate;
 mod resume;
 mod stream;
+mod trip;
+mod turns;
 mod window;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use backoff::{Attempt, Next, Redial};
@@ -42,6 +43,9 @@ use prompt::Prompt;
 use rate::Rate;
 use resume::{Incoming, Outgoing};
 use stream::Stream;
+use trip::Trip;
+use turns::Turns;
+use window::Common;
 
 /// One end of a session.
 #[derive(Debug)]
@@ -61,10 +65,13 @@ pub struct Session {
     peer_highest: u32,
     control: VecDeque<(StreamId, InnerFrame)>,
     events: VecDeque<Event>,
-    last_written: StreamId,
+    turns: Turns,
+    /// Interactive streams that found a backlog.
+    prompt_waiting: BTreeSet<StreamId>,
     rate: Rate,
     prompt: Prompt,
     rtt_min: Duration,
+    trip: Trip,
     floods: Floods,
     /// Pipes that still have something to say; COMPLETE waits for them.
     holds: u32,
@@ -105,10 +112,12 @@ impl Session {
             window_room: WINDOW_PROCESS_MAX,
             control: VecDeque::new(),
             events: VecDeque::new(),
-            last_written: StreamId::SESSION,
+            turns: Turns::default(),
+            prompt_waiting: BTreeSet::new(),
             rate: Rate::default(),
             prompt: Prompt::default(),
             rtt_min: Duration::ZERO,
+            trip: Trip::default(),
             floods: Floods::default(),
             holds: 0,
             opening_over: false,
@@ -199,27 +208,41 @@ impl Session {
         }
     }
 
-    /// How many bytes of the stream may be numbered now; 0: wait for [`Event::Writable`], or, when
-    /// [`Session::is_backlogged`], until something was sent.
+    /// How many bytes of the stream, which has some to send, may be numbered now; 0: wait for
+    /// [`Event::Writable`].
     #[must_use]
-    pub fn grant(&self, id: StreamId) -> usize {
-        let Some(stream) = self.streams.get(&id) else {
+    pub fn grant(&mut self, id: StreamId) -> usize {
+        let frame = self.rate.frame();
+        let room = self.room();
+        let is_backlogged = self.is_backlogged();
+        let Some(stream) = self.streams.get_mut(&id) else {
             return 0;
         };
-        let frame = self.rate.frame();
-        if self.is_backlogged_for(stream.is_interactive(), frame) {
+        let credit = stream.credit();
+        if credit == 0 {
+            self.turns.leave(stream.turn, id);
             return 0;
         }
-        let room = self
-            .config
-            .buffer_max
-            .saturating_sub(self.outgoing.retained());
-        let room = if stream.is_interactive() {
-            room.min(self.prompt.room(self.rtt_min))
-        } else {
-            room
-        };
-        stream.credit().min(room).min(frame as u64) as usize
+        if stream.is_interactive() {
+            let room = room.min(self.prompt.room(self.rtt_min));
+            if self.is_backlogged_for(true, frame) {
+                self.prompt_waiting.insert(id);
+                return 0;
+            }
+            return credit.min(room).min(frame as u64) as usize;
+        }
+        if is_backlogged || room == 0 || self.turns.is_behind(stream.turn, id) {
+            self.turns.wait(&mut stream.turn, id);
+            return 0;
+        }
+        self.turns.leave(stream.turn, id);
+        credit.min(room).min(frame as u64) as usize
+    }
+
+    /// How many bytes more may be retained.
+    fn room(&self) -> u64 {
+        let retained = self.outgoing.retained();
+        self.config.buffer_max.saturating_sub(retained)
     }
 
     /// Whether streams wait for the carrier rather than for credit.
@@ -251,9 +274,10 @@ impl Session {
             .get_mut(&id)
             .expect("a stream that was granted");
         stream.number(len);
-        self.last_written = id;
         if stream.is_interactive() {
             self.prompted = len;
+        } else {
+            self.turns.charge(&mut stream.turn, len);
         }
         bytes_header(id, len)
     }
@@ -283,6 +307,7 @@ impl Session {
         if let Some(stream) = self.streams.get_mut(&id)
             && let Some(total) = stream.finish()
         {
+            self.turns.leave(stream.turn, id);
             self.control.push_back((id, InnerFrame::Fin(total)));
         }
     }
@@ -300,17 +325,35 @@ impl Session {
 
     /// The sink took `len` bytes.
     pub fn consumed(&mut self, now: Instant, id: StreamId, len: usize) {
-        let room = self.window_room.saturating_sub(WINDOW_PROCESS_RESERVED);
-        let spare = room
-            .min(self.config.buffer_max)
-            .saturating_sub(self.windows);
+        let is_due = |stream: &Stream| stream.is_window_due(len);
+        let is_due = self.streams.get(&id).is_some_and(is_due);
+        let common = is_due.then(|| self.common(now));
         if let Some(stream) = self.streams.get_mut(&id) {
             self.windows -= stream.window_held();
-            let limit = stream.consumed(now, len, self.rtt_min, spare);
+            let limit = stream.consumed(now, len, common);
             self.windows += stream.window_held();
             if let Some(limit) = limit {
                 self.control.push_back((id, InnerFrame::Credit(limit)));
             }
+        }
+    }
+
+    /// What the windows have in common.
+    fn common(&self, now: Instant) -> Common {
+        let room = self.window_room.saturating_sub(WINDOW_PROCESS_RESERVED);
+        let room = room.min(self.config.buffer_max);
+        let (mut largest, mut in_use) = (0, 0);
+        for stream in self.streams.values() {
+            if stream.is_window_in_use(now) {
+                largest = largest.max(stream.window_size());
+                in_use += 1;
+            }
+        }
+        Common {
+            rtt: self.rtt_min.max(self.trip.shortest()),
+            spare: room.saturating_sub(self.windows),
+            largest,
+            share: (room / in_use.max(1)).max(WINDOW_INITIAL),
         }
     }
 
@@ -353,10 +396,12 @@ impl Session {
     ) -> Result<bool, SessionError> {
         let progress = self.outgoing.handle_attached(peer_received)?;
         self.incoming.handle_attached();
+        self.trip.handle_attached(now);
         if progress > 0 {
             self.handle_progress(now, progress);
         }
-        self.wake_writers();
+        self.wake_interactive();
+        self.call_writers();
         Ok(progress > 0)
     }
 
@@ -386,7 +431,9 @@ impl Session {
             let (taken, item) = self.decoder.next(&bytes[at..])?;
             match item {
                 None => {}
-                Some(InnerItem::BytesHeader(id, len)) => self.handle_bytes_header(id, len)?,
+                Some(InnerItem::BytesHeader(id, len)) => {
+                    self.handle_bytes_header(now, id, len)?;
+                }
                 Some(InnerItem::Bytes(id, len)) => {
                     let end = at + taken;
                     self.handle_bytes(id, end - len..end);
@@ -403,15 +450,14 @@ impl Session {
     /// # Errors
     /// [`SessionError::AckOutOfRange`]: final.
     pub fn handle_ack(&mut self, now: Instant, offset: u64) -> Result<bool, SessionError> {
-        let was_backlogged = self.is_backlogged();
+        let was_full = self.room() == 0;
         let progress = self.outgoing.handle_ack(offset)?;
         if progress > 0 {
-            let has_prompted = self.handle_progress(now, progress);
-            let was_full = self.outgoing.retained() + progress >= self.config.buffer_max;
-            // A faster link takes larger frames: what was a backlog may be none any more.
-            if was_full || has_prompted || was_backlogged && !self.is_backlogged() {
-                self.wake_writers();
+            if self.handle_progress(now, progress) || was_full {
+                self.wake_interactive();
             }
+            // There is room again; or a faster link takes larger frames: what was a backlog is none.
+            self.call_writers();
         }
         Ok(progress > 0)
     }
@@ -425,14 +471,43 @@ impl Session {
 
     /// The caller hands the bytes up to offset `end` to the carrier.
     pub fn handle_sent(&mut self, end: u64) {
-        let was_backlogged = self.is_backlogged();
         self.outgoing.handle_sent(end);
-        if was_backlogged && !self.is_backlogged() {
-            self.wake_writers();
+        self.call_writers();
+    }
+
+    /// Calls the stream whose turn it is, if there is room for more: after bytes were numbered, so that
+    /// what is small shares a message.
+    pub fn call_writers(&mut self) {
+        if !self.is_backlogged_for(true, self.rate.frame()) {
+            let waiting = std::mem::take(&mut self.prompt_waiting);
+            self.events.extend(waiting.into_iter().map(Event::Writable));
+        }
+        if !self.is_backlogged()
+            && self.room() > 0
+            && let Some(id) = self.turns.call()
+        {
+            self.events.push_back(Event::Writable(id));
         }
     }
 
-    /// The link's minimum round trip, for the windows.
+    /// Whether nothing waits to be sent, and streams wait for their turn: to be followed by
+    /// [`Session::handle_idle`] when the one that was woken had the time to write.
+    #[must_use]
+    pub fn awaits_writer(&self) -> bool {
+        self.outgoing.backlog() == 0 && self.room() > 0 && !self.turns.is_empty()
+    }
+
+    /// Whoever was woken for its turn had the time to write. If nothing waits to be sent still, it is the
+    /// next one's.
+    pub fn handle_idle(&mut self) {
+        if self.awaits_writer() {
+            self.turns.give_up_called();
+            self.call_writers();
+        }
+    }
+
+    /// The link's minimum round trip, for the windows. What lies behind the neighbour the session finds
+    /// out itself.
     pub fn set_rtt_min(&mut self, rtt_min: Duration) {
         self.rtt_min = rtt_min;
     }
@@ -450,18 +525,12 @@ impl Session {
         self.windows
     }
 
-    fn wake_writers(&mut self) {
-        // Interactive streams first: they are woken, and so number their bytes, first. Among their
-        // like, whoever wrote last comes last.
-        let after = (Bound::Excluded(self.last_written), Bound::Unbounded);
-        for interactive in [true, false] {
-            let turn = self.streams.range(after);
-            for (id, stream) in turn.chain(self.streams.range(..=self.last_written)) {
-                if stream.is_interactive() == interactive && stream.credit() > 0 {
-                    self.events.push_back(Event::Writable(*id));
-                }
-            }
-        }
+    /// Interactive streams that have credit may have room, too.
+    fn wake_interactive(&mut self) {
+        let interactive =
+            |(_, stream): &(&StreamId, &Stream)| stream.is_interactive() && stream.credit() > 0;
+        let ids = self.streams.iter().filter(interactive).map(|(id, _)| *id);
+        self.events.extend(ids.map(Event::Writable));
     }
 
     // ---- what to do next -----------------------------------------------------------------------
@@ -572,6 +641,8 @@ impl Session {
         if self.streams.get(&id).is_some_and(Stream::is_settled)
             && let Some(stream) = self.streams.remove(&id)
         {
+            self.turns.leave(stream.turn, id);
+            self.prompt_waiting.remove(&id);
             self.windows -= stream.window_held();
             self.complete_if_settled();
         }

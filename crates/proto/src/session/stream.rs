@@ -1,11 +1,10 @@
 //! One stream: both halves, the peer's credit and ours.
 
-use std::time::Duration;
-
 use super::SessionError;
 use super::half::{RecvInput, RecvState, SendInput, SendState};
-use super::window::Window;
+use super::window::{Common, Window};
 use crate::limits::{OFFSET_MAX, WINDOW_INITIAL};
+use crate::link::Turn;
 use crate::time::Instant;
 use crate::wire::control::{Abort, AbortCode, Accept};
 
@@ -13,6 +12,8 @@ use crate::wire::control::{Abort, AbortCode, Accept};
 #[derive(Debug)]
 pub(super) struct Stream {
     interactive: bool,
+    /// What it had of the session.
+    pub(super) turn: Turn,
     send: SendState,
     /// Bytes numbered so far; at most `send_limit`.
     send_offset: u64,
@@ -34,6 +35,7 @@ impl Stream {
     pub(super) fn new(now: Instant, interactive: bool) -> Self {
         Self {
             interactive,
+            turn: Turn::default(),
             send: SendState::Open,
             send_offset: 0,
             send_limit: WINDOW_INITIAL,
@@ -58,9 +60,19 @@ impl Stream {
         self.window.size()
     }
 
+    /// Whether [`Stream::consumed`] of `len` bytes will look at the window's size.
+    pub(super) fn is_window_due(&self, len: usize) -> bool {
+        self.window.is_due(len as u64)
+    }
+
+    /// Whether its reader has taken something lately, and takes more.
+    pub(super) fn is_window_in_use(&self, now: Instant) -> bool {
+        self.recv == RecvState::Open && self.window.is_in_use(now)
+    }
+
     /// What the stream may make this side keep. Nothing, when what comes is dropped from the start.
     pub(super) fn window_held(&self) -> u64 {
-        if self.refused { 0 } else { self.window.size() }
+        if self.refused { 0 } else { self.window.held() }
     }
 
     pub(super) fn received(&self) -> u64 {
@@ -218,8 +230,13 @@ impl Stream {
         Ok(self.send == SendState::Open)
     }
 
-    /// A BYTES frame begins. Checked before anything of it is kept.
-    pub(super) fn handle_bytes_header(&mut self, len: usize) -> Result<(), SessionError> {
+    /// A BYTES frame begins. Checked before anything of it is kept. When the credit was told that its
+    /// sender had to wait for, if it had to.
+    pub(super) fn handle_bytes_header(
+        &mut self,
+        now: Instant,
+        len: usize,
+    ) -> Result<Option<Instant>, SessionError> {
         match self.recv {
             RecvState::Open | RecvState::Stopping => {}
             RecvState::Finished | RecvState::Done | RecvState::Stopped | RecvState::Reset => {
@@ -228,11 +245,7 @@ impl Stream {
                 ));
             }
         }
-        if self.window.handle_bytes(len) {
-            Ok(())
-        } else {
-            Err(SessionError::Flow("data beyond credit"))
-        }
+        self.window.handle_bytes(now, len)
     }
 
     /// Whether the sender's last frame (FIN or RESET) is still to come.
@@ -255,10 +268,9 @@ impl Stream {
         &mut self,
         now: Instant,
         len: usize,
-        rtt_min: Duration,
-        spare: u64,
+        common: Option<Common>,
     ) -> Option<u64> {
-        let limit = self.window.handle_consumed(now, len as u64, rtt_min, spare);
+        let limit = self.window.handle_consumed(now, len as u64, common);
         // A sender that has sent all needs no more credit.
         if self.recv == RecvState::Open {
             limit

@@ -218,7 +218,11 @@ impl Peer {
             let numbered = self.number();
             let sent = wire.as_mut().is_some_and(|wire| self.transmit(wire));
             if !numbered && !sent {
-                break;
+                // Who was called had nothing to say: the next one is.
+                if wire.is_none() || !self.session.awaits_writer() {
+                    break;
+                }
+                self.session.handle_idle();
             }
         }
         if let Some(wire) = wire
