@@ -475,6 +475,8 @@ async fn fell(standing: &Standing, shared: &Shared) -> String {
 fn last_code(end: &SessionEnd) -> RefuseCode {
     match end {
         SessionEnd::Lost(_) => RefuseCode::UnknownSession,
+        // Final, as what went through it is over.
+        SessionEnd::Gone(_) => RefuseCode::OutcomeUnknown,
         SessionEnd::Integrity(_) => RefuseCode::EndToEnd,
         SessionEnd::Replaced(_) => RefuseCode::Replaced,
         SessionEnd::Forgotten(_) => RefuseCode::Forgotten,

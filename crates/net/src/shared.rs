@@ -37,6 +37,10 @@ pub enum SessionEnd {
     /// No link could be had for as long as was allowed.
     #[error("{0}")]
     Lost(String),
+    /// What the session went through on this host is gone, and the only way of this session with it: the
+    /// peer may be there, and another session can find it.
+    #[error("{0}")]
+    Gone(String),
     /// The peer refused, or a certificate, credential or version does not fit: no retry helps.
     #[error("{0}")]
     Refused(String),

@@ -1,5 +1,8 @@
 //! A copy as whoever asks for it sees it: each end is here or at a host, and what happens is told here.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use farpipe_net::{RecvError, SendError, SessionHandle, Stream};
 use farpipe_proto::link::handshake::printable;
@@ -11,7 +14,7 @@ use super::link::{LinkError, join, pair};
 use super::pass::{Way, pass};
 use super::receive::Receiver;
 use super::send::Sender;
-use super::tally::{Journal, Summary};
+use super::tally::{Journal, Summary, Tally};
 use crate::outcome::PipeError;
 use crate::pipe::{Cancel, cancelled};
 
@@ -40,20 +43,20 @@ pub async fn run(
     match (source, target) {
         (End::Here(sender), End::Here(receiver)) => here(sender, receiver, journal, cancel).await,
         (End::Here(sender), End::There(handle, open)) => {
-            let (link, way) = far(&handle, *open, cancel)?;
+            let (link, way) = far(&handle, *open, journal, cancel)?;
             let run = sender.run(way.input, way.output, journal.clone());
             let (linked, ended) = tokio::join!(link, run);
             verdict(linked, ended)
         }
         (End::There(handle, open), End::Here(receiver)) => {
-            let (link, way) = far(&handle, *open, cancel)?;
+            let (link, way) = far(&handle, *open, journal, cancel)?;
             let run = receiver.run(way.input, way.output, journal.clone());
             let (linked, ended) = tokio::join!(link, run);
             verdict(linked, ended)
         }
         (End::There(from, from_open), End::There(to, to_open)) => {
-            let (from_link, from) = far(&from, *from_open, cancel.clone())?;
-            let (to_link, to) = far(&to, *to_open, cancel)?;
+            let (from_link, from) = far(&from, *from_open, journal, cancel.clone())?;
+            let (to_link, to) = far(&to, *to_open, journal, cancel)?;
             let passing = pass(from, to, journal);
             let (from, to, ended) = tokio::join!(from_link, to_link, passing);
             // Whose link broke first is not known; that one was left is the weaker word.
@@ -116,6 +119,7 @@ enum Linked {
 fn far(
     handle: &SessionHandle,
     open: Open,
+    journal: &Journal,
     cancel: Cancel,
 ) -> Result<(impl Future<Output = Linked> + use<>, Way), PipeError> {
     let stream = handle
@@ -123,7 +127,7 @@ fn far(
         .ok_or_else(|| PipeError::Local("no stream can be opened".to_owned()))?;
     let ((to_end, input), (output, from_end)) = (pair(), pair());
     Ok((
-        linked(stream, from_end, to_end, cancel),
+        linked(stream, from_end, to_end, Arc::clone(&journal.tally), cancel),
         Way { input, output },
     ))
 }
@@ -132,13 +136,19 @@ async fn linked(
     stream: Stream,
     from_end: mpsc::Receiver<Bytes>,
     to_end: mpsc::Sender<Bytes>,
+    tally: Arc<Tally>,
     cancel: Cancel,
 ) -> Linked {
     tokio::select! {
-        (joined, _watch) = join(stream, from_end, to_end) => match joined {
-            Ok(()) => Linked::Over,
-            Err(error) => Linked::Broken(broken(error)),
-        },
+        (joined, watch) = join(stream, from_end, to_end) => {
+            if watch.fate().accepted {
+                tally.hosts.fetch_add(1, Ordering::Relaxed);
+            }
+            match joined {
+                Ok(()) => Linked::Over,
+                Err(error) => Linked::Broken(broken(error)),
+            }
+        }
         // Dropped, the stream is reset, and the ends have what had come.
         () = cancelled(cancel) => Linked::Cancelled,
     }

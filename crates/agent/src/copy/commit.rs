@@ -251,7 +251,7 @@ fn rename(dir: &OwnedFd, whole: &Whole) -> io::Result<()> {
         // Without it a part is worth nothing; with it and no part there is nothing to go on with.
         let _ = rustix::fs::unlinkat(dir, &whole.name.sums()[..], AtFlags::empty());
     }
-    if let Some(stale) = &whole.stale {
+    for stale in &whole.stale {
         let now = rustix::fs::statat(dir, &stale.name[..], AtFlags::SYMLINK_NOFOLLOW);
         if now.is_ok_and(|now| now.st_ino == stale.inode) {
             let _ = rustix::fs::unlinkat(dir, &stale.name[..], AtFlags::empty());

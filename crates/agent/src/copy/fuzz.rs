@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::message::Meta;
 use super::name::{Name, is_ours};
-use super::sidecar::{HEADER, RECORD, Run, Sidecar};
+use super::sidecar::{HEADER, RECORD, RECORDS, Run, Sidecar};
 use super::wire::{Decoder, Frame, WireError};
 use crate::shown::shown;
 
@@ -108,9 +108,10 @@ pub fn copy_sidecar(data: &[u8]) {
         (chunks(&runs), sidecar.digest())
     );
     assert_eq!(again.bytes(), chunks(&runs) * COPY_CHUNK as u64);
-    let len = HEADER + runs.len() * RECORD;
+    let len = RECORDS + runs.len() * RECORD;
     let at = usize::from(u16::from_be_bytes([*at_high, *at_low])) % len;
-    if cut % 2 == 0 {
+    let is_cut = cut % 2 == 0;
+    if is_cut {
         file.set_len(at as u64).expect("a file");
     } else {
         let mut byte = [0];
@@ -119,9 +120,15 @@ pub fn copy_sidecar(data: &[u8]) {
         let other = byte[0] ^ (*with).max(1);
         file.write_all_at(&[other], at as u64).expect("memory");
     }
+    let whole = match at.checked_sub(RECORDS) {
+        Some(at) => at / RECORD,
+        None if is_cut => 0,
+        // The note says nothing of them.
+        None => runs.len(),
+    };
     match (read(), at < HEADER) {
         (None, is_header) => assert!(is_header, "its header is whole"),
         (Some(_), true) => panic!("a header that is damaged"),
-        (Some(read), false) => assert_eq!(read.chunks, chunks(&runs[..(at - HEADER) / RECORD])),
+        (Some(read), false) => assert_eq!(read.chunks, chunks(&runs[..whole])),
     }
 }

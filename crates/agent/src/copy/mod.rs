@@ -10,15 +10,17 @@
 //! What always holds: what the receiving end is told is names, never paths, so nothing is made but
 //! beneath its target; no link is followed there; a file appears under its name only when it is whole
 //! (`part.rs`, `commit.rs`); what was received of a large one is kept, with what proves it
-//! (`sidecar.rs`); and memory does not grow with the tree.
+//! (`sidecar.rs`), and is believed unread only if nobody else has been at it (`clock.rs`); and memory does not grow with the tree.
 
 pub mod ask;
 mod claim;
+mod clock;
 mod commit;
 mod error;
 mod folder;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
+mod leftover;
 mod link;
 mod mark;
 pub mod message;

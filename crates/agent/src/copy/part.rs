@@ -16,9 +16,12 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::claim::Claim;
+use super::clock::Changed;
+use super::leftover::Stale;
 use super::message::Meta;
 use super::name::Name;
 use super::sidecar::{Run, Sidecar, ZEROS};
+use super::source::Reading;
 
 /// How long received bytes of a large file may wait to be on disk, as whole chunks.
 const UNSYNCED_FOR: Duration = Duration::from_secs(2);
@@ -29,6 +32,10 @@ pub(crate) struct Kept {
     /// Whole chunks.
     pub(crate) bytes: u64,
     pub(crate) digest: [u8; 32],
+    /// When the part was looked at: who goes on with another one does not know what is in it.
+    changed: Changed,
+    /// Somebody may have been at it, so it was read, and is what was received.
+    pub(crate) is_reread: bool,
 }
 
 /// What was found of an earlier copy.
@@ -37,11 +44,14 @@ pub(crate) enum Left {
     Nothing,
     /// Of a file that was another one than that is now.
     Another,
+    /// Somebody else has written to it.
+    Altered,
     Part(Kept),
 }
 
 impl Left {
-    /// Looks for it. What is wrong with it makes it nothing: the file is copied from its beginning.
+    /// Looks for it. What is wrong with it makes it nothing: the file is copied from its beginning. Reads
+    /// what is kept if somebody else may have written to it.
     pub(crate) fn look(dir: &OwnedFd, name: &Name, meta: &Meta) -> Self {
         if !is_large(meta) {
             return Self::Nothing;
@@ -59,9 +69,23 @@ impl Left {
         }
         match Sidecar::read(sums.into(), meta) {
             Ok(Some(sidecar)) if sidecar.chunks > 0 && sidecar.bytes() <= size(&stat) => {
+                let (bytes, digest) = (sidecar.bytes(), sidecar.digest());
+                let is_reread = !sidecar.is_last(&stat, &sums_stat);
+                if is_reread {
+                    // Another copy that is at it changes it while it is read, and has it.
+                    if lock(&part, FlockOperation::NonBlockingLockShared).is_err() {
+                        return Self::Nothing;
+                    }
+                    let read = Reading::of(part).and_then(|part| part.digest(bytes));
+                    if !read.is_ok_and(|read| read == digest) {
+                        return Self::Altered;
+                    }
+                }
                 Self::Part(Kept {
-                    bytes: sidecar.bytes(),
-                    digest: sidecar.digest(),
+                    bytes,
+                    digest,
+                    changed: Changed::of(&stat),
+                    is_reread,
                 })
             }
             Ok(Some(_)) | Err(_) => Self::Nothing,
@@ -90,6 +114,7 @@ fn size(stat: &Stat) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Part {
     file: File,
+    inode: u64,
     dir: Arc<OwnedFd>,
     /// What it is called until it is whole.
     part: Vec<u8>,
@@ -100,16 +125,9 @@ pub(crate) struct Part {
     has_hole_behind: bool,
     kept: u64,
     keeping: Option<Keeping>,
-    stale: Option<Stale>,
+    stale: Vec<Stale>,
     /// Behind the file: its lock goes first.
     claim: Option<Claim>,
-}
-
-/// A part of this file that was there already, and whose it is.
-#[derive(Debug)]
-pub(crate) struct Stale {
-    pub(crate) name: Vec<u8>,
-    pub(crate) inode: u64,
 }
 
 /// What is noted of a large file.
@@ -135,21 +153,28 @@ pub(crate) struct Whole {
     pub(crate) kept: u64,
     /// A large one, locked.
     pub(crate) file: Option<File>,
-    pub(crate) stale: Option<Stale>,
+    /// Go when it has its name.
+    pub(crate) stale: Vec<Stale>,
     /// Dropped behind the file.
     _claim: Option<Claim>,
 }
 
 impl Part {
-    /// Begins a file; `tag` is another each time.
-    pub(crate) fn begin(dir: &Arc<OwnedFd>, name: &Name, meta: Meta, tag: u64) -> io::Result<Self> {
+    /// Begins a file; `tag` is another each time. `leftovers` looks for other parts of it, if there is one.
+    pub(crate) fn begin(
+        dir: &Arc<OwnedFd>,
+        name: &Name,
+        meta: Meta,
+        tag: u64,
+        leftovers: impl FnOnce() -> Vec<Stale>,
+    ) -> io::Result<Self> {
         if !is_large(&meta) {
-            let (file, part, stale) = create_small(dir, name, tag)?;
-            return Ok(Self::new(file, dir, name, part, meta, stale));
+            let (file, part, stale) = create_small(dir, name, tag, leftovers)?;
+            return Self::new(file, dir, name, part, meta, stale);
         }
         let file = open_large(dir, &name.part())?;
         file.set_len(0)?;
-        let mut part = Self::new(file, dir, name, name.part(), meta, None);
+        let mut part = Self::new(file, dir, name, name.part(), meta, Vec::new())?;
         match open_sums(dir, name).and_then(|sums| Sidecar::begin(sums, &meta)) {
             Ok(sidecar) => part.keeping = Some(Keeping::new(sidecar)),
             // Then it is not kept if the copy is cut.
@@ -169,15 +194,15 @@ impl Part {
         let file = open_large(dir, &name.part())?;
         let sidecar = Sidecar::read(open_sums(dir, name)?, &meta)?.ok_or_else(another)?;
         let is_it = sidecar.bytes() == kept.bytes && sidecar.digest() == kept.digest;
-        if !is_it || size(&rustix::fs::fstat(&file)?) < kept.bytes {
+        if !is_it || Changed::of(&rustix::fs::fstat(&file)?) != kept.changed {
             return Err(another());
         }
-        // What came behind is not known to be whole.
-        file.set_len(kept.bytes)?;
-        let mut part = Self::new(file, dir, name, name.part(), meta, None);
+        let mut part = Self::new(file, dir, name, name.part(), meta, Vec::new())?;
         part.at = kept.bytes;
         part.kept = kept.bytes;
         part.keeping = Some(Keeping::new(sidecar));
+        // What came behind is not known to be whole.
+        part.noting(|part| part.file.set_len(kept.bytes))?;
         Ok(part)
     }
 
@@ -187,9 +212,10 @@ impl Part {
         name: &Name,
         part: Vec<u8>,
         meta: Meta,
-        stale: Option<Stale>,
-    ) -> Self {
-        Self {
+        stale: Vec<Stale>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            inode: rustix::fs::fstat(&file)?.st_ino,
             file,
             dir: Arc::clone(dir),
             part,
@@ -201,7 +227,7 @@ impl Part {
             keeping: None,
             stale,
             claim: None,
-        }
+        })
     }
 
     /// It is somebody's who can be asked for it.
@@ -219,7 +245,7 @@ impl Part {
 
     /// Takes the next bytes: no more than are left.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, self.at)?;
+        self.noting(|part| part.file.write_all_at(bytes, part.at))?;
         self.at += bytes.len() as u64;
         self.has_hole_behind = false;
         if let Some(keeping) = &mut self.keeping {
@@ -229,6 +255,20 @@ impl Part {
             }
         }
         Ok(())
+    }
+
+    /// Changes the part, which is noted of a large one.
+    fn noting<T>(&mut self, change: impl FnOnce(&Self) -> T) -> T {
+        self.note();
+        let changed = change(self);
+        self.note();
+        changed
+    }
+
+    fn note(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.sidecar.note(self.inode);
+        }
     }
 
     /// So many bytes are zero: no more than are left.
@@ -243,7 +283,7 @@ impl Part {
     /// What was received is on disk, and the sidecar says so.
     fn sync(&mut self) -> io::Result<()> {
         if self.has_hole_behind {
-            self.file.set_len(self.at)?;
+            self.noting(|part| part.file.set_len(part.at))?;
         }
         let Some(keeping) = &mut self.keeping else {
             return Ok(());
@@ -258,18 +298,15 @@ impl Part {
 
     /// All bytes are there: it gets its mode and time, and waits for its name. If it cannot have them,
     /// nothing of it is left.
-    pub(crate) fn complete(self) -> io::Result<Whole> {
-        let inode = match self.dress() {
-            Ok(inode) => inode,
-            Err(error) => {
-                self.discard();
-                return Err(error);
-            }
-        };
+    pub(crate) fn complete(mut self) -> io::Result<Whole> {
+        if let Err(error) = self.noting(Self::dress) {
+            self.discard();
+            return Err(error);
+        }
         Ok(Whole {
             name: self.name,
             part: self.part,
-            inode,
+            inode: self.inode,
             bytes: self.meta.size,
             kept: self.kept,
             file: is_large(&self.meta).then_some(self.file),
@@ -278,13 +315,12 @@ impl Part {
         })
     }
 
-    /// Gives it its length, mode and time; its inode.
-    fn dress(&self) -> io::Result<u64> {
+    /// Gives it its length, mode and time.
+    fn dress(&self) -> io::Result<()> {
         if self.has_hole_behind {
             self.file.set_len(self.meta.size)?;
         }
-        self.meta.apply_to_file(&self.file)?;
-        Ok(rustix::fs::fstat(&self.file)?.st_ino)
+        Ok(self.meta.apply_to_file(&self.file)?)
     }
 
     /// The copy ends here: what can be gone on with is kept, anything else removed. How much is kept.
@@ -399,19 +435,21 @@ fn create_small(
     dir: &OwnedFd,
     name: &Name,
     tag: u64,
-) -> io::Result<(File, Vec<u8>, Option<Stale>)> {
+    leftovers: impl FnOnce() -> Vec<Stale>,
+) -> io::Result<(File, Vec<u8>, Vec<Stale>)> {
     let part = name.part();
     match create(dir, &part) {
-        Ok(fd) => return Ok((fd.into(), part, None)),
+        Ok(fd) => return Ok((fd.into(), part, Vec::new())),
         Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     // Of a copy that was killed, or of one that goes on at the same time.
     let stat = rustix::fs::statat(dir, &part[..], AtFlags::SYMLINK_NOFOLLOW);
-    let stale = stat.ok().map(|stat| Stale {
+    let mut stale = leftovers();
+    stale.extend(stat.ok().map(|stat| Stale {
         name: part,
         inode: stat.st_ino,
-    });
+    }));
     let part = name.part_of(tag);
     let fd = create(dir, &part)?;
     Ok((fd.into(), part, stale))
@@ -433,19 +471,22 @@ fn open_large(dir: &OwnedFd, name: &[u8]) -> io::Result<File> {
             create(dir, name)?
         }
     };
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(io::Error::other("another copy of it is under way"));
-        }
-        Err(error) => return Err(error.into()),
-    }
+    lock(&fd, FlockOperation::NonBlockingLockExclusive)?;
     // Whoever had the lock before may have given the file its name.
     let now = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     if now.st_ino != rustix::fs::fstat(&fd)?.st_ino {
         return Err(io::Error::other("another copy of it has just ended"));
     }
     Ok(fd.into())
+}
+
+/// Locks a part as far as its file system knows locks.
+fn lock(part: &OwnedFd, operation: FlockOperation) -> io::Result<()> {
+    match rustix::fs::flock(part, operation) {
+        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(io::Error::other("another copy of it is under way")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens the sidecar of a locked part.

@@ -18,6 +18,7 @@ use super::claim::{Alone, Claims};
 use super::commit::{BUNDLE, Committer, Job, jobs};
 use super::error::{CopyError, ProtocolError};
 use super::folder::Folder;
+use super::leftover::Leftovers;
 use super::message::{Counts, Root, Trouble};
 use super::out::Out;
 use super::place::Base;
@@ -126,6 +127,7 @@ impl Receiver {
                 journal,
                 jobs: to,
                 bundle: Vec::new(),
+                leftovers: Leftovers::new(),
                 folder: Folder::base(stat.st_dev as u64),
                 levels: Vec::new(),
                 root: None,
@@ -186,6 +188,7 @@ struct Receiving<'a> {
     bundle: Vec<Job>,
     /// In the names of this copy's parts, where somebody else's have the usual ones.
     tag: u64,
+    leftovers: Leftovers,
     /// The base's.
     folder: Arc<Folder>,
     levels: Vec<Level>,

@@ -317,16 +317,19 @@ impl Sending {
         let opened = self.sources.open(&at).and_then(Reading::of);
         let begun = opened.and_then(|reading| {
             // What is kept is of the file that was offered.
-            let from = match reading.meta == offered {
+            let agreed = match reading.meta == offered {
                 true => self.agree(&want, &reading, &at)?,
-                false => 0,
+                false => None,
             };
-            Ok((reading, from))
+            Ok((reading, agreed))
         });
         match begun {
             Err(error) => self.fail(number, &at, error.to_string())?,
-            Ok((mut reading, from)) => {
-                reading.skip(from);
+            Ok((mut reading, agreed)) => {
+                let from = agreed.map_or(0, |_| want.kept);
+                if let Some(digest) = agreed {
+                    reading.skip(from, digest);
+                }
                 self.journal.count(|tally| &tally.moved_bytes, from);
                 let meta = reading.meta;
                 let start = Start { number, from, meta };
@@ -337,30 +340,33 @@ impl Sending {
         Ok(true)
     }
 
-    /// From where on a file is sent: what the other end keeps of it is of use if it is the same.
-    fn agree(&self, want: &Want, reading: &Reading, at: &At) -> std::io::Result<u64> {
+    /// The digest of what the other end keeps of a file, if it is the same and need not be sent.
+    fn agree(&self, want: &Want, reading: &Reading, at: &At) -> std::io::Result<Option<[u8; 32]>> {
         if want.kept == 0 || want.kept > reading.meta.size {
-            return Ok(0);
+            return Ok(None);
         }
         let path = || shown(&self.sources.shown(at));
-        if reading.digest(want.kept)?[..] == want.digest[..] {
+        let digest = reading.digest(want.kept)?;
+        if digest[..] == want.digest[..] {
             self.journal.tell(Event::Kept {
                 path: path(),
                 kept: want.kept,
+                // The other end knows.
+                is_reread: false,
             });
-            return Ok(want.kept);
+            return Ok(Some(digest));
         }
         self.journal.tell(Event::Restarted {
             path: path(),
             why: "the source is not what it was",
         });
-        Ok(0)
+        Ok(None)
     }
 
     fn go_on(&mut self, number: u64, mut reading: Reading, at: At) -> Result<(), CopyError> {
         let moved = match reading.next() {
             Ok(Next::End) => {
-                return match reading.is_unchanged() {
+                return match reading.is_one_state() {
                     Ok(true) => {
                         self.journal.count(|tally| &tally.moved_files, 1);
                         self.out.frame(&Frame::End(Number { number }))

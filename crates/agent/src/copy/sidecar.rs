@@ -2,10 +2,12 @@
 //! is why what was received is not read again when a copy goes on: the sending end hashes its own chunks,
 //! and one digest says whether they are the same.
 //!
-//! A header tells the file from any other; then records, each appended when its chunks have been synced:
+//! A header tells the file from any other; then when its part was written to last (`clock.rs`), which is written
+//! over; then records, each appended when its chunks have been synced:
 //!
 //! ```text
 //! header: magic 16 | size u64 | seconds i64 | nanos u32 | 0 u32 | inode u64 | check 16
+//! note:   seconds u64 | nanos u32 | 0 u32 | inode of the part u64 | check 8
 //! record: chunks u64 | BLAKE3 of each of them 32 | check 8           all numbers big-endian
 //! ```
 //!
@@ -20,12 +22,16 @@ use std::sync::LazyLock;
 
 use bytes::{Buf as _, BufMut as _};
 use farpipe_proto::limits::COPY_CHUNK;
+use rustix::fs::Stat;
 
+use super::clock::{NOTE, Note};
 use super::message::Meta;
 
-const MAGIC: &[u8; 16] = b"farpipe-sums-1\n\0";
+const MAGIC: &[u8; 16] = b"farpipe-sums-2\n\0";
 pub(super) const HEADER: usize = 64;
 const HEADER_CHECKED: usize = 48;
+/// Where the records begin.
+pub(super) const RECORDS: usize = HEADER + NOTE;
 pub(super) const RECORD: usize = 48;
 const RECORD_CHECKED: usize = 40;
 
@@ -89,6 +95,7 @@ impl Digest {
 pub(crate) struct Sidecar {
     file: File,
     header: [u8; HEADER],
+    noted: Option<Note>,
     /// Where the next record goes.
     end: u64,
     /// Chunks that it stands for.
@@ -102,10 +109,13 @@ impl Sidecar {
         let header = header(meta);
         file.set_len(0)?;
         file.write_all_at(&header, 0)?;
+        // No note is one of old: none is read.
+        file.write_all_at(&[0; NOTE], HEADER as u64)?;
         Ok(Self {
             file,
             header,
-            end: HEADER as u64,
+            noted: None,
+            end: RECORDS as u64,
             chunks: 0,
             digest: Digest::default(),
         })
@@ -125,7 +135,13 @@ impl Sidecar {
             return Ok(None);
         }
         let chunks_max = meta.size / COPY_CHUNK as u64;
-        let (mut end, mut chunks, mut digest) = (HEADER as u64, 0_u64, Digest::default());
+        let mut note = [0; NOTE];
+        let noted = match reader.read_exact(&mut note) {
+            Ok(()) => Note::parse(&note),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) => return Err(error),
+        };
+        let (mut end, mut chunks, mut digest) = (RECORDS as u64, 0_u64, Digest::default());
         let mut record = [0; RECORD];
         loop {
             match reader.read_exact(&mut record) {
@@ -148,6 +164,7 @@ impl Sidecar {
         Ok(Some(Self {
             file,
             header,
+            noted,
             end,
             chunks,
             digest,
@@ -161,6 +178,24 @@ impl Sidecar {
 
     pub(crate) fn digest(&self) -> [u8; 32] {
         self.digest.clone().finish()
+    }
+
+    /// Notes that the part of this number is written to now: to be called before and after. A note that
+    /// cannot be written costs the reading of the part.
+    pub(crate) fn note(&mut self, inode: u64) {
+        let Some(note) = Note::due(self.noted, inode) else {
+            return;
+        };
+        match self.file.write_all_at(&note.to_bytes(), HEADER as u64) {
+            Ok(()) => self.noted = Some(note),
+            Err(error) => tracing::debug!("no note in a sidecar: {error}"),
+        }
+    }
+
+    /// Whether nobody but the copy itself has written to `part`, as far as can be told without reading it;
+    /// `sums`: this file.
+    pub(crate) fn is_last(&self, part: &Stat, sums: &Stat) -> bool {
+        self.noted.is_some_and(|note| note.is_last(part, sums))
     }
 
     /// Appends chunks that are on disk.
@@ -295,7 +330,7 @@ mod tests {
             let file = tempfile::tempfile().expect("a file");
             let mut sidecar = Sidecar::begin(file.try_clone().expect("one"), &meta()).expect("room");
             sidecar.append(&runs(&counts)).expect("room");
-            let len = HEADER + counts.len() * RECORD;
+            let len = RECORDS + counts.len() * RECORD;
             let at = at.index(len);
             if cut {
                 file.set_len(at as u64).expect("a file");
@@ -308,7 +343,12 @@ mod tests {
             if at < HEADER {
                 prop_assert!(read.is_none());
             } else {
-                let whole = (at - HEADER) / RECORD;
+                let whole = match at.checked_sub(RECORDS) {
+                    Some(at) => at / RECORD,
+                    None if cut => 0,
+                    // The note says nothing of them.
+                    None => counts.len(),
+                };
                 let chunks: u64 = counts[..whole].iter().map(|(count, _)| count).sum();
                 prop_assert_eq!(read.expect("its header is whole").chunks, chunks);
             }

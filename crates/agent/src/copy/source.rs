@@ -1,4 +1,6 @@
-//! Reads one file: its data in pieces, its holes as such, and whether it has stayed what it was.
+//! Reads one file: its data in pieces, its holes as such, and whether it has stayed what it was. One that
+//! grows meanwhile, as a log does, is read up to where it ended at first; if it is in front still what was
+//! read, that is what it once was, and no mixture.
 
 use std::fs::File;
 use std::io;
@@ -24,6 +26,10 @@ pub(crate) struct Reading {
     is_sparse: bool,
     /// No hole before that.
     data_until: u64,
+    /// What is not read, as the other end has it, and its digest.
+    kept: Option<(u64, [u8; 32])>,
+    /// Of what was read.
+    sum: crc32fast::Hasher,
 }
 
 /// What comes next of a file.
@@ -37,7 +43,8 @@ pub(crate) enum Next {
 }
 
 /// Why a file is not sent to its end.
-pub(crate) const CHANGED: &str = "it changed while it was read";
+pub(crate) const CHANGED: &str =
+    "it changed while it was read; copy it when nobody writes to it, or copy a snapshot of it";
 
 impl Reading {
     /// Whatever is there now, if it is a file.
@@ -58,12 +65,15 @@ impl Reading {
             at: 0,
             is_sparse,
             data_until: if is_sparse { 0 } else { meta.size },
+            kept: None,
+            sum: crc32fast::Hasher::new(),
         })
     }
 
-    /// Goes on behind the first `from` bytes.
-    pub(crate) fn skip(&mut self, from: u64) {
+    /// Goes on behind the first `from` bytes, whose digest is this.
+    pub(crate) fn skip(&mut self, from: u64, digest: [u8; 32]) {
         self.at = from;
+        self.kept = Some((from, digest));
     }
 
     /// BLAKE3 of the BLAKE3 hashes of the chunks in front of `until`.
@@ -111,6 +121,7 @@ impl Reading {
             if data > self.at {
                 let len = data - self.at;
                 self.at = data;
+                self.sum.update(&len.to_be_bytes());
                 return Ok(Next::Hole(len));
             }
             let until = match rustix::fs::seek(&self.file, SeekFrom::Hole(self.at)) {
@@ -132,6 +143,7 @@ impl Reading {
         loop {
             match self.file.read_at(into, self.at) {
                 Ok(count) => {
+                    self.sum.update(&into[..count]);
                     self.at += count as u64;
                     return Ok(count);
                 }
@@ -141,9 +153,37 @@ impl Reading {
         }
     }
 
-    /// Whether it is still what it was at its beginning: what was read is one state of it then.
-    pub(crate) fn is_unchanged(&self) -> io::Result<bool> {
+    /// Whether what was read to its end is one state of the file: nobody wrote to it, or it reads the same
+    /// once more, with something behind it.
+    pub(crate) fn is_one_state(&self) -> io::Result<bool> {
         let now = Meta::of(&rustix::fs::fstat(&self.file)?);
-        Ok(now.is_like(&self.meta))
+        Ok(now.is_like(&self.meta) || now.size >= self.meta.size && self.is_the_same_again()?)
+    }
+
+    /// Reads all of it once more. What was written there meanwhile would show, as it was not read before or is not
+    /// what was.
+    fn is_the_same_again(&self) -> io::Result<bool> {
+        if let Some((until, digest)) = &self.kept
+            && self.digest(*until)? != *digest
+        {
+            return Ok(false);
+        }
+        let mut again = Self {
+            file: self.file.try_clone()?,
+            at: self.kept.map_or(0, |(from, _)| from),
+            data_until: if self.is_sparse { 0 } else { self.meta.size },
+            sum: crc32fast::Hasher::new(),
+            ..*self
+        };
+        let mut bytes = vec![0; READ];
+        loop {
+            match again.next()? {
+                Next::End => break,
+                Next::Hole(_) => {}
+                Next::Data(len) if again.read(&mut bytes[..len])? == 0 => return Ok(false),
+                Next::Data(_) => {}
+            }
+        }
+        Ok(again.sum.finalize() == self.sum.clone().finalize())
     }
 }

@@ -23,6 +23,8 @@ pub struct Tally {
     pub moved_files: AtomicU64,
     /// Entries that failed, at either end.
     pub troubles: AtomicU64,
+    /// Hosts that have taken their end of it.
+    pub hosts: AtomicU64,
     /// Everything that is to be copied is known.
     pub is_known: AtomicBool,
 }
@@ -45,8 +47,10 @@ pub enum Event {
     Kept {
         /// Which, as [`shown`] has it.
         path: String,
-        /// Bytes that need not come again, and were not read again where they lie.
+        /// Bytes that need not come again.
         kept: u64,
+        /// They were read again where they lie: somebody else may have been at them.
+        is_reread: bool,
     },
     /// What is kept of a file fits the source no more: it begins again.
     Restarted {

@@ -121,7 +121,7 @@ impl Served {
         let leaving = async {
             cancelled(cancel).await;
             let why = "the local agent was told to end".to_owned();
-            handle.end(SessionEnd::Lost(why));
+            handle.end(SessionEnd::Gone(why));
             std::future::pending().await
         };
         let joined = async { tokio::join!(serving, session.run()).1 };

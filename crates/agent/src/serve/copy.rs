@@ -86,7 +86,16 @@ impl Serving {
         let name = self.name.clone();
         Journal::new(move |event| match event {
             Event::Trouble { path, message, .. } => tracing::info!("{name}: {path}: {message}"),
-            Event::Kept { path, kept, .. } => tracing::info!("{name}: {path}: {kept} bytes kept"),
+            Event::Kept {
+                path,
+                kept,
+                is_reread,
+            } => match is_reread {
+                false => tracing::info!("{name}: {path}: {kept} bytes kept"),
+                true => tracing::info!(
+                    "{name}: {path}: {kept} bytes kept, and read again, as it was changed since"
+                ),
+            },
             Event::Restarted { path, why } => {
                 tracing::info!("{name}: {path}: begins again: {why}");
             }

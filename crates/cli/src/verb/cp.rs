@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use farpipe_agent::copy::ask::{self, End};
-use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Summary, Top, name_of};
+use farpipe_agent::copy::{Event, Journal, Receiver, Sender, Side, Summary, Tally, Top, name_of};
 use farpipe_agent::endpoint::Exit;
 use farpipe_agent::pipe::{self, Cancel};
 use farpipe_agent::shown::shown;
@@ -39,23 +39,33 @@ const STATUS_SOME: i32 = 1;
 /// or the URL of one that listens, in brackets: [wss://HOST:PORT]:PATH. A relative path begins in the home
 /// directory there. Between two other hosts the data passes through this one.
 ///
-/// Directories are copied with all that is in them; modes (but setuid and setgid), times, links and holes
-/// are kept, owners and extended attributes are not. A file appears under its name when it is whole, and
-/// what is there already, with the same size and time, is not copied again. If DST is a directory, things
-/// are put into it; a SRC that ends with `/.` stands for what is in it.
+/// Directories are copied with all that is in them; modes (but setuid and setgid), times, symbolic links and
+/// holes are kept, owners and extended attributes are not, and names of one file (hard links) become a file
+/// each. A file appears under its name when it is whole, and what is there already, with the same size and
+/// time, is not copied again. If DST is a directory, things are put into it; a SRC that ends with `/.` stands
+/// for what is in it. No patterns are expanded at another host. A file that grows meanwhile, as a log does, is
+/// copied as it was when it was opened; one that changes otherwise is left out.
 ///
 /// A lost connection is resumed, and so is a copy whose agent is started anew, for as long as --resume-for
 /// says. One that was cut, by a signal or for good, goes on where it was when the same is asked for again, at
 /// once: what it has of a large file is kept beside it as .NAME.farpipe-part and .NAME.farpipe-sums, which
-/// may be removed. A directory that it was making has a file .farpipe-part in it until it is whole, by which it
+/// may be removed; what somebody else may have changed in it is read first, and copied anew if it is not what
+/// came. A directory that it was making has a file .farpipe-part in it until it is whole, by which it
 /// is known that it is to be gone on with, and not to be copied into.
 ///
 /// Exit status 0 if all was copied, 1 if some entries were not, 125 if the copy broke off.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Accepted for what fingers know: directories are copied anyway
-    #[arg(short, long)]
+    /// Accepted for what fingers know, as are -R, -a, -p and -f: directories are copied, modes and times kept
+    /// and files replaced anyway
+    #[arg(short, long, short_alias = 'R')]
     recursive: bool,
+    #[arg(short = 'a', long, hide = true)]
+    archive: bool,
+    #[arg(short = 'p', hide = true)]
+    preserve: bool,
+    #[arg(short = 'f', long, hide = true)]
+    force: bool,
     /// Make nothing, and print what would be
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -93,6 +103,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             events,
             open: HashMap::new(),
             running: JoinSet::new(),
+            any_reused: false,
             have_met: false,
             quiet,
         };
@@ -164,7 +175,7 @@ async fn copy(
     let mut outcome = Outcome::default();
     let mut troubles = 0;
     for group in groups {
-        check_ends(&group, target).await?;
+        check_ends(&group, several, target).await?;
         match copy_group(args, &group, several, target, sessions, counts, cancel).await? {
             Ok(summary) => {
                 let done = summary.counts;
@@ -217,14 +228,16 @@ async fn copy_group(
             Ok(summary) => return Ok(Ok(summary)),
             Err(error) => error,
         };
-        let (PipeError::Session(SessionEnd::Refused(why) | SessionEnd::Forgotten(why))
-        | PipeError::RemoteCancelled(why)) = &error
-        else {
-            return Ok(Err(error));
+        let why = match &error {
+            PipeError::Session(SessionEnd::Refused(why)) | PipeError::RemoteCancelled(why)
+                if sessions.have_met(group, target, &journal.tally) =>
+            {
+                why
+            }
+            // It was there, or that says nothing of the far agents: another session finds them, or is told.
+            PipeError::Session(SessionEnd::Forgotten(why) | SessionEnd::Gone(why)) => why,
+            _ => return Ok(Err(error)),
         };
-        if !sessions.have_met() {
-            return Ok(Err(error));
-        }
         if journal.tally.moved_bytes.load(Ordering::Relaxed) > 0 {
             anew.handle_progress();
         }
@@ -247,12 +260,25 @@ async fn copy_group(
     }
 }
 
-/// A directory in itself would have no end.
-async fn check_ends(group: &Group, target: &Spot) -> anyhow::Result<()> {
+/// A directory in itself would have no end, and a file onto itself no sense; beside others it is one that is
+/// the same already.
+async fn check_ends(group: &Group, several: bool, target: &Spot) -> anyhow::Result<()> {
     if group.host != target.host {
         return Ok(());
     }
     for path in &group.paths {
+        let is_same = match &group.host {
+            _ if several => false,
+            None => spot::is_same(target.path.clone(), path.clone()).await,
+            Some(_) => spot::reads_the_same(&target.path, path),
+        };
+        if is_same {
+            let [path, target] = [path, &target.path].map(|path| shown(&spot::bytes(path)));
+            return Err(WithStatus::usage(
+                format!("{path} and {target} are the same file"),
+                "give another name, or another directory",
+            ));
+        }
         let is_within = match &group.host {
             None => spot::is_within(target.path.clone(), path.clone()).await,
             // What is a directory there, the agent knows; a file has nothing within.
@@ -331,6 +357,11 @@ fn journal(group: &Group, target: &Spot) -> Journal {
         None => String::new(),
     };
     let (from, to) = (label(&group.host), label(&target.host));
+    let patterns: Vec<String> = match group.host {
+        Some(_) => spot::patterns(&group.paths).collect(),
+        // The shell here has had its turn.
+        None => Vec::new(),
+    };
     Journal::new(move |event| match event {
         Event::Trouble {
             path,
@@ -342,15 +373,33 @@ fn journal(group: &Group, target: &Spot) -> Journal {
                 Side::Receiving => &to,
             };
             output::error(&format!("{label}{path}: {message}"));
+            if matches!(side, Side::Sending)
+                && patterns.contains(&path)
+                && message.starts_with("No such file")
+            {
+                output::hint(
+                    "no patterns are expanded at another host; name the files, or copy the directory \
+                     that they are in",
+                );
+            }
         }
         Event::Would(path) => {
             let line = format!("{to}{}\n", shown(&path));
             // A reader that has enough ends nothing that was asked for.
             let _ = output::data(line.as_bytes());
         }
-        Event::Kept { path, kept } => {
-            tracing::info!("{path}: received part kept, and not read again: {kept} bytes");
-        }
+        Event::Kept {
+            path,
+            kept,
+            is_reread,
+        } => match is_reread {
+            false => {
+                tracing::info!("{path}: received part kept, and not read again: {kept} bytes");
+            }
+            true => tracing::info!(
+                "{path}: received part kept, and read again, as it was changed since: {kept} bytes"
+            ),
+        },
         Event::Restarted { path, why } => tracing::info!("{path}: begins again: {why}"),
     })
 }
@@ -361,7 +410,9 @@ struct Sessions<'a> {
     events: Events,
     open: HashMap<String, SessionHandle>,
     running: JoinSet<Result<(), SessionEnd>>,
-    /// All of a copy's have had a link at once.
+    /// One of them goes through a local agent.
+    any_reused: bool,
+    /// All of a copy's hosts have been there at once.
     have_met: bool,
     quiet: bool,
 }
@@ -373,7 +424,12 @@ impl Sessions<'_> {
             return Ok(handle.clone());
         }
         let (route, session) = (&self.args.route, &self.args.session);
-        let Way { dial, mut config } = route.way_of(host, self.args.resume_for, session)?;
+        let Way {
+            dial,
+            mut config,
+            is_reused,
+        } = route.way_of(host, self.args.resume_for, session)?;
+        self.any_reused |= is_reused;
         config.events = Some(self.events.clone());
         let opener = Opener::new(config);
         let handle = opener.handle();
@@ -382,10 +438,15 @@ impl Sessions<'_> {
         Ok(handle)
     }
 
-    /// Whether each host has been there: then one that is not comes back, sooner or later.
-    fn have_met(&mut self) -> bool {
+    /// Whether each host has been there: then one that is not comes back, sooner or later. A local agent has
+    /// a link at once; behind it a host has been there when it has answered.
+    fn have_met(&mut self, group: &Group, target: &Spot, tally: &Tally) -> bool {
+        let hosts = [&group.host, &target.host].into_iter().flatten().count();
         let mut handles = self.open.values();
-        self.have_met |= handles.all(|handle| handle.linked() != Linked::NotYet);
+        self.have_met |= match self.any_reused {
+            true => tally.hosts.load(Ordering::Relaxed) >= hosts as u64,
+            false => handles.all(|handle| handle.linked() != Linked::NotYet),
+        };
         self.have_met
     }
 
@@ -394,6 +455,7 @@ impl Sessions<'_> {
     /// # Cancellation
     /// What is left of them ends with [`Sessions::settle`].
     async fn leave(&mut self) {
+        self.any_reused = false;
         for (_, handle) in self.open.drain() {
             handle.end(SessionEnd::Closed);
         }

@@ -83,7 +83,9 @@ pub(super) async fn opened(
     here: Here,
     quiet: bool,
 ) -> anyhow::Result<(Outcome, Option<u8>, Status)> {
-    let Way { dial, mut config } = target.way(session)?;
+    let Way {
+        dial, mut config, ..
+    } = target.way(session)?;
     let status = Status::open(session.status_fd, true)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());

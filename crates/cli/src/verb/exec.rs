@@ -218,7 +218,9 @@ pub(super) async fn joined(
     session: &SessionArgs,
     quiet: bool,
 ) -> anyhow::Result<u8> {
-    let Way { dial, mut config } = target.way(session)?;
+    let Way {
+        dial, mut config, ..
+    } = target.way(session)?;
     let show = session.progress.without_bar();
     let status = Status::open(session.status_fd, true)?;
     let (asks, asked) = mpsc::channel(ASKS_MAX);

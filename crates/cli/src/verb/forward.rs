@@ -130,7 +130,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             "for example: farpipe forward web1 -L 8080:localhost:80",
         ));
     }
-    let Way { dial, mut config } = args.target.way(&args.session)?;
+    let Way {
+        dial, mut config, ..
+    } = args.target.way(&args.session)?;
     let status = Status::open(args.session.status_fd, false)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());

@@ -115,7 +115,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
 
 /// Waits for one answer; how long it took. For `farpipe doctor`.
 pub(crate) async fn once(way: Way, wait: Duration) -> Result<Option<Duration>, SessionEnd> {
-    let Way { dial, mut config } = way;
+    let Way {
+        dial, mut config, ..
+    } = way;
     config.resume_for = wait;
     let opener = Opener::new(config);
     let handle = opener.handle();
@@ -153,7 +155,7 @@ impl Args {
         cancel: Cancel,
         tally: &RefCell<Tally>,
     ) -> Result<(), SessionEnd> {
-        let Way { dial, config } = way;
+        let Way { dial, config, .. } = way;
         let opener = Opener::new(config);
         let name = opener.name();
         let handle = opener.handle();

@@ -79,7 +79,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         ..
     } = &args.pipe;
     let spec = args.pipe.spec()?;
-    let Way { dial, mut config } = route.to_pipe(name, *wait)?;
+    let Way {
+        dial, mut config, ..
+    } = route.to_pipe(name, *wait)?;
     if !args.from.is_empty() && config.seal.is_none() {
         return Err(WithStatus::usage(
             "--from means nothing without certificates: who writes is shown end to end only",

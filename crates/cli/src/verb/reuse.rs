@@ -99,7 +99,11 @@ impl ReusedRoute {
         config.resume_for = HANDSHAKE_STEP;
         config.heartbeat = REUSE_HEARTBEAT;
         let dial = Box::new(agent.into_dial(answer.peer));
-        Some(Way { dial, config })
+        Some(Way {
+            dial,
+            config,
+            is_reused: true,
+        })
     }
 }
 
@@ -250,7 +254,9 @@ fn road(asked: &WayAsked) -> Result<Road, String> {
     }
     let route = RouteArgs::told(asked)?;
     let way = route.way(&asked.target);
-    let Way { dial, mut config } = way.map_err(|error| format!("{error:#}"))?;
+    let Way {
+        dial, mut config, ..
+    } = way.map_err(|error| format!("{error:#}"))?;
     // Behind the reading: what was read is what was named.
     if !are_same() {
         return Err("its files look different from here".to_owned());

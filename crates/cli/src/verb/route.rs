@@ -34,6 +34,18 @@ pub(crate) struct RouteArgs {
 pub(crate) struct Way {
     pub(crate) dial: Box<dyn Dial>,
     pub(crate) config: OpenerConfig,
+    /// It goes through a local agent: a link says nothing of the far one.
+    pub(crate) is_reused: bool,
+}
+
+impl Way {
+    fn direct(dial: Box<dyn Dial>, config: OpenerConfig) -> Self {
+        Self {
+            dial,
+            config,
+            is_reused: false,
+        }
+    }
 }
 
 /// One connection on it, and what lets it in.
@@ -59,7 +71,7 @@ impl RouteArgs {
             let leg = self.listener(target)?;
             let config = OpenerConfig::new(leg.greeting()?);
             let dial = Box::new(leg.dial);
-            return Ok(Way { dial, config });
+            return Ok(Way::direct(dial, config));
         }
         check_name(target)?;
         self.by_name(
@@ -77,7 +89,7 @@ impl RouteArgs {
         }
         let dials = legs.into_iter().map(|leg| leg.dial).collect();
         let dial = Box::new(RelayDial::new(agent.to_owned(), dials));
-        Ok(Way { dial, config })
+        Ok(Way::direct(dial, config))
     }
 
     /// The way to whoever writes to a pipe at one of the relays, now or later.
@@ -94,7 +106,7 @@ impl RouteArgs {
         }
         let dials = legs.into_iter().map(|leg| leg.dial).collect();
         let dial = Box::new(RelayDial::new(format!("p/{name}"), dials));
-        Ok(Way { dial, config })
+        Ok(Way::direct(dial, config))
     }
 
     /// What the writer of a pipe shows to its readers and believes of them, and whether it sends to those,

@@ -304,7 +304,7 @@ impl GoingOn<'_> {
         loop {
             positions.begin();
             let tail = self.args.tail(self.wanted, &positions)?;
-            let Way { dial, config } = self.args.way(&self.wanted.host, &self.events)?;
+            let Way { dial, config, .. } = self.args.way(&self.wanted.host, &self.events)?;
             let opener = Opener::new(config);
             // A session is large, and every future around it would have room for one on the stack.
             let asking = Box::pin(ask::run(

@@ -179,6 +179,26 @@ fn what_could_not_be_copied_is_said_and_the_rest_is() {
     assert_eq!(net.content("here/a"), b"a");
 }
 
+/// Here a shell would have made names of it.
+#[test]
+fn a_pattern_at_another_host_is_told_as_what_it_is() {
+    let net = Net::new();
+    net.host.file("there/a.log", "a");
+    net.host.file("there/b[1]", "b");
+    fs::create_dir(net.host.path("here")).expect("a directory");
+    net.cp(&[&net.there("*.log"), "here"]).run().exits(1).says(
+        "farpipe: ws://127.0.0.1:PORT:TMP/there/*.log: No such file or directory (os error 2)
+         hint: no patterns are expanded at another host; name the files, or copy the directory that they are in
+         farpipe: 1 entry could not be copied",
+    );
+    // It may be a name.
+    net.cp(&[&net.there("b[1]"), "here"])
+        .run()
+        .exits(0)
+        .says("");
+    assert_eq!(net.content("here/b[1]"), b"b");
+}
+
 #[test]
 fn a_dry_run_prints_what_would_be_copied() {
     let net = Net::new();
@@ -243,7 +263,7 @@ fn a_copy_needs_the_policy_at_each_end() {
 /// The number of records in a sidecar.
 fn records(host: &Host, name: &str) -> u64 {
     let len = host.path(name).metadata().map_or(0, |meta| meta.len());
-    len.saturating_sub(64) / 48
+    len.saturating_sub(96) / 48
 }
 
 /// Starts a copy whose connection stalls after 80 MiB, and waits until some of it is noted as received.
@@ -282,6 +302,66 @@ fn f6_f8_a_killed_copy_goes_on_where_it_was() {
     assert!(kept > 0 && said.contains(&told), "{kept}: {said}");
     assert_same(&net.content("large"), &bytes);
     assert_eq!(unfinished(net.host.dir()), 0, "nothing is left over");
+}
+
+/// Row F6: what was kept is not what came any more. Once it was believed, and the file was wrong.
+#[test]
+fn f6_a_part_that_was_changed_after_a_kill_never_becomes_the_file() {
+    use std::os::unix::fs::FileExt as _;
+
+    let net = Net::new();
+    let bytes = random(100 << 20, 3);
+    net.host.file("there/large", &bytes);
+    let when = When::Byte {
+        dir: Dir::Down,
+        at: 80 << 20..=80 << 20,
+    };
+    let faults = Faults::between(&net.agent, Plan::of(when, Cut::Stall));
+    let from = net.by(&faults.url(), "large");
+    let cp = stalled(&net, &faults, [&from, "large"], ".large.farpipe-sums");
+    cp.kill();
+    cp.end();
+    let part = net.host.path(".large.farpipe-part");
+    let file = fs::OpenOptions::new().write(true).open(&part);
+    let file = file.expect("it is there");
+    let before = file.metadata().expect("it is open");
+    file.write_all_at(b"not this", 1000).expect("room");
+    file.set_modified(before.modified().expect("a time"))
+        .expect("its owner may");
+    let copy = net.cp(&["-v", &net.there("large"), "large"]);
+    let said = copy.run().exits(0).said();
+    assert!(
+        said.contains("large: begins again: what is kept of it was changed since"),
+        "{said}"
+    );
+    assert_same(&net.content("large"), &bytes);
+    assert_eq!(unfinished(net.host.dir()), 0, "nothing is left over");
+}
+
+/// A log that is written to all the time is copied as it was; what stands in it then is whole lines or none.
+#[test]
+fn a_file_that_grows_is_copied_as_it_was() {
+    use std::io::Write as _;
+
+    let net = Net::new();
+    let log = net.host.path("there/log");
+    fs::write(&log, random(8 << 20, 8)).expect("a file");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let writing = std::thread::spawn(move || {
+        let mut log = fs::OpenOptions::new()
+            .append(true)
+            .open(log)
+            .expect("it is there");
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            log.write_all(b"one more line\n").expect("room");
+        }
+    });
+    net.cp(&[&net.there("log"), "log"]).run().exits(0).says("");
+    stop.send(()).expect("it listens");
+    writing.join().expect("no panic");
+    let (copied, whole) = (net.content("log"), net.content("there/log"));
+    assert!(copied.len() >= 8 << 20 && whole.len() > copied.len());
+    assert!(whole.starts_with(&copied));
 }
 
 /// Names that a copy gives to what is not whole yet, in one directory.
@@ -533,6 +613,27 @@ fn a_wrong_command_line_says_what_would_be_right() {
         "farpipe: d cannot be copied into itself
          hint: copy it to a place outside, and move it",
     );
+    let same = |args: &[&str], what: &str| {
+        let said = format!(
+            "farpipe: {what} are the same file
+             hint: give another name, or another directory"
+        );
+        cp(args).exits(2).says(&said);
+    };
+    same(&["a", "./a"], "a and ./a");
+    same(&["a", "."], "a and .");
+    fs::hard_link(host.path("a"), host.path("b")).expect("a name");
+    same(&["a", "b"], "a and b");
+    same(&["d", "."], "d and .");
+    let at = "[ws://127.0.0.1:9]:";
+    let far = |path: &str| format!("{at}{path}");
+    cp(&["a", "b", "."]).exits(0);
+    same(&[&far("x/y"), &far("x/./y")], "x/y and x/./y");
+    same(&[&far("x/y"), &far("x")], "x/y and x");
+    fs::remove_file(host.path("b")).expect("it is there");
     cp(&["none", "b"]).exits(1);
     cp(&["a", "none/b"]).exits(125);
+    // Asked for anyway.
+    cp(&["-aRpf", "d", "e"]).exits(0);
+    assert!(host.path("e").is_dir());
 }

@@ -39,7 +39,7 @@ fn kill(running: Running) {
 /// Waits until something of a large file is noted as being on disk.
 fn noted(host: &Host, sums: &str) {
     until("nothing is on disk", || {
-        host.path(sums).metadata().is_ok_and(|meta| meta.len() > 64)
+        host.path(sums).metadata().is_ok_and(|meta| meta.len() > 96)
     });
 }
 

@@ -13,6 +13,7 @@ mod config;
 mod config_files;
 mod cp;
 mod cp_restart;
+mod cp_reuse;
 mod cuts;
 mod daemon;
 mod data;

@@ -15,6 +15,7 @@ use crate::tls::TlsError;
 pub(super) fn behind(code: u32, why: String) -> SessionEnd {
     match RefuseCode::from_wire(code) {
         Some(RefuseCode::UnknownSession) => SessionEnd::Lost(why),
+        Some(RefuseCode::OutcomeUnknown) => SessionEnd::Gone(why),
         Some(RefuseCode::EndToEnd) => SessionEnd::Integrity(why),
         Some(RefuseCode::Replaced) => SessionEnd::Replaced(why),
         Some(RefuseCode::Forgotten) => SessionEnd::Forgotten(why),
@@ -42,7 +43,7 @@ impl Running<'_> {
     fn gone(&self, why: String) -> Result<Step, SessionEnd> {
         let mut state = self.opener.shared.lock();
         if !state.session.is_confirmed() {
-            return Err(SessionEnd::Lost(why));
+            return Err(SessionEnd::Gone(why));
         }
         state.session.handle_peer_gone();
         state.dispatch(bytes::BytesMut::new());

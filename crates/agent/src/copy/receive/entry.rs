@@ -335,6 +335,13 @@ impl Receiving<'_> {
                 });
                 None
             }
+            Left::Altered => {
+                self.journal.tell(Event::Restarted {
+                    path: shown(&self.shown(&folder, &name)),
+                    why: "what is kept of it was changed since",
+                });
+                None
+            }
         };
         let tally = &self.journal.tally;
         tally.wanted_files.fetch_add(1, Ordering::Relaxed);

@@ -61,7 +61,9 @@ impl Receiving<'_> {
         let tag = self.tag.wrapping_add(start.number);
         let begun = self.directory(&wanted.folder).and_then(|dir| match kept {
             Some(kept) => Part::resume(&dir, &wanted.name, start.meta, kept),
-            None => Part::begin(&dir, &wanted.name, start.meta, tag),
+            None => Part::begin(&dir, &wanted.name, start.meta, tag, || {
+                self.leftovers.take(&wanted.folder, &dir, &wanted.name)
+            }),
         });
         let Wanted { folder, name, .. } = wanted;
         match begun {
@@ -101,6 +103,7 @@ impl Receiving<'_> {
             (_, Some(kept)) => self.journal.tell(Event::Kept {
                 path: path(),
                 kept: kept.bytes,
+                is_reread: kept.is_reread,
             }),
             (Some(_), None) => self.journal.tell(Event::Restarted {
                 path: path(),

@@ -263,7 +263,10 @@ async fn f6_a_source_that_changes_while_it_is_read_fails() {
             let super::Event::Trouble { message, .. } = &said[0] else {
                 panic!("{said:?}");
             };
-            assert_eq!(message, "it changed while it was read");
+            assert!(
+                message.starts_with("it changed while it was read"),
+                "{message}"
+            );
             drop(answer);
         };
         let (_, ()) = tokio::join!(sender.run(input, output, journal), changing);

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use farpipe_agent::beneath::Place;
-use farpipe_agent::copy::{Base, Source};
+use farpipe_agent::copy::{Base, Source, name_of};
 use farpipe_agent::endpoint::is_kind;
 use farpipe_agent::policy;
 use farpipe_agent::shown::{quoted, shown};
@@ -62,7 +63,7 @@ fn has_host_like(text: &OsStr) -> bool {
 
 /// The last component of a path, in quotes, for people.
 pub(super) fn last(path: &OsStr) -> String {
-    let name = farpipe_agent::copy::name_of(path).unwrap_or_default();
+    let name = name_of(path).unwrap_or_default();
     quoted(&name)
 }
 
@@ -88,26 +89,59 @@ pub(super) async fn is_within(target: OsString, source: OsString) -> bool {
     looked.ok().flatten().unwrap_or(false)
 }
 
-/// Whether a path is written as one below another, at a host whose files are not seen from here.
-pub(super) fn lies_below(target: &OsStr, source: &OsStr) -> bool {
-    let plain = |path: &OsStr| {
-        let mut names = Vec::new();
-        for part in Path::new(path).components() {
-            match part {
-                Component::CurDir => {}
-                Component::ParentDir if matches!(names.last(), Some(Component::Normal(_))) => {
-                    names.pop();
-                }
-                part => names.push(part),
-            }
-        }
-        names
-            .iter()
-            .map(|part| part.as_os_str().to_owned())
-            .collect::<PathBuf>()
+/// Whether a source here is what it would be copied to.
+pub(super) async fn is_same(target: OsString, source: OsString) -> bool {
+    let look = move || {
+        let target = PathBuf::from(target);
+        let target = match (target.is_dir(), name_of(&source)) {
+            (true, Some(name)) => target.join(OsStr::from_bytes(&name)),
+            // What is in it is meant.
+            (true, None) => return None,
+            (false, _) => target,
+        };
+        let (target, source) = (target.metadata().ok()?, Path::new(&source).metadata().ok()?);
+        Some((target.dev(), target.ino()) == (source.dev(), source.ino()))
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.ok().flatten().unwrap_or(false)
+}
+
+/// Whether a source is written as its target is, or as what it would be called in there, at a host whose files are
+/// not seen from here.
+pub(super) fn reads_the_same(target: &OsStr, source: &OsStr) -> bool {
+    let Some(name) = name_of(source) else {
+        return false;
     };
     let (target, source) = (plain(target), plain(source));
+    target == source || target.join(OsStr::from_bytes(&name)) == source
+}
+
+/// Sources that have what a shell would expand in them, for people.
+pub(super) fn patterns(sources: &[OsString]) -> impl Iterator<Item = String> {
+    let sources = sources.iter().map(|source| source.as_bytes());
+    let is_pattern = |source: &&[u8]| source.iter().any(|byte| b"*?[".contains(byte));
+    sources.filter(is_pattern).map(shown)
+}
+
+/// Whether a path is written as one below another, at a host whose files are not seen from here.
+pub(super) fn lies_below(target: &OsStr, source: &OsStr) -> bool {
+    let (target, source) = (plain(target), plain(source));
     target != source && target.starts_with(source)
+}
+
+/// A path without what only its spelling has.
+fn plain(path: &OsStr) -> PathBuf {
+    let mut names = Vec::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(names.last(), Some(Component::Normal(_))) => {
+                names.pop();
+            }
+            part => names.push(part),
+        }
+    }
+    names.iter().map(|part| part.as_os_str()).collect()
 }
 
 /// Opens sources of this host; those that cannot be had say so in their turn.

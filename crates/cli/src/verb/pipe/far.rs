@@ -162,7 +162,9 @@ impl<'a> There<'a> {
 impl Run<'_> {
     fn opener(&self, host: &str) -> anyhow::Result<(Opener, Box<dyn farpipe_net::Dial>)> {
         let (route, session) = (&self.args.route, &self.args.session);
-        let Way { dial, mut config } = route.way_of(host, self.args.resume_for, session)?;
+        let Way {
+            dial, mut config, ..
+        } = route.way_of(host, self.args.resume_for, session)?;
         config.events = Some(self.events.clone());
         Ok((Opener::new(config), dial))
     }
