@@ -144,7 +144,7 @@ async fn n12_a_listener_that_is_killed_and_restarted_does_not_know_the_session()
         start(&scenario, &network, clock)
     };
     let (opened, second) = tokio::join!(open(&scenario, &network, clock), restart);
-    let Err(SessionEnd::Refused(why)) = &opened.result else {
+    let Err(SessionEnd::Forgotten(why)) = &opened.result else {
         panic!("{opened:?}");
     };
     assert!(why.contains("not known"), "{why}");

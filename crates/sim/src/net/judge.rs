@@ -77,7 +77,7 @@ pub fn judge(scenario: &Scenario, ends: &Ends) -> Result<(), String> {
         Ok(()) => Ok(()),
         // A one-shot acceptor that has all and said so leaves one day; whether its last words
         // arrived the opener then cannot know.
-        Err(SessionEnd::Lost(_) | SessionEnd::Refused(_))
+        Err(SessionEnd::Lost(_) | SessionEnd::Refused(_) | SessionEnd::Forgotten(_))
             if !scenario.keep && acceptor.unlinked >= LINGER_UNCONFIRMED =>
         {
             Ok(())
