@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::asked;
 use crate::endpoint::{self, EndpointSpec, OpenError, Use};
-use crate::fan::{self, Pipes, Shared};
+use crate::fan::{self, After, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::cancelled;
 use crate::policy::Denied;
@@ -102,13 +102,13 @@ impl Socks {
         &self.address
     }
 
-    /// Serves until `until` is ready or all is told to end.
+    /// Serves until `until` is ready or all is told to end; kept or closed as by [`fan::stream_each`].
     pub(super) async fn run(
         self,
         handle: &SessionHandle,
         shared: &Shared,
-        until: impl Future<Output = ()>,
-    ) {
+        until: impl Future<Output = After>,
+    ) -> Option<Self> {
         let mut pipes = Pipes::new(Arc::clone(&shared.report));
         let accepting = async {
             loop {
@@ -129,13 +129,14 @@ impl Socks {
                 }
             }
         };
-        tokio::select! {
-            () = accepting => {}
-            () = cancelled(shared.cancel.clone()) => {}
-            () = until => {}
-        }
-        drop(self.listener);
+        let after = tokio::select! {
+            () = accepting => After::Close,
+            () = cancelled(shared.cancel.clone()) => After::Close,
+            after = until => after,
+        };
+        let kept = after.of(self);
         pipes.finish().await;
+        kept
     }
 }
 

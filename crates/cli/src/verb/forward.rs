@@ -1,14 +1,16 @@
 //! `farpipe forward`: ports here for what is there, and the other way round.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError};
 use farpipe_agent::fan::Shared;
 use farpipe_agent::forward::{self, Forward, Socks, Told};
-use farpipe_agent::{PipeError, pipe};
-use farpipe_net::{HostPort, Opener};
+use farpipe_agent::{Outcome, PipeError, pipe};
+use farpipe_net::{Events, HostPort, Opener, SessionEnd};
 use tokio::task::JoinSet;
 
+use super::anew::Anew;
 use super::session::{SessionArgs, conclude, not_opened, report, settle};
 use super::target::{TargetArgs, Way};
 use crate::exit::WithStatus;
@@ -20,7 +22,8 @@ use crate::status::Status;
 /// Forward ports and Unix sockets to or from an agent's host
 ///
 /// Until a signal comes. A host that is not there when it begins is an error; one that goes away is waited
-/// for. Each connection is a stream of one session: a lost link is resumed, and no
+/// for, and so is an agent that is started anew, for as long as --resume-for says: what was connected is
+/// reset then, and what connects meanwhile waits. Each connection is a stream of one session: a lost link is resumed, and no
 /// connection notices. The end of one direction reaches the other side and leaves the other one
 /// open. What a killed forward listened on there is free for the next one of the same caller.
 ///
@@ -130,17 +133,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             "for example: farpipe forward web1 -L 8080:localhost:80",
         ));
     }
-    let Way {
-        dial, mut config, ..
-    } = args.target.way(&args.session)?;
+    // What is wrong with it is told before a port is taken.
+    let way = args.target.way(&args.session)?;
     let status = Status::open(args.session.status_fd, false)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let watch = args
+    let events = args
         .session
         .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
-    config.events = Some(watch);
     let show = args.session.progress.resolve(quiet, &[]);
     let host = args.target.shown().to_owned();
     let teller = Teller {
@@ -159,14 +160,68 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             cancel,
             report: report(quiet),
         };
-        let told = told(&args, teller);
-        let running = forward::run(forwards, Opener::new(config), &*dial, shared, told);
-        anyhow::Ok(progress::during(show, None, &counts, running).await)
+        let running = keep(&args, way, forwards, &shared, events, teller);
+        progress::during(show, None, &counts, running).await
     };
     let (outcome, signal) = signals.run(work).await;
     settle(tasks).await;
     let ended = outcome.unwrap_or_else(|| Ok(PipeError::Cancelled.into()));
     conclude(ended, signal, &status)
+}
+
+/// Forwards in one session after the other: an agent that is started anew knows those that it had no more.
+async fn keep(
+    args: &Args,
+    mut way: Way,
+    mut forwards: Vec<Forward>,
+    shared: &Shared,
+    events: Events,
+    teller: Teller,
+) -> anyhow::Result<Outcome> {
+    let count = forwards.len();
+    let is_told = Arc::new(AtomicBool::new(false));
+    let teller = Arc::new(teller);
+    let told = told(args, Arc::clone(&teller), Arc::clone(&is_told));
+    let mut anew = Anew::within(args.target.resume_for());
+    // Once it was there, it comes back; one that never was is a mistake.
+    let mut was_there = false;
+    loop {
+        let Way {
+            dial, mut config, ..
+        } = way;
+        config.events = Some(events.clone());
+        let opener = Opener::new(config);
+        // A session is large, and every future around it would have room for one on the stack.
+        let running = forward::run(
+            &mut forwards,
+            opener,
+            &*dial,
+            shared.clone(),
+            Arc::clone(&told),
+        );
+        let outcome = Box::pin(running).await;
+        if is_told.swap(false, Ordering::Relaxed) {
+            was_there = true;
+            anew.handle_progress();
+        }
+        let why = match &outcome.error {
+            Some(PipeError::Session(end)) if was_there && forwards.len() == count => match end {
+                SessionEnd::Forgotten(why) | SessionEnd::Refused(why) => why.clone(),
+                _ => return Ok(outcome),
+            },
+            _ => return Ok(outcome),
+        };
+        let Some(wait) = anew.poll_wait() else {
+            return Ok(outcome);
+        };
+        let (host, secs) = (&teller.host, wait.as_secs());
+        teller.tell(&format!("farpipe: {why}; {host} is asked anew in {secs} s"));
+        let waiting = tokio::time::sleep(wait);
+        if let Err(error) = pipe::unless_cancelled(shared.cancel.clone(), waiting).await {
+            return Ok(error.into());
+        }
+        way = args.target.way(&args.session)?;
+    }
 }
 
 /// Listens here; what is to listen there comes last.
@@ -187,17 +242,20 @@ async fn open(args: &Args) -> anyhow::Result<Vec<Forward>> {
     Ok(forwards)
 }
 
-/// Says what is forwarded, by the numbers that [`open`] gives.
-fn told(args: &Args, teller: Teller) -> Told {
+/// Says what is forwarded, by the numbers that [`open`] gives, and notes that it was.
+fn told(args: &Args, teller: Arc<Teller>, is_told: Arc<AtomicBool>) -> Told {
     let local = args.local.iter().map(|pair| (true, pair.to.to_string()));
     let anywhere = || (true, "wherever SOCKS5 asks for".to_owned());
     let dynamic = args.dynamic.iter().map(|_| anywhere());
     let remote = args.remote.iter().map(|pair| (false, pair.to.to_string()));
     let all: Vec<(bool, String)> = local.chain(dynamic).chain(remote).collect();
-    Arc::new(move |number, address| match all.get(number) {
-        Some((true, to)) => teller.here(address, to),
-        Some((false, to)) => teller.there(address, to),
-        None => {}
+    Arc::new(move |number, address| {
+        is_told.store(true, Ordering::Relaxed);
+        match all.get(number) {
+            Some((true, to)) => teller.here(address, to),
+            Some((false, to)) => teller.there(address, to),
+            None => {}
+        }
     })
 }
 

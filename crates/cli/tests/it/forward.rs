@@ -126,6 +126,68 @@ fn a_host_that_goes_away_later_is_waited_for() {
     stop(forward);
 }
 
+/// Whether it was killed or told to end: what listens here stays, what listened there does so again, and what
+/// connects meanwhile waits.
+#[test]
+fn an_agent_that_is_started_anew_is_found_again() {
+    for (how, is_direct) in [
+        (Signal::KILL, true),
+        (Signal::TERM, true),
+        (Signal::TERM, false),
+    ] {
+        let target = server(echo);
+        let host = Host::new();
+        let relay = host.relay("ws").start_listening();
+        let agent = |url: &str| {
+            let agent = match is_direct {
+                true => host.farpipe(["agent", "--listen", url, "--no-reuse"]),
+                false => host.agent_at(url, "web1"),
+            };
+            agent.args(["--allow", "all"])
+        };
+        let (first, url) = match is_direct {
+            true => {
+                let first = agent("ws://127.0.0.1:0").start_listening();
+                let url = first.url().to_owned();
+                (first.into_running(), url)
+            }
+            false => {
+                let url = relay.url().to_owned();
+                (agent(&url).start_registered(1), url)
+            }
+        };
+        let forward = match is_direct {
+            true => host.farpipe(["forward", &url]),
+            false => host.farpipe(["forward", "--relay", &url, "web1"]),
+        };
+        let to = format!("0:{target}");
+        let forward = forward.args(["-L", &to, "-R", &to]).start();
+        let told = addresses(&forward, 2);
+        assert_same(&ask_tcp(dial(&told[1]), b"before"), b"before");
+        first.signal(how);
+        first.end();
+        forward.stderr_until(|said| {
+            said.contains("is asked anew in") || is_direct && said.contains("no connection")
+        });
+        let waiting = dial(&told[0]);
+        let second = agent(&url);
+        let second = match is_direct {
+            true => second.start_listening().into_running(),
+            false => second.start_registered(1),
+        };
+        let again = addresses(&forward, 4);
+        assert_eq!(again[2], told[0], "{how:?}");
+        if how == Signal::TERM {
+            assert_same(&ask_tcp(waiting, b"waited"), b"waited");
+        }
+        for address in &again[2..] {
+            assert_same(&ask_tcp(dial(address), b"after"), b"after");
+        }
+        stop(forward);
+        drop(second);
+    }
+}
+
 #[test]
 fn an_answer_that_ends_first_leaves_the_request_open() {
     let (told, hears) = std::sync::mpsc::channel();

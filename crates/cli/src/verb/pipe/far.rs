@@ -203,8 +203,9 @@ impl Run<'_> {
                     ));
                 }
             };
-            let running =
-                forward::run(vec![forward], opener, &*dial, self.shared(), Arc::new(told));
+            let mut forwards = vec![forward];
+            let (shared, told) = (self.shared(), Arc::new(told));
+            let running = forward::run(&mut forwards, opener, &*dial, shared, told);
             return Ok(progress::during(self.show, None, &self.counts, running).await);
         }
         if here.is_listening() && !once && there.spec.is_had_anew() {
