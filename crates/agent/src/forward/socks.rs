@@ -111,17 +111,24 @@ impl Socks {
     ) -> Option<Self> {
         let mut pipes = Pipes::new(Arc::clone(&shared.report));
         let accepting = async {
+            // Once for all that fail in a row: as many as 20 a second.
+            let mut is_reported = false;
             loop {
                 let has_room = pipes.len() < STREAMS_MAX;
                 tokio::select! {
                     accepted = self.listener.accept(), if has_room => match accepted {
                         Ok((socket, from)) => {
+                            is_reported = false;
                             let name = format!("the connection from {from}");
                             let pipe = connect(socket, name.clone(), handle.clone(), shared.clone());
                             pipes.start(name, pipe);
                         }
                         Err(error) => {
-                            tracing::warn!("cannot accept a connection on {}: {error}", self.address);
+                            if !is_reported {
+                                let address = &self.address;
+                                tracing::warn!("cannot accept a connection on {address}: {error}");
+                                is_reported = true;
+                            }
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     },

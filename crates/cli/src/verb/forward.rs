@@ -27,17 +27,17 @@ use crate::status::Status;
 /// connection notices. The end of one direction reaches the other side and leaves the other one
 /// open. What a killed forward listened on there is free for the next one of the same caller.
 ///
-/// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given, * for all
-/// addresses), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.
+/// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given; * or
+/// nothing in front of the colon for all addresses, with -R those of IPv4), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Listen here, and connect from there: [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or
     /// /SOCKET:/SOCKET; repeatable. The agent must allow connect:H:P
-    #[arg(short = 'L', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    #[arg(short = 'L', long, value_name = "LISTEN:TO", value_parser = Pair::here)]
     local: Vec<Pair>,
     /// Listen there, and connect from here, written as for -L; repeatable. The agent must allow
     /// listen:[A:]P
-    #[arg(short = 'R', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    #[arg(short = 'R', long, value_name = "LISTEN:TO", value_parser = Pair::there)]
     remote: Vec<Pair>,
     /// Listen here for SOCKS5, and connect from there to wherever each connection asks for; repeatable
     #[arg(short = 'D', long, value_name = "[A:]P", value_parser = dynamic)]
@@ -56,12 +56,20 @@ struct Pair {
 }
 
 impl Pair {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn here(text: &str) -> Result<Self, String> {
+        Self::parse(text, EVERY_HERE)
+    }
+
+    fn there(text: &str) -> Result<Self, String> {
+        Self::parse(text, EVERY_THERE)
+    }
+
+    fn parse(text: &str, every: &str) -> Result<Self, String> {
         let usage = "write [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or /SOCKET:/SOCKET";
         let (on, to) = split(text).ok_or(usage)?;
         let on = match on.starts_with('/') {
             true => format!("unix-listen:{on}"),
-            false => format!("tcp-listen:{}", listening(on)),
+            false => format!("tcp-listen:{}", listening(on, every)),
         };
         let to = match to.starts_with('/') {
             true => format!("unix:{to}"),
@@ -109,16 +117,21 @@ fn split(text: &str) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// Where to listen; `*` is every address.
-fn listening(on: &str) -> String {
-    match on.strip_prefix("*:") {
-        Some(port) => format!("0.0.0.0:{port}"),
+/// Every address of this host.
+const EVERY_HERE: &str = "[::]";
+/// Every address of the other host: policies name those of IPv4.
+const EVERY_THERE: &str = "0.0.0.0";
+
+/// Where to listen; `*` or nothing is every address.
+fn listening(on: &str, every: &str) -> String {
+    match on.strip_prefix("*:").or_else(|| on.strip_prefix(':')) {
+        Some(port) => format!("{every}:{port}"),
         None => on.to_owned(),
     }
 }
 
 fn dynamic(text: &str) -> Result<HostPort, String> {
-    let spec = format!("tcp-listen:{}", listening(text));
+    let spec = format!("tcp-listen:{}", listening(text, EVERY_HERE));
     let spec: EndpointSpec = spec.parse().map_err(|error: SpecError| error.to_string())?;
     match spec.part() {
         Part::Port(on) => Ok(on.clone()),
@@ -303,7 +316,8 @@ mod tests {
         for (text, on, to) in [
             ("8080:web:80", "tcp-listen:127.0.0.1:8080", "tcp:web:80"),
             ("0.0.0.0:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
-            ("*:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
+            ("*:1:web:80", "tcp-listen:[::]:1", "tcp:web:80"),
+            (":1:web:80", "tcp-listen:[::]:1", "tcp:web:80"),
             (
                 "[::1]:1:[fe80::1]:80",
                 "tcp-listen:[::1]:1",
@@ -317,10 +331,12 @@ mod tests {
             ("/tmp/s:db:5432", "unix-listen:/tmp/s", "tcp:db:5432"),
             ("/tmp/s:/run/t", "unix-listen:/tmp/s", "unix:/run/t"),
         ] {
-            let pair = Pair::parse(text).expect(text);
+            let pair = Pair::here(text).expect(text);
             assert_eq!(pair.on.to_string(), on, "{text}");
             assert_eq!(pair.to.to_string(), to, "{text}");
         }
+        let there = Pair::there("*:1:web:80").expect("as for -L");
+        assert_eq!(there.on.to_string(), "tcp-listen:0.0.0.0:1");
         for text in [
             "",
             "80",
@@ -331,7 +347,7 @@ mod tests {
             "/tmp/s",
             "80:web:x",
         ] {
-            assert!(Pair::parse(text).is_err(), "{text}");
+            assert!(Pair::here(text).is_err(), "{text}");
         }
     }
 }

@@ -84,6 +84,26 @@ fn a_port_here_is_one_there_and_half_close_is_kept() {
     assert!(!said.contains("farpipe:"), "{said}");
 }
 
+/// As ssh does it: a name that leads to `::1` first is not refused.
+#[test]
+fn every_address_is_both_of_ipv4_and_of_ipv6() {
+    let target = server(echo);
+    let net = Net::new(&[&format!("connect:{target}")]);
+    let to = format!("*:0:{target}");
+    let forward = net.forward().args(["-L", &to, "-L", &to[1..]]).start();
+    let has_v6 = TcpListener::bind("[::1]:0").is_ok();
+    for address in addresses(&forward, 2) {
+        let port = address.rsplit(':').next().expect("a port");
+        for host in ["127.0.0.1", "[::1]"] {
+            if has_v6 || host != "[::1]" {
+                let stream = dial(&format!("{host}:{port}"));
+                assert_same(&ask_tcp(stream, b"hello"), b"hello");
+            }
+        }
+    }
+    stop(forward);
+}
+
 /// As for `exec`, and before a port is announced; also by a local agent, to which the session is at once.
 #[test]
 fn a_host_that_nobody_knows_is_an_error_at_once() {
