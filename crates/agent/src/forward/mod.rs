@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use farpipe_net::{Dial, Opener, RecvError, RecvStream, SessionEnd, SessionHandle, Stream};
 use farpipe_proto::link::handshake::printable;
-use farpipe_proto::wire::control::Refuse;
+use farpipe_proto::wire::control::{Open, Refuse};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -38,8 +38,10 @@ pub enum Forward {
     Local {
         /// What listens here.
         listening: Listening,
-        /// Where the connections go there.
-        to: EndpointSpec,
+        /// What is asked for there, for each connection.
+        open: Open,
+        /// Which directions of it.
+        wanted: Use,
     },
     /// Taken here, made there, each to where it says.
     Dynamic(Socks),
@@ -133,14 +135,21 @@ async fn serve(
             After::Keep
         };
         match forward {
-            Forward::Local { listening, to } => {
+            Forward::Local {
+                listening,
+                open,
+                wanted,
+            } => {
                 told(number, listening.address());
-                let open = asked(&to, Use::Both, false);
                 running.spawn(async move {
+                    let asked = open.clone();
                     let pipes =
-                        fan::stream_each(&handle, listening, Use::Both, open, None, &shared, until);
-                    let kept = pipes.await;
-                    let kept = kept.map(|listening| Forward::Local { listening, to });
+                        fan::stream_each(&handle, listening, wanted, asked, None, &shared, until);
+                    let kept = pipes.await.map(|listening| Forward::Local {
+                        listening,
+                        open,
+                        wanted,
+                    });
                     (number, (kept, Ok(())))
                 });
             }

@@ -1,16 +1,15 @@
 //! `farpipe forward`: ports here for what is there, and the other way round.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError};
+use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError, Use};
 use farpipe_agent::fan::Shared;
-use farpipe_agent::forward::{self, Forward, Socks, Told};
-use farpipe_agent::{Outcome, PipeError, pipe};
-use farpipe_net::{Events, HostPort, Opener, SessionEnd};
+use farpipe_agent::forward::{Forward, Socks, Told};
+use farpipe_agent::{PipeError, client, pipe};
+use farpipe_net::{HostPort, Opener};
 use tokio::task::JoinSet;
 
-use super::anew::Anew;
+use super::forwards::Keeping;
 use super::session::{SessionArgs, conclude, not_opened, report, settle};
 use super::target::{TargetArgs, Way};
 use crate::exit::WithStatus;
@@ -163,6 +162,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         quiet,
     };
     let work = async {
+        let events = events;
         let opening = open(&args);
         let forwards = match pipe::unless_cancelled(cancel.clone(), opening).await {
             Ok(opened) => opened?,
@@ -173,7 +173,18 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             cancel,
             report: report(quiet),
         };
-        let running = keep(&args, way, forwards, &shared, events, teller);
+        let keeping = Keeping {
+            host: args.target.shown(),
+            within: args.target.resume_for(),
+            quiet,
+            told: told(&args, teller),
+        };
+        let begin = |Way { dial, mut config, .. }: Way| {
+            config.events = Some(events.clone());
+            (Opener::new(config), dial)
+        };
+        let next = || args.target.way(&args.session).map(begin);
+        let running = keeping.run(forwards, shared, next, begin(way));
         progress::during(show, None, &counts, running).await
     };
     let (outcome, signal) = signals.run(work).await;
@@ -182,68 +193,17 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     conclude(ended, signal, &status)
 }
 
-/// Forwards in one session after the other: an agent that is started anew knows those that it had no more.
-async fn keep(
-    args: &Args,
-    mut way: Way,
-    mut forwards: Vec<Forward>,
-    shared: &Shared,
-    events: Events,
-    teller: Teller,
-) -> anyhow::Result<Outcome> {
-    let count = forwards.len();
-    let is_told = Arc::new(AtomicBool::new(false));
-    let teller = Arc::new(teller);
-    let told = told(args, Arc::clone(&teller), Arc::clone(&is_told));
-    let mut anew = Anew::within(args.target.resume_for());
-    // Once it was there, it comes back; one that never was is a mistake.
-    let mut was_there = false;
-    loop {
-        let Way {
-            dial, mut config, ..
-        } = way;
-        config.events = Some(events.clone());
-        let opener = Opener::new(config);
-        // A session is large, and every future around it would have room for one on the stack.
-        let running = forward::run(
-            &mut forwards,
-            opener,
-            &*dial,
-            shared.clone(),
-            Arc::clone(&told),
-        );
-        let outcome = Box::pin(running).await;
-        if is_told.swap(false, Ordering::Relaxed) {
-            was_there = true;
-            anew.handle_progress();
-        }
-        let why = match &outcome.error {
-            Some(PipeError::Session(end)) if was_there && forwards.len() == count => match end {
-                SessionEnd::Forgotten(why) | SessionEnd::Refused(why) => why.clone(),
-                _ => return Ok(outcome),
-            },
-            _ => return Ok(outcome),
-        };
-        let Some(wait) = anew.poll_wait() else {
-            return Ok(outcome);
-        };
-        let (host, secs) = (&teller.host, wait.as_secs());
-        teller.tell(&format!("farpipe: {why}; {host} is asked anew in {secs} s"));
-        let waiting = tokio::time::sleep(wait);
-        if let Err(error) = pipe::unless_cancelled(shared.cancel.clone(), waiting).await {
-            return Ok(error.into());
-        }
-        way = args.target.way(&args.session)?;
-    }
-}
-
 /// Listens here; what is to listen there comes last.
 async fn open(args: &Args) -> anyhow::Result<Vec<Forward>> {
     let mut forwards = Vec::new();
     for Pair { on, to } in &args.local {
         let listening = endpoint::listen(on).await.map_err(not_opened)?;
-        let to = to.clone();
-        forwards.push(Forward::Local { listening, to });
+        let open = client::asked(to, Use::Both, false);
+        forwards.push(Forward::Local {
+            listening,
+            open,
+            wanted: Use::Both,
+        });
     }
     for on in &args.dynamic {
         let socks = Socks::bind(on).await.map_err(not_opened)?;
@@ -255,20 +215,17 @@ async fn open(args: &Args) -> anyhow::Result<Vec<Forward>> {
     Ok(forwards)
 }
 
-/// Says what is forwarded, by the numbers that [`open`] gives, and notes that it was.
-fn told(args: &Args, teller: Arc<Teller>, is_told: Arc<AtomicBool>) -> Told {
+/// Says what is forwarded, by the numbers that [`open`] gives.
+fn told(args: &Args, teller: Teller) -> Told {
     let local = args.local.iter().map(|pair| (true, pair.to.to_string()));
     let anywhere = || (true, "wherever SOCKS5 asks for".to_owned());
     let dynamic = args.dynamic.iter().map(|_| anywhere());
     let remote = args.remote.iter().map(|pair| (false, pair.to.to_string()));
     let all: Vec<(bool, String)> = local.chain(dynamic).chain(remote).collect();
-    Arc::new(move |number, address| {
-        is_told.store(true, Ordering::Relaxed);
-        match all.get(number) {
-            Some((true, to)) => teller.here(address, to),
-            Some((false, to)) => teller.there(address, to),
-            None => {}
-        }
+    Arc::new(move |number, address| match all.get(number) {
+        Some((true, to)) => teller.here(address, to),
+        Some((false, to)) => teller.there(address, to),
+        None => {}
     })
 }
 
