@@ -179,7 +179,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             quiet,
             told: told(&args, teller),
         };
-        let begin = |Way { dial, mut config, .. }: Way| {
+        let begin = |Way {
+                         dial, mut config, ..
+                     }: Way| {
             config.events = Some(events.clone());
             (Opener::new(config), dial)
         };

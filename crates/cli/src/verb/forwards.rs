@@ -90,9 +90,9 @@ impl Keeping<'_> {
 /// Why the session ended, if another one may help.
 fn lost(outcome: &Outcome) -> Option<&str> {
     match &outcome.error {
-        Some(PipeError::Session(SessionEnd::Forgotten(why) | SessionEnd::Refused(why))) => {
-            Some(why)
-        }
+        Some(PipeError::Session(
+            SessionEnd::Forgotten(why) | SessionEnd::Refused(why) | SessionEnd::Gone(why),
+        )) => Some(why),
         _ => None,
     }
 }

@@ -208,6 +208,29 @@ fn an_agent_that_is_started_anew_is_found_again() {
     }
 }
 
+/// It had a session through it; the next one is its own.
+#[test]
+fn a_local_agent_that_is_killed_ends_no_forward() {
+    let target = server(echo);
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    let agent = host.agent_at(relay.url(), "web1").arg("--no-reuse");
+    let agent = agent.args(["--allow", "all"]).start_registered(1);
+    let local = host.farpipe(["agent", "--client-only", "-v"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at"));
+    let forward = host.farpipe(["forward", "--relay", relay.url(), "web1"]);
+    let forward = forward.env("FARPIPE_NO_REUSE", "0");
+    let forward = forward.args(["-L", &format!("0:{target}")]).start();
+    let address = addresses(&forward, 1).remove(0);
+    local.stderr_until(|text| text.contains(": opened"));
+    local.kill();
+    local.end();
+    assert_eq!(addresses(&forward, 2)[1], address);
+    assert_same(&ask_tcp(dial(&address), b"after"), b"after");
+    stop(forward);
+    drop(agent);
+}
+
 #[test]
 fn an_answer_that_ends_first_leaves_the_request_open() {
     let (told, hears) = std::sync::mpsc::channel();

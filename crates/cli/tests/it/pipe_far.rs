@@ -198,10 +198,10 @@ fn a_listening_end_outlives_the_agent() {
         let said = pipe.stderr_until(|text| {
             text.matches("listening on tcp ").count() == listens && text.ends_with('\n')
         });
-        let told = said
+        let mut told = said
             .lines()
             .filter(|line| line.starts_with("listening on tcp "));
-        let address = told.last().and_then(|line| line.split(' ').nth(3));
+        let address = told.next_back().and_then(|line| line.split(' ').nth(3));
         let stream = std::net::TcpStream::connect(address.expect("an address"));
         assert_same(&ask_tcp(stream.expect("it listens"), b"hello"), b"hello");
     };
