@@ -204,20 +204,28 @@ pub(crate) async fn unless_given_up(
     handle: &SessionHandle,
     cancel: Cancel,
 ) -> Result<(), SessionEnd> {
+    unless_over(running, handle, cancelled(cancel)).await
+}
+
+/// Runs a session; ends it if it has not ended a moment after `over` was ready.
+pub(crate) async fn unless_over(
+    running: impl Future<Output = Result<(), SessionEnd>>,
+    handle: &SessionHandle,
+    over: impl Future<Output = ()>,
+) -> Result<(), SessionEnd> {
     let mut running = std::pin::pin!(running);
+    // The peer has its chance to hear it.
+    let giving_up = async {
+        over.await;
+        tokio::time::sleep(DRAIN).await;
+    };
     tokio::select! {
         result = &mut running => result,
-        () = give_up(cancel) => {
+        () = giving_up => {
             handle.end(SessionEnd::Closed);
             // It still says goodbye, if it has a link to say it on.
             let leaving = tokio::time::timeout(DRAIN, running).await;
             leaving.unwrap_or(Err(SessionEnd::Closed))
         }
     }
-}
-
-/// Ready a moment after `cancel` fired: the peer had its chance to hear it.
-async fn give_up(cancel: Cancel) {
-    cancelled(cancel).await;
-    tokio::time::sleep(DRAIN).await;
 }

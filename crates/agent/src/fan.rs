@@ -137,6 +137,24 @@ async fn join_one(
     local::run(left, right, meter, cancel).await
 }
 
+/// What becomes of what listens when no more connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It is closed at once.
+    Close,
+    /// It is given back: connections may wait there for another session.
+    Keep,
+}
+
+impl After {
+    pub(crate) fn of<T>(self, listening: T) -> Option<T> {
+        match self {
+            Self::Close => None,
+            Self::Keep => Some(listening),
+        }
+    }
+}
+
 /// Opens a session and in it a stream for each connection, as `open` says, until told to end; then
 /// what is open is given up and the session settled.
 ///
@@ -154,7 +172,10 @@ pub async fn connect_each(
     let handle = opener.handle();
     let (over, is_over) = watch::channel(false);
     let serving = async {
-        let until = cancelled(is_over);
+        let until = async {
+            cancelled(is_over).await;
+            After::Close
+        };
         stream_each(
             &handle,
             listening,
@@ -181,7 +202,7 @@ pub async fn connect_each(
 }
 
 /// Opens a stream for each connection, as `open` says, until `until` is ready or all is told to end;
-/// then waits for those that are open.
+/// then waits for those that are open. What listens is closed before that wait, unless `until` keeps it.
 pub(crate) async fn stream_each(
     handle: &SessionHandle,
     mut listening: Listening,
@@ -189,8 +210,8 @@ pub(crate) async fn stream_each(
     open: Open,
     compression: Option<Compression>,
     shared: &Shared,
-    until: impl Future<Output = ()>,
-) {
+    until: impl Future<Output = After>,
+) -> Option<Listening> {
     let mut pipes = Pipes::new(Arc::clone(&shared.report));
     let accepting = async {
         loop {
@@ -210,13 +231,14 @@ pub(crate) async fn stream_each(
             }
         }
     };
-    tokio::select! {
-        () = accepting => {}
-        () = cancelled(shared.cancel.clone()) => {}
-        () = until => {}
-    }
-    drop(listening);
+    let after = tokio::select! {
+        () = accepting => After::Close,
+        () = cancelled(shared.cancel.clone()) => After::Close,
+        after = until => after,
+    };
+    let kept = after.of(listening);
     pipes.finish().await;
+    kept
 }
 
 /// A connection is taken only when its stream can be opened, and not before `pause` is over: else

@@ -1,11 +1,12 @@
 //! `tcp-listen:[HOST:]PORT`: connections from programs, on 127.0.0.1 unless another address is
-//! given. Port 0 is any free one.
+//! given. Port 0 is any free one; `[::]` is every address, of IPv4 too unless the system says otherwise.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
 use farpipe_net::HostPort;
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 
 use super::listening::{Accept, Arrival, Listening};
@@ -25,7 +26,12 @@ pub(super) async fn bind(
     what: &str,
 ) -> Result<(TcpListener, SocketAddr), OpenError> {
     let bound = async {
-        let listener = TcpListener::bind((on.host.as_str(), on.port)).await?;
+        let listener = match TcpListener::bind((on.host.as_str(), on.port)).await {
+            Err(error) if on.host == "::" && has_no_v6(&error) => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, on.port)).await?
+            }
+            bound => bound?,
+        };
         let address = listener.local_addr()?;
         Ok((listener, address))
     };
@@ -39,6 +45,12 @@ pub(super) async fn bind(
             _ => OpenError::Listen { address, source },
         }
     })
+}
+
+/// Whether this host has no IPv6 at all: every address is every one of IPv4 then.
+fn has_no_v6(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 #[derive(Debug)]

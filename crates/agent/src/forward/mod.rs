@@ -13,16 +13,16 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farpipe_net::{Dial, Opener, RecvError, RecvStream, SessionHandle, Stream};
+use farpipe_net::{Dial, Opener, RecvError, RecvStream, SessionEnd, SessionHandle, Stream};
 use farpipe_proto::link::handshake::printable;
-use farpipe_proto::wire::control::Refuse;
+use farpipe_proto::wire::control::{Open, Refuse};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::socks::Socks;
-use crate::client::{asked, unless_given_up};
+use crate::client::{asked, unless_over};
 use crate::endpoint::{EndpointSpec, Listening, Use};
-use crate::fan::{self, Pipes, Shared};
+use crate::fan::{self, After, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError, STATUS_FAILURE};
 use crate::ping;
 use crate::pipe::{cancelled, unless_cancelled};
@@ -38,8 +38,10 @@ pub enum Forward {
     Local {
         /// What listens here.
         listening: Listening,
-        /// Where the connections go there.
-        to: EndpointSpec,
+        /// What is asked for there, for each connection.
+        open: Open,
+        /// Which directions of it.
+        wanted: Use,
     },
     /// Taken here, made there, each to where it says.
     Dynamic(Socks),
@@ -59,14 +61,21 @@ pub type Told = Arc<dyn Fn(usize, &str) + Send + Sync>;
 /// Which endpoint here belongs to what listens there, by the number of its stream.
 type Targets = Arc<Mutex<BTreeMap<u32, EndpointSpec>>>;
 
+/// What one of the forwards leaves: itself, if another session can go on with it, and why it failed.
+type Left = (Option<Forward>, Result<(), PipeError>);
+
 /// Opens a session and forwards until told to end; then what is open is given up and the session
 /// settled. A host that is not there at the beginning ends it, as does what cannot be listened on there;
 /// no connection is taken before the host has answered.
 ///
+/// A session that the agent has given up ends with [`SessionEnd::Forgotten`]. If `forwards` is as long then
+/// as before, another session can go on with it: what listens here has listened all the time, and what
+/// connects meanwhile waits.
+///
 /// # Cancellation
 /// As for [`crate::client::run`].
 pub async fn run(
-    forwards: Vec<Forward>,
+    forwards: &mut Vec<Forward>,
     opener: Opener,
     dial: &dyn Dial,
     shared: Shared,
@@ -76,66 +85,23 @@ pub async fn run(
     let (over, is_over) = watch::channel(false);
     let targets = Targets::default();
     let serving = async {
-        let mut running = JoinSet::new();
-        match answers(&handle, &shared).await {
-            Ok(true) => {}
-            Ok(false) => {
-                handle.finish_opening();
-                return None;
-            }
-            Err(error) => {
-                handle.finish_opening();
-                return Some(error);
-            }
-        }
-        for (number, forward) in forwards.into_iter().enumerate() {
-            let (handle, shared) = (handle.clone(), shared.clone());
-            let until = cancelled(is_over.clone());
-            match forward {
-                Forward::Local { listening, to } => {
-                    told(number, listening.address());
-                    let open = asked(&to, Use::Both, false);
-                    running.spawn(async move {
-                        fan::stream_each(&handle, listening, Use::Both, open, None, &shared, until)
-                            .await;
-                        Ok(())
-                    });
-                }
-                Forward::Dynamic(socks) => {
-                    told(number, socks.address());
-                    running.spawn(async move {
-                        socks.run(&handle, &shared, until).await;
-                        Ok(())
-                    });
-                }
-                Forward::Remote { on, to } => {
-                    let (told, targets) = (Arc::clone(&told), Arc::clone(&targets));
-                    running.spawn(async move {
-                        let told = |address: &str| told(number, address);
-                        remote(&handle, &on, to, &targets, told, &shared, until).await
-                    });
-                }
-            }
-        }
-        let mut failed = None;
-        while let Some(ended) = running.join_next().await {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    failed.get_or_insert(error);
-                    // The others would go on without it, and nobody would notice.
-                    break;
-                }
-                Err(error) => tracing::error!("a forward's task failed: {error}"),
-            }
-        }
-        running.shutdown().await;
+        let failed = match answers(&handle, &shared).await {
+            Ok(true) => serve(forwards, &handle, &targets, &shared, &told, &over).await,
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
         handle.finish_opening();
         failed
     };
     let accepting = accept(&handle, &targets, &shared);
     let linked = async {
-        let ended = unless_given_up(opener.run(dial), &handle, shared.cancel.clone()).await;
+        let give_up = async {
+            tokio::select! {
+                () = cancelled(shared.cancel.clone()) => {}
+                () = cancelled(is_over) => {}
+            }
+        };
+        let ended = unless_over(opener.run(dial), &handle, give_up).await;
         over.send_replace(true);
         ended
     };
@@ -148,6 +114,79 @@ pub async fn run(
         outcome.fail(end.into());
     }
     shared.conclude(outcome)
+}
+
+/// Forwards until the session is over, all is told to end, or one fails, which is returned: the others would
+/// go on without it, and nobody would notice.
+async fn serve(
+    forwards: &mut Vec<Forward>,
+    handle: &SessionHandle,
+    targets: &Targets,
+    shared: &Shared,
+    told: &Told,
+    over: &watch::Sender<bool>,
+) -> Option<PipeError> {
+    let mut running: JoinSet<(usize, Left)> = JoinSet::new();
+    for (number, forward) in forwards.drain(..).enumerate() {
+        let (handle, shared) = (handle.clone(), shared.clone());
+        let is_over = cancelled(over.subscribe());
+        let until = async {
+            is_over.await;
+            After::Keep
+        };
+        match forward {
+            Forward::Local {
+                listening,
+                open,
+                wanted,
+            } => {
+                told(number, listening.address());
+                running.spawn(async move {
+                    let asked = open.clone();
+                    let pipes =
+                        fan::stream_each(&handle, listening, wanted, asked, None, &shared, until);
+                    let kept = pipes.await.map(|listening| Forward::Local {
+                        listening,
+                        open,
+                        wanted,
+                    });
+                    (number, (kept, Ok(())))
+                });
+            }
+            Forward::Dynamic(socks) => {
+                told(number, socks.address());
+                running.spawn(async move {
+                    let kept = socks.run(&handle, &shared, until).await;
+                    (number, (kept.map(Forward::Dynamic), Ok(())))
+                });
+            }
+            Forward::Remote { on, to } => {
+                let (told, targets) = (Arc::clone(told), Arc::clone(targets));
+                running.spawn(async move {
+                    let told = |address: &str| told(number, address);
+                    let goes_to = to.clone();
+                    let ended = remote(&handle, &on, goes_to, &targets, told, &shared, until).await;
+                    (number, (Some(Forward::Remote { on, to }), ended))
+                });
+            }
+        }
+    }
+    let mut failed = None;
+    let mut kept = BTreeMap::new();
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok((number, (forward, ended))) => {
+                kept.extend(forward.map(|forward| (number, forward)));
+                if let Err(error) = ended {
+                    failed.get_or_insert(error);
+                    over.send_replace(true);
+                }
+            }
+            Err(error) => tracing::error!("a forward's task failed: {error}"),
+        }
+    }
+    forwards.extend(kept.into_values());
+    failed
 }
 
 /// Whether the host is there; `false`: the session says why not, or all is told to end.
@@ -173,7 +212,7 @@ async fn remote(
     targets: &Targets,
     told: impl Fn(&str),
     shared: &Shared,
-    until: impl Future<Output = ()>,
+    until: impl Future<Output = After>,
 ) -> Result<(), PipeError> {
     let Some(mut stream) = handle.open_with(asked(on, Use::Both, false)) else {
         return Err(PipeError::Local("no stream can be opened".to_owned()));
@@ -198,7 +237,7 @@ async fn remote(
     };
     let fate = tokio::select! {
         fate = listening => Some(fate),
-        () = until => None,
+        _ = until => None,
         () = cancelled(shared.cancel.clone()) => None,
     };
     stream.send.finish();
@@ -210,9 +249,12 @@ async fn remote(
         (_, Some(_)) => Ok(()),
         (Some(refuse), None) => Err(PipeError::Refused {
             status: STATUS_FAILURE,
-            message: printable(&refuse.message),
+            message: format!("{on}: {}", printable(&refuse.message)),
         }),
-        (None, None) => Err(PipeError::Remote(format!("it no longer listens on {on}"))),
+        (None, None) => {
+            let why = format!("the agent no longer listens on {on}");
+            Err(SessionEnd::Forgotten(why).into())
+        }
     }
 }
 

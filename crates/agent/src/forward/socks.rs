@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::asked;
 use crate::endpoint::{self, EndpointSpec, OpenError, Use};
-use crate::fan::{self, Pipes, Shared};
+use crate::fan::{self, After, Pipes, Shared};
 use crate::outcome::{Outcome, PipeError};
 use crate::pipe::cancelled;
 use crate::policy::Denied;
@@ -102,26 +102,33 @@ impl Socks {
         &self.address
     }
 
-    /// Serves until `until` is ready or all is told to end.
+    /// Serves until `until` is ready or all is told to end; kept or closed as by [`fan::stream_each`].
     pub(super) async fn run(
         self,
         handle: &SessionHandle,
         shared: &Shared,
-        until: impl Future<Output = ()>,
-    ) {
+        until: impl Future<Output = After>,
+    ) -> Option<Self> {
         let mut pipes = Pipes::new(Arc::clone(&shared.report));
         let accepting = async {
+            // Once for all that fail in a row: as many as 20 a second.
+            let mut is_reported = false;
             loop {
                 let has_room = pipes.len() < STREAMS_MAX;
                 tokio::select! {
                     accepted = self.listener.accept(), if has_room => match accepted {
                         Ok((socket, from)) => {
+                            is_reported = false;
                             let name = format!("the connection from {from}");
                             let pipe = connect(socket, name.clone(), handle.clone(), shared.clone());
                             pipes.start(name, pipe);
                         }
                         Err(error) => {
-                            tracing::warn!("cannot accept a connection on {}: {error}", self.address);
+                            if !is_reported {
+                                let address = &self.address;
+                                tracing::warn!("cannot accept a connection on {address}: {error}");
+                                is_reported = true;
+                            }
                             tokio::time::sleep(ACCEPT_PAUSE).await;
                         }
                     },
@@ -129,13 +136,14 @@ impl Socks {
                 }
             }
         };
-        tokio::select! {
-            () = accepting => {}
-            () = cancelled(shared.cancel.clone()) => {}
-            () = until => {}
-        }
-        drop(self.listener);
+        let after = tokio::select! {
+            () = accepting => After::Close,
+            () = cancelled(shared.cancel.clone()) => After::Close,
+            after = until => after,
+        };
+        let kept = after.of(self);
         pipes.finish().await;
+        kept
     }
 }
 

@@ -11,7 +11,7 @@ use super::held::{Holding, Thing};
 use super::permission::Wants;
 use super::{Counted, Refusal, Serving};
 use crate::endpoint::{self, EndpointSpec, Listening, Part, Use};
-use crate::fan::{self, Report, Shared};
+use crate::fan::{self, After, Report, Shared};
 use crate::pipe;
 
 impl Serving {
@@ -45,6 +45,7 @@ impl Serving {
             // An error means that the caller is gone, which ends it anyway.
             let _ = send.say(format!("{address}\n").as_bytes()).await;
             over(&mut watch, &mut recv).await;
+            After::Close
         };
         fan::stream_each(
             &self.handle,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError};
+use farpipe_agent::endpoint::{self, EndpointSpec, Part, SpecError, Use};
 use farpipe_agent::fan::Shared;
-use farpipe_agent::forward::{self, Forward, Socks, Told};
-use farpipe_agent::{PipeError, pipe};
+use farpipe_agent::forward::{Forward, Socks, Told};
+use farpipe_agent::{PipeError, client, pipe};
 use farpipe_net::{HostPort, Opener};
 use tokio::task::JoinSet;
 
+use super::forwards::Keeping;
 use super::session::{SessionArgs, conclude, not_opened, report, settle};
 use super::target::{TargetArgs, Way};
 use crate::exit::WithStatus;
@@ -20,21 +21,22 @@ use crate::status::Status;
 /// Forward ports and Unix sockets to or from an agent's host
 ///
 /// Until a signal comes. A host that is not there when it begins is an error; one that goes away is waited
-/// for. Each connection is a stream of one session: a lost link is resumed, and no
+/// for, and so is an agent that is started anew, for as long as --resume-for says: what was connected is
+/// reset then, and what connects meanwhile waits. Each connection is a stream of one session: a lost link is resumed, and no
 /// connection notices. The end of one direction reaches the other side and leaves the other one
 /// open. What a killed forward listened on there is free for the next one of the same caller.
 ///
-/// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given, * for all
-/// addresses), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.
+/// As with ssh: [A:]P is the address and port to listen on (127.0.0.1 unless A is given; * or
+/// nothing in front of the colon for all addresses, with -R those of IPv4), H:P where connections go; either can be the absolute path of a Unix socket. IPv6 addresses in brackets.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Listen here, and connect from there: [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or
     /// /SOCKET:/SOCKET; repeatable. The agent must allow connect:H:P
-    #[arg(short = 'L', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    #[arg(short = 'L', long, value_name = "LISTEN:TO", value_parser = Pair::here)]
     local: Vec<Pair>,
     /// Listen there, and connect from here, written as for -L; repeatable. The agent must allow
     /// listen:[A:]P
-    #[arg(short = 'R', long, value_name = "LISTEN:TO", value_parser = Pair::parse)]
+    #[arg(short = 'R', long, value_name = "LISTEN:TO", value_parser = Pair::there)]
     remote: Vec<Pair>,
     /// Listen here for SOCKS5, and connect from there to wherever each connection asks for; repeatable
     #[arg(short = 'D', long, value_name = "[A:]P", value_parser = dynamic)]
@@ -53,12 +55,20 @@ struct Pair {
 }
 
 impl Pair {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn here(text: &str) -> Result<Self, String> {
+        Self::parse(text, EVERY_HERE)
+    }
+
+    fn there(text: &str) -> Result<Self, String> {
+        Self::parse(text, EVERY_THERE)
+    }
+
+    fn parse(text: &str, every: &str) -> Result<Self, String> {
         let usage = "write [A:]P:H:P, [A:]P:/SOCKET, /SOCKET:H:P or /SOCKET:/SOCKET";
         let (on, to) = split(text).ok_or(usage)?;
         let on = match on.starts_with('/') {
             true => format!("unix-listen:{on}"),
-            false => format!("tcp-listen:{}", listening(on)),
+            false => format!("tcp-listen:{}", listening(on, every)),
         };
         let to = match to.starts_with('/') {
             true => format!("unix:{to}"),
@@ -106,16 +116,21 @@ fn split(text: &str) -> Option<(&str, &str)> {
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// Where to listen; `*` is every address.
-fn listening(on: &str) -> String {
-    match on.strip_prefix("*:") {
-        Some(port) => format!("0.0.0.0:{port}"),
+/// Every address of this host.
+const EVERY_HERE: &str = "[::]";
+/// Every address of the other host: policies name those of IPv4.
+const EVERY_THERE: &str = "0.0.0.0";
+
+/// Where to listen; `*` or nothing is every address.
+fn listening(on: &str, every: &str) -> String {
+    match on.strip_prefix("*:").or_else(|| on.strip_prefix(':')) {
+        Some(port) => format!("{every}:{port}"),
         None => on.to_owned(),
     }
 }
 
 fn dynamic(text: &str) -> Result<HostPort, String> {
-    let spec = format!("tcp-listen:{}", listening(text));
+    let spec = format!("tcp-listen:{}", listening(text, EVERY_HERE));
     let spec: EndpointSpec = spec.parse().map_err(|error: SpecError| error.to_string())?;
     match spec.part() {
         Part::Port(on) => Ok(on.clone()),
@@ -130,17 +145,15 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             "for example: farpipe forward web1 -L 8080:localhost:80",
         ));
     }
-    let Way {
-        dial, mut config, ..
-    } = args.target.way(&args.session)?;
+    // What is wrong with it is told before a port is taken.
+    let way = args.target.way(&args.session)?;
     let status = Status::open(args.session.status_fd, false)?;
     let (signals, cancel) = Signals::catch()?;
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    let watch = args
+    let events = args
         .session
         .watch(&mut tasks, Arc::clone(&counts), status.clone(), quiet);
-    config.events = Some(watch);
     let show = args.session.progress.resolve(quiet, &[]);
     let host = args.target.shown().to_owned();
     let teller = Teller {
@@ -149,6 +162,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         quiet,
     };
     let work = async {
+        let events = events;
         let opening = open(&args);
         let forwards = match pipe::unless_cancelled(cancel.clone(), opening).await {
             Ok(opened) => opened?,
@@ -159,9 +173,21 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
             cancel,
             report: report(quiet),
         };
-        let told = told(&args, teller);
-        let running = forward::run(forwards, Opener::new(config), &*dial, shared, told);
-        anyhow::Ok(progress::during(show, None, &counts, running).await)
+        let keeping = Keeping {
+            host: args.target.shown(),
+            within: args.target.resume_for(),
+            quiet,
+            told: told(&args, teller),
+        };
+        let begin = |Way {
+                         dial, mut config, ..
+                     }: Way| {
+            config.events = Some(events.clone());
+            (Opener::new(config), dial)
+        };
+        let next = || args.target.way(&args.session).map(begin);
+        let running = keeping.run(forwards, shared, next, begin(way));
+        progress::during(show, None, &counts, running).await
     };
     let (outcome, signal) = signals.run(work).await;
     settle(tasks).await;
@@ -174,8 +200,12 @@ async fn open(args: &Args) -> anyhow::Result<Vec<Forward>> {
     let mut forwards = Vec::new();
     for Pair { on, to } in &args.local {
         let listening = endpoint::listen(on).await.map_err(not_opened)?;
-        let to = to.clone();
-        forwards.push(Forward::Local { listening, to });
+        let open = client::asked(to, Use::Both, false);
+        forwards.push(Forward::Local {
+            listening,
+            open,
+            wanted: Use::Both,
+        });
     }
     for on in &args.dynamic {
         let socks = Socks::bind(on).await.map_err(not_opened)?;
@@ -245,7 +275,8 @@ mod tests {
         for (text, on, to) in [
             ("8080:web:80", "tcp-listen:127.0.0.1:8080", "tcp:web:80"),
             ("0.0.0.0:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
-            ("*:1:web:80", "tcp-listen:0.0.0.0:1", "tcp:web:80"),
+            ("*:1:web:80", "tcp-listen:[::]:1", "tcp:web:80"),
+            (":1:web:80", "tcp-listen:[::]:1", "tcp:web:80"),
             (
                 "[::1]:1:[fe80::1]:80",
                 "tcp-listen:[::1]:1",
@@ -259,10 +290,12 @@ mod tests {
             ("/tmp/s:db:5432", "unix-listen:/tmp/s", "tcp:db:5432"),
             ("/tmp/s:/run/t", "unix-listen:/tmp/s", "unix:/run/t"),
         ] {
-            let pair = Pair::parse(text).expect(text);
+            let pair = Pair::here(text).expect(text);
             assert_eq!(pair.on.to_string(), on, "{text}");
             assert_eq!(pair.to.to_string(), to, "{text}");
         }
+        let there = Pair::there("*:1:web:80").expect("as for -L");
+        assert_eq!(there.on.to_string(), "tcp-listen:0.0.0.0:1");
         for text in [
             "",
             "80",
@@ -273,7 +306,7 @@ mod tests {
             "/tmp/s",
             "80:web:x",
         ] {
-            assert!(Pair::parse(text).is_err(), "{text}");
+            assert!(Pair::here(text).is_err(), "{text}");
         }
     }
 }

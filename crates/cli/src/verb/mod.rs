@@ -18,6 +18,7 @@ mod environment;
 pub(crate) mod exec;
 mod far;
 pub(crate) mod forward;
+mod forwards;
 mod given;
 pub(crate) mod kill;
 pub(crate) mod listen;

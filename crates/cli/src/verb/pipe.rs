@@ -31,6 +31,7 @@ use crate::status::Status;
 /// tcp-listen: and unix-listen: at a HOST serve each connection until a signal comes, joined to what can
 /// be had anew for each here. Here tcp-listen:, unix-listen: and ws-listen: do so, if the other
 /// one can be had anew for each (exec:, sh:, tcp:, unix:, ws:); else the first connection only.
+/// What serves each connection goes on when the host's agent is started anew.
 ///
 /// ws: and ws-listen: are WebSockets whose other end is no farpipe: bytes in binary messages, or
 /// with ?lines each line a text message. Web pages are refused unless ?origin=URL admits theirs:

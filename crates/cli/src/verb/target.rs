@@ -27,6 +27,11 @@ impl TargetArgs {
         &self.target
     }
 
+    /// How long to try to get it back.
+    pub(crate) fn resume_for(&self) -> Duration {
+        self.resume_for
+    }
+
     /// How to come to the target: see [`ReusedRoute::way_of`].
     pub(crate) fn way(&self, session: &SessionArgs) -> anyhow::Result<Way> {
         self.route.way_of(&self.target, self.resume_for, session)

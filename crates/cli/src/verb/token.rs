@@ -1,8 +1,11 @@
 //! `farpipe token`: makes, lists and revokes tokens.
 //!
-//! A token is printed once, to stdout, and never taken as an argument.
+//! A token is printed once, to stdout or to a new file, and never taken as an argument.
 
 use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,7 +50,7 @@ struct Store {
 #[derive(Debug, clap::Args)]
 struct IssueArgs {
     /// Whom it stands for: farpipe://DOMAIN/KIND/NAME, or NAME for farpipe://local/client/NAME
-    #[arg(value_name = "ID", value_parser = identity)]
+    #[arg(value_name = "WHO", value_parser = identity)]
     identity: Identity,
     /// What it lets do: join, register, attach, publish:PREFIX or subscribe:PREFIX; repeatable
     #[arg(long, value_name = "SCOPE", default_value = "attach")]
@@ -58,6 +61,9 @@ struct IssueArgs {
     /// Good once; join tokens always are
     #[arg(long)]
     once: bool,
+    /// Write it to this new file, mode 0600, instead of printing it: as those who use it want it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Good only together with this certificate
     #[arg(long, value_name = "PEM")]
     bind: Option<PathBuf>,
@@ -78,8 +84,9 @@ struct LsArgs {
 /// Take a token back; it is refused from then on
 #[derive(Debug, clap::Args)]
 struct RevokeArgs {
-    /// Its id, as ls shows it; never the token itself
-    id: String,
+    /// Its id, as ls shows it, or WHO: all that stand for them; never the token itself
+    #[arg(value_name = "ID|WHO")]
+    which: String,
     #[command(flatten)]
     store: Store,
 }
@@ -130,11 +137,19 @@ fn issue(args: &IssueArgs, quiet: bool) -> anyhow::Result<u8> {
         bound_to,
     };
     let once = if wanted.once { ", once" } else { "" };
+    // First of all: of a token that could not be written nobody would know the secret.
+    let file = args.token_file.as_deref().map(New::create).transpose()?;
     let token = args.store.open().issue(wanted, farpipe_net::system_random);
     let token = token.map_err(|error| failed(&error))?;
     let mut text = token.reveal();
     text.push('\n');
-    let status = printed(output::data(text.as_bytes()))?;
+    let status = match file {
+        Some(file) => {
+            file.fill(text.as_bytes())?;
+            0
+        }
+        None => printed(output::data(text.as_bytes()))?,
+    };
     if status == 0 && !quiet {
         let scopes: Vec<String> = args.scope.iter().map(ToString::to_string).collect();
         let (id, identity, scopes) = (token.id(), &args.identity, scopes.join(", "));
@@ -143,6 +158,48 @@ fn issue(args: &IssueArgs, quiet: bool) -> anyhow::Result<u8> {
         ));
     }
     Ok(status)
+}
+
+/// A file that did not exist, and does not if nothing is written to it.
+struct New<'a> {
+    file: Option<File>,
+    path: &'a Path,
+}
+
+impl<'a> New<'a> {
+    fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|error| {
+            let hint = "name a file that does not exist, in a directory of yours".to_owned();
+            WithStatus::failure(format!("{}: {error}", path.display()), Some(hint))
+        })?;
+        Ok(Self {
+            file: Some(file),
+            path,
+        })
+    }
+
+    fn fill(mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(|error| {
+            self.file = Some(file);
+            let hint = "the token is of no use: revoke it".to_owned();
+            WithStatus::failure(format!("{}: {error}", self.path.display()), Some(hint))
+        })
+    }
+}
+
+impl Drop for New<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // What is left there is no token.
+            let _ = fs::remove_file(self.path);
+        }
+    }
 }
 
 fn fingerprint(file: &Path) -> anyhow::Result<Fingerprint> {
@@ -209,25 +266,48 @@ fn as_json(entry: &TokenEntry, now: Duration) -> String {
 }
 
 fn revoke(args: &RevokeArgs, quiet: bool) -> anyhow::Result<u8> {
-    let id: TokenId = match args.id.parse() {
-        Ok(id) => id,
-        Err(_) if args.id.parse::<Token>().is_ok() => {
-            return Err(WithStatus::usage(
-                "revoke takes a token's id, and was given the token, which others can now see in ps",
-                "revoke it by its id, which `farpipe token ls` lists",
-            ));
+    let store = args.store.open();
+    for id in wanted(&args.which, &store)? {
+        store.revoke(id).map_err(|error| failed(&error))?;
+        if !quiet {
+            output::line(&format!("token {id} is revoked"));
         }
-        // Not quoted: it may be most of a token.
-        Err(error) => return Err(WithStatus::usage(error.to_string(), error.hint())),
-    };
-    args.store
-        .open()
-        .revoke(id)
-        .map_err(|error| failed(&error))?;
-    if !quiet {
-        output::line(&format!("token {id} is revoked"));
     }
     Ok(0)
+}
+
+/// The tokens that are meant; by whom they stand for, those that are not over.
+fn wanted(which: &str, store: &TokenStore) -> anyhow::Result<Vec<TokenId>> {
+    let error = match which.parse::<TokenId>() {
+        Ok(id) => return Ok(vec![id]),
+        Err(error) => error,
+    };
+    if which.parse::<Token>().is_ok() {
+        return Err(WithStatus::usage(
+            "revoke takes a token's id, and was given the token, which others can now see in ps",
+            "revoke it by its id, which `farpipe token ls` lists",
+        ));
+    }
+    // Not quoted: it may be most of a token.
+    let usage = || WithStatus::usage(error.to_string(), error.hint());
+    if which.starts_with("fpk1") {
+        return Err(usage());
+    }
+    let who = identity(which).map_err(|_| usage())?;
+    let now = WallClock::System.now();
+    let entries = store.list().map_err(|error| failed(&error))?;
+    let meant = |entry: &&TokenEntry| {
+        entry.identity == who && entry.revoked.is_none() && now < entry.expires
+    };
+    let ids: Vec<TokenId> = entries.iter().filter(meant).map(|entry| entry.id).collect();
+    if ids.is_empty() {
+        let hint = "`farpipe token ls` lists them".to_owned();
+        return Err(WithStatus::failure(
+            format!("no token that is good stands for {who}"),
+            Some(hint),
+        ));
+    }
+    Ok(ids)
 }
 
 fn failed(error: &StoreError) -> anyhow::Error {

@@ -84,6 +84,26 @@ fn a_port_here_is_one_there_and_half_close_is_kept() {
     assert!(!said.contains("farpipe:"), "{said}");
 }
 
+/// As ssh does it: a name that leads to `::1` first is not refused.
+#[test]
+fn every_address_is_both_of_ipv4_and_of_ipv6() {
+    let target = server(echo);
+    let net = Net::new(&[&format!("connect:{target}")]);
+    let to = format!("*:0:{target}");
+    let forward = net.forward().args(["-L", &to, "-L", &to[1..]]).start();
+    let has_v6 = TcpListener::bind("[::1]:0").is_ok();
+    for address in addresses(&forward, 2) {
+        let port = address.rsplit(':').next().expect("a port");
+        for host in ["127.0.0.1", "[::1]"] {
+            if has_v6 || host != "[::1]" {
+                let stream = dial(&format!("{host}:{port}"));
+                assert_same(&ask_tcp(stream, b"hello"), b"hello");
+            }
+        }
+    }
+    stop(forward);
+}
+
 /// As for `exec`, and before a port is announced; also by a local agent, to which the session is at once.
 #[test]
 fn a_host_that_nobody_knows_is_an_error_at_once() {
@@ -124,6 +144,91 @@ fn a_host_that_goes_away_later_is_waited_for() {
     faults.refuse(false);
     assert_same(&ask_tcp(stream, b"hello"), b"hello");
     stop(forward);
+}
+
+/// Whether it was killed or told to end: what listens here stays, what listened there does so again, and what
+/// connects meanwhile waits.
+#[test]
+fn an_agent_that_is_started_anew_is_found_again() {
+    for (how, is_direct) in [
+        (Signal::KILL, true),
+        (Signal::TERM, true),
+        (Signal::TERM, false),
+    ] {
+        let target = server(echo);
+        let host = Host::new();
+        let relay = host.relay("ws").start_listening();
+        let agent = |url: &str| {
+            let agent = match is_direct {
+                true => host.farpipe(["agent", "--listen", url, "--no-reuse"]),
+                false => host.agent_at(url, "web1"),
+            };
+            agent.args(["--allow", "all"])
+        };
+        let (first, url) = match is_direct {
+            true => {
+                let first = agent("ws://127.0.0.1:0").start_listening();
+                let url = first.url().to_owned();
+                (first.into_running(), url)
+            }
+            false => {
+                let url = relay.url().to_owned();
+                (agent(&url).start_registered(1), url)
+            }
+        };
+        let forward = match is_direct {
+            true => host.farpipe(["forward", &url]),
+            false => host.farpipe(["forward", "--relay", &url, "web1"]),
+        };
+        let to = format!("0:{target}");
+        let forward = forward.args(["-L", &to, "-R", &to]).start();
+        let told = addresses(&forward, 2);
+        assert_same(&ask_tcp(dial(&told[1]), b"before"), b"before");
+        first.signal(how);
+        first.end();
+        forward.stderr_until(|said| {
+            said.contains("is asked anew in") || is_direct && said.contains("no connection")
+        });
+        let waiting = dial(&told[0]);
+        let second = agent(&url);
+        let second = match is_direct {
+            true => second.start_listening().into_running(),
+            false => second.start_registered(1),
+        };
+        let again = addresses(&forward, 4);
+        assert_eq!(again[2], told[0], "{how:?}");
+        if how == Signal::TERM {
+            assert_same(&ask_tcp(waiting, b"waited"), b"waited");
+        }
+        for address in &again[2..] {
+            assert_same(&ask_tcp(dial(address), b"after"), b"after");
+        }
+        stop(forward);
+        drop(second);
+    }
+}
+
+/// It had a session through it; the next one is its own.
+#[test]
+fn a_local_agent_that_is_killed_ends_no_forward() {
+    let target = server(echo);
+    let host = Host::new();
+    let relay = host.relay("ws").start_listening();
+    let agent = host.agent_at(relay.url(), "web1").arg("--no-reuse");
+    let agent = agent.args(["--allow", "all"]).start_registered(1);
+    let local = host.farpipe(["agent", "--client-only", "-v"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at"));
+    let forward = host.farpipe(["forward", "--relay", relay.url(), "web1"]);
+    let forward = forward.env("FARPIPE_NO_REUSE", "0");
+    let forward = forward.args(["-L", &format!("0:{target}")]).start();
+    let address = addresses(&forward, 1).remove(0);
+    local.stderr_until(|text| text.contains(": opened"));
+    local.kill();
+    local.end();
+    assert_eq!(addresses(&forward, 2)[1], address);
+    assert_same(&ask_tcp(dial(&address), b"after"), b"after");
+    stop(forward);
+    drop(agent);
 }
 
 #[test]

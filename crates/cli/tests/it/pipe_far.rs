@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use farpipe_faultproxy::{Cut, Plan, When};
+use rustix::process::Signal;
 
 use crate::support::programs::{ask_tcp, echo, server};
 use crate::support::{Faults, Host, Invocation, Listener, Running, assert_same, random};
@@ -175,6 +176,46 @@ fn a_port_there_is_joined_to_programs_here() {
     let data = random(100_000, 2);
     let stream = std::net::TcpStream::connect(address).expect("it listens");
     assert_same(&ask_tcp(stream, &data), &data);
+}
+
+/// What listens, here or there, is for many connections: an agent that is started anew is asked anew.
+#[test]
+fn a_listening_end_outlives_the_agent() {
+    let host = Host::new();
+    let agent = |url: &str| {
+        let agent = host.farpipe(["agent", "--listen", url, "--no-reuse"]);
+        agent.args(["--allow", "all"]).start_listening()
+    };
+    let first = agent("ws://127.0.0.1:0");
+    let url = first.url().to_owned();
+    let to = format!("tcp:{}", server(echo));
+    let there = |end: &str| format!("[{url}]:{end}");
+    let pipes = [
+        host.farpipe(["pipe", &there("tcp-listen:0"), &to]).start(),
+        host.farpipe(["pipe", "tcp-listen:0", &there(&to)]).start(),
+    ];
+    let ask = |pipe: &Running, listens: usize| {
+        let said = pipe.stderr_until(|text| {
+            text.matches("listening on tcp ").count() == listens && text.ends_with('\n')
+        });
+        let mut told = said
+            .lines()
+            .filter(|line| line.starts_with("listening on tcp "));
+        let address = told.next_back().and_then(|line| line.split(' ').nth(3));
+        let stream = std::net::TcpStream::connect(address.expect("an address"));
+        assert_same(&ask_tcp(stream.expect("it listens"), b"hello"), b"hello");
+    };
+    for pipe in &pipes {
+        ask(pipe, 1);
+    }
+    let first = first.into_running();
+    first.signal(Signal::TERM);
+    first.end();
+    let _second = agent(&url);
+    for (pipe, listens) in pipes.iter().zip([2, 1]) {
+        pipe.stderr_until(|text| text.contains("is asked anew in"));
+        ask(pipe, listens);
+    }
 }
 
 #[test]

@@ -64,6 +64,39 @@ fn a_command_is_allowed_to_whom_its_agent_knows_end_to_end() {
 }
 
 /// The name is the certificate's, for routes and for permissions.
+/// Certificates are for the doors that have TLS; this user's own processes come by another one.
+#[test]
+fn a_relay_has_doors_with_and_without_tls() {
+    let host = certified();
+    let relay = host.farpipe(["relay", "--listen", "wss://127.0.0.1:0"]);
+    let relay = relay
+        .args(["--listen", "ws://127.0.0.1:0"])
+        .args(shows("relay"))
+        .start();
+    let said = relay.stderr_until(|text| text.matches("listening on ").count() == 2);
+    let urls: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("listening on "))
+        .collect();
+    let [tls, plain] = urls[..] else {
+        panic!("{said}")
+    };
+    let agent = host
+        .farpipe(["agent", tls])
+        .args(shows("web1"))
+        .start_registered(1);
+    let ping = host.farpipe(["ping", "--relay", plain, "web1", "-c", "1"]);
+    ping.run().exits(0);
+    let ping = host.farpipe(["ping", "--relay", tls, "web1", "-c", "1"]);
+    ping.args(shows("alice")).run().exits(0);
+    let plain = host
+        .farpipe(["relay", "--listen", "ws://127.0.0.1:0"])
+        .args(shows("relay"));
+    let said = plain.run().exits(2).said();
+    assert!(said.contains("certificates mean nothing there"), "{said}");
+    drop(agent);
+}
+
 #[test]
 fn a5_nobody_registers_or_answers_under_another_name() {
     let host = certified();

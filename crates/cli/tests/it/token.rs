@@ -141,6 +141,51 @@ fn two_processes_at_once_lose_no_token() {
     assert_eq!(ls(&host).lines().count(), 16);
 }
 
+/// As it is used, and not where it would replace something.
+#[test]
+fn a_token_can_be_written_to_a_file_that_only_its_user_reads() {
+    let host = Host::new();
+    let args = ["token", "issue", "--store", "t.yaml", "alice"];
+    let issue = host.farpipe(args).args(["--token-file", "alice.token"]);
+    let said = issue.run().exits(0).printed("").said();
+    let token = String::from_utf8(host.content("alice.token")).expect("text");
+    hidden(&said, token.trim_end());
+    let mode = std::fs::metadata(host.path("alice.token"))
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(admit(&host, token.trim_end(), &Scope::Attach, None).is_ok());
+    let again = host.farpipe(args).args(["--token-file", "alice.token"]);
+    let said = again.run().exits(125).said();
+    assert!(said.contains("alice.token: File exists"), "{said}");
+    assert_eq!(ls(&host).lines().count(), 1);
+    let nowhere = ["token", "issue", "--store", "alice.token/t.yaml", "alice"];
+    let nowhere = host.farpipe(nowhere).args(["--token-file", "bob.token"]);
+    nowhere.run().exits(125);
+    assert!(!host.path("bob.token").exists());
+}
+
+#[test]
+fn tokens_are_revoked_by_whom_they_stand_for() {
+    let host = Host::new();
+    let tokens = ["alice", "bob", "alice"].map(|who| issue(&host, &[who]));
+    let revoke = |who: &str| {
+        let revoke = host.farpipe(["token", "revoke", "--store", "t.yaml", who]);
+        revoke.run()
+    };
+    let ids = [&tokens[0], &tokens[2]].map(|token| format!("token {} is revoked\n", id(token)));
+    revoke("alice").exits(0).says(&ids.concat());
+    let good = |token: &String| admit(&host, token, &Scope::Attach, None).is_ok();
+    assert_eq!(tokens.each_ref().map(good), [false, true, false]);
+    for who in ["alice", "farpipe://local/agent/bob"] {
+        let said = revoke(who).exits(125).said();
+        assert!(said.contains("no token that is good stands for"), "{said}");
+    }
+    let said = revoke("Not a name").exits(2).said();
+    assert!(said.contains("a token's id has 16 digits"), "{said}");
+}
+
 #[test]
 fn a8_a_token_is_nothing_to_type_and_no_message_shows_it() {
     let host = Host::new();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use farpipe_agent::between::{self, Far};
 use farpipe_agent::command::ask::{self, Here};
 use farpipe_agent::endpoint::{self, Endpoint, EndpointSpec, Part, Use};
-use farpipe_agent::fan::{self, Shared};
-use farpipe_agent::forward::{self, Forward};
+use farpipe_agent::fan::Shared;
+use farpipe_agent::forward::{Forward, Told};
 use farpipe_agent::pipe::{self, Cancel};
 use farpipe_agent::{Outcome, client};
 use farpipe_net::{Events, Opener};
@@ -21,6 +21,7 @@ use crate::output;
 use crate::progress::{self, Counts, Show};
 use crate::signals::Signals;
 use crate::status::Status;
+use crate::verb::forwards::{Keeping, Next};
 use crate::verb::route::Way;
 use crate::verb::session::{Early, conclude, listen, not_opened, report, settle};
 
@@ -160,7 +161,7 @@ impl<'a> There<'a> {
 }
 
 impl Run<'_> {
-    fn opener(&self, host: &str) -> anyhow::Result<(Opener, Box<dyn farpipe_net::Dial>)> {
+    fn opener(&self, host: &str) -> anyhow::Result<Next> {
         let (route, session) = (&self.args.route, &self.args.session);
         let Way {
             dial, mut config, ..
@@ -177,6 +178,25 @@ impl Run<'_> {
         }
     }
 
+    /// What listens, here or there, until a signal comes.
+    async fn keep(
+        &self,
+        host: &str,
+        forward: Forward,
+        told: Told,
+        first: Next,
+    ) -> anyhow::Result<Outcome> {
+        let keeping = Keeping {
+            host,
+            within: self.args.resume_for,
+            quiet: self.quiet,
+            told,
+        };
+        let next = || self.opener(host);
+        let running = keeping.run(vec![forward], self.shared(), next, first);
+        progress::during(self.show, None, &self.counts, running).await
+    }
+
     /// An end here, an end there.
     async fn one(
         &self,
@@ -184,7 +204,7 @@ impl Run<'_> {
         here: &EndpointSpec,
         wanted: Use,
     ) -> anyhow::Result<Outcome> {
-        let (opener, dial) = self.opener(there.host)?;
+        let first = self.opener(there.host)?;
         let once = self.args.once;
         if there.spec.is_listening() {
             if once || !here.is_had_anew() {
@@ -203,17 +223,19 @@ impl Run<'_> {
                     ));
                 }
             };
-            let running =
-                forward::run(vec![forward], opener, &*dial, self.shared(), Arc::new(told));
-            return Ok(progress::during(self.show, None, &self.counts, running).await);
+            return self.keep(there.host, forward, Arc::new(told), first).await;
         }
         if here.is_listening() && !once && there.spec.is_had_anew() {
-            let listening = listen(here, &self.status, self.quiet).await?;
-            let open = there.open(once);
-            let pipes =
-                fan::connect_each(listening, wanted, open, None, opener, &*dial, self.shared());
-            return Ok(progress::during(self.show, None, &self.counts, pipes).await);
+            let forward = Forward::Local {
+                listening: listen(here, &self.status, self.quiet).await?,
+                open: there.open(once),
+                wanted,
+            };
+            return self
+                .keep(there.host, forward, Arc::new(|_, _| {}), first)
+                .await;
         }
+        let (opener, dial) = first;
         let early = Early::prepare(here, &self.status, self.quiet).await?;
         let opening = early.open(wanted);
         let mut main = match pipe::unless_cancelled(self.cancel.clone(), opening).await {

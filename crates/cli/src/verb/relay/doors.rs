@@ -51,7 +51,13 @@ impl Doors {
             if self.open.contains_key(&written) || new.iter().any(|(other, ..)| *other == written) {
                 continue;
             }
-            let guarded = args.tls.server(url, self.quiet)?;
+            // The certificates may be another door's.
+            let is_plain =
+                !url.scheme.is_tls() && args.listen.iter().any(|url| url.scheme.is_tls());
+            let guarded = match is_plain {
+                true => None,
+                false => args.tls.server(url, self.quiet)?,
+            };
             let tls = guarded
                 .map(|guarded| guarded.without_tickets())
                 .transpose()?;
