@@ -20,12 +20,40 @@ use crate::lines::{Lines, Room};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status(Option<Lines>);
 
+/// A descriptor that was opened; nothing is written yet, and no thread runs.
+pub(crate) struct Unstarted(Option<(u32, Box<dyn Write + Send>)>);
+
+impl Unstarted {
+    /// Starts the thread.
+    pub(crate) fn start(self) -> anyhow::Result<Status> {
+        let Some((number, writer)) = self.0 else {
+            return Ok(Status(None));
+        };
+        let lines = Lines::start("farpipe-status", writer);
+        Ok(Status(Some(
+            lines.map_err(|error| unwritable(number, &error))?,
+        )))
+    }
+}
+
+fn unwritable(number: u32, error: &io::Error) -> anyhow::Error {
+    WithStatus::usage(
+        format!("--status-fd {number}: cannot write to it: {error}"),
+        format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
+    )
+}
+
 impl Status {
-    /// Opens descriptor `number`, if one is given. It is opened anew, so that its owner's flags
-    /// and position stay as they are. Refused where it would mix with data.
+    /// Opens descriptor `number`, if one is given, and starts the thread. It is opened anew, so that its
+    /// owner's flags and position stay as they are. Refused where it would mix with data.
     pub(crate) fn open(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
+        Self::prepare(number, data_on_stdout)?.start()
+    }
+
+    /// The same without the thread.
+    pub(crate) fn prepare(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Unstarted> {
         let Some(number) = number else {
-            return Ok(Self(None));
+            return Ok(Unstarted(None));
         };
         if data_on_stdout && is_stdout(number) {
             return Err(WithStatus::usage(
@@ -33,17 +61,8 @@ impl Status {
                 "use another one: farpipe … --status-fd 3 3>FILE",
             ));
         }
-        let failed = |error| {
-            WithStatus::usage(
-                format!("--status-fd {number}: cannot write to it: {error}"),
-                format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
-            )
-        };
-        let start = |writer| Lines::start("farpipe-status", writer).map_err(failed);
-        Ok(Self(match reopen(number).map_err(failed)? {
-            Some(writer) => Some(start(writer)?),
-            None => None,
-        }))
+        let writer = reopen(number).map_err(|error| unwritable(number, &error))?;
+        Ok(Unstarted(writer.map(|writer| (number, writer))))
     }
 
     /// Writes one line, or drops it if too many wait.
