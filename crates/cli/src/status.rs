@@ -20,22 +20,6 @@ use crate::lines::{Lines, Room};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status(Option<Lines>);
 
-/// A descriptor that was opened; nothing is written yet, and no thread runs.
-pub(crate) struct Unstarted(Option<(u32, Box<dyn Write + Send>)>);
-
-impl Unstarted {
-    /// Starts the thread.
-    pub(crate) fn start(self) -> anyhow::Result<Status> {
-        let Some((number, writer)) = self.0 else {
-            return Ok(Status(None));
-        };
-        let lines = Lines::start("farpipe-status", writer);
-        Ok(Status(Some(
-            lines.map_err(|error| unwritable(number, &error))?,
-        )))
-    }
-}
-
 fn unwritable(number: u32, error: &io::Error) -> anyhow::Error {
     WithStatus::usage(
         format!("--status-fd {number}: cannot write to it: {error}"),
@@ -47,13 +31,15 @@ impl Status {
     /// Opens descriptor `number`, if one is given, and starts the thread. It is opened anew, so that its
     /// owner's flags and position stay as they are. Refused where it would mix with data.
     pub(crate) fn open(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
-        Self::prepare(number, data_on_stdout)?.start()
+        let status = Self::open_held(number, data_on_stdout)?;
+        status.begin()?;
+        Ok(status)
     }
 
-    /// The same without the thread.
-    pub(crate) fn prepare(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Unstarted> {
+    /// The same without the thread: lines wait for [`Status::begin`].
+    pub(crate) fn open_held(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
         let Some(number) = number else {
-            return Ok(Unstarted(None));
+            return Ok(Self(None));
         };
         if data_on_stdout && is_stdout(number) {
             return Err(WithStatus::usage(
@@ -62,7 +48,15 @@ impl Status {
             ));
         }
         let writer = reopen(number).map_err(|error| unwritable(number, &error))?;
-        Ok(Unstarted(writer.map(|writer| (number, writer))))
+        Ok(Self(
+            writer.map(|writer| Lines::held("farpipe-status", writer)),
+        ))
+    }
+
+    /// Starts the thread, unless it runs.
+    pub(crate) fn begin(&self) -> anyhow::Result<()> {
+        let begun = self.0.as_ref().map_or(Ok(()), Lines::begin);
+        begun.map_err(|error| WithStatus::failure(format!("cannot start: {error}"), None))
     }
 
     /// Writes one line, or drops it if too many wait.

@@ -14,12 +14,12 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
 };
 
-use crate::Missing;
+use crate::{Missing, Sandbox};
 
 /// Closes them in all threads.
-pub(crate) fn close() -> Result<(), Missing> {
+pub(crate) fn close(sandbox: &Sandbox) -> Result<(), Missing> {
     let missing = |error: &dyn std::fmt::Display| Missing(format!("seccomp: {error}"));
-    let programs = programs().map_err(|error| missing(&error))?;
+    let programs = programs(sandbox).map_err(|error| missing(&error))?;
     // A later one asks the earlier ones, too.
     for program in programs {
         apply_filter_all_threads(&program).map_err(|error| missing(&error))?;
@@ -51,22 +51,14 @@ const DENIED: &[c_long] = &[
     libc::SYS_fanotify_init, libc::SYS_mknodat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_mknod,
-    // Modes, owners, times and attributes of files, which landlock knows nothing of.
-    libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2, libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_utimensat,
+    // Owners and attributes of files, which landlock knows nothing of.
+    libc::SYS_fchown, libc::SYS_fchownat,
     libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr,
     libc::SYS_removexattr, libc::SYS_lremovexattr, libc::SYS_fremovexattr,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_chmod,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chown,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_lchown,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utime,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utimes,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_futimesat,
     // Who this process is, and what it sees of the host.
     libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setresuid,
     libc::SYS_setresgid, libc::SYS_setfsuid, libc::SYS_setfsgid, libc::SYS_setgroups, libc::SYS_capset,
@@ -82,6 +74,20 @@ const DENIED: &[c_long] = &[
     libc::SYS_iopl,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_ioperm,
+];
+
+/// Modes and times of files, which landlock knows nothing of either; denied as well, unless they are set.
+#[rustfmt::skip]
+const MODES: &[c_long] = &[
+    libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2, libc::SYS_utimensat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
 ];
 
 /// Not in every C library's headers; one number on all architectures, as of all calls since 424.
@@ -118,17 +124,17 @@ const FAMILIES: &[i32] = &[
 /// Orders to a terminal that type on it (TIOCSTI, TIOCLINUX): on that of who started us.
 const TYPING: &[u64] = &[0x5412, 0x541c];
 
-fn programs() -> Result<Vec<BpfProgram>, BackendError> {
+fn programs(sandbox: &Sandbox) -> Result<Vec<BpfProgram>, BackendError> {
     let whatever = |calls: &[c_long]| -> BTreeMap<i64, Vec<SeccompRule>> {
-        calls
-            .iter()
-            .map(|call| (i64::from(*call), Vec::new()))
-            .collect()
+        calls.iter().map(|call| (*call, Vec::new())).collect()
     };
     let mut denied = whatever(DENIED);
-    denied.insert(i64::from(libc::SYS_clone), clones()?);
-    denied.insert(i64::from(libc::SYS_socket), vec![other_families()?]);
-    denied.insert(i64::from(libc::SYS_ioctl), typing()?);
+    if !sandbox.changes_modes {
+        denied.extend(whatever(MODES));
+    }
+    denied.insert(libc::SYS_clone, clones()?);
+    denied.insert(libc::SYS_socket, vec![other_families()?]);
+    denied.insert(libc::SYS_ioctl, typing()?);
     let mut programs = vec![
         program(denied, libc::EPERM)?,
         program(whatever(ABSENT), libc::ENOSYS)?,

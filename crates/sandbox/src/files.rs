@@ -18,7 +18,7 @@ const NEWEST: ABI = ABI::V7;
 pub(crate) fn close(sandbox: &Sandbox) -> Result<u32, Missing> {
     let threads = threads();
     if threads.map(NonZeroUsize::get) != Some(1) {
-        let count = threads.map_or("an unknown number of".to_owned(), |n| n.to_string());
+        let count = threads.map_or_else(|| "an unknown number of".to_owned(), |n| n.to_string());
         return Err(Missing(format!("{count} threads run already")));
     }
     let status = restrict(sandbox).map_err(|error| Missing(format!("landlock: {error}")))?;
@@ -67,6 +67,10 @@ fn rights(access: Access) -> BitFlags<AccessFs> {
         Access::Read => read,
         Access::Append => append,
         Access::Change => append | AccessFs::RemoveFile,
+        Access::All => {
+            let others = make_bitflags!(AccessFs::{Execute | MakeChar | MakeBlock});
+            AccessFs::from_all(NEWEST) & !others
+        }
     }
 }
 

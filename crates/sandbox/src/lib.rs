@@ -31,6 +31,8 @@ enum Access {
     Append,
     /// Also remove and rename them.
     Change,
+    /// Whatever a user may do with files, but run them or make devices.
+    All,
 }
 
 /// What a process needs. Everything else is closed by [`Sandbox::enforce`]; programs are started, and other
@@ -45,6 +47,7 @@ pub struct Sandbox {
     /// `None`: to any.
     tcp_ports: Option<Vec<u16>>,
     reaches_abstract: bool,
+    changes_modes: bool,
 }
 
 impl Sandbox {
@@ -78,24 +81,39 @@ impl Sandbox {
         self.places.push((directory.to_owned(), Access::Read));
     }
 
+    /// All below a directory may be changed, also directories, FIFOs and sockets; of a file all beside it. What is not
+    /// there yet is taken for a file.
+    pub fn change_below(&mut self, path: &Path) {
+        self.below(path, Access::All);
+    }
+
+    /// The same, to be read only.
+    pub fn read_below_or_beside(&mut self, path: &Path) {
+        self.below(path, Access::Read);
+    }
+
+    /// Modes and times of files may be set, as whoever copies them does: of all files of this user, for nothing
+    /// tells them apart there.
+    pub fn set_modes(&mut self) {
+        self.changes_modes = true;
+    }
+
     /// What the system's resolver reads when a name is looked up, and the libraries that it loads for it.
     pub fn look_up_names(&mut self) {
-        for file in places::OF_THE_RESOLVER {
-            self.read(Path::new(file));
+        for place in places::OF_THE_RESOLVER
+            .iter()
+            .flat_map(|file| places::of(Path::new(file)))
+        {
+            // Nobody needs to hear that these are read as they are now.
+            let open = match places::is_everybodys(&place.directory) {
+                true => place.file,
+                false => place.directory,
+            };
+            self.places.push((open, Access::Read));
         }
         for directory in places::OF_LIBRARIES {
             self.read_below(Path::new(directory));
         }
-        // Nobody needs to hear that these are read as they are now.
-        let ours = |file: &PathBuf| {
-            let is_one = |name: &&str| Path::new(name) == file;
-            places::OF_THE_RESOLVER.iter().any(|name| is_one(&name))
-        };
-        let (resolver, alone) = std::mem::take(&mut self.alone).into_iter().partition(ours);
-        self.alone = alone;
-        let resolver: Vec<PathBuf> = resolver;
-        self.places
-            .extend(resolver.into_iter().map(|file| (file, Access::Read)));
     }
 
     /// TCP connections go to these ports only. UDP is not limited.
@@ -117,6 +135,13 @@ impl Sandbox {
             wide: self.wide,
             files,
             calls,
+        }
+    }
+
+    fn below(&mut self, path: &Path, access: Access) {
+        match path.is_dir() {
+            true => self.places.push((path.to_owned(), access)),
+            false => self.wherever(path, access),
         }
     }
 
@@ -209,7 +234,7 @@ impl Enforced {
 ))]
 fn enforce(sandbox: &Sandbox) -> (Result<u32, Missing>, Result<(), Missing>) {
     // The calls last: landlock is one.
-    (files::close(sandbox), calls::close())
+    (files::close(sandbox), calls::close(sandbox))
 }
 
 #[cfg(not(all(

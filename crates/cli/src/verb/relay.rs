@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use self::behind::BehindArgs;
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
-use self::sandbox::SandboxArgs;
 use super::audit::{self, AuditArgs};
+use super::sandbox::SandboxArgs;
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
@@ -108,12 +108,13 @@ pub(crate) struct Source {
 }
 
 pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
-    let status = Status::prepare(args.status_fd, false)?;
+    output::hold();
+    let status = Status::open_held(args.status_fd, false)?;
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
     let audit = args.audit.open()?;
     // Before there is another thread: what it may not do is given up by each for itself.
     let closed = args.close(source.file.as_deref());
-    let status = status.start()?;
+    status.begin()?;
     closed.tell(&status);
     let config = RelayConfig {
         heartbeat: args.heartbeat,

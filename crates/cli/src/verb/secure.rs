@@ -187,6 +187,11 @@ impl ListenTls {
         self.tokens.as_deref()
     }
 
+    /// Where tickets are written, if that is a file.
+    pub(crate) fn ticket_file(&self) -> Option<&Path> {
+        self.ticket_file.as_deref()
+    }
+
     /// What dials `url`, a neighbour of one who listens, too, by the same certificates.
     pub(crate) fn dial(&self, url: Url) -> anyhow::Result<TcpDial> {
         let certificates = ConnectCertificates {

@@ -1,4 +1,5 @@
-//! What a relay gives up before it listens (docs/decisions/0021-sandbox.md), and that it still has what it needs.
+//! What relays and agents give up before they listen (docs/decisions/0021-sandbox.md), and that they still have what
+//! they need.
 //! What is denied is shown by the tests of crates/sandbox, in a process that tries it.
 
 use std::fs;
@@ -174,5 +175,105 @@ fn a_new_door_with_certificates_elsewhere_needs_a_relay_started_anew() {
             .as_str()
             .is_some_and(|told| told.starts_with("opened fps://")),
         "{changes}"
+    );
+}
+
+/// What an agent may read and write it can, with modes and times, through rotations; what its policy allows later is
+/// not allowed, though the file says so.
+#[test]
+fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
+    let host = Host::new();
+    for name in ["settings", "out", "in", "later"] {
+        fs::create_dir(host.path(name)).expect("a directory");
+    }
+    let private = || std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let policy = |more: &str| {
+        let dir = host.dir().canonicalize().expect("it is there");
+        let dir = dir.display();
+        let rules = format!("  - who: self\n    read: {dir}/out\n    write: {dir}/in\n{more}");
+        let new = host.file("settings/new", format!("rules:\n{rules}"));
+        fs::set_permissions(&new, private()).expect("ours");
+        fs::rename(new, host.path("settings/policy.yaml")).expect("ours");
+    };
+    policy("");
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--policy", "settings/policy.yaml"])
+        .start_listening();
+    let modes = of_all_threads(&agent, "Seccomp:");
+    assert!(modes.iter().all(|mode| mode == "2"), "{modes:?}");
+    let said = agent.stderr_until(|text| text.contains("listening on "));
+    assert!(said.contains("sandbox: landlock: version "), "{said}");
+
+    // cp, both ways.
+    host.file("out/data", "content");
+    fs::set_permissions(host.path("out/data"), private()).expect("ours");
+    let there = |path: &str| format!("[{}]:{}", agent.url(), host.path(path).display());
+    let cp = |from: &str, to: &str| host.farpipe(["cp", "-q", from, to]).run();
+    cp(&there("out/data"), "copy").exits(0);
+    assert_eq!(host.content("copy"), b"content");
+    cp("copy", &there("in/copy")).exits(0);
+    assert_eq!(host.content("in/copy"), b"content");
+
+    // More is allowed, and not to this process.
+    let dir = host.dir().canonicalize().expect("it is there");
+    policy(&format!(
+        "    exec: /bin/true\n  - who: self\n    write: {}/later\n",
+        dir.display()
+    ));
+    agent.signal(Signal::HUP);
+    let told = "takes effect when this agent is started anew: its sandbox is closed to that";
+    let log = agent.stderr_until(|text| text.matches(told).count() == 2);
+    assert!(log.contains("policy.yaml:5:"), "{log}");
+    assert!(log.contains("policy.yaml:7:"), "{log}");
+    let refused = host.exec(agent.url()).args(["--", "/bin/true"]).run();
+    let refused = refused.exits(125).said();
+    assert!(
+        refused.contains("the policy of that host does not allow it"),
+        "{refused}"
+    );
+    cp("copy", &there("later/copy")).exits(125);
+    cp("copy", &there("in/again")).exits(0);
+    agent.signal(Signal::TERM);
+    agent.end();
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--policy", "settings/policy.yaml"])
+        .start_listening();
+    agent.stderr_until(|text| {
+        text.contains("sandbox: none, for the policy has this agent start programs")
+    });
+    assert!(
+        of_all_threads(&agent, "Seccomp:")
+            .iter()
+            .all(|mode| mode == "0")
+    );
+    host.exec(agent.url())
+        .args(["--", "/bin/true"])
+        .run()
+        .exits(0);
+}
+
+#[test]
+fn an_agent_for_its_users_commands_alone_is_closed_and_serves_them() {
+    let host = Host::new();
+    let far = host.agent("ws").arg("--no-reuse").start_listening();
+    let local = host.farpipe(["agent", "-v", "--client-only"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at "));
+    assert!(
+        of_all_threads(&local, "Seccomp:")
+            .iter()
+            .all(|mode| mode == "2")
+    );
+    let exec = host.exec(far.url()).env("FARPIPE_NO_REUSE", "0");
+    let ended = exec
+        .args(["-v", "--", "echo", "in"])
+        .run()
+        .exits(0)
+        .printed("in\n");
+    assert!(
+        ended.stderr.contains("by the local agent to "),
+        "{}",
+        ended.stderr
     );
 }

@@ -28,7 +28,6 @@ pub(crate) fn main() -> ExitCode {
     let this = std::env::current_exe().expect("this program");
     let status = Command::new(this).arg(INSIDE).arg(dir.path()).status();
     assert!(status.expect("this program").success());
-    println!("what is closed is closed, and what is open is open");
     ExitCode::SUCCESS
 }
 
@@ -79,6 +78,11 @@ fn inside(dir: &Path) {
         .status()
         .map_err(|error| error.raw_os_error());
     assert_eq!(started.map(drop), Err(Some(Errno::PERM.raw_os_error())));
+    // And the fork by itself: with it, the directory would be what is wrong.
+    let forked = Command::new("/bin/true")
+        .current_dir("/no-such-directory")
+        .status();
+    assert_eq!(kind(forked), Err(ErrorKind::PermissionDenied));
     let became = Command::new("/bin/true").exec().raw_os_error();
     assert_eq!(became, Some(Errno::PERM.raw_os_error()));
 
