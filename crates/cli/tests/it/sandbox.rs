@@ -277,3 +277,16 @@ fn an_agent_for_its_users_commands_alone_is_closed_and_serves_them() {
         ended.stderr
     );
 }
+
+/// What is said before there is a sandbox starts no thread, which would be in its way.
+#[test]
+fn an_agent_that_has_something_to_say_first_is_closed_and_says_it() {
+    let host = Host::new();
+    let agent = host.strict_agent("ws").arg("-v").start_listening();
+    let said = agent.stderr_until(|text| text.contains("listening on "));
+    let first = said.find("this agent allows nothing").expect("a warning");
+    let closed = said
+        .find("sandbox: landlock: version ")
+        .expect("what is closed");
+    assert!(first < closed, "{said}");
+}
