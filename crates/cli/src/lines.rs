@@ -33,6 +33,19 @@ pub(crate) struct Lines(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// The thread's, until it begins.
+    writer: Mutex<Option<Writer>>,
+}
+
+/// Where lines go, and the thread's name.
+struct Writer(String, Box<dyn Write + Send>);
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Writer")
+            .field(&self.0)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,15 +57,29 @@ struct State {
 }
 
 impl Lines {
-    /// Starts the thread. It is never joined, because its write may take for ever; the process may
-    /// end without it.
-    pub(crate) fn start(name: &str, writer: impl Write + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let theirs = Arc::clone(&shared);
-        thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || write_all(&theirs, writer))?;
-        Ok(Self(shared))
+    /// Lines wait until the thread begins.
+    pub(crate) fn held(name: &str, writer: impl Write + Send + 'static) -> Self {
+        let writer = Writer(name.to_owned(), Box::new(writer));
+        Self(Arc::new(Shared {
+            writer: Mutex::new(Some(writer)),
+            ..Shared::default()
+        }))
+    }
+
+    /// Starts the thread, unless it runs. It is never joined, because its write may take for ever; the process
+    /// may end without it.
+    ///
+    /// # Errors
+    /// There are no threads to be had; then nothing is ever written.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        let writer = self.0.writer.lock();
+        let Some(Writer(name, writer)) = writer.unwrap_or_else(PoisonError::into_inner).take()
+        else {
+            return Ok(());
+        };
+        let theirs = Arc::clone(&self.0);
+        let thread = thread::Builder::new().name(name);
+        thread.spawn(move || write_all(&theirs, writer)).map(drop)
     }
 
     /// Queues one line, without its end; `line` is told how many were dropped before it. Never
@@ -156,7 +183,8 @@ mod tests {
             begun,
             written: Arc::clone(&written),
         };
-        let lines = Lines::start("test", gate).expect("a thread");
+        let lines = Lines::held("test", gate);
+        lines.begin().expect("a thread");
         (lines, permit, begins, written)
     }
 

@@ -125,8 +125,9 @@ pub(crate) fn hint(text: &str) {
 
 /// Waits, not for ever, until what was said is written.
 pub(crate) fn flush() {
+    release();
     // Where nothing was said there is no thread, and none is started for that.
-    if let Some(Some(lines)) = LINES.get() {
+    if let (Some(lines), Some(true)) = (LINES.get(), HAS_THREAD.get()) {
         lines.flush();
     }
 }
@@ -149,13 +150,30 @@ fn push(room: Room, text: &str) {
     }
 }
 
-/// `None`: there was no thread to be had.
-static LINES: OnceLock<Option<Lines>> = OnceLock::new();
+/// What is said waits until [`release`], and no thread is started for it: a sandbox is closed by the only one.
+pub(crate) fn hold() {
+    IS_HELD.store(true, Ordering::Relaxed);
+}
+
+/// What is said is written from now on, and what was said.
+pub(crate) fn release() {
+    if IS_HELD.swap(false, Ordering::Relaxed) && LINES.get().is_some() {
+        let _begun = lines();
+    }
+}
+
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+static LINES: OnceLock<Lines> = OnceLock::new();
+/// Whether there was a thread to be had, once one was wanted.
+static HAS_THREAD: OnceLock<bool> = OnceLock::new();
 
 fn lines() -> Option<&'static Lines> {
-    LINES
-        .get_or_init(|| Lines::start("farpipe-stderr", Stderr).ok())
-        .as_ref()
+    let lines = LINES.get_or_init(|| Lines::held("farpipe-stderr", Stderr));
+    if IS_HELD.load(Ordering::Relaxed) {
+        return Some(lines);
+    }
+    let has_thread = HAS_THREAD.get_or_init(|| lines.begin().is_ok());
+    has_thread.then_some(lines)
 }
 
 /// stderr, whether a bar is shown there or not. A write takes all or fails.

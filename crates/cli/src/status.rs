@@ -20,10 +20,24 @@ use crate::lines::{Lines, Room};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status(Option<Lines>);
 
+fn unwritable(number: u32, error: &io::Error) -> anyhow::Error {
+    WithStatus::usage(
+        format!("--status-fd {number}: cannot write to it: {error}"),
+        format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
+    )
+}
+
 impl Status {
-    /// Opens descriptor `number`, if one is given. It is opened anew, so that its owner's flags
-    /// and position stay as they are. Refused where it would mix with data.
+    /// Opens descriptor `number`, if one is given, and starts the thread. It is opened anew, so that its
+    /// owner's flags and position stay as they are. Refused where it would mix with data.
     pub(crate) fn open(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
+        let status = Self::open_held(number, data_on_stdout)?;
+        status.begin()?;
+        Ok(status)
+    }
+
+    /// The same without the thread: lines wait for [`Status::begin`].
+    pub(crate) fn open_held(number: Option<u32>, data_on_stdout: bool) -> anyhow::Result<Self> {
         let Some(number) = number else {
             return Ok(Self(None));
         };
@@ -33,17 +47,16 @@ impl Status {
                 "use another one: farpipe … --status-fd 3 3>FILE",
             ));
         }
-        let failed = |error| {
-            WithStatus::usage(
-                format!("--status-fd {number}: cannot write to it: {error}"),
-                format!("open it in the shell: farpipe … --status-fd {number} {number}>FILE"),
-            )
-        };
-        let start = |writer| Lines::start("farpipe-status", writer).map_err(failed);
-        Ok(Self(match reopen(number).map_err(failed)? {
-            Some(writer) => Some(start(writer)?),
-            None => None,
-        }))
+        let writer = reopen(number).map_err(|error| unwritable(number, &error))?;
+        Ok(Self(
+            writer.map(|writer| Lines::held("farpipe-status", writer)),
+        ))
+    }
+
+    /// Starts the thread, unless it runs.
+    pub(crate) fn begin(&self) -> anyhow::Result<()> {
+        let begun = self.0.as_ref().map_or(Ok(()), Lines::begin);
+        begun.map_err(|error| WithStatus::failure(format!("cannot start: {error}"), None))
     }
 
     /// Writes one line, or drops it if too many wait.

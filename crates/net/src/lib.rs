@@ -70,7 +70,7 @@ pub use redact::{redacted, redacted_url};
 pub use refusals::Refusals;
 pub use relays::RelayDial;
 pub use retention::Retention;
-pub use secret::{LoopbackSecret, SecretError};
+pub use secret::{LoopbackSecret, SecretError, runtime_dir};
 pub use segment::{Segment, apply_mask};
 pub use session::SessionHandle;
 pub use settings_dir::settings_dir;

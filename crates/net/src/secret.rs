@@ -115,6 +115,12 @@ impl Prover for LoopbackSecret {
     }
 }
 
+/// Where what belongs to this user's running processes is: the loopback secret, the local agent's socket.
+#[must_use]
+pub fn runtime_dir() -> PathBuf {
+    directory(rustix::process::geteuid().as_raw())
+}
+
 /// Where what belongs to a user's running processes is.
 pub(crate) fn directory(uid: u32) -> PathBuf {
     if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_net::FileStamp;
 
-use super::{Flags, LoadError, Policy};
+use super::{Flags, LoadError, Policy, Reach};
 
 /// A policy that is read again when its file changes.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ struct Current {
     policy: Arc<Policy>,
     /// Of the file as it was tried last, whether that went well or not.
     stamp: Option<FileStamp>,
+    /// What the process has kept for itself; `None`: all that its user may.
+    kept: Option<Reach>,
 }
 
 impl LivePolicy {
@@ -44,7 +46,11 @@ impl LivePolicy {
         Ok(Self {
             path,
             flags,
-            current: Mutex::new(Current { policy, stamp }),
+            current: Mutex::new(Current {
+                policy,
+                stamp,
+                kept: None,
+            }),
         })
     }
 
@@ -52,6 +58,15 @@ impl LivePolicy {
     #[must_use]
     pub fn has_file(&self) -> bool {
         self.path.is_some()
+    }
+
+    /// From now on nothing is allowed that goes beyond what the policy allows now, whatever the file says later:
+    /// the process gives the rest up. How far that is.
+    pub fn keep_within(&self) -> Reach {
+        let mut current = self.lock();
+        let reach = current.policy.reach();
+        current.kept = Some(reach.clone());
+        reach
     }
 
     /// Reads the file again though it may look the same, and says what is wrong with it. Blocks on the
@@ -76,7 +91,12 @@ impl LivePolicy {
         if current.stamp != stamp {
             current.stamp = stamp;
             if let Some(policy) = reload(path) {
-                current.policy = Arc::new(policy.and_flags(&self.flags));
+                let policy = policy.and_flags(&self.flags);
+                let policy = match &current.kept {
+                    Some(kept) => kept_within(policy, kept),
+                    None => policy,
+                };
+                current.policy = Arc::new(policy);
             }
         }
         Arc::clone(&current.policy)
@@ -104,6 +124,17 @@ fn reload(path: &Path) -> Option<Policy> {
             Some(Policy::unusable(error.to_string()))
         }
     }
+}
+
+/// What a process can do that has given up the rest; says what that takes from the policy.
+fn kept_within(policy: Policy, kept: &Reach) -> Policy {
+    let (policy, beyond) = policy.within(kept);
+    for rule in beyond {
+        tracing::warn!(
+            "{rule}: takes effect when this agent is started anew: its sandbox is closed to that"
+        );
+    }
+    policy
 }
 
 fn warn_if_empty(path: Option<&Path>, policy: &Policy) {

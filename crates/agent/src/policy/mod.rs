@@ -13,6 +13,7 @@ mod file;
 mod flags;
 mod grant;
 mod live;
+mod reach;
 mod request;
 mod resolve;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use self::grant::Grant;
 pub use self::file::{LoadError, default_path};
 pub use self::flags::{Allow, AllowEnv, AllowError, Flags};
 pub use self::live::LivePolicy;
+pub use self::reach::Reach;
 pub use self::request::{Exec, Request, Setting};
 pub use self::resolve::{Program, ProgramError, target};
 pub use self::who::Who;

@@ -28,6 +28,7 @@ use super::audit::{self, AuditArgs};
 use super::door::{self, Invitation};
 use super::registration::{Links, RegistrationArgs};
 use super::reuse;
+use super::sandbox::SandboxArgs;
 use super::secure::{Guarded, ListenTls};
 use super::session::{SessionArgs, conclude, listening, nothing_to_prove, settle, span, url};
 use super::ticket::Outlet;
@@ -36,6 +37,8 @@ use crate::progress::Counts;
 use crate::signals::{self, Signals};
 use crate::status::Status;
 use crate::{notify, output};
+
+mod sandbox;
 
 /// Serve what callers may have of this host: commands, files, ports
 ///
@@ -47,6 +50,10 @@ use crate::{notify, output};
 /// A changed policy holds from the next request on, and is read at once after SIGHUP; one that is
 /// malformed leaves the last good one in force. SIGHUP also opens the file of --audit-log again. With
 /// neither of them SIGHUP ends the agent.
+///
+/// If it has no commands to run for anybody, an agent on Linux gives up what it has no need of before it is
+/// reachable: other programs, and files that the policy does not name. What a changed policy allows beyond that
+/// takes effect when the agent is started anew; it says so.
 ///
 /// A command whose caller has lost the connection goes on; when the caller is given up (its
 /// --resume-for and up to a minute more), or this agent is told to end, the command is hung up:
@@ -71,6 +78,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     audit: AuditArgs,
     #[command(flatten)]
+    sandbox: SandboxArgs,
+    #[command(flatten)]
     tls: ListenTls,
     /// How long to keep a session whose connection is lost, and its commands, at most [default: as
     /// long as the caller tries to resume, and up to a minute more]
@@ -81,10 +90,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    output::hold();
     let front = args.front(quiet)?;
     let policy = Arc::new(policy(&args.allow, args.client_only)?);
     let log = args.audit.open()?;
-    let status = Status::open(args.session.status_fd, false)?;
+    let status = Status::open_held(args.session.status_fd, false)?;
     let (signals, cancel, hangups) = match policy.has_file() || log.is_kept() {
         true => Signals::catch_but_hangup()?,
         false => {
@@ -100,6 +110,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         None => listening(Admission::ClientCertificate, None, None)?,
     };
     let local = args.local_socket(quiet)?;
+    // Before there is another thread: what it may not do is given up by each for itself.
+    let closed = args.close(&policy);
+    status.begin()?;
+    closed.tell(&status);
     let mut config = AcceptorConfig::new(greeting);
     config.seal = args.tls.seal()?;
     config.park_max = args.resume_for.unwrap_or(PARK_MAX);

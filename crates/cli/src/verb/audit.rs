@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Subcommand;
@@ -107,6 +107,11 @@ pub(crate) struct AuditArgs {
 }
 
 impl AuditArgs {
+    /// The log, if there is to be one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.audit_log.as_deref()
+    }
+
     pub(crate) fn open(&self) -> anyhow::Result<Audit> {
         let Some(file) = self.audit_log.clone() else {
             return Ok(Audit::default());

@@ -36,6 +36,7 @@ mod registration;
 pub(crate) mod relay;
 mod reuse;
 mod route;
+mod sandbox;
 mod secure;
 pub(crate) mod send;
 pub(crate) mod session;

@@ -66,6 +66,11 @@ pub(crate) struct Links {
 }
 
 impl RegistrationArgs {
+    /// The file of the token that is proven, if there is one.
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
     /// Whether there is a relay to register at.
     pub(crate) fn is_given(&self) -> bool {
         self.relays().next().is_some()

@@ -17,6 +17,7 @@ use self::behind::BehindArgs;
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
 use super::audit::{self, AuditArgs};
+use super::sandbox::SandboxArgs;
 use super::secure::ListenTls;
 use super::session::{conclude, heartbeat};
 use crate::exit::WithStatus;
@@ -27,6 +28,7 @@ use crate::{notify, output};
 mod behind;
 mod doors;
 mod gateway;
+mod sandbox;
 
 /// How often it is seen whether the configuration file is another.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,6 +49,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
 /// --config names, open and close doors as the file now says; a file with an error changes nothing. SIGHUP
 /// also opens the file of --audit-log again.
+///
+/// On Linux it gives up what it has no need of before it listens: files beside those that it is told of,
+/// other programs, connections to elsewhere. -v says what this kernel could not close.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen: wss://HOST:PORT or fps://HOST:PORT with certificates; ws:// or fp:// on loopback
@@ -76,6 +81,8 @@ pub(crate) struct Args {
     probe_listen: Option<String>,
     #[command(flatten)]
     audit: AuditArgs,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "FD")]
     status_fd: Option<u32>,
@@ -101,9 +108,14 @@ pub(crate) struct Source {
 }
 
 pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Result<u8> {
-    let status = Status::open(args.status_fd, false)?;
+    output::hold();
+    let status = Status::open_held(args.status_fd, false)?;
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
     let audit = args.audit.open()?;
+    // Before there is another thread: what it may not do is given up by each for itself.
+    let closed = args.close(source.file.as_deref());
+    status.begin()?;
+    closed.tell(&status);
     let config = RelayConfig {
         heartbeat: args.heartbeat,
         agents_max: args.agents_max,
@@ -277,6 +289,7 @@ impl Keeper {
             (new.behind != self.args.behind, "what is before the relay"),
             (new.gateway != self.args.gateway, "the gateway"),
             (new.audit != self.args.audit, "the audit log"),
+            (new.sandbox != self.args.sandbox, "the sandbox"),
         ] {
             if is_other {
                 changes.push(format!(

@@ -176,6 +176,22 @@ impl ListenTls {
         self.cert.as_deref()
     }
 
+    /// The files with certificates, keys and revocation lists that were given; they are read again and again.
+    pub(crate) fn certificate_files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.cert, &self.key, &self.ca, &self.crl];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The file with tokens that was given; one that is good once is used up there.
+    pub(crate) fn token_file(&self) -> Option<&Path> {
+        self.tokens.as_deref()
+    }
+
+    /// Where tickets are written, if that is a file.
+    pub(crate) fn ticket_file(&self) -> Option<&Path> {
+        self.ticket_file.as_deref()
+    }
+
     /// What dials `url`, a neighbour of one who listens, too, by the same certificates.
     pub(crate) fn dial(&self, url: Url) -> anyhow::Result<TcpDial> {
         let certificates = ConnectCertificates {

@@ -58,6 +58,7 @@ mod relay_tls;
 mod reuse;
 mod reuse_same;
 mod revoke;
+mod sandbox;
 mod secrets;
 mod send;
 mod send_faults;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::fs::Access;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -283,6 +284,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 fn unreadable(path: &Path, error: &io::Error) -> FileError {
     match error.kind() {
         io::ErrorKind::NotFound => FileError::new(path, "no such file"),
+        // Which asks for the mode alone.
+        io::ErrorKind::PermissionDenied if rustix::fs::access(path, Access::READ_OK).is_ok() => {
+            FileError::new(
+                path,
+                "cannot be read: its mode allows it, and a sandbox does not",
+            )
+            .hinted("a relay reads in the directories that it knew when it began: start it anew")
+        }
         io::ErrorKind::PermissionDenied => {
             FileError::new(path, "cannot be read: permission denied")
                 .hinted("run as the user whom the file belongs to")

@@ -122,3 +122,32 @@ fn a6_an_agent_does_not_start_on_a_policy_that_it_cannot_use() {
     let neither = LivePolicy::open(None, Flags::default()).expect("it allows nothing");
     assert!(neither.current().is_empty());
 }
+
+/// What its process has given up, a policy cannot allow again; less it can.
+#[test]
+fn a_policy_that_is_kept_within_what_it_was_allows_no_more_later() {
+    let scene = Scene::new(vec!["read:/no/flag".parse().expect("a flag")]);
+    let reach = scene.live.keep_within();
+    assert!(!reach.programs);
+    assert_eq!(
+        reach.read,
+        [PathBuf::from("/no/a"), PathBuf::from("/no/flag")]
+    );
+    assert!(reach.changed.is_empty());
+    scene.replace(
+        "rules:\n  - who: anyone\n    read: [/no/a/below, /no/b, /no/ab]\n    write: /no/a\n    exec: any\n",
+    );
+    assert!(is_allowed(&scene.read("/no/a/below/x")));
+    assert!(is_allowed(&scene.read("/no/flag")));
+    for path in ["/no/a", "/no/b", "/no/ab"] {
+        assert!(!is_allowed(&scene.read(path)), "{path}");
+    }
+    let policy = scene.live.current();
+    let wanted = Request::Write(Path::new("/no/a"));
+    assert!(!is_allowed(&policy.decide(&shown(ALICE), &wanted)));
+    let shell = Request::Shell(Setting::default());
+    assert!(!is_allowed(&policy.decide(&shown(ALICE), &shell)));
+    // Again what it was.
+    scene.replace(GOOD);
+    assert!(is_allowed(&scene.read("/no/a")));
+}

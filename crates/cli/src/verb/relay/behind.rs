@@ -29,6 +29,11 @@ enum Behind {
 }
 
 impl BehindArgs {
+    /// Whether there is one.
+    pub(super) fn is_given(&self) -> bool {
+        self.behind_proxy.is_some()
+    }
+
     /// The proxy before these doors.
     pub(super) fn proxy(&self, doors: &[Url]) -> anyhow::Result<Option<ProxyBefore>> {
         let Some(behind) = self.behind_proxy else {

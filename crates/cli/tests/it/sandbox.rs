@@ -1,0 +1,292 @@
+//! What relays and agents give up before they listen (docs/decisions/0021-sandbox.md), and that they still have what
+//! they need.
+//! What is denied is shown by the tests of crates/sandbox, in a process that tries it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use rustix::process::Signal;
+
+use crate::support::certs::{certified, shows};
+use crate::support::process::until;
+use crate::support::relay::Admin;
+use crate::support::{Host, Running};
+
+/// The lines of all threads of a process that begin so.
+fn of_all_threads(process: &Running, key: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).expect("it runs");
+    let statuses = tasks.map(|task| {
+        let path = task.expect("a thread").path().join("status");
+        fs::read_to_string(path).expect("its status")
+    });
+    let line = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.expect("there").trim().to_owned()
+    };
+    statuses.map(line).collect()
+}
+
+#[test]
+fn a_relay_closes_all_its_threads_before_it_listens() {
+    let host = Host::new();
+    let relay = "\"$FARPIPE\" relay -v --listen ws://localhost:0 --status-fd 3 3>events";
+    let relay = host.shell(&format!("exec {relay}")).start_listening();
+    let (calls, programs) = (
+        of_all_threads(&relay, "Seccomp:"),
+        of_all_threads(&relay, "NoNewPrivs:"),
+    );
+    // The runtime's, stderr's, the events'.
+    assert!(calls.len() >= 3, "{calls:?}");
+    assert!(calls.iter().all(|mode| mode == "2"), "{calls:?}");
+    assert!(programs.iter().all(|is_so| is_so == "1"), "{programs:?}");
+    let said = relay.stderr_until(|text| text.contains("listening on "));
+    let (before, _) = said.split_once("listening on ").expect("waited for");
+    assert!(before.contains("sandbox: landlock: version "), "{said}");
+    assert!(before.contains("seccomp: yes"), "{said}");
+    until("no event", || host.content("events").contains(&b'\n'));
+    let events = String::from_utf8(host.content("events")).expect("UTF-8");
+    let first: serde_json::Value =
+        serde_json::from_str(events.lines().next().expect("one")).expect("JSON");
+    assert_eq!(first["event"], "sandbox");
+    assert_eq!(first["seccomp"], true);
+    assert!(
+        first["landlock"]
+            .as_u64()
+            .is_some_and(|version| version > 0)
+    );
+
+    let open = host.relay("ws").arg("--no-sandbox").start_listening();
+    assert!(
+        of_all_threads(&open, "Seccomp:")
+            .iter()
+            .all(|mode| mode == "0")
+    );
+}
+
+/// In directories of their own: certificates behind links that are swapped, as Kubernetes has them; tokens, of
+/// which one is used up; the audit log, which is moved away.
+#[test]
+fn what_a_closed_relay_reads_and_writes_is_open_to_it() {
+    let host = certified();
+    let dir = |name: &str| fs::create_dir(host.path(name)).expect("a directory");
+    for name in ["links", "links/one", "links/two", "let-in", "log"] {
+        dir(name);
+    }
+    for (name, one, two) in [("cert", "relay", "web1"), ("key", "relay-key", "web1-key")] {
+        let copy = |of: &str, to: &str| {
+            let from = host.path(&format!("farpipe-certs/{of}.pem"));
+            fs::copy(from, host.path(&format!("{to}/{name}.pem"))).expect("a copy");
+        };
+        copy(one, "links/one");
+        copy(two, "links/two");
+        let link = host.path(&format!("links/{name}.pem"));
+        symlink(format!("now/{name}.pem"), link).expect("a link");
+    }
+    let lead_to = |to: &str| {
+        symlink(to, host.path("links/new")).expect("a link");
+        fs::rename(host.path("links/new"), host.path("links/now")).expect("swapped");
+    };
+    lead_to("one");
+    let issued = host.farpipe([
+        "token",
+        "issue",
+        "carol",
+        "-q",
+        "--once",
+        "--store",
+        "let-in/tokens.yaml",
+    ]);
+    host.file("carol", issued.run().exits(0).stdout);
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(host.path("carol"), private).expect("ours");
+    let relay = host.farpipe(["relay", "-v", "--listen", "wss://127.0.0.1:0"]);
+    let relay = relay
+        .args(["--cert", "links/cert.pem", "--key", "links/key.pem"])
+        .args([
+            "--ca",
+            "farpipe-certs/ca.pem",
+            "--tokens",
+            "let-in/tokens.yaml",
+        ])
+        .args(["--audit-log", "log/audit"])
+        .start_listening();
+    let ls = |shown: &[String]| {
+        let ls = host.farpipe(["ls", "--relay", relay.url()]).args(shown);
+        ls.run()
+    };
+    ls(&shows("alice")).exits(0);
+    let token = ["--ca", "farpipe-certs/ca.pem", "--token-file", "carol"].map(str::to_owned);
+    ls(&token).exits(0);
+    // Used up, which is in the file.
+    ls(&token).exits(125);
+    relay.stderr_until(|text| text.contains("client/carol: used"));
+    // An agent's certificate is no relay's.
+    lead_to("two");
+    ls(&shows("alice")).exits(125);
+    lead_to("one");
+    ls(&shows("alice")).exits(0);
+
+    fs::rename(host.path("log/audit"), host.path("log/audit.1")).expect("ours");
+    relay.signal(Signal::HUP);
+    until("no new log", || host.path("log/audit").exists());
+    relay.signal(Signal::TERM);
+    relay.end().exits(0);
+}
+
+/// What a relay was not told of when it began stays closed.
+#[test]
+fn a_new_door_with_certificates_elsewhere_needs_a_relay_started_anew() {
+    let host = certified();
+    for name in ["settings", "elsewhere"] {
+        fs::create_dir(host.path(name)).expect("a directory");
+    }
+    for name in ["relay", "relay-key", "ca"] {
+        let from = host.path(&format!("farpipe-certs/{name}.pem"));
+        fs::copy(from, host.path(&format!("elsewhere/{name}.pem"))).expect("a copy");
+    }
+    let configure = |certificates: &str, doors: &[&str]| {
+        let mut text = format!(
+            "relay:\n  tls:\n    cert_file: {0}/relay.pem\n    key_file: {0}/relay-key.pem\n    ca_file: {0}/ca.pem\n  listen:\n",
+            host.path(certificates).display()
+        );
+        for door in doors {
+            text += &format!("    - {door}\n");
+        }
+        host.file("settings/relay.yaml", text);
+    };
+    configure("farpipe-certs", &["wss://127.0.0.1:0"]);
+    let relay = host.farpipe(["--config", "settings/relay.yaml", "relay"]);
+    let relay = relay
+        .args(["--admin-listen", "127.0.0.1:0"])
+        .start_listening();
+    let admin = Admin::of(&relay);
+    configure("elsewhere", &["wss://127.0.0.1:0", "fps://127.0.0.1:0"]);
+    let (status, body) = admin.ask("POST", "/reload");
+    assert_eq!(status, 422, "{body}");
+    assert!(
+        body.contains("its mode allows it, and a sandbox does not"),
+        "{body}"
+    );
+    assert!(body.contains("start it anew"), "{body}");
+    configure("farpipe-certs", &["wss://127.0.0.1:0", "fps://127.0.0.1:0"]);
+    let changes = admin.json("POST", "/reload");
+    assert!(
+        changes["changes"][0]
+            .as_str()
+            .is_some_and(|told| told.starts_with("opened fps://")),
+        "{changes}"
+    );
+}
+
+/// What an agent may read and write it can, with modes and times, through rotations; what its policy allows later is
+/// not allowed, though the file says so.
+#[test]
+fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
+    let host = Host::new();
+    for name in ["settings", "out", "in", "later"] {
+        fs::create_dir(host.path(name)).expect("a directory");
+    }
+    let private = || std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let policy = |more: &str| {
+        let dir = host.dir().canonicalize().expect("it is there");
+        let dir = dir.display();
+        let rules = format!("  - who: self\n    read: {dir}/out\n    write: {dir}/in\n{more}");
+        let new = host.file("settings/new", format!("rules:\n{rules}"));
+        fs::set_permissions(&new, private()).expect("ours");
+        fs::rename(new, host.path("settings/policy.yaml")).expect("ours");
+    };
+    policy("");
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--policy", "settings/policy.yaml"])
+        .start_listening();
+    let modes = of_all_threads(&agent, "Seccomp:");
+    assert!(modes.iter().all(|mode| mode == "2"), "{modes:?}");
+    let said = agent.stderr_until(|text| text.contains("listening on "));
+    assert!(said.contains("sandbox: landlock: version "), "{said}");
+
+    // cp, both ways.
+    host.file("out/data", "content");
+    fs::set_permissions(host.path("out/data"), private()).expect("ours");
+    let there = |path: &str| format!("[{}]:{}", agent.url(), host.path(path).display());
+    let cp = |from: &str, to: &str| host.farpipe(["cp", "-q", from, to]).run();
+    cp(&there("out/data"), "copy").exits(0);
+    assert_eq!(host.content("copy"), b"content");
+    cp("copy", &there("in/copy")).exits(0);
+    assert_eq!(host.content("in/copy"), b"content");
+
+    // More is allowed, and not to this process.
+    let dir = host.dir().canonicalize().expect("it is there");
+    policy(&format!(
+        "    exec: /bin/true\n  - who: self\n    write: {}/later\n",
+        dir.display()
+    ));
+    agent.signal(Signal::HUP);
+    let told = "takes effect when this agent is started anew: its sandbox is closed to that";
+    let log = agent.stderr_until(|text| text.matches(told).count() == 2);
+    assert!(log.contains("policy.yaml:5:"), "{log}");
+    assert!(log.contains("policy.yaml:7:"), "{log}");
+    let refused = host.exec(agent.url()).args(["--", "/bin/true"]).run();
+    let refused = refused.exits(125).said();
+    assert!(
+        refused.contains("the policy of that host does not allow it"),
+        "{refused}"
+    );
+    cp("copy", &there("later/copy")).exits(125);
+    cp("copy", &there("in/again")).exits(0);
+    agent.signal(Signal::TERM);
+    agent.end();
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--policy", "settings/policy.yaml"])
+        .start_listening();
+    agent.stderr_until(|text| {
+        text.contains("sandbox: none, for the policy has this agent start programs")
+    });
+    assert!(
+        of_all_threads(&agent, "Seccomp:")
+            .iter()
+            .all(|mode| mode == "0")
+    );
+    host.exec(agent.url())
+        .args(["--", "/bin/true"])
+        .run()
+        .exits(0);
+}
+
+#[test]
+fn an_agent_for_its_users_commands_alone_is_closed_and_serves_them() {
+    let host = Host::new();
+    let far = host.agent("ws").arg("--no-reuse").start_listening();
+    let local = host.farpipe(["agent", "-v", "--client-only"]).start();
+    local.stderr_until(|text| text.contains("taking this user's commands at "));
+    assert!(
+        of_all_threads(&local, "Seccomp:")
+            .iter()
+            .all(|mode| mode == "2")
+    );
+    let exec = host.exec(far.url()).env("FARPIPE_NO_REUSE", "0");
+    let ended = exec
+        .args(["-v", "--", "echo", "in"])
+        .run()
+        .exits(0)
+        .printed("in\n");
+    assert!(
+        ended.stderr.contains("by the local agent to "),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// What is said before there is a sandbox starts no thread, which would be in its way.
+#[test]
+fn an_agent_that_has_something_to_say_first_is_closed_and_says_it() {
+    let host = Host::new();
+    let agent = host.strict_agent("ws").arg("-v").start_listening();
+    let said = agent.stderr_until(|text| text.contains("listening on "));
+    let first = said.find("this agent allows nothing").expect("a warning");
+    let closed = said
+        .find("sandbox: landlock: version ")
+        .expect("what is closed");
+    assert!(first < closed, "{said}");
+}
