@@ -3,10 +3,12 @@
 //! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
 //! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
 //! tables. `scale` is a relay with many agents,
-//! `links` a long link.
+//! `links` a long link, `flood` a relay that strangers `attack`.
 
+mod attack;
 mod bulk;
 mod certs;
+mod flood;
 mod forward;
 mod input;
 mod links;
@@ -23,6 +25,7 @@ mod sink;
 mod ssh;
 mod table;
 mod tree;
+mod watched;
 mod writes;
 
 use anyhow::{Result, bail};
@@ -42,8 +45,12 @@ fn main() -> Result<()> {
         },
         ["links", ref options @ ..] => links::run(options),
         ["scale", ref options @ ..] => scale::run(options),
+        ["flood", ref options @ ..] => flood::run(options),
+        ["attack", kind, at, seconds, rate, held] => {
+            attack::run(kind, at, seconds, rate, held.parse()?)
+        }
         _ => bail!(
-            "usage: farpipe-bench peers [OPTIONS] | links [OPTIONS] | scale [OPTIONS] | sink | writes SIZE COUNT"
+            "usage: farpipe-bench peers | links | scale | flood [OPTIONS] | sink | writes SIZE COUNT"
         ),
     }
 }

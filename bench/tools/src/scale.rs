@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::certs::Certificates;
 use crate::process::{Process, timed};
+use crate::watched::{cpu, resident};
 use farpipe_bench::stats::quantile;
 
 pub const USAGE: &str = "\
@@ -32,8 +33,6 @@ const SETTLED: Duration = Duration::from_secs(15);
 const EACH: usize = 125;
 /// How long shares are measured.
 const FAIR_SECONDS: usize = 8;
-/// Clock ticks a second in /proc (`getconf CLK_TCK`, which is 100 wherever Linux runs).
-const TICKS: f64 = 100.0;
 
 struct Options {
     agents: usize,
@@ -280,22 +279,4 @@ fn commands(farpipe: &Path, net: &Net, count: usize, when: &str) -> Result<()> {
         at(0.99)
     );
     Ok(())
-}
-
-/// Bytes of memory that a process has.
-fn resident(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.context("no VmRSS in /proc")?.parse::<u64>()? << 10)
-}
-
-/// Seconds of CPU that a process has used.
-fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything.
-    let rest = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
-    let ticks = rest.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|word| word.parse().unwrap_or(0)).sum();
-    Ok(ticks as f64 / TICKS)
 }
