@@ -34,7 +34,7 @@ usage: cargo xtask TASK
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat, a Go/gorilla pipe, rsync and ssh (docs/benchmarks.md)
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
   bench-flood [OPTIONS]     a stream through a relay while strangers attack it, on this host only
-  bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms
+  bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms, and with lost packets (root)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
 

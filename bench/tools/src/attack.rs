@@ -221,7 +221,10 @@ fn is_open(socket: &Socket) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     match socket.recv(&mut byte) {
         Ok(len) => len > 0,
-        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected),
+        Err(error) => matches!(
+            error.kind(),
+            ErrorKind::WouldBlock | ErrorKind::NotConnected
+        ),
     }
 }
 

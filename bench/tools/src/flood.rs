@@ -96,7 +96,7 @@ pub fn run(args: &[&str]) -> Result<()> {
         "---|".repeat(13)
     );
     for &kind in &options.attacks {
-        Attacked::new(farpipe, certificates.dir(), kind, &options)?.measure(&options)?;
+        Attacked::new(farpipe, &certificates, kind, &options)?.measure(&options)?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ pub fn run(args: &[&str]) -> Result<()> {
 /// A relay with an agent, a stream through both, and who attacks it.
 struct Attacked<'a> {
     farpipe: &'a Path,
-    dir: &'a Path,
+    certs: &'a Certificates,
     kind: Kind,
     relay: Process,
     url: String,
@@ -115,23 +115,28 @@ struct Attacked<'a> {
 }
 
 impl<'a> Attacked<'a> {
-    fn new(farpipe: &'a Path, dir: &'a Path, kind: Kind, options: &Options) -> Result<Self> {
+    fn new(
+        farpipe: &'a Path,
+        certs: &'a Certificates,
+        kind: Kind,
+        options: &Options,
+    ) -> Result<Self> {
         let mut listen = words(&["relay", "--listen", "wss://127.0.0.1:0"]);
-        listen.extend(shows(dir, "both"));
+        listen.extend(certs.shown("both"));
         if kind == Kind::Heads {
             // Else nobody without a certificate comes as far as HTTP.
-            listen.extend(["--tokens".to_owned(), tokens(farpipe, dir)?]);
+            listen.extend(["--tokens".to_owned(), tokens(farpipe, certs.dir())?]);
         }
         let start = |args: &[String], stdout| Process::start(farpipe, args, Stdio::null(), stdout);
         let relay = start(&listen, Stdio::null())?;
         let url = relay.announced()?;
         let mut agent = words(&["agent", "--no-reuse", &url, "--name", "bench"]);
-        let policy = dir.join("policy.yaml").display().to_string();
+        let policy = certs.dir().join("policy.yaml").display().to_string();
         agent.extend(words(&["--allow", "exec", "--policy", &policy]));
-        agent.extend(shows(dir, "bench"));
+        agent.extend(certs.shown("bench"));
         let agent = start(&agent, Stdio::null())?;
         agent.said("registered as ")?;
-        let zeros = exec(dir, &url, &["cat", "/dev/zero"]);
+        let zeros = exec(certs, &url, &["cat", "/dev/zero"]);
         let mut caller = start(&zeros, Stdio::piped())?;
         let bytes = Arc::new(AtomicU64::new(0));
         let (mut stdout, counted, pace) = (caller.stdout(), Arc::clone(&bytes), options.pace);
@@ -149,10 +154,13 @@ impl<'a> Attacked<'a> {
             }
         });
         sleep(BEFORE);
-        ensure!(bytes.load(Ordering::Relaxed) > 0, "nothing comes by the relay");
+        ensure!(
+            bytes.load(Ordering::Relaxed) > 0,
+            "nothing comes by the relay"
+        );
         Ok(Self {
             farpipe,
-            dir,
+            certs,
             kind,
             relay,
             url,
@@ -196,7 +204,7 @@ impl<'a> Attacked<'a> {
         let began = Instant::now();
         let until = began + Duration::from_secs_f64(seconds);
         let is_over = AtomicBool::new(false);
-        let (farpipe, args) = (self.farpipe, exec(self.dir, &self.url, &["true"]));
+        let (farpipe, args) = (self.farpipe, exec(self.certs, &self.url, &["true"]));
         thread::scope(|scope| {
             let commands = scope.spawn(|| commands(farpipe, &args, until));
             let most = scope.spawn(|| most(pid, &is_over));
@@ -284,25 +292,12 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn exec(dir: &Path, url: &str, command: &[&str]) -> Vec<String> {
+fn exec(certs: &Certificates, url: &str, command: &[&str]) -> Vec<String> {
     let mut args = words(&["exec", "--no-reuse", "--no-e2e", "--relay", url]);
-    args.extend(shows(dir, "both"));
+    args.extend(certs.shown("both"));
     args.extend(words(&["bench", "--"]));
     args.extend(words(command));
     args
-}
-
-/// Flags of who shows this certificate.
-fn shows(dir: &Path, name: &str) -> Vec<String> {
-    let file = |name: String| dir.join(name).display().to_string();
-    vec![
-        "--cert".to_owned(),
-        file(format!("{name}.pem")),
-        "--key".to_owned(),
-        file(format!("{name}-key.pem")),
-        "--ca".to_owned(),
-        file("ca.pem".to_owned()),
-    ]
 }
 
 /// A file with a token that nobody uses.

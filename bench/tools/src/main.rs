@@ -12,11 +12,13 @@ mod flood;
 mod forward;
 mod input;
 mod links;
+mod lossy;
 mod options;
 mod peer;
 mod ping;
 mod process;
 mod proxy;
+mod raw;
 mod relay;
 mod report;
 mod reuse;
@@ -45,6 +47,8 @@ fn main() -> Result<()> {
         },
         ["links", ref options @ ..] => links::run(options),
         ["scale", ref options @ ..] => scale::run(options),
+        ["tcp-receive", at] => raw::receive(at),
+        ["tcp-send", to] => raw::send(to),
         ["flood", ref options @ ..] => flood::run(options),
         ["attack", kind, at, seconds, rate, held] => {
             attack::run(kind, at, seconds, rate, held.parse()?)
