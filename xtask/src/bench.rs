@@ -71,6 +71,12 @@ pub fn links(options: &[String]) -> Result<()> {
     run_with(bench, "links", &programs, options)
 }
 
+/// `cargo xtask bench-flood`: a relay that strangers attack.
+pub fn flood(options: &[String]) -> Result<()> {
+    let bench = build("tools", "farpipe-bench")?;
+    run_with(bench, "flood", &[("farpipe", farpipe()?)], options)
+}
+
 /// Runs a table of farpipe-bench with the programs that it measures.
 fn run_with(
     bench: PathBuf,

@@ -33,7 +33,8 @@ usage: cargo xtask TASK
   faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat, a Go/gorilla pipe, rsync and ssh (docs/benchmarks.md)
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
-  bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms
+  bench-flood [OPTIONS]     a stream through a relay while strangers attack it, on this host only
+  bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms, and with lost packets (root)
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
 
@@ -64,6 +65,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("faults", []) => faults::run()?,
         ("bench-peers", options) => bench::peers(options)?,
         ("bench-scale", options) => bench::scale(options)?,
+        ("bench-flood", options) => bench::flood(options)?,
         ("bench-links", options) => bench::links(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),

@@ -37,6 +37,28 @@ impl Certificates {
 }
 
 impl Certificates {
+    /// One more, for a host.
+    pub fn issue(&self, farpipe: &Path, name: &str, host: &str) -> Result<()> {
+        let mut command = Command::new(farpipe);
+        command.args(["cert", "issue", name, "--san", host, "-q", "--dir"]);
+        let output = command.arg(&self.0).output()?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "farpipe cert: {words}");
+        Ok(())
+    }
+
+    /// Flags of who shows one of them.
+    pub fn shown(&self, name: &str) -> Vec<String> {
+        let file = |name: &str| self.0.join(name).display().to_string();
+        let (cert, key) = (format!("{name}.pem"), format!("{name}-key.pem"));
+        let flags = [
+            ["--cert", &file(&cert)],
+            ["--key", &file(&key)],
+            ["--ca", &file("ca.pem")],
+        ];
+        flags.concat().into_iter().map(str::to_owned).collect()
+    }
+
     pub fn dir(&self) -> &Path {
         &self.0
     }

@@ -3,18 +3,22 @@
 //! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
 //! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
 //! tables. `scale` is a relay with many agents,
-//! `links` a long link.
+//! `links` a long link, `flood` a relay that strangers `attack`.
 
+mod attack;
 mod bulk;
 mod certs;
+mod flood;
 mod forward;
 mod input;
 mod links;
+mod lossy;
 mod options;
 mod peer;
 mod ping;
 mod process;
 mod proxy;
+mod raw;
 mod relay;
 mod report;
 mod reuse;
@@ -23,6 +27,7 @@ mod sink;
 mod ssh;
 mod table;
 mod tree;
+mod watched;
 mod writes;
 
 use anyhow::{Result, bail};
@@ -42,8 +47,14 @@ fn main() -> Result<()> {
         },
         ["links", ref options @ ..] => links::run(options),
         ["scale", ref options @ ..] => scale::run(options),
+        ["tcp-receive", at] => raw::receive(at),
+        ["tcp-send", to] => raw::send(to),
+        ["flood", ref options @ ..] => flood::run(options),
+        ["attack", kind, at, seconds, rate, held] => {
+            attack::run(kind, at, seconds, rate, held.parse()?)
+        }
         _ => bail!(
-            "usage: farpipe-bench peers [OPTIONS] | links [OPTIONS] | scale [OPTIONS] | sink | writes SIZE COUNT"
+            "usage: farpipe-bench peers | links | scale | flood [OPTIONS] | sink | writes SIZE COUNT"
         ),
     }
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::certs::Certificates;
 use crate::process::{Process, timed};
+use crate::watched::{cpu, resident};
 use farpipe_bench::stats::quantile;
 
 pub const USAGE: &str = "\
@@ -32,8 +33,6 @@ const SETTLED: Duration = Duration::from_secs(15);
 const EACH: usize = 125;
 /// How long shares are measured.
 const FAIR_SECONDS: usize = 8;
-/// Clock ticks a second in /proc (`getconf CLK_TCK`, which is 100 wherever Linux runs).
-const TICKS: f64 = 100.0;
 
 struct Options {
     agents: usize,
@@ -104,8 +103,8 @@ fn idle(options: &Options, farpipe: &Path, agents: &Path) -> Result<()> {
         true => "wss://127.0.0.1:0",
         false => "ws://127.0.0.1:0",
     };
-    let mut net = relay(farpipe, door, dir, count + 8)?;
-    let shown = dir.map_or_else(Vec::new, |dir| shows(dir, "bench"));
+    let mut net = relay(farpipe, door, certs.as_ref(), count + 8)?;
+    let shown = shown(certs.as_ref(), "bench");
     let named = ["agent", &net.url, "--name", "bench", "--allow", "exec"].map(str::to_owned);
     let agent = [&named[..], &shown].concat();
     let agent = Process::start(farpipe, &agent, Stdio::null(), Stdio::null())?;
@@ -155,7 +154,7 @@ fn idle(options: &Options, farpipe: &Path, agents: &Path) -> Result<()> {
     // As long as a supervisor takes; some have tried in vain by then.
     sleep(Duration::from_secs(1));
     let began = Instant::now();
-    net = relay(farpipe, &door, dir, count + 8)?;
+    net = relay(farpipe, &door, certs.as_ref(), count + 8)?;
     crowd.until(count)?;
     println!(
         "the relay killed and started again: all back within {:.1} s, for {:.1} s of its CPU",
@@ -190,9 +189,9 @@ fn fair(options: &Options, farpipe: &Path, fair: &Path) -> Result<()> {
     Ok(())
 }
 
-fn relay(farpipe: &Path, door: &str, dir: Option<&Path>, most: usize) -> Result<Net> {
+fn relay(farpipe: &Path, door: &str, certs: Option<&Certificates>, most: usize) -> Result<Net> {
     let listening = ["relay", "--listen", door, "--agents-max"].map(str::to_owned);
-    let shown = dir.map_or_else(Vec::new, |dir| shows(dir, "both"));
+    let shown = shown(certs, "both");
     let args = [&listening[..], &[most.to_string()], &shown].concat();
     let relay = Process::start(farpipe, &args, Stdio::null(), Stdio::null())?;
     let url = relay.announced()?;
@@ -203,15 +202,8 @@ fn relay(farpipe: &Path, door: &str, dir: Option<&Path>, most: usize) -> Result<
     })
 }
 
-fn shows(dir: &Path, name: &str) -> Vec<String> {
-    let file = |name: &str| dir.join(name).display().to_string();
-    let (cert, key) = (format!("{name}.pem"), format!("{name}-key.pem"));
-    [
-        ["--cert".to_owned(), file(&cert)],
-        ["--key".to_owned(), file(&key)],
-        ["--ca".to_owned(), file("ca.pem")],
-    ]
-    .concat()
+fn shown(certs: Option<&Certificates>, name: &str) -> Vec<String> {
+    certs.map_or_else(Vec::new, |certs| certs.shown(name))
 }
 
 fn certificates(farpipe: &Path, count: usize) -> Result<Certificates> {
@@ -280,22 +272,4 @@ fn commands(farpipe: &Path, net: &Net, count: usize, when: &str) -> Result<()> {
         at(0.99)
     );
     Ok(())
-}
-
-/// Bytes of memory that a process has.
-fn resident(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    Ok(kib.context("no VmRSS in /proc")?.parse::<u64>()? << 10)
-}
-
-/// Seconds of CPU that a process has used.
-fn cpu(pid: u32) -> Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold anything.
-    let rest = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
-    let ticks = rest.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|word| word.parse().unwrap_or(0)).sum();
-    Ok(ticks as f64 / TICKS)
 }

@@ -169,6 +169,12 @@ async fn relay(
     let down = direction(Dir::Down, upstream, client, Purpose::JitterDown)
         .run(config, plan, traffic, accepted);
     let mut moving = pin!(async { tokio::try_join!(up, down) });
+    let mut idle = pin!(async {
+        match config.plan.cut_idle {
+            Some(time) => traffic.idle(time).await,
+            None => std::future::pending().await,
+        }
+    });
     loop {
         // Known before the first byte moves: `next` is asked first.
         let paused = interrupts.paused();
@@ -183,6 +189,10 @@ async fn relay(
                     return End::Cut(cut);
                 }
             },
+            () = &mut idle => {
+                traffic.count_cut(Event::Cut(Cut::Reset));
+                return End::Cut(Cut::Reset);
+            }
             ended = &mut moving, if !paused => {
                 let gone = |dir| traffic.flow(dir).sink_gone.load(Ordering::Relaxed);
                 return match ended {

@@ -173,6 +173,8 @@ pub struct Plan {
     /// can tell nobody. Default 2 minutes: farpipe takes a link for dead after 3 silent beats, at
     /// most 75 s.
     pub hold: Duration,
+    /// Reset a connection on which no byte has moved, either way, for so long, as proxies that serve HTTP do.
+    pub cut_idle: Option<Duration>,
 }
 
 impl Default for Plan {
@@ -186,6 +188,7 @@ impl Default for Plan {
             reset_first: 0,
             refuse_for: Duration::ZERO,
             hold: Duration::from_secs(120),
+            cut_idle: None,
         }
     }
 }

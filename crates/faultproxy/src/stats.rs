@@ -232,6 +232,18 @@ impl Traffic {
         }
     }
 
+    /// Waits until no byte has moved for so long.
+    pub(crate) async fn idle(&self, time: Duration) {
+        loop {
+            let moved = Duration::from_micros(self.moved_at.load(Ordering::Relaxed));
+            let until = self.start + moved + time;
+            if Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
     fn micros(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
     }

@@ -1,11 +1,17 @@
-//! The connections of a listener that are not sessions yet: a bounded number, of which a silent one
-//! gives way.
+//! The connections of a listener that are not sessions yet: a bounded number in the handshake, of which a
+//! silent one gives way, and a bounded number before it.
 //!
 //! Anybody can open connections and say nothing, or little and slowly; each is allowed 10 s a step
 //! and 30 s in all, for slow links are honest, too. So when there is no place left, the oldest
 //! stranger of the source that has most of them goes for the one that waits, once it had
 //! [`HANDSHAKE_GRACE`] to say who it is. A burst of honest peers only waits its turn: each is done, or
 //! known, within its grace; and one source that takes all places takes them from itself.
+//!
+//! Who waits is taken in by source, too: next is who has fewest in the handshake, and the last
+//! [`HANDSHAKES_FIRST`] places are for sources that have none there. A queue in the order of coming, such as the
+//! system's, would be a place that one source can fill for everybody.
+
+mod waiting;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,10 +19,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use farpipe_proto::limits::{HANDSHAKE_GRACE, HANDSHAKES_MAX};
+use farpipe_proto::limits::{HANDSHAKE_GRACE, HANDSHAKES_FIRST, HANDSHAKES_MAX};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use self::waiting::Waiting;
 use crate::peer::Peer;
 
 /// Set once a peer has shown who it is; from then on it does not give way.
@@ -33,12 +40,43 @@ impl Known {
     }
 }
 
-/// The handshakes that run. Dropping it drops their connections.
-#[derive(Debug, Default)]
-pub(crate) struct Handshakes {
+/// The handshakes that run, and what waits for one. Dropping it drops their connections.
+#[derive(Debug)]
+pub(crate) struct Handshakes<W> {
     running: JoinSet<()>,
     /// Those who have not shown who they are, oldest first; also some that have since, or are done.
     strangers: VecDeque<Stranger>,
+    waiting: Waiting<W>,
+    anybodys: Places,
+    /// For sources that have none in the handshake.
+    firsts: Places,
+}
+
+/// Some places.
+#[derive(Debug)]
+struct Places {
+    /// Whoever has a place has a clone of it.
+    taken: Arc<()>,
+    max: usize,
+}
+
+/// A place in the handshake, free again when dropped.
+#[derive(Debug)]
+struct Place(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+impl Places {
+    fn new(max: usize) -> Self {
+        let taken = Arc::default();
+        Self { taken, max }
+    }
+
+    fn have_room(&self) -> bool {
+        Arc::strong_count(&self.taken) - 1 < self.max
+    }
+
+    fn take(&self) -> Place {
+        Place(Arc::clone(&self.taken))
+    }
 }
 
 #[derive(Debug)]
@@ -47,21 +85,56 @@ struct Stranger {
     since: Instant,
     known: Known,
     task: AbortHandle,
+    /// Whether anybody could have its place.
+    is_anybodys: bool,
 }
 
-impl Handshakes {
-    /// Waits until there is room for one more.
+/// One whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Turn<W> {
+    pub(crate) peer: Peer,
+    pub(crate) what: W,
+    pub(crate) taken: Taken,
+}
+
+/// The place that it has.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    place: Place,
+    is_anybodys: bool,
+}
+
+impl<W> Default for Handshakes<W> {
+    fn default() -> Self {
+        Self {
+            running: JoinSet::new(),
+            strangers: VecDeque::new(),
+            waiting: Waiting::default(),
+            anybodys: Places::new(HANDSHAKES_MAX - HANDSHAKES_FIRST),
+            firsts: Places::new(HANDSHAKES_FIRST),
+        }
+    }
+}
+
+impl<W> Handshakes<W> {
+    /// One has come and waits for its turn; returns one that is turned away for it, if too many wait.
+    pub(crate) fn come(&mut self, peer: Peer, what: W) -> Option<Peer> {
+        self.waiting.push(peer, what)
+    }
+
+    /// Waits until it is somebody's turn; clears away those that are done.
     ///
     /// # Cancellation
     /// Safe.
-    pub(crate) async fn room(&mut self) {
+    pub(crate) async fn next(&mut self) -> Turn<W> {
         loop {
             self.strangers
                 .retain(|stranger| !stranger.known.get() && !stranger.task.is_finished());
-            if self.running.len() < HANDSHAKES_MAX {
-                return;
+            let of = self.of_sources();
+            if let Some(turn) = self.turn(&of) {
+                return turn;
             }
-            let next = self.gives_way();
+            let next = self.gives_way(&of);
             let until = next.map(|next| self.strangers[next].since + HANDSHAKE_GRACE);
             let too_long = async {
                 match (next, until) {
@@ -79,41 +152,65 @@ impl Handshakes {
         }
     }
 
-    /// Runs one; there must be [`Self::room`].
+    /// Runs the handshake of one whose turn it was.
     pub(crate) fn spawn(
         &mut self,
-        peer: Peer,
+        (peer, taken): (Peer, Taken),
         known: Known,
         handshake: impl Future<Output = ()> + Send + 'static,
     ) {
-        let task = self.running.spawn(handshake);
+        let Taken { place, is_anybodys } = taken;
+        let task = self.running.spawn(async move {
+            let _place = place;
+            handshake.await;
+        });
         self.strangers.push_back(Stranger {
             peer,
             since: Instant::now(),
             known,
             task,
+            is_anybodys,
         });
     }
 
-    /// Clears away one that is done; never ready while none runs.
-    ///
-    /// # Cancellation
-    /// Safe.
-    pub(crate) async fn ended(&mut self) {
-        match self.running.join_next().await {
-            Some(ended) => log_panic(ended),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Who goes next: the oldest of the source with most.
-    fn gives_way(&self) -> Option<usize> {
-        let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    /// How many strangers are in the handshake of each source.
+    fn of_sources(&self) -> BTreeMap<IpAddr, usize> {
+        let mut of = BTreeMap::new();
         for stranger in &self.strangers {
             *of.entry(source(&stranger.peer)).or_default() += 1;
         }
+        of
+    }
+
+    fn turn(&mut self, of: &BTreeMap<IpAddr, usize>) -> Option<Turn<W>> {
+        let is_anybodys = self.anybodys.have_room();
+        if !is_anybodys && !self.firsts.have_room() {
+            return None;
+        }
+        let has = |source: &IpAddr| of.get(source).copied().unwrap_or(0);
+        let most = if is_anybodys { usize::MAX } else { 0 };
+        let (peer, what) = self.waiting.pop(has, most)?;
+        let place = match is_anybodys {
+            true => self.anybodys.take(),
+            false => self.firsts.take(),
+        };
+        let taken = Taken { place, is_anybodys };
+        Some(Turn { peer, what, taken })
+    }
+
+    /// Who goes next: the oldest of the source with most, if that makes room for one that waits.
+    fn gives_way(&self, of: &BTreeMap<IpAddr, usize>) -> Option<usize> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let is_new = self
+            .waiting
+            .sources()
+            .any(|source| !of.contains_key(source));
         let strangers = self.strangers.iter().enumerate();
-        let next = strangers.max_by_key(|(at, stranger)| {
+        let helps = |stranger: &Stranger| is_new || stranger.is_anybodys;
+        let next = strangers.filter(|(_, stranger)| helps(stranger));
+        let next = next.max_by_key(|(at, stranger)| {
             let its = of.get(&source(&stranger.peer)).copied();
             (its, Reverse(*at))
         });
@@ -160,145 +257,4 @@ fn log_panic(ended: Result<(), JoinError>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::pending;
-    use std::net::SocketAddr;
-    use std::time::Duration;
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-
-    const GRACE: Duration = HANDSHAKE_GRACE;
-    const PEER: SocketAddr =
-        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
-    /// Tells its number when it is dropped.
-    struct Dropped(usize, mpsc::Sender<usize>);
-
-    impl Drop for Dropped {
-        fn drop(&mut self) {
-            let _ = self.1.try_send(self.0);
-        }
-    }
-
-    struct Step {
-        handshakes: Handshakes,
-        tell: mpsc::Sender<usize>,
-        gone: mpsc::Receiver<usize>,
-        came: usize,
-    }
-
-    impl Step {
-        fn new() -> Self {
-            let (tell, gone) = mpsc::channel(4 * HANDSHAKES_MAX);
-            Self {
-                handshakes: Handshakes::default(),
-                tell,
-                gone,
-                came: 0,
-            }
-        }
-
-        /// One more that says nothing; its switch, and how long it waited for its place.
-        async fn come(&mut self) -> (Known, Duration) {
-            self.come_from(PEER).await
-        }
-
-        async fn come_from(&mut self, peer: SocketAddr) -> (Known, Duration) {
-            let began = Instant::now();
-            self.handshakes.room().await;
-            let (known, held) = (Known::default(), Dropped(self.came, self.tell.clone()));
-            self.came += 1;
-            self.handshakes
-                .spawn(Peer::at(peer), known.clone(), async move {
-                    let _held = held;
-                    pending().await
-                });
-            (known, began.elapsed())
-        }
-
-        async fn full() -> (Self, Vec<Known>) {
-            let mut step = Self::new();
-            let mut switches = Vec::new();
-            for _ in 0..HANDSHAKES_MAX {
-                let (known, waited) = step.come().await;
-                assert_eq!(waited, Duration::ZERO);
-                switches.push(known);
-            }
-            (step, switches)
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn p15_the_oldest_stranger_gives_way_after_its_grace() {
-        let (mut step, _switches) = Step::full().await;
-        let waited = step.come().await.1;
-        assert!(waited >= GRACE && waited < 2 * GRACE, "{waited:?}");
-        assert_eq!(step.gone.try_recv(), Ok(0));
-        // The others had theirs meanwhile: nobody waits any more.
-        for number in 1..HANDSHAKES_MAX {
-            assert_eq!(step.come().await.1, Duration::ZERO, "{number}");
-            assert_eq!(step.gone.try_recv(), Ok(number));
-        }
-        // And then begins the grace of those.
-        let waited = step.come().await.1;
-        assert!(waited >= GRACE / 2 && waited < 2 * GRACE, "{waited:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn p15_a_source_that_takes_all_places_takes_them_from_itself() {
-        let mut step = Step::new();
-        let honest = SocketAddr::new([192, 0, 2, 7].into(), 1);
-        step.come_from(honest).await;
-        let in_network = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, n);
-        for n in 1..u16::try_from(HANDSHAKES_MAX).expect("few") {
-            step.come_from(SocketAddr::new(in_network(n).into(), n))
-                .await;
-        }
-        for goes in 1..HANDSHAKES_MAX - 1 {
-            let another = SocketAddr::new(in_network(u16::MAX).into(), 1);
-            step.come_from(another).await;
-            assert_eq!(step.gone.try_recv(), Ok(goes));
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn p15_nobody_goes_while_there_is_room_or_nobody_waits() {
-        let (mut step, _switches) = Step::full().await;
-        tokio::time::sleep(10 * GRACE).await; // sleep: virtual time, longer than the grace
-        assert!(step.gone.try_recv().is_err());
-        assert_eq!(step.handshakes.running.len(), HANDSHAKES_MAX);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn p15_who_is_known_does_not_give_way() {
-        let (mut step, switches) = Step::full().await;
-        switches[0].set();
-        switches[2].set();
-        for goes in [1, 3] {
-            step.come().await;
-            assert_eq!(step.gone.try_recv(), Ok(goes));
-        }
-        // Known only while somebody waits for its place.
-        let (mut step, switches) = Step::full().await;
-        let knowing = async {
-            tokio::time::sleep(GRACE / 2).await; // sleep: virtual time, in the middle of the grace
-            switches.iter().for_each(Known::set);
-        };
-        let all_known =
-            tokio::time::timeout(100 * GRACE, async { tokio::join!(step.come(), knowing).0 });
-        assert!(all_known.await.is_err(), "a known one was dropped");
-        assert!(step.gone.try_recv().is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_is_done_makes_room_at_once() {
-        let (mut step, _switches) = Step::full().await;
-        step.handshakes.strangers[7].task.abort();
-        assert_eq!(step.come().await.1, Duration::ZERO);
-        assert_eq!(step.gone.try_recv(), Ok(7));
-        assert!(step.handshakes.strangers.len() <= HANDSHAKES_MAX);
-        assert!(step.gone.try_recv().is_err());
-    }
-}
+mod tests;

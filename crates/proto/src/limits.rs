@@ -154,6 +154,11 @@ pub const SEAL_HANDSHAKE: Duration = HANDSHAKE_TOTAL;
 /// yet among them; for one more the oldest of the source with most gives way that has not shown who it is
 /// within [`HANDSHAKE_GRACE`].
 pub const HANDSHAKES_MAX: usize = 64;
+/// Of those, for sources that have no other connection in the handshake.
+pub const HANDSHAKES_FIRST: usize = 16;
+/// Connections of one listener that wait for their handshake; of more the source with most loses its newest.
+/// Few, because each is a descriptor, of which a process often has no more than 1024.
+pub const HANDSHAKES_WAITING_MAX: usize = 256;
 /// How long a connection is left in peace though others wait: one round trip shows a certificate.
 pub const HANDSHAKE_GRACE: Duration = Duration::from_millis(500);
 /// What a source of connections is penalised for a handshake in which it fails to show who it is.

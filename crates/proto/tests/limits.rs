@@ -107,6 +107,8 @@ fn values() -> Vec<(&'static str, String)> {
         HANDSHAKE_TOTAL,
         SEAL_HANDSHAKE,
         HANDSHAKES_MAX,
+        HANDSHAKES_FIRST,
+        HANDSHAKES_WAITING_MAX,
         HANDSHAKE_GRACE,
         PENALTY_FAILED,
         PENALTY_BROKEN,
@@ -193,7 +195,7 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 42] = [
+        const COUNTS: [&str; 44] = [
             "COPIES_MAX",
             "COPIES_EACH_MAX",
             "TAILS_MAX",
@@ -227,6 +229,8 @@ impl Written for u64 {
             "RAW_UPGRADES_MAX",
             "RAW_PINGS_MAX",
             "HANDSHAKES_MAX",
+            "HANDSHAKES_FIRST",
+            "HANDSHAKES_WAITING_MAX",
             "PENALTY_SOURCES_MAX",
             "SESSIONS_MAX",
             "STREAMS_MAX",

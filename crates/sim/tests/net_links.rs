@@ -86,6 +86,52 @@ fn n3_an_idle_link_that_dies_silently_is_noticed_too() {
     assert!(noticed < 300_000 && resumed < noticed + 1_000, "{lines:#?}");
 }
 
+/// A session that says a word, nothing for half a day, another word, and ends half a day later, through a proxy that resets a connection
+/// after so long without a byte.
+fn idle_day(kind: Kind, cutter: Duration) -> (Report, Vec<String>) {
+    let mut lane = Lane::plain(20, 20);
+    for flow in [&mut lane.up, &mut lane.down] {
+        // Half a day after each word.
+        flow.chunk = 10;
+        flow.source_delay = DAY / 2;
+    }
+    played(&Scenario {
+        kind,
+        quality: Quality {
+            idle_max: Some(cutter),
+            ..quality()
+        },
+        lanes: vec![lane],
+        ..Scenario::default()
+    })
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+#[test]
+fn n3_heartbeats_keep_an_idle_day_from_a_proxy_that_cuts_after_a_minute() {
+    for kind in [Kind::Ws, Kind::Fp] {
+        let (report, lines) = idle_day(kind, ms(60_000));
+        assert_eq!(at(&lines, "Lost"), None, "{lines:#?}");
+        assert!(report.elapsed >= DAY);
+        let bytes: u64 = report.carried.iter().sum();
+        assert!(bytes < 300_000, "{bytes} bytes in an idle day");
+    }
+}
+
+/// Less than the longest beat (25 s), and less than the shortest life that counts as progress (10 s): then
+/// the session is resumed each time, and bytes that come after a day arrive.
+#[test]
+fn n3_an_idle_day_is_survived_where_a_proxy_cuts_before_a_heartbeat_comes() {
+    for (cutter, cuts_min) in [(20_000, 100), (8_000, 1_000)] {
+        let (report, lines) = idle_day(Kind::Ws, ms(cutter));
+        let resumed = lines.iter().filter(|line| line.contains("opener Resumed"));
+        let resumed = resumed.count();
+        assert!(resumed > cuts_min, "{resumed} of a cutter of {cutter} ms");
+        assert!(report.elapsed >= DAY && report.bytes == 40);
+    }
+}
+
 #[test]
 fn n3_a_stall_shorter_than_three_beats_is_no_loss() {
     let (report, lines) = played(&Scenario {

@@ -39,6 +39,7 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) pty: Option<Pty>,
     pub(super) main: Endpoint,
+    pub(super) output: Output,
     /// What carries stderr, unless a terminal does.
     pub(super) stderr: Option<Endpoint>,
 }
@@ -67,6 +68,7 @@ impl Serving {
     }
 
     pub(super) async fn start(&self, stream: &mut Stream, open: Open) -> Result<Running, Refusal> {
+        let output = Output::of(&open);
         let request = Request::parse(*open.command.ok_or(Refusal::NoCommand)?)?;
         let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
@@ -76,7 +78,7 @@ impl Serving {
         let process = starting.await.map_err(Refusal::Over)?;
         let process = process.map_err(|error| Refusal::of(error, &request))?;
         let name = request.name().display().to_string();
-        ours.running(process, &name).map_err(Refusal::Ends)
+        ours.running(process, &name, output).map_err(Refusal::Ends)
     }
 
     /// Asks the policy; what it says in full is for this host's log.
@@ -117,6 +119,7 @@ impl Serving {
     pub(super) fn aside(
         &self,
         of: &Stream,
+        output: Output,
         stderr: Option<Endpoint>,
     ) -> Result<Option<(Endpoint, Stream)>, Refusal> {
         let Some(endpoint) = stderr else {
@@ -124,6 +127,7 @@ impl Serving {
         };
         let open = Open {
             stderr_of: of.id().0,
+            interactive: output == Output::Watched,
             ..Open::default()
         };
         let stream = self.handle.open_with(open).ok_or(Refusal::NoStream)?;
@@ -136,9 +140,10 @@ impl Serving {
             process,
             pty,
             main,
+            output,
             stderr,
         } = running;
-        let aside = match self.aside(&stream, stderr) {
+        let aside = match self.aside(&stream, output, stderr) {
             Ok(aside) => aside,
             Err(refusal) => {
                 process.kill().await;
@@ -260,6 +265,23 @@ async fn obey(mut control: CommandControl, process: &Process, pty: Option<&Pty>)
     }
 }
 
+/// What becomes of a command's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Bulk,
+    /// A person sees it come: little of it is to be on its way.
+    Watched,
+}
+
+impl Output {
+    fn of(open: &Open) -> Self {
+        match open.interactive {
+            true => Self::Watched,
+            false => Self::Bulk,
+        }
+    }
+}
+
 /// This side's ends of a command that does not run yet.
 enum Ours {
     Pipes([OwnedFd; 3]),
@@ -280,7 +302,7 @@ impl Ours {
         Ok((Ends::Pipes(theirs), Self::Pipes(ours)))
     }
 
-    fn running(self, process: Process, name: &str) -> io::Result<Running> {
+    fn running(self, process: Process, name: &str, how: Output) -> io::Result<Running> {
         let mut main = Endpoint {
             talks_on: true,
             ..Endpoint::default()
@@ -297,7 +319,11 @@ impl Ours {
             }
             Self::Pipes([stdin, stdout, stderr]) => {
                 let output = |fd, what| {
-                    let source = OutputSource::new(PipeSource::new(fd)?, exited()?);
+                    let source = match how {
+                        Output::Bulk => PipeSource::new(fd)?,
+                        Output::Watched => PipeSource::small(fd)?,
+                    };
+                    let source = OutputSource::new(source, exited()?);
                     let name = format!("the {what} of '{name}'");
                     io::Result::Ok(Named::source(Box::new(source), name))
                 };
@@ -319,6 +345,7 @@ impl Ours {
             process,
             pty,
             main,
+            output: how,
             stderr,
         })
     }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
+use farpipe_proto::limits::PROMPT_BYTES_MIN;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -134,6 +135,14 @@ impl Grown {
         Self::within(fd, PIPE_SIZE, GROWN_MAX, &GROWN)
     }
 
+    /// Makes a pipe small, where the system can: what it holds is on its way to somebody who waits for it.
+    pub(crate) fn small(fd: BorrowedFd<'_>) -> Self {
+        Self {
+            capacity: shrink_pipe(fd),
+            counter: None,
+        }
+    }
+
     fn within(
         fd: BorrowedFd<'_>,
         wanted: usize,
@@ -174,6 +183,19 @@ fn grow_pipe(fd: BorrowedFd<'_>, mut wanted: usize) -> usize {
         wanted /= 2;
     }
     now
+}
+
+/// The same.
+#[cfg(target_os = "linux")]
+fn shrink_pipe(fd: BorrowedFd<'_>) -> usize {
+    let small = rustix::pipe::fcntl_setpipe_size(fd, PROMPT_BYTES_MIN as usize);
+    small.unwrap_or_else(|_| rustix::pipe::fcntl_getpipe_size(fd).unwrap_or(0))
+}
+
+/// Pipes elsewhere have the size they have.
+#[cfg(not(target_os = "linux"))]
+fn shrink_pipe(_fd: BorrowedFd<'_>) -> usize {
+    0
 }
 
 /// Pipes elsewhere have the size they have.

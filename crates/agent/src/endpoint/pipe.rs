@@ -30,6 +30,16 @@ impl PipeSource {
     /// Takes a reading end whose file description no other process shares.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let grown = Grown::new(fd.as_fd());
+        Self::of(fd, grown)
+    }
+
+    /// The same of a pipe that holds little, for output that a person watches.
+    pub(crate) fn small(fd: OwnedFd) -> io::Result<Self> {
+        let small = Grown::small(fd.as_fd());
+        Self::of(fd, small)
+    }
+
+    fn of(fd: OwnedFd, grown: Grown) -> io::Result<Self> {
         Ok(Self {
             pace: Pace::new(grown.capacity()),
             _grown: grown,

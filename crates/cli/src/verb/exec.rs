@@ -1,6 +1,7 @@
 //! `farpipe exec`: runs a command at an agent, with this process's stdin, stdout and stderr.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ fn keep_output(text: &str) -> Result<u64, String> {
 /// started.
 ///
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command; a second one gives it up, and the agent hangs
-/// it up. A lost connection is resumed, and the command goes on meanwhile; it never runs twice.
+/// it up. All output that was on its way still comes: little to a terminal, seconds of it to a file over a
+/// slow link. A lost connection is resumed, and the command goes on meanwhile; it never runs twice.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// On a terminal there, which shows stdout and stderr as one
@@ -144,7 +146,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         return detached(command, &id, &args, quiet).await;
     }
     let open = Open {
-        interactive: args.tty,
+        interactive: args.tty || is_watched(args.no_stdin),
         command: Some(Box::new(command)),
         ..Open::default()
     };
@@ -155,6 +157,12 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         allow_drops: false,
     };
     joined(open, joining, &args.target, &args.session, quiet).await
+}
+
+/// Whether a person sees the output and nothing but keys goes the other way: on a slow link little is on its
+/// way then, and an interrupt is seen soon.
+pub(super) fn is_watched(no_stdin: bool) -> bool {
+    std::io::stdout().is_terminal() && (no_stdin || std::io::stdin().is_terminal())
 }
 
 /// Starts a command that goes on by itself, and prints its id.

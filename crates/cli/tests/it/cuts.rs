@@ -1,5 +1,7 @@
 //! Connections that are cut at chosen places: at a byte, at a frame, in one direction only.
 
+use std::time::Duration;
+
 use farpipe_faultproxy::{Cut, Dir, Fault, How, Place, Plan, When};
 
 use crate::support::{Faults, Host, SCHEMES, assert_same, at_once, random};
@@ -211,3 +213,31 @@ fn p11_frames_that_come_twice_or_never_are_not_delivered() {
     });
     survives(plans, 2 << 20);
 }
+
+/// As proxies that serve HTTP do, only sooner; the beat may be two and a half times as long as what is asked for.
+#[test]
+fn n3_an_idle_session_is_kept_by_its_heartbeat_or_resumed() {
+    at_once([(3_000, true), (300, false)], |(cutter, is_kept)| {
+        let host = Host::new();
+        let listener = host.listen("ws").arg("exec:cat").start_listening();
+        let plan = Plan {
+            cut_idle: Some(Duration::from_millis(cutter)),
+            ..Plan::default()
+        };
+        let faults = Faults::between(&listener, plan);
+        let connect = host.connect(&faults.url()).args(["--heartbeat", "1s"]);
+        let mut connect = connect.open_input().start();
+        connect.write("before\n");
+        connect.stdout_until("before\n".len());
+        std::thread::sleep(2 * CUTTER_LONGEST); // sleep: silence is what is tested
+        let cuts = faults.stats().cuts_reset;
+        connect.write("after\n");
+        connect.close_input();
+        connect.end().exits(0).printed("before\nafter\n");
+        assert_eq!(cuts == 0, is_kept, "{cuts} cuts after {cutter} ms each");
+        assert!(is_kept || cuts > 1, "{cuts} cuts");
+    });
+}
+
+/// See there.
+const CUTTER_LONGEST: Duration = Duration::from_secs(3);

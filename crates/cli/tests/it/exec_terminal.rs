@@ -2,11 +2,12 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
+use farpipe_faultproxy::Cut;
 use rustix::process::Signal;
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::process::{await_death, pid, until};
-use crate::support::{DEADLINE, Faults, Host, Running, Terminal};
+use crate::support::{DEADLINE, Faults, Host, Running, Terminal, at_once};
 
 /// Waits until the screen shows this, and returns all that it has shown.
 #[track_caller]
@@ -215,29 +216,77 @@ fn a_client_that_is_stopped_gives_the_terminal_back_and_takes_it_again() {
     assert_eq!(modes(&terminal), before);
 }
 
-/// On a link that carries 100 kB/s and is full, no more is shown after ^C than what was on its way.
+/// On a link that carries 100 kB/s and is full, no more is shown after ^C than what was on its way: with a
+/// terminal there, and with none.
 #[test]
 fn an_interrupted_command_on_a_slow_link_shows_little_more() {
     let host = Host::new();
-    let agent = host.agent("ws").start_listening();
-    let slow = Faults::shaped(&agent, |config| {
-        config.down.throttle = NonZeroU64::new(100_000);
-        config.down.socket_buffer = NonZeroUsize::new(8192);
+    at_once(["-t", "-n"], |flag| {
+        let agent = host.agent("ws").start_listening();
+        let slow = Faults::shaped(&agent, |config| {
+            config.down.throttle = NonZeroU64::new(100_000);
+            config.down.socket_buffer = NonZeroUsize::new(8192);
+        });
+        let mut terminal = Terminal::new();
+        let (_kept, screen) = (terminal.open(), terminal.screen());
+        let script =
+            "trap 'echo the end; exit 8' INT; echo up; while :; do echo 0123456789abcdef; done";
+        let exec = host
+            .exec(&slow.url())
+            .args([flag, "--", "bash", "-c", script]);
+        let exec = exec.on_terminal(&terminal).start();
+        // The link is full by then, whatever lies between.
+        screen.until(|bytes| bytes.len() > 200_000).expect("output");
+        let shown = screen.text().len();
+        match flag {
+            "-t" => terminal.write("\x03"),
+            // As the terminal would, if it were this process's own.
+            _ => exec.signal(Signal::INT),
+        }
+        exec.end().exits(8);
+        let text = shows(&screen, "the end\r\n");
+        let more = text.len() - shown;
+        assert!(more < 60_000, "{flag}: {more} bytes more");
     });
-    let mut terminal = Terminal::new();
-    let (_kept, screen) = (terminal.open(), terminal.screen());
-    let script =
-        "trap 'echo the end; exit 8' INT; echo up; while :; do echo 0123456789abcdef; done";
-    let exec = host
-        .exec(&slow.url())
-        .args(["-t", "--", "bash", "-c", script]);
-    let exec = exec.on_terminal(&terminal).start();
-    // The link is full by then, whatever lies between.
-    screen.until(|bytes| bytes.len() > 200_000).expect("output");
-    let shown = screen.text().len();
-    terminal.write("\x03");
-    exec.end().exits(8);
-    let text = shows(&screen, "the end\r\n");
-    let more = text.len() - shown;
-    assert!(more < 60_000, "{more} bytes more");
 }
+
+/// Without a terminal anywhere nothing of the output is lost, however much of it is on its way; the signal does
+/// not wait for it, nor for a connection that is cut at that moment.
+#[test]
+fn an_interrupt_overtakes_output_that_is_on_its_way_and_loses_none_of_it() {
+    let host = Host::new();
+    at_once(["kept", "cut"], |how| {
+        let agent = host.agent("ws").start_listening();
+        let slow = Faults::shaped(&agent, |config| {
+            config.down.throttle = NonZeroU64::new(1_000_000);
+        });
+        let stamp = host.path(how);
+        let script = "import os, signal, sys\n\
+             told = []\n\
+             def tell(*_):\n    open(sys.argv[1], 'x').close()\n    told.append(1)\n\
+             signal.signal(signal.SIGINT, tell)\n\
+             n = 0\n\
+             while not told:\n    n += 1\n    os.write(1, b'%0100d\\n' % n)\n\
+             sys.exit(8)";
+        let exec = host.exec(&slow.url()).args(["-n", "--", "python3", "-c"]);
+        let exec = exec.arg(script).arg(&stamp).start();
+        exec.stdout_until(500_000);
+        exec.signal(Signal::INT);
+        if how == "cut" {
+            slow.cut_all(Cut::Reset);
+        }
+        until("the command has no signal", || stamp.exists());
+        let before = exec.printed_so_far().lines().count();
+        let ended = exec.end().exits(8);
+        let lines = ended.stdout.len() / LINE;
+        assert!(
+            before + 1_000 < lines,
+            "{how}: {before} lines of {lines} were there already"
+        );
+        let all: String = (1..=lines).map(|line| format!("{line:0100}\n")).collect();
+        ended.printed(all);
+    });
+}
+
+/// With its end.
+const LINE: usize = 101;

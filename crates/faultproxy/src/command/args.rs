@@ -71,6 +71,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = text::duration)]
     hold: Duration,
 
+    /// Reset a connection on which no byte has moved, either way, for so long.
+    #[arg(long, value_name = "TIME", value_parser = text::duration)]
+    cut_idle: Option<Duration>,
+
     /// Bytes a second: [up=|down=|both=]100k
     #[arg(long, value_name = "[DIR=]RATE", value_parser = |s: &str| directed(s, text::rate))]
     throttle: Vec<Directed<std::num::NonZeroU64>>,
@@ -115,6 +119,7 @@ impl Args {
                 reset_first: self.reset_first,
                 refuse_for: self.refuse_for,
                 hold: self.hold,
+                cut_idle: self.cut_idle,
             },
             up: Shape::default(),
             down: Shape::default(),
@@ -251,7 +256,7 @@ mod tests {
             "farpipe-faultproxy --listen 127.0.0.1:0 --to 127.0.0.1:9 --seed 7",
             "farpipe-faultproxy --listen 127.0.0.1:0 --to [::1]:9 --seed 7 --fault life:2ms..9ms@reset,fin \
              --fault byte:up:1000@flip --fault frame:down:3:type=4:after@drop=frame --arm one --framing ws \
-             --connections 3..9 --refuse-first 1 --reset-first 2 --refuse-for 1s --hold 5s --throttle up=100000 \
+             --connections 3..9 --refuse-first 1 --reset-first 2 --refuse-for 1s --hold 5s --cut-idle 60s --throttle up=100000 \
              --delay up=20ms+5ms --dribble up=1 --socket-buffer up=4096 --delay down=1s:4096",
             "farpipe-faultproxy --listen 127.0.0.1:0 --to 127.0.0.1:9 --seed 7 --framing fp --connections 5..",
         ] {

@@ -224,6 +224,7 @@ impl fmt::Display for PlanFlags<'_> {
             reset_first,
             refuse_for,
             hold,
+            cut_idle,
         } = self.0;
         let default = Plan::default();
         for fault in faults {
@@ -253,6 +254,9 @@ impl fmt::Display for PlanFlags<'_> {
         }
         if *hold != default.hold {
             write!(f, " --hold {}", Time(*hold))?;
+        }
+        if let Some(cut_idle) = cut_idle {
+            write!(f, " --cut-idle {}", Time(*cut_idle))?;
         }
         Ok(())
     }

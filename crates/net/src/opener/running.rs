@@ -265,7 +265,14 @@ impl Running<'_> {
                 Ok(Step::Progressed(lost.to_string()))
             }
             Driven::Lost(lost) if progressed => Ok(Step::Progressed(lost.to_string())),
-            Driven::Lost(lost) => Ok(Step::Failed(Attempt::Cut, lost.to_string())),
+            Driven::Lost(lost) => {
+                let state = shared.lock();
+                let attempt = match state.session.numbered() == state.session.acked() {
+                    true => Attempt::Idle,
+                    false => Attempt::Cut,
+                };
+                Ok(Step::Failed(attempt, lost.to_string()))
+            }
             Driven::Detached => Ok(Step::Failed(
                 Attempt::Refused,
                 "the other side left".to_owned(),

@@ -17,7 +17,7 @@ use crate::carrier::ws::raw::{self, Arrived, Foreign, Gateway};
 use crate::carrier::ws::upgrade::{self, Entered};
 use crate::carrier::{Carrier, fp};
 use crate::entrance::Entrance;
-use crate::handshakes::{Handshakes, Known};
+use crate::handshakes::{Handshakes, Known, Turn};
 use crate::link::HandshakeError;
 use crate::opener::Blame;
 use crate::peer::Peer;
@@ -168,13 +168,10 @@ impl Listener {
                         if !self.entry.admits(&peer) {
                             continue;
                         }
-                        handshakes.room().await;
-                        let known = Known::default();
-                        let entry = Arc::clone(&self.entry);
-                        let acceptor = Arc::clone(&acceptor);
-                        let arriving = (stream, from, peer.clone());
-                        let handshake = handshake(arriving, known.clone(), entry, acceptor);
-                        handshakes.spawn(peer, known, handshake);
+                        if let Some(peer) = handshakes.come(peer, (stream, from)) {
+                            let refusals = &self.entry.refusals;
+                            refusals.tell(format_args!("{peer}: closed: too many wait"));
+                        }
                     }
                     Err(error) => {
                         // EMFILE and the like pass; one broken connection is no reason to stop.
@@ -183,7 +180,14 @@ impl Listener {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                () = handshakes.ended() => {}
+                Turn { peer, what: (stream, from), taken } = handshakes.next() => {
+                    let known = Known::default();
+                    let entry = Arc::clone(&self.entry);
+                    let acceptor = Arc::clone(&acceptor);
+                    let arriving = (stream, from, peer.clone());
+                    let handshake = handshake(arriving, known.clone(), entry, acceptor);
+                    handshakes.spawn((peer, taken), known, handshake);
+                }
             }
         }
     }

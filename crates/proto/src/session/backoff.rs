@@ -12,6 +12,9 @@ use crate::time::Instant;
 pub enum Attempt {
     /// A carrier came up, was attached, made progress, and was lost.
     Progressed,
+    /// A carrier came up and was attached, and was lost when this side had nothing to say: progress there could
+    /// be none.
+    Idle,
     /// Cut or timed out.
     Cut,
     /// Refused, reset, or answered by a proxy's error: nobody is there.
@@ -75,6 +78,10 @@ impl Redial {
             self.lost_at = Some(now);
             self.refused_since = None;
             return Next::DialAt(now);
+        }
+        if attempt == Attempt::Idle && !peer_done {
+            // A proxy that cuts what is silent would else end a session that is resumed every time.
+            self.lost_at = None;
         }
         let lost_at = *self.lost_at.get_or_insert(now);
         self.failures = self.failures.saturating_add(1);
@@ -235,6 +242,34 @@ mod tests {
         }
         assert_eq!(now, at(5_000));
         assert_eq!(tries, 3);
+    }
+
+    #[test]
+    fn n12_who_is_attached_and_cut_while_idle_backs_off_and_never_gives_up() {
+        let mut redial = Redial::new(Duration::from_secs(600));
+        let mut now = at(0);
+        let mut waits = Vec::new();
+        for _ in 0..1_000 {
+            let Next::DialAt(then) = redial.handle_ended(now, Attempt::Idle, false, MIDDLE) else {
+                panic!("gave up after {now:?}");
+            };
+            waits.push((then - now).as_secs());
+            now = then;
+        }
+        assert_eq!(
+            (waits[..6].to_vec(), waits[999]),
+            (vec![1, 2, 4, 8, 16, 30], 30)
+        );
+        // From the last link on.
+        let lost = now;
+        redial.handle_ended(now, Attempt::Idle, false, MIDDLE);
+        assert_eq!(redial.give_up_at(), Some(lost + Duration::from_secs(600)));
+        // Who waits for nothing but a goodbye does not wait for ever.
+        let mut now = lost;
+        while let Next::DialAt(then) = redial.handle_ended(now, Attempt::Idle, true, MIDDLE) {
+            now = then;
+        }
+        assert_eq!(now, lost + Duration::from_secs(600));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Quality {
     pub read_max: usize,
     /// Most bytes one write takes.
     pub write_max: usize,
+    /// Reset when nothing was written for so long, either way, as proxies do; `None`: never.
+    pub idle_max: Option<Duration>,
 }
 
 impl Default for Quality {
@@ -52,6 +54,7 @@ impl Default for Quality {
             capacity: 64 * 1024,
             read_max: usize::MAX,
             write_max: usize::MAX,
+            idle_max: None,
         }
     }
 }
@@ -112,6 +115,8 @@ struct State {
     cuts: Vec<Cut>,
     faults: u64,
     idle_polls: (Instant, u32),
+    /// When something was written last.
+    written: Instant,
 }
 
 /// One way, and what its reader and its writer see of the connection.
@@ -200,6 +205,7 @@ pub fn connect(quality: Quality, cuts: Vec<Cut>, totals: &Arc<Totals>) -> (End, 
         cuts,
         faults: 0,
         idle_polls: (now, 0),
+        written: now,
     };
     state.cut(Way::Up, now);
     state.cut(Way::Down, now);
@@ -364,6 +370,7 @@ impl State {
             let part = buf.len().min(len - bytes.len());
             bytes.extend(&buf[..part]);
         }
+        self.written = now;
         lane.free_at = lane.free_at.max(now);
         if let Some(rate) = rate {
             lane.free_at += Duration::from_nanos(len as u64 * 1_000_000_000 / rate);
@@ -387,6 +394,11 @@ impl State {
         let now = Instant::now();
         self.count_poll(now);
         let from = index(other(way));
+        let idle_until = self.quality.idle_max.map(|time| self.written + time);
+        if idle_until.is_some_and(|until| now >= until) && self.lanes[from].reset_at.is_none() {
+            self.faults += 1;
+            self.happen(way, Fault::Reset, now);
+        }
         let reset_at = self.lanes[index(way)].reset_at;
         if reset_at.is_some_and(|at| now >= at) {
             return Ok(Err(io::ErrorKind::ConnectionReset.into()));
@@ -433,10 +445,7 @@ impl State {
         }
         lane.reader = Some(cx.waker().clone());
         let arrival = lane.under_way.front().map(|(at, _)| *at);
-        Err(match (arrival, reset_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        })
+        Err([arrival, reset_at, idle_until].into_iter().flatten().min())
     }
 
     /// The end that writes `way` is dropped.

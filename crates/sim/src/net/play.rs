@@ -17,7 +17,7 @@ use super::scenario::Scenario;
 use super::trace::{Noted, Trace};
 
 /// Virtual time after which somebody hangs: far more than all faults of a scenario together.
-const HANGS_AFTER: Duration = Duration::from_secs(24 * 3_600);
+const HANGS_AFTER: Duration = Duration::from_secs(48 * 3_600);
 
 /// What a run amounted to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

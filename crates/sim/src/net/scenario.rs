@@ -102,6 +102,7 @@ impl Scenario {
             capacity: draw.pick(&[64 * 1024, 256 * 1024, 4_096, 1_000]),
             read_max: piece(draw),
             write_max: piece(draw),
+            idle_max: None,
         };
         // Slow and crumbly connections carry less, or a run takes too long.
         let size_max = if quality.read_max.min(quality.write_max) < 20 {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::super::request::{Request, Size};
-use super::super::serve::{Running, ending, pipes};
+use super::super::serve::{Output, Running, ending, pipes};
 use super::attachment::{Attachment, DISPLACED, Said};
 use super::keeper;
 use super::kept::{Kept, Which};
@@ -94,6 +94,7 @@ impl Serving {
             pty,
             main,
             stderr,
+            ..
         } = self.start(stream, open).await?;
         let pid = process.group();
         tracing::info!(
@@ -199,7 +200,7 @@ impl Serving {
         let mut main = output(Which::Stdout);
         main.sink = (!no_stdin).then(|| attachment.input());
         let aside = (!kept.has_terminal()).then(|| output(Which::Stderr));
-        let aside = match self.aside(&stream, aside) {
+        let aside = match self.aside(&stream, Output::Bulk, aside) {
             Ok(aside) => aside,
             Err(refusal) => return self.refuse(stream, &refusal).await,
         };

@@ -120,6 +120,7 @@ impl Plan {
             capacity: draw.pick(&[64 * 1024, 256 * 1024, 4_096]),
             read_max: piece(draw),
             write_max: piece(draw),
+            idle_max: None,
         };
         let crumbly = quality.read_max.min(quality.write_max) < 100;
         let size_max = match draw.below(12) {
