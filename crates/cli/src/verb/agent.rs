@@ -77,8 +77,12 @@ pub(crate) struct Args {
     allow: AllowArgs,
     #[command(flatten)]
     audit: AuditArgs,
+    /// Give up all files but those that the policy names as they are now: a directory that is replaced, or
+    /// mounted, later is closed. Only where the policy starts no programs
+    #[arg(long, conflicts_with = "no_sandbox")]
+    sandbox: bool,
     #[command(flatten)]
-    sandbox: SandboxArgs,
+    no_sandbox: SandboxArgs,
     #[command(flatten)]
     tls: ListenTls,
     /// How long to keep a session whose connection is lost, and its commands, at most [default: as
@@ -111,7 +115,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let local = args.local_socket(quiet)?;
     // Before there is another thread: what it may not do is given up by each for itself.
-    let closed = args.close(&policy);
+    let closed = args.close(&policy)?;
     status.begin()?;
     closed.tell(&status);
     let mut config = AcceptorConfig::new(greeting);

@@ -198,7 +198,7 @@ fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
     policy("");
     let agent = host
         .strict_agent("ws")
-        .args(["-v", "--policy", "settings/policy.yaml"])
+        .args(["-v", "--policy", "settings/policy.yaml", "--sandbox"])
         .start_listening();
     let modes = of_all_threads(&agent, "Seccomp:");
     assert!(modes.iter().all(|mode| mode == "2"), "{modes:?}");
@@ -252,6 +252,43 @@ fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
         .args(["--", "/bin/true"])
         .run()
         .exits(0);
+}
+
+/// A rule of a sandbox holds a directory and not its name.
+#[test]
+fn an_agent_that_serves_files_serves_what_takes_their_place() {
+    let host = Host::new();
+    let dir = host.path("in");
+    fs::create_dir(&dir).expect("a directory");
+    let allow = format!(
+        "write:{}",
+        host.dir()
+            .canonicalize()
+            .expect("it is there")
+            .join("in")
+            .display()
+    );
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--allow", &allow])
+        .start_listening();
+    agent.stderr_until(|text| text.contains("sandbox: none, for the policy names files"));
+    fs::remove_dir(&dir).expect("ours");
+    fs::create_dir(&dir).expect("ours");
+    host.file("file", "content");
+    let there = format!("[{}]:{}", agent.url(), host.path("in/file").display());
+    host.farpipe(["cp", "-q", "file", &there]).run().exits(0);
+    assert_eq!(host.content("in/file"), b"content");
+}
+
+#[test]
+fn a_sandbox_that_is_wished_for_and_cannot_be_is_an_error() {
+    let host = Host::new();
+    let agent = host
+        .strict_agent("ws")
+        .args(["--allow", "exec", "--sandbox"]);
+    agent.run().exits(125).says("farpipe: the policy has this agent start programs, to which a sandbox would be closed as well\n\
+                                hint: leave --sandbox out, or allow no exec and no shell\n");
 }
 
 #[test]

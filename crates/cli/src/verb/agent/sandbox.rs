@@ -6,6 +6,7 @@ use farpipe_agent::policy::LivePolicy;
 use farpipe_net::runtime_dir;
 
 use super::Args;
+use crate::exit::WithStatus;
 use crate::verb::sandbox::{Closed, usual};
 
 /// Read wherever names are looked up, and files of these are replaced while an agent runs: it dials for months.
@@ -24,14 +25,30 @@ const OWN_AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 impl Args {
     /// Closes what this agent has no need of: see [`Closed::by`]. From then on its policy allows no more than what it
     /// allows now.
-    pub(super) fn close(&self, policy: &LivePolicy) -> Closed {
-        if self.sandbox.is_off() {
-            return Closed::unwanted();
+    ///
+    /// # Errors
+    /// `--sandbox` where the policy has it start programs.
+    pub(super) fn close(&self, policy: &LivePolicy) -> anyhow::Result<Closed> {
+        if self.no_sandbox.is_off() {
+            return Ok(Closed::unwanted());
         }
-        if policy.current().reach().programs {
-            return Closed::nothing(
+        let reach = policy.current().reach();
+        if reach.programs {
+            if self.sandbox {
+                return Err(WithStatus::failure(
+                    "the policy has this agent start programs, to which a sandbox would be closed as well",
+                    Some("leave --sandbox out, or allow no exec and no shell".to_owned()),
+                ));
+            }
+            return Ok(Closed::nothing(
                 "for the policy has this agent start programs, to which all would be closed as well",
-            );
+            ));
+        }
+        // A rule holds a directory and not its name: one that is unmounted at boot would be closed for good.
+        if !self.sandbox && !(reach.read.is_empty() && reach.changed.is_empty()) {
+            return Ok(Closed::nothing(
+                "for the policy names files, which may be replaced: --sandbox closes all but what is there now",
+            ));
         }
         let reach = policy.keep_within();
         let mut sandbox = usual();
@@ -69,6 +86,6 @@ impl Args {
         for path in &reach.changed {
             sandbox.change_below(path);
         }
-        Closed::by(sandbox)
+        Ok(Closed::by(sandbox))
     }
 }
