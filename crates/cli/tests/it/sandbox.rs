@@ -169,13 +169,9 @@ fn a_new_door_with_certificates_elsewhere_needs_a_relay_started_anew() {
     );
     assert!(body.contains("start it anew"), "{body}");
     configure("farpipe-certs", &["wss://127.0.0.1:0", "fps://127.0.0.1:0"]);
-    let changes = admin.json("POST", "/reload");
-    assert!(
-        changes["changes"][0]
-            .as_str()
-            .is_some_and(|told| told.starts_with("opened fps://")),
-        "{changes}"
-    );
+    // Told, or seen by itself.
+    admin.json("POST", "/reload");
+    relay.stderr_until(|text| text.contains("listening on fps://"));
 }
 
 /// What an agent may read and write it can, with modes and times, through rotations; what its policy allows later is
@@ -223,7 +219,7 @@ fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
     ));
     agent.signal(Signal::HUP);
     let told = "takes effect when this agent is started anew: its sandbox is closed to that";
-    let log = agent.stderr_until(|text| text.matches(told).count() == 2);
+    let log = agent.stderr_until(|text| text.matches(told).count() >= 2);
     assert!(log.contains("policy.yaml:5:"), "{log}");
     assert!(log.contains("policy.yaml:7:"), "{log}");
     let refused = host.exec(agent.url()).args(["--", "/bin/true"]).run();
