@@ -45,7 +45,8 @@ impl Args {
             ));
         }
         // A rule holds a directory and not its name: one that is unmounted at boot would be closed for good.
-        if !self.sandbox && !(reach.read.is_empty() && reach.changed.is_empty()) {
+        let has_files = !reach.read.is_empty() || !reach.changed.is_empty();
+        if has_files && !self.sandbox {
             return Ok(Closed::nothing(
                 "for the policy names files, which may be replaced: --sandbox closes all but what is there now",
             ));
