@@ -175,7 +175,7 @@ fn fair(options: &Options, farpipe: &Path, fair: &Path) -> Result<()> {
     let cases = in_one.into_iter().chain([many]).chain(apart);
     for (streams, sessions, agents) in cases.filter(|case| case.0 <= most) {
         let numbers = [FAIR_SECONDS, streams, sessions, agents].map(|number| number.to_string());
-        let args = [&[net.url.clone()], &numbers[..]].concat();
+        let args = [std::slice::from_ref(&net.url), &numbers[..]].concat();
         println!(
             "{streams} streams of {sessions} sessions of {agents} agents, \
              bytes of each in {FAIR_SECONDS} s: least, median, most"
