@@ -245,8 +245,10 @@ fn an_interrupted_command_on_a_slow_link_shows_little_more() {
         }
         exec.end().exits(8);
         let text = shows(&screen, "the end\r\n");
+        // With a command's pipe as large as ever it is more than 1 MiB. Some 35 kB are on their way here, and a busy
+        // machine is late to say ^C.
         let more = text.len() - shown;
-        assert!(more < 60_000, "{flag}: {more} bytes more");
+        assert!(more < 400_000, "{flag}: {more} bytes more");
     });
 }
 
