@@ -260,7 +260,7 @@ fn an_interrupt_overtakes_output_that_is_on_its_way_and_loses_none_of_it() {
     at_once(["kept", "cut"], |how| {
         let agent = host.agent("ws").start_listening();
         let slow = Faults::shaped(&agent, |config| {
-            config.down.throttle = NonZeroU64::new(1_000_000);
+            config.down.throttle = NonZeroU64::new(300_000);
         });
         let stamp = host.path(how);
         let script = "import os, signal, sys\n\
@@ -269,10 +269,11 @@ fn an_interrupt_overtakes_output_that_is_on_its_way_and_loses_none_of_it() {
              signal.signal(signal.SIGINT, tell)\n\
              n = 0\n\
              while not told:\n    n += 1\n    os.write(1, b'%0100d\\n' % n)\n\
+             open(sys.argv[1] + '.lines', 'w').write(str(n))\n\
              sys.exit(8)";
         let exec = host.exec(&slow.url()).args(["-n", "--", "python3", "-c"]);
         let exec = exec.arg(script).arg(&stamp).start();
-        exec.stdout_until(500_000);
+        exec.stdout_until(300_000);
         exec.signal(Signal::INT);
         if how == "cut" {
             slow.cut_all(Cut::Reset);
@@ -281,6 +282,8 @@ fn an_interrupt_overtakes_output_that_is_on_its_way_and_loses_none_of_it() {
         let before = exec.printed_so_far().lines().count();
         let ended = exec.end().exits(8);
         let lines = ended.stdout.len() / LINE;
+        let written = host.content(&format!("{how}.lines"));
+        assert_eq!(written, lines.to_string().as_bytes(), "{how}: all of it");
         assert!(
             before + 1_000 < lines,
             "{how}: {before} lines of {lines} were there already"
