@@ -1,0 +1,16 @@
+//! Records and batches of them (docs/log.md): what a producer sends, the log keeps and a consumer reads, byte for
+//! byte the same. No I/O here, no clock and no randomness.
+
+mod batch;
+
+pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};
+
+/// The most bytes that a batch may have, header and all. A length beyond it is damage, or a peer that means harm: nobody
+/// allocates for it.
+pub const BATCH_MAX: usize = 4 << 20;
+
+/// The most bytes of a batch's records once they are unfolded.
+pub const PLAIN_MAX: usize = 4 << 20;
+
+/// The most bytes of one record: its key, value, headers and the few that frame them.
+pub const RECORD_MAX: usize = 1 << 20;
