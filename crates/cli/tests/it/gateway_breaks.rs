@@ -368,7 +368,7 @@ fn a_relay_that_is_killed_breaks_the_pipes_of_its_gateway_at_both_ends() {
                 );
                 let ended = writing.end().exits(125);
                 assert!(
-                    ended.stderr.contains("given up after 20 s"),
+                    ended.stderr.contains("given up after 30 s"),
                     "{}",
                     ended.stderr
                 );
