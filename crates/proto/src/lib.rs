@@ -14,6 +14,7 @@ pub mod limits;
 pub mod link;
 pub mod session;
 pub mod time;
+pub mod topic;
 pub mod wire;
 
 pub use time::Instant;

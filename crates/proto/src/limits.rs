@@ -116,6 +116,16 @@ pub const TAIL_OPEN_EACH_MAX: usize = 1024;
 pub const TAIL_WATCHES_MAX: usize = 8192;
 /// Such watches of one caller.
 pub const TAIL_WATCHES_EACH_MAX: usize = 2048;
+/// Largest message of a stream that publishes to a topic or reads it; batches stand between messages.
+pub const TOPIC_MESSAGE_MAX: usize = 256 * 1024;
+/// How long the session of a reader or producer of topics is kept without a link; then its partitions are others'.
+pub const TOPIC_PARK: Duration = Duration::from_secs(10);
+/// How long a member of a group may take to release a partition that another one is to have.
+pub const GROUP_RELEASE: Duration = Duration::from_secs(10);
+/// Records of a partition that may be sent to a member of a group and not done, unless it says otherwise.
+pub const GROUP_IN_FLIGHT_MAX: u32 = 1_000_000;
+/// How often a record may be the first that a lost member left undone, unless the member says otherwise, before it is put aside.
+pub const GROUP_DELIVERIES_MAX: u32 = 5;
 /// Copies that an agent is an end of at once, for all callers; one more is refused.
 pub const COPIES_MAX: usize = 64;
 /// Such copies of one caller.
@@ -265,7 +275,7 @@ pub const HELD_MAX: usize = 1024;
 pub const GATEWAY_REQUESTS_MAX: usize = 256;
 /// How long the other end of a gateway's session keeps that without a link: the session dies with its
 /// relay, but a link to the relay may be back in time.
-pub const GATEWAY_RESUME_FOR: Duration = Duration::from_secs(10);
+pub const GATEWAY_RESUME_FOR: Duration = Duration::from_secs(15);
 /// Bytes that a gateway's session retains at most.
 pub const GATEWAY_BUFFER: u64 = 4 * 1024 * 1024;
 /// How long a web page's ticket for one WebSocket is good.

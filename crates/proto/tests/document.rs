@@ -277,6 +277,7 @@ fn control_payloads_have_the_documented_fields() {
         accepted_at: 1,
         tail: Some(Box::default()),
         copy: Some(Box::default()),
+        topic: Some(Box::default()),
     };
     let endpoint = Endpoint {
         spec: vec![1],
@@ -387,7 +388,7 @@ fn control_payloads_have_the_documented_fields() {
             &open,
             &[
                 "string", "bool", "bool", "Command", "uint32", "Manage", "Endpoint", "uint32",
-                "Tail", "Copy",
+                "Tail", "Copy", "TopicAsk",
             ],
         ),
         message(&endpoint, &["bytes", "uint32", "bool"]),

@@ -90,6 +90,11 @@ fn values() -> Vec<(&'static str, String)> {
         TAIL_OPEN_EACH_MAX,
         TAIL_WATCHES_MAX,
         TAIL_WATCHES_EACH_MAX,
+        TOPIC_MESSAGE_MAX,
+        TOPIC_PARK,
+        GROUP_RELEASE,
+        GROUP_IN_FLIGHT_MAX,
+        GROUP_DELIVERIES_MAX,
         COPIES_MAX,
         COPIES_EACH_MAX,
         COPY_CONTROL_MAX,
@@ -195,7 +200,9 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 44] = [
+        const COUNTS: [&str; 46] = [
+            "GROUP_IN_FLIGHT_MAX",
+            "GROUP_DELIVERIES_MAX",
             "COPIES_MAX",
             "COPIES_EACH_MAX",
             "TAILS_MAX",

@@ -5,6 +5,7 @@ use prost::Message as _;
 
 use crate::limits::MESSAGE_MAX;
 use crate::wire::tail::Tail;
+use crate::wire::topic::TopicAsk;
 
 /// First frame of the dialling side.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -315,6 +316,9 @@ pub struct Open {
     /// Files are to be copied from or to the acceptor's host (docs/protocol.md section 6.12).
     #[prost(message, optional, boxed, tag = "10")]
     pub copy: Option<Box<Copy>>,
+    /// Something is asked of the topics of a relay, whose end this is (docs/protocol.md section 6.13).
+    #[prost(message, optional, boxed, tag = "11")]
+    pub topic: Option<Box<TopicAsk>>,
 }
 
 /// Files that are asked for, or that are to be taken: one of both. All bytes are taken as they are.

@@ -6,6 +6,7 @@ pub mod id;
 pub mod inner;
 pub mod local;
 pub mod tail;
+pub mod topic;
 
 /// Bytes that are no valid frame. The peer is to blame; a retry does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
