@@ -178,11 +178,14 @@ async fn rounds(options: &Options, world: &Arc<World>) -> Result<()> {
             before = shown(before),
             after = shown(after)
         );
-        let grown = after.descriptors > before.descriptors || after.children > before.children;
+        let grown =
+            after.descriptors.len() > before.descriptors.len() || after.children > before.children;
         if grown || after.rss_kib > before.rss_kib + SLACK_KIB {
             world
                 .report
                 .wrong("baseline", &format!("{name} holds more than before"));
+            println!("{name}: before {:?}", before.descriptors);
+            println!("{name}: after {:?}", after.descriptors);
         }
     }
     for left in std::fs::read_dir(world.place.dir.join("data"))?.flatten() {
@@ -238,7 +241,10 @@ async fn line(world: &World, minutes: u32) {
 fn shown(held: &Held) -> String {
     format!(
         "{} fds, {} children, {} threads, {} KiB",
-        held.descriptors, held.children, held.threads, held.rss_kib
+        held.descriptors.len(),
+        held.children,
+        held.threads,
+        held.rss_kib
     )
 }
 
@@ -266,7 +272,7 @@ async fn settle(world: &World, before: Option<&[(String, Held)]>) -> Vec<(String
         let now = sample(world).await;
         let few = |held: &Held, limit: Option<&Held>| {
             limit.map_or(held.children == 0, |limit| {
-                held.children <= limit.children && held.descriptors <= limit.descriptors
+                held.children <= limit.children && held.descriptors.len() <= limit.descriptors.len()
             })
         };
         let limits = |at: usize| {

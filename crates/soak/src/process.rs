@@ -82,9 +82,10 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 }
 
 /// What a process holds.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
-    pub(crate) descriptors: usize,
+    /// What each leads to, sorted.
+    pub(crate) descriptors: Vec<String>,
     pub(crate) children: usize,
     pub(crate) threads: usize,
     pub(crate) rss_kib: u64,
@@ -104,7 +105,7 @@ impl Held {
             .flatten()
             .map(|task| fs::read_to_string(task.path().join("children")));
         Some(Self {
-            descriptors: count("fd").ok()?,
+            descriptors: descriptors(&proc)?,
             children: children
                 .flatten()
                 .map(|text| text.split_whitespace().count())
@@ -113,6 +114,17 @@ impl Held {
             rss_kib: rss.split_whitespace().next()?.parse().ok()?,
         })
     }
+}
+
+fn descriptors(proc: &Path) -> Option<Vec<String>> {
+    let entries = fs::read_dir(proc.join("fd")).ok()?.flatten();
+    // One that is closed meanwhile is none.
+    let leads = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut leads: Vec<String> = leads
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    leads.sort();
+    Some(leads)
 }
 
 /// Processes that carry the mark, as `PID COMMAND`.
