@@ -109,13 +109,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         };
         let copying = copy(&args, groups, &target, &mut sessions, &counts, &cancel);
         let copied = progress::during(show, None, &counts, copying).await;
-        let settled = sessions.settle(copied.as_ref().is_ok_and(|outcome| outcome.error.is_none()));
-        let settled = settled.await;
-        let mut outcome = copied?;
-        if let (Err(end), None) = (settled, &outcome.error) {
-            outcome.error = Some(end.into());
-        }
-        Ok(outcome)
+        sessions.settle().await;
+        copied
     };
     let (outcome, signal) = signals.run(work).await;
     settle(tasks).await;
@@ -465,27 +460,16 @@ impl Sessions<'_> {
         }
     }
 
-    /// Ends all of them: in order, if the copies did.
-    async fn settle(self, in_order: bool) -> Result<(), SessionEnd> {
+    /// Ends all of them. Of a copy that is done each end has said that all is in its place: what becomes of the
+    /// sessions afterwards changes nothing, and they say goodbye if they have a link to say it on.
+    async fn settle(self) {
         let Self {
             open, mut running, ..
         } = self;
         for handle in open.values() {
             handle.finish_opening();
         }
-        let mut all = Ok(());
-        let ending = async {
-            while let Some(ended) = running.join_next().await {
-                let lost = |error| SessionEnd::Lost(format!("a session's task failed: {error}"));
-                let ended = ended.unwrap_or_else(|error| Err(lost(error)));
-                all = all.clone().and(ended);
-            }
-        };
-        if in_order {
-            ending.await;
-            return all;
-        }
-        // It still says goodbye, if it has a link to say it on.
+        let ending = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, ending).await.is_err() {
             for handle in open.values() {
                 handle.end(SessionEnd::Closed);
@@ -493,6 +477,5 @@ impl Sessions<'_> {
             let left = async { while running.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(DRAIN, left).await;
         }
-        all
     }
 }
