@@ -3,7 +3,7 @@
 //! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
 //! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
 //! tables. `scale` is a relay with many agents,
-//! `links` a long link, `flood` a relay that strangers `attack`.
+//! `model` is a pipe reduced to its system calls, `links` a long link, `flood` a relay that strangers `attack`.
 
 mod attack;
 mod bulk;
@@ -13,6 +13,7 @@ mod forward;
 mod input;
 mod links;
 mod lossy;
+mod model;
 mod options;
 mod peer;
 mod ping;
@@ -49,6 +50,8 @@ fn main() -> Result<()> {
         ["scale", ref options @ ..] => scale::run(options),
         ["tcp-receive", at] => raw::receive(at),
         ["tcp-send", to] => raw::send(to),
+        ["model-send", way, port] => model::send(model::Way::of(way)?, port.parse()?),
+        ["model-receive", way, port] => model::receive(model::Way::of(way)?, port.parse()?),
         ["flood", ref options @ ..] => flood::run(options),
         ["attack", kind, at, seconds, rate, held] => {
             attack::run(kind, at, seconds, rate, held.parse()?)
