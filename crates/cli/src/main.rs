@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches as _, Subcommand};
 
-use farpipe_agent::command::launch;
+use farpipe_agent::command::{launch, spawner};
 use farpipe_agent::endpoint::End;
 use output::Verbosity;
 
@@ -247,10 +247,8 @@ fn check_descriptors() -> Result<(), ExitCode> {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| name == launch::NAME)
-    {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name == launch::NAME {
         return launch::main();
     }
     if let Err(error) = stdout::keep_closed() {
@@ -267,6 +265,12 @@ fn main() -> ExitCode {
         }
     };
     output::init(&cli.top.verbosity);
+    if name == spawner::NAME {
+        return match &cli.verb {
+            Verb::Agent(args) => verb::agent::spawn(args),
+            _ => ExitCode::FAILURE,
+        };
+    }
     if let Err(code) = check_descriptors() {
         return code;
     }

@@ -40,10 +40,7 @@ fn restrict(sandbox: &Sandbox) -> Result<landlock::RestrictionStatus, RulesetErr
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        .scope(match sandbox.reaches_abstract {
-            true => Scope::Signal.into(),
-            false => Scope::from_all(NEWEST),
-        })?;
+        .scope(scope(sandbox))?;
     if sandbox.tcp_ports.is_some() {
         ruleset = ruleset.handle_access(AccessNet::ConnectTcp)?;
     }
@@ -58,6 +55,18 @@ fn restrict(sandbox: &Sandbox) -> Result<landlock::RestrictionStatus, RulesetErr
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     ruleset.restrict_self()
+}
+
+/// Whom it cannot reach outside.
+fn scope(sandbox: &Sandbox) -> BitFlags<Scope> {
+    let mut scope = Scope::from_all(NEWEST);
+    if sandbox.reaches_abstract {
+        scope.remove(Scope::AbstractUnixSocket);
+    }
+    if sandbox.signals_others {
+        scope.remove(Scope::Signal);
+    }
+    scope
 }
 
 fn rights(access: Access) -> BitFlags<AccessFs> {

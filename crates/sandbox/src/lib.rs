@@ -47,6 +47,7 @@ pub struct Sandbox {
     /// `None`: to any.
     tcp_ports: Option<Vec<u16>>,
     reaches_abstract: bool,
+    signals_others: bool,
     changes_modes: bool,
 }
 
@@ -92,6 +93,11 @@ impl Sandbox {
         self.below(path, Access::Read);
     }
 
+    /// A device may be read, written and given orders.
+    pub fn order_device(&mut self, device: &Path) {
+        self.places.push((device.to_owned(), Access::All));
+    }
+
     /// Modes and times of files may be set, as whoever copies them does: of all files of this user, for nothing
     /// tells them apart there.
     pub fn set_modes(&mut self) {
@@ -124,6 +130,11 @@ impl Sandbox {
     /// Unix sockets whose names are in no file system stay reachable.
     pub fn reach_abstract_sockets(&mut self) {
         self.reaches_abstract = true;
+    }
+
+    /// Processes that are none of its own can be sent signals, as far as this user may.
+    pub fn signal_others(&mut self) {
+        self.signals_others = true;
     }
 
     /// Closes the rest, as far as the kernel does it. Never fails: [`Enforced`] says what is closed now.

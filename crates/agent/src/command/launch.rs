@@ -22,30 +22,44 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream as Report;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::environment::Resolved;
 use super::process::Process;
+use super::request::Request;
+use super::spawner::Spawner;
+use crate::endpoint::exec::Child;
 
 /// The name under which the binary is the launcher. Nobody starts it but the agent.
 pub const NAME: &str = "farpipe-launch";
 
-/// The binary whose `main` calls [`main`] when its name is [`NAME`].
+/// What makes processes.
 #[derive(Debug, Clone)]
-pub struct Launcher(PathBuf);
+pub enum Launcher {
+    /// The binary whose `main` calls [`main`] when its name is [`NAME`].
+    Binary(PathBuf),
+    /// Another process, which starts that one.
+    Spawner(Spawner),
+}
 
 impl Launcher {
-    /// This process's own binary, even when its file has been replaced meanwhile.
+    /// This process itself.
     ///
     /// # Errors
     /// If the system does not tell where it is.
     pub fn own() -> io::Result<Self> {
-        #[cfg(target_os = "linux")]
-        let path = PathBuf::from("/proc/self/exe");
-        #[cfg(not(target_os = "linux"))]
-        let path = std::env::current_exe()?;
-        Ok(Self(path))
+        Ok(Self::Binary(own_binary()?))
     }
+}
+
+/// This process's own binary, even when its file has been replaced meanwhile.
+pub(super) fn own_binary() -> io::Result<PathBuf> {
+    #[cfg(target_os = "linux")]
+    let path = PathBuf::from("/proc/self/exe");
+    #[cfg(not(target_os = "linux"))]
+    let path = std::env::current_exe()?;
+    Ok(path)
 }
 
 /// Why a command does not run.
@@ -90,52 +104,77 @@ impl Ends {
 }
 
 impl Launcher {
-    /// Starts a command in a session of its own. When this returns, the program runs.
+    /// Starts a command in a session of its own: as it is resolved, or as the spawner resolves what is asked for. When this
+    /// returns, the program runs.
     ///
     /// To be called on a thread that lives as long as the process: its end would hang the command
     /// up. Dropping the future ends what was started.
     pub(crate) async fn start(
         &self,
+        request: &Request,
         resolved: &Resolved,
         ends: Ends,
     ) -> Result<Process, LaunchError> {
-        let failed = LaunchError::Launcher;
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut command = Command::new(&self.0);
-        command
-            .arg0(NAME)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let spawned = command.spawn().map_err(failed)?;
-        // The child's end must not stay open here: nobody would see that it has become the program.
-        drop(command);
-        let process = Process::new(spawned).map_err(failed)?;
-        send_rights(&ours, &ends.all()).map_err(failed)?;
-        drop(ends);
-        ours.set_nonblocking(true).map_err(failed)?;
-        let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-        let order = encode(resolved);
-        let mut report = Vec::new();
-        let talk = async {
-            ours.write_all(&order).await?;
-            ours.shutdown().await?;
-            ours.read_to_end(&mut report).await
-        };
-        talk.await.map_err(failed)?;
-        match report[..] {
-            [said::READY] => Ok(process),
-            [said::READY, said::PROGRAM, a, b, c, d] => {
-                Err(LaunchError::Program(os_error([a, b, c, d])))
+        let (process, report) = match self {
+            Self::Binary(binary) => {
+                let (child, report) = begin(binary, resolved, &ends.all()).await?;
+                (Process::new(child).map_err(LaunchError::Launcher)?, report)
             }
-            [said::CWD, a, b, c, d] => Err(LaunchError::Cwd {
-                cwd: resolved.cwd.clone(),
-                error: os_error([a, b, c, d]),
-            }),
-            [said::SETUP, a, b, c, d] => Err(failed(os_error([a, b, c, d]))),
-            _ => Err(failed(io::Error::other("the launcher ended early"))),
+            Self::Spawner(spawner) => spawner.start(request, &ends.all()).await?,
+        };
+        // Nobody would see that they are closed at the other end.
+        drop(ends);
+        heard(report, resolved).await?;
+        Ok(process)
+    }
+}
+
+/// Starts the launcher, and tells it everything. What it says comes on the socket. Dropping the future ends it.
+pub(super) async fn begin(
+    binary: &Path,
+    resolved: &Resolved,
+    ends: &[BorrowedFd<'_>],
+) -> Result<(Child, Report), LaunchError> {
+    let failed = LaunchError::Launcher;
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new(binary);
+    command
+        .arg0(NAME)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let spawned = command.spawn().map_err(failed)?;
+    // The child's end must not stay open here: nobody would see that it has become the program.
+    drop(command);
+    let child = Child::new(spawned, true).map_err(failed)?;
+    send_rights(&ours, ends).map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    let mut report = Report::from_std(ours).map_err(failed)?;
+    let talk = async {
+        report.write_all(&encode(resolved)).await?;
+        report.shutdown().await
+    };
+    talk.await.map_err(failed)?;
+    Ok((child, report))
+}
+
+/// Hears whether the launcher has become the program.
+async fn heard(mut report: Report, resolved: &Resolved) -> Result<(), LaunchError> {
+    let failed = LaunchError::Launcher;
+    let mut said = Vec::new();
+    report.read_to_end(&mut said).await.map_err(failed)?;
+    match said[..] {
+        [said::READY] => Ok(()),
+        [said::READY, said::PROGRAM, a, b, c, d] => {
+            Err(LaunchError::Program(os_error([a, b, c, d])))
         }
+        [said::CWD, a, b, c, d] => Err(LaunchError::Cwd {
+            cwd: resolved.cwd.clone(),
+            error: os_error([a, b, c, d]),
+        }),
+        [said::SETUP, a, b, c, d] => Err(failed(os_error([a, b, c, d]))),
+        _ => Err(failed(io::Error::other("the launcher ended early"))),
     }
 }
 

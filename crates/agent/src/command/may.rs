@@ -57,8 +57,16 @@ pub(crate) fn may(
         Refused { why, is_told }
     })?;
     found
-        .decide(policy, caller, request)
+        .decide(request, |wanted| policy.decide(caller, wanted))
         .map_err(|denied| Refused::silently(denied.into()))
+}
+
+/// The same, if there is anybody at all who may have `request`: how it is to be run, or why it is not. Blocks on the disk for a
+/// moment.
+pub(super) fn may_somebody(policy: &Policy, request: &Request) -> Result<Resolved, Objection> {
+    let found = Found::look(request, User::own())?;
+    let permit = found.decide(request, |wanted| policy.decide_for_somebody(wanted))?;
+    Ok(permit.resolved)
 }
 
 /// Why `caller` may not have `request` by that policy, if the policy says so: that a program or a directory is
@@ -111,7 +119,11 @@ impl Found {
         })
     }
 
-    fn decide(self, policy: &Policy, caller: &Caller, request: &Request) -> Result<Permit, Denied> {
+    fn decide(
+        self,
+        request: &Request,
+        asked: impl FnOnce(&policy::Request<'_>) -> Decision,
+    ) -> Result<Permit, Denied> {
         let names: Vec<OsString> = request.env.iter().map(|(name, _)| name.clone()).collect();
         let is_elsewhere = !request.cwd.as_os_str().is_empty();
         let setting = Setting {
@@ -128,7 +140,7 @@ impl Found {
                 policy::Request::Shell(setting)
             }
         };
-        let (rule, within) = match policy.decide(caller, &wanted) {
+        let (rule, within) = match asked(&wanted) {
             Decision::Allowed { rule, within } => (rule, within),
             Decision::Denied(denied) => return Err(denied),
         };

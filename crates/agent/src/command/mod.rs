@@ -2,7 +2,8 @@
 //! `farpipe exec` asks.
 //!
 //! The way of a request: `request.rs` makes a checked value of it, `may.rs` looks up what it
-//! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it,
+//! means here and asks the policy whether its caller may have it, `launch.rs` makes a process of it (or `spawner.rs`
+//! has another process do so, which is not closed as this one may be),
 //! `process.rs` ends it with all that it started, and `serve.rs` joins it to its streams
 //! (`crate::serve` is where they come from).
 //! `detached/` has those that go on without their caller. `ask.rs` is the other side.
@@ -17,3 +18,4 @@ mod process;
 mod pty;
 pub(crate) mod request;
 mod serve;
+pub mod spawner;

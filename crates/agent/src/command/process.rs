@@ -23,8 +23,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(spawned: std::process::Child) -> io::Result<Self> {
-        let child = Child::new(spawned, true)?;
+    /// Of the process that leads the session.
+    pub(crate) fn new(child: Child) -> io::Result<Self> {
         Ok(Self {
             exited: child.exited()?,
             child,

@@ -144,6 +144,34 @@ impl Request {
         })
     }
 
+    /// What a peer would say to ask for the same, but for how it is kept that goes on without its caller.
+    pub(super) fn to_wire(&self) -> control::Command {
+        let bytes = |word: &OsString| word.clone().into_vec();
+        let (argv, shell) = match &self.what {
+            What::Program(program, args) => {
+                let words = std::iter::once(program).chain(args);
+                (words.map(bytes).collect(), false)
+            }
+            What::Line(line) => (vec![bytes(line)], true),
+            What::LoginShell => (Vec::new(), false),
+        };
+        let pair = |(name, value): &(OsString, OsString)| {
+            [name.as_bytes(), b"=", value.as_bytes()].concat()
+        };
+        control::Command {
+            argv,
+            shell,
+            cwd: self.cwd.clone().into_os_string().into_vec(),
+            env: self.env.iter().map(pair).collect(),
+            terminal: self.terminal.as_ref().map(|terminal| control::Terminal {
+                rows: terminal.size.rows.into(),
+                cols: terminal.size.cols.into(),
+                term: bytes(&terminal.term),
+            }),
+            detached: None,
+        }
+    }
+
     /// The command line, one word behind the other.
     pub(crate) fn line(&self) -> Vec<u8> {
         match &self.what {
@@ -200,6 +228,27 @@ mod tests {
         assert_eq!(request.what, What::Program("a b".into(), words));
         let request = Request::parse(asked(&[], false)).expect("a shell");
         assert_eq!(request.what, What::LoginShell);
+    }
+
+    #[test]
+    fn what_is_passed_on_is_asked_for_once_more() {
+        for command in [
+            asked(&[], false),
+            asked(&[b"a; b"], true),
+            control::Command {
+                cwd: b"/x".to_vec(),
+                env: vec![b"A=b=c".to_vec(), b"B=".to_vec()],
+                terminal: Some(control::Terminal {
+                    rows: 3,
+                    cols: 4,
+                    term: b"vt".to_vec(),
+                }),
+                ..asked(&[b"a b", b"", b"\xff"], false)
+            },
+        ] {
+            let request = Request::parse(command.clone()).expect("a request");
+            assert_eq!(request.to_wire(), command);
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Serving {
         let (request, resolved) = self.permitted(request).await?;
         let size = request.terminal.as_ref().map(|terminal| terminal.size);
         let (ends, ours) = Ours::open(size).map_err(Refusal::Ends)?;
-        let starting = self.agent.launcher.start(&resolved, ends);
+        let starting = self.agent.launcher.start(&request, &resolved, ends);
         let starting = pipe::unless_over(&mut stream.watch, self.cancel.clone(), starting);
         let process = starting.await.map_err(Refusal::Over)?;
         let process = process.map_err(|error| Refusal::of(error, &request))?;

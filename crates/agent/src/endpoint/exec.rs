@@ -35,6 +35,7 @@ use super::fd;
 use super::named::Named;
 use super::pipe::{PipeSink, PipeSource};
 use super::{Endpoint, OpenError, Source, Use};
+use crate::command::spawner;
 
 pub(super) fn open_words(words: &[OsString], wanted: Use) -> Result<Endpoint, OpenError> {
     // The parser lets no empty command through; a spec made by hand might be one.
@@ -163,19 +164,39 @@ impl From<ExitStatus> for Exit {
 #[derive(Debug)]
 pub struct Child {
     /// `None` once reaped, or handed to the reaping thread.
-    process: Option<std::process::Child>,
+    process: Option<Parent>,
     pid: Pid,
     leads_group: bool,
     exited: Exited,
     exit: Option<Exit>,
 }
 
+/// Who gets the status of a process from the system.
+#[derive(Debug)]
+enum Parent {
+    /// This process.
+    Own(std::process::Child),
+    /// A spawner, which says it at the other end of this socket, and does not reap the process before this end is closed.
+    Spawner(OwnedFd),
+}
+
 impl Child {
+    /// A process of a spawner's, which says on `leash` how it ended and nothing else.
+    pub(crate) fn of_spawner(pid: Pid, leash: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            exited: Exited::of(fd::dup(leash.as_fd())?)?,
+            process: Some(Parent::Spawner(leash)),
+            pid,
+            leads_group: true,
+            exit: None,
+        })
+    }
+
     pub(crate) fn new(mut process: std::process::Child, leads_group: bool) -> io::Result<Self> {
         let pid = Pid::from_child(&process);
         match Exited::watch(pid) {
             Ok(exited) => Ok(Self {
-                process: Some(process),
+                process: Some(Parent::Own(process)),
                 pid,
                 leads_group,
                 exited,
@@ -263,6 +284,9 @@ impl Child {
 
     /// How the process ended, once it has; it is not reaped.
     pub(crate) fn status(&self) -> io::Result<Exit> {
+        if let Some(Parent::Spawner(leash)) = &self.process {
+            return spawner::read_exit(leash.as_fd());
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let lost = || io::Error::other("the child has no status yet");
         let status = rustix::process::waitid(WaitId::Pid(self.pid), options)?.ok_or_else(lost)?;
@@ -279,8 +303,10 @@ impl Child {
     /// Takes the status of a process that has ended.
     fn reap(&mut self) -> io::Result<Exit> {
         let lost = || io::Error::other("the child's status was taken by someone else");
-        let process = self.process.as_mut().ok_or_else(lost)?;
-        let exit = Exit::from(process.wait()?);
+        let exit = match self.process.as_mut().ok_or_else(lost)? {
+            Parent::Own(process) => Exit::from(process.wait()?),
+            Parent::Spawner(leash) => spawner::read_exit(leash.as_fd())?,
+        };
         self.process = None;
         self.exit = Some(exit);
         Ok(exit)
@@ -292,7 +318,8 @@ impl Drop for Child {
         // Whatever fails here, nobody is left to be told.
         let _ = self.signal(Signal::HUP);
         let _ = self.signal(Signal::CONT);
-        let Some(mut process) = self.process.take() else {
+        // A spawner reaps what is its own.
+        let Some(Parent::Own(mut process)) = self.process.take() else {
             return;
         };
         if let Ok(Some(_)) = process.try_wait() {

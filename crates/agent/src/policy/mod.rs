@@ -197,8 +197,22 @@ impl Policy {
     /// Whether `caller` may do that. Paths in `request` are resolved; see [`Program`] and [`target`].
     #[must_use]
     pub fn decide(&self, caller: &Caller, request: &Request<'_>) -> Decision {
+        self.decide_by(caller, request, |rule| rule.is_for(caller))
+    }
+
+    /// Whether there is anybody who may do that.
+    pub(crate) fn decide_for_somebody(&self, request: &Request<'_>) -> Decision {
+        self.decide_by(&Caller::ThisUser, request, |_| true)
+    }
+
+    fn decide_by(
+        &self,
+        caller: &Caller,
+        request: &Request<'_>,
+        is_for: impl Fn(&Rule) -> bool,
+    ) -> Decision {
         let mut objection = None;
-        for rule in self.rules.iter().filter(|rule| rule.is_for(caller)) {
+        for rule in self.rules.iter().filter(|rule| is_for(rule)) {
             for (grant, origin) in &rule.grants {
                 let Some(within) = grant.covers(request) else {
                     continue;

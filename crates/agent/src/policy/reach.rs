@@ -11,6 +11,8 @@ use super::grant::Grant;
 pub struct Reach {
     /// Whether programs are run.
     pub programs: bool,
+    /// Whether somebody chooses what they do: any program, or a shell.
+    pub any_program: bool,
     /// Files, and directories with all below them, that are read.
     pub read: Vec<PathBuf>,
     /// Those that are changed, and those in which sockets are made.
@@ -27,6 +29,7 @@ impl Reach {
     }
 
     fn add(&mut self, grant: &Grant) {
+        self.any_program |= grant.runs_anything();
         match grant {
             Grant::Everything => {
                 self.programs = true;

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farpipe_agent::command::detached::Table;
 use farpipe_agent::command::launch::Launcher;
+use farpipe_agent::command::spawner;
 use farpipe_agent::outcome::STATUS_FAILURE;
 use farpipe_agent::pipe::cancelled;
 use farpipe_agent::policy::LivePolicy;
@@ -51,9 +53,10 @@ mod sandbox;
 /// malformed leaves the last good one in force. SIGHUP also opens the file of --audit-log again. With
 /// neither of them SIGHUP ends the agent.
 ///
-/// If it has no commands to run for anybody, an agent on Linux gives up what it has no need of before it is
-/// reachable: other programs, and files that the policy does not name. What a changed policy allows beyond that
-/// takes effect when the agent is started anew; it says so.
+/// On Linux an agent gives up what it has no need of before it is reachable, other programs and files above all; what starts
+/// its commands is another process, which asks the policy as well. Not by default if the policy names files, or lets
+/// somebody run anything: see --sandbox. What a changed policy allows beyond that takes effect when the agent is
+/// started anew; it says so.
 ///
 /// A command whose caller has lost the connection goes on; when the caller is given up (its
 /// --resume-for and up to a minute more), or this agent is told to end, the command is hung up:
@@ -77,8 +80,8 @@ pub(crate) struct Args {
     allow: AllowArgs,
     #[command(flatten)]
     audit: AuditArgs,
-    /// Give up all files but those that the policy names as they are now: a directory that is replaced, or
-    /// mounted, later is closed. Only where the policy starts no programs
+    /// Give up all but what the policy names also where it names files, as they are now (a directory that is replaced,
+    /// or mounted, later is closed), or lets somebody run anything
     #[arg(long, conflicts_with = "no_sandbox")]
     sandbox: bool,
     #[command(flatten)]
@@ -115,7 +118,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     };
     let local = args.local_socket(quiet)?;
     // Before there is another thread: what it may not do is given up by each for itself.
-    let closed = args.close(&policy)?;
+    let (closed, launcher) = args.close(&policy)?;
     status.begin()?;
     closed.tell(&status);
     let mut config = AcceptorConfig::new(greeting);
@@ -152,7 +155,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     }
     notify::ready();
     let agent = serve::Agent {
-        launcher: Launcher::own()?,
+        launcher: launcher.clone(),
         policy: Arc::clone(&policy),
         refusals: Arc::default(),
         detached: Table::default(),
@@ -171,6 +174,10 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         let in_order = tokio::select! {
             biased;
             _ = &mut links, if !has_door => false,
+            () = spawner_gone(&launcher) => {
+                output::error("what starts the commands of this agent is gone: start it anew");
+                false
+            }
             () = keep(sessions, agent, quiet) => true,
         };
         if in_order && !has_door {
@@ -193,6 +200,25 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         return Ok(STATUS_FAILURE);
     }
     Ok(signals::status(signal.unwrap_or(15)))
+}
+
+/// Ready when commands cannot be started any more.
+async fn spawner_gone(launcher: &Launcher) {
+    match launcher {
+        Launcher::Spawner(spawner) => spawner.gone().await,
+        Launcher::Binary(_) => std::future::pending().await,
+    }
+}
+
+/// Starts commands for an agent whose command line this is too, until that is gone.
+pub(crate) fn spawn(args: &Args) -> ExitCode {
+    match policy(&args.allow, args.client_only) {
+        Ok(policy) => spawner::serve(policy),
+        Err(error) => {
+            tracing::error!("commands cannot be started: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A door that callers come to without a relay.

@@ -8,9 +8,9 @@ use std::os::unix::fs::symlink;
 use rustix::process::Signal;
 
 use crate::support::certs::{certified, shows};
-use crate::support::process::until;
+use crate::support::process::{is_alive, pid, until};
 use crate::support::relay::Admin;
-use crate::support::{Host, Running};
+use crate::support::{Host, Listener, Running};
 
 /// The lines of all threads of a process that begin so.
 fn of_all_threads(process: &Running, key: &str) -> Vec<String> {
@@ -236,9 +236,7 @@ fn an_agent_without_commands_keeps_what_its_policy_names_when_it_begins() {
         .strict_agent("ws")
         .args(["-v", "--policy", "settings/policy.yaml"])
         .start_listening();
-    agent.stderr_until(|text| {
-        text.contains("sandbox: none, for the policy has this agent start programs")
-    });
+    agent.stderr_until(|text| text.contains("sandbox: none, for the policy names files"));
     assert!(
         of_all_threads(&agent, "Seccomp:")
             .iter()
@@ -277,14 +275,192 @@ fn an_agent_that_serves_files_serves_what_takes_their_place() {
     assert_eq!(host.content("in/file"), b"content");
 }
 
+/// An agent of this user's whose policy has these commands; its own process, and the one that starts them.
+fn with_commands(host: &Host, exec: &str, more: &[&str]) -> (Listener, u32) {
+    fs::create_dir(host.path("settings")).expect("a directory");
+    let policy = host.file(
+        "settings/policy.yaml",
+        format!("rules:\n  - who: self\n    exec: {exec}\n"),
+    );
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(policy, private).expect("ours");
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--policy", "settings/policy.yaml"])
+        .args(more)
+        .start_listening();
+    let said = agent.stderr_until(|text| text.contains("listening on "));
+    assert!(said.contains("sandbox: landlock: version "), "{said}");
+    let modes = of_all_threads(&agent, "Seccomp:");
+    assert!(modes.iter().all(|mode| mode == "2"), "{modes:?}");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", agent.id()));
+    let spawner = children.expect("it runs").trim().parse().expect("one");
+    (agent, spawner)
+}
+
+const COMMANDS: &str = "[/bin/cat, /bin/sh -c *, /usr/bin/tty, /bin/sleep *]";
+
 #[test]
-fn a_sandbox_that_is_wished_for_and_cannot_be_is_an_error() {
+fn an_agent_with_commands_is_closed_and_they_are_not() {
+    let host = Host::new();
+    let (agent, spawner) = with_commands(&host, COMMANDS, &[]);
+    let status = fs::read_to_string(format!("/proc/{spawner}/status")).expect("it runs");
+    assert!(status.contains("\nSeccomp:\t0\n"), "{status}");
+    let exec = |line: &str| host.exec(agent.url()).args(["--", "/bin/sh", "-c", line]);
+    exec("cat; echo e >&2; exit 7")
+        .input("in")
+        .run()
+        .exits(7)
+        .printed("in")
+        .says("e\n");
+    // What the agent itself cannot do.
+    exec("grep -h ^Seccomp: /proc/self/status; cat /proc/sys/kernel/ostype > made && cat made")
+        .run()
+        .exits(0)
+        .printed("Seccomp:\t0\nLinux\n");
+    exec("kill -9 $$").run().exits(137);
+    let terminal = host
+        .exec(agent.url())
+        .args(["-t", "--", "/usr/bin/tty"])
+        .run();
+    let terminal = terminal.exits(0).stdout;
+    assert!(terminal.starts_with(b"/dev/pts/"), "{terminal:?}");
+    host.exec(agent.url())
+        .args(["--", "/bin/sleep"])
+        .run()
+        .exits(125);
+    let id = host
+        .exec(agent.url())
+        .args(["-d", "--", "/bin/sh", "-c", "exit 5"])
+        .run()
+        .exits(0)
+        .stdout;
+    let id = String::from_utf8(id).expect("an id");
+    host.farpipe(["wait", agent.url(), id.trim()])
+        .run()
+        .exits(5);
+    let children = format!("/proc/{spawner}/task/{spawner}/children");
+    until("a child of the spawner's is left", || {
+        fs::read(&children).is_ok_and(|children| children.is_empty())
+    });
+}
+
+/// Asks a process that starts commands, as a closed agent does: what it says.
+fn ask_spawner(host: &Host, words: &[&str]) -> String {
+    use std::io::{IoSlice, Read as _};
+    use std::mem::MaybeUninit;
+    use std::os::fd::{AsFd as _, OwnedFd};
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::CommandExt as _;
+
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+        SocketType,
+    };
+
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let pair = rustix::net::socketpair(family, kind, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.expect("a pair");
+    let mut spawner = std::process::Command::new(env!("CARGO_BIN_EXE_farpipe"));
+    spawner
+        .arg0("farpipe-spawn")
+        .args(["agent", "--listen", "ws://127.0.0.1:0"])
+        .args(["--policy", "settings/policy.yaml"])
+        .current_dir(host.dir())
+        .stdin(theirs);
+    let mut spawner = spawner.spawn().expect("it starts");
+    let (mut leash, far) = UnixStream::pair().expect("a pair");
+    let null: OwnedFd = fs::File::open("/dev/null").expect("there").into();
+    // The message of docs/protocol.md section 3, whose first field is the words.
+    let field = |word: &&str| [&[0x0a, word.len() as u8], word.as_bytes()].concat();
+    let asked: Vec<u8> = words.iter().flat_map(field).collect();
+    let fds = [far.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut rights = SendAncillaryBuffer::new(&mut space);
+    assert!(rights.push(SendAncillaryMessage::ScmRights(&fds)));
+    let flags = SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(&ours, &[IoSlice::new(&asked)], &mut rights, flags).expect("it is asked");
+    drop(far);
+    let mut answer = [0; 1024];
+    let len = leash.read(&mut answer).expect("an answer");
+    // Without an agent it ends.
+    drop(ours);
+    assert!(spawner.wait().expect("ours").success());
+    match answer[..len] {
+        [b'p', ..] => "started".to_owned(),
+        [b'f', ref why @ ..] => String::from_utf8_lossy(why).into_owned(),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// By itself, since whoever asks may not be the agent any more that it was.
+#[test]
+fn what_starts_commands_asks_the_policy_itself() {
+    let host = Host::new();
+    let (agent, _) = with_commands(&host, "/bin/cat", &[]);
+    host.exec(agent.url())
+        .args(["--", "/bin/cat"])
+        .run()
+        .exits(0);
+    // Past the agent.
+    let anything = ask_spawner(&host, &["/bin/echo", "x"]);
+    assert!(anything.contains("no rule allows"), "{anything}");
+    assert!(ask_spawner(&host, &["/bin/cat", "/etc/passwd"]).contains("no rule allows"));
+    assert_eq!(ask_spawner(&host, &["/bin/cat"]), "started");
+}
+
+#[test]
+fn commands_end_with_a_closed_agent() {
+    let host = Host::new();
+    let (agent, spawner) = with_commands(&host, COMMANDS, &[]);
+    let exec = host.exec(agent.url()).args(["--", "/bin/sh", "-c"]);
+    let sleeping = exec.arg("echo $$; exec sleep 1000").start();
+    sleeping.stdout_until(2);
+    let command = pid(&sleeping.printed_so_far());
+    agent.kill();
+    until("a command outlives its agent", || !is_alive(command));
+    let spawner = pid(&spawner.to_string());
+    until("a spawner outlives its agent", || !is_alive(spawner));
+    sleeping.kill();
+}
+
+#[test]
+fn a_closed_agent_ends_without_what_starts_its_commands() {
+    let host = Host::new();
+    let (agent, spawner) = with_commands(&host, COMMANDS, &[]);
+    let spawner = pid(&spawner.to_string());
+    rustix::process::kill_process(spawner, Signal::KILL).expect("ours");
+    let ended = agent.end().exits(125);
+    assert!(
+        ended
+            .stderr
+            .contains("what starts the commands of this agent is gone: start it anew"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn an_agent_that_lets_somebody_run_anything_is_closed_if_it_is_told_to() {
     let host = Host::new();
     let agent = host
         .strict_agent("ws")
-        .args(["--allow", "exec", "--sandbox"]);
-    agent.run().exits(125).says("farpipe: the policy has this agent start programs, to which a sandbox would be closed as well\n\
-                                hint: leave --sandbox out, or allow no exec and no shell\n");
+        .args(["-v", "--allow", "exec"])
+        .start_listening();
+    agent.stderr_until(|text| {
+        text.contains("sandbox: none, for the policy lets somebody run anything")
+    });
+    let host = Host::new();
+    let agent = host
+        .strict_agent("ws")
+        .args(["-v", "--allow", "exec", "--sandbox"])
+        .start_listening();
+    agent.stderr_until(|text| text.contains("sandbox: landlock: version "));
+    host.exec(agent.url())
+        .args(["--sh", "echo $0"])
+        .run()
+        .exits(0)
+        .printed("sh\n");
 }
 
 #[test]

@@ -1,12 +1,13 @@
-//! What an agent has need of, if its policy has it start no programs: these would inherit what is closed.
+//! What an agent has need of. Commands would inherit what is closed, so another process starts them.
 
 use std::path::Path;
 
-use farpipe_agent::policy::LivePolicy;
+use farpipe_agent::command::launch::Launcher;
+use farpipe_agent::command::spawner::Spawner;
+use farpipe_agent::policy::{LivePolicy, Reach};
 use farpipe_net::runtime_dir;
 
 use super::Args;
-use crate::exit::WithStatus;
 use crate::verb::sandbox::{Closed, usual};
 
 /// Read wherever names are looked up, and files of these are replaced while an agent runs: it dials for months.
@@ -24,34 +25,36 @@ const OWN_AUTHORITIES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 impl Args {
     /// Closes what this agent has no need of: see [`Closed::by`]. From then on its policy allows no more than what it
-    /// allows now.
+    /// allows now, but for commands. If there are any, what starts them is begun before.
     ///
     /// # Errors
-    /// `--sandbox` where the policy has it start programs.
-    pub(super) fn close(&self, policy: &LivePolicy) -> anyhow::Result<Closed> {
+    /// Nothing could be begun that starts commands.
+    pub(super) fn close(&self, policy: &LivePolicy) -> anyhow::Result<(Closed, Launcher)> {
+        let open = |why| Ok((why, Launcher::own()?));
         if self.no_sandbox.is_off() {
-            return Ok(Closed::unwanted());
+            return open(Closed::unwanted());
         }
         let reach = policy.current().reach();
-        if reach.programs {
-            if self.sandbox {
-                return Err(WithStatus::failure(
-                    "the policy has this agent start programs, to which a sandbox would be closed as well",
-                    Some("leave --sandbox out, or allow no exec and no shell".to_owned()),
-                ));
-            }
-            return Ok(Closed::nothing(
-                "for the policy has this agent start programs, to which all would be closed as well",
+        if reach.any_program && !self.sandbox {
+            return open(Closed::nothing(
+                "for the policy lets somebody run anything: --sandbox closes all else",
             ));
         }
         // A rule holds a directory and not its name: one that is unmounted at boot would be closed for good.
         let has_files = !reach.read.is_empty() || !reach.changed.is_empty();
         if has_files && !self.sandbox {
-            return Ok(Closed::nothing(
+            return open(Closed::nothing(
                 "for the policy names files, which may be replaced: --sandbox closes all but what is there now",
             ));
         }
-        let reach = policy.keep_within();
+        let launcher = match reach.programs {
+            true => Launcher::Spawner(Spawner::begin(std::env::args_os().skip(1))?),
+            false => Launcher::own()?,
+        };
+        Ok((self.close_to(&policy.keep_within()), launcher))
+    }
+
+    fn close_to(&self, reach: &Reach) -> Closed {
         let mut sandbox = usual();
         sandbox.set_modes();
         sandbox.read_below(Path::new(SETTINGS));
@@ -87,6 +90,13 @@ impl Args {
         for path in &reach.changed {
             sandbox.change_below(path);
         }
-        Ok(Closed::by(sandbox))
+        if reach.programs {
+            // What is left of a command is found and ended by its number, and a terminal is made for it.
+            sandbox.signal_others();
+            sandbox.read_below(Path::new("/proc"));
+            sandbox.change_below(Path::new("/dev/pts"));
+            sandbox.order_device(Path::new("/dev/ptmx"));
+        }
+        Closed::by(sandbox)
     }
 }
