@@ -12,7 +12,7 @@ use crate::{BATCH_MAX, PLAIN_MAX};
 mod tests;
 
 /// Bytes of a batch's header.
-pub const HEADER_LEN: usize = 88;
+pub const HEADER_LEN: usize = 92;
 
 /// What each batch begins with.
 pub(crate) const MAGIC: [u8; 4] = *b"fpB1";
@@ -23,16 +23,17 @@ mod field {
     pub(super) const HEADER_CRC: usize = 8;
     pub(super) const BASE_OFFSET: usize = 12;
     pub(super) const APPENDED: usize = 20;
-    pub(super) const BODY_CRC: usize = 28;
-    pub(super) const COUNT: usize = 32;
-    pub(super) const FIRST: usize = 36;
-    pub(super) const LAST: usize = 44;
-    pub(super) const PRODUCER: usize = 52;
-    pub(super) const EPOCH: usize = 68;
-    pub(super) const BASE_SEQUENCE: usize = 72;
-    pub(super) const CODEC: usize = 80;
-    pub(super) const RESERVED: usize = 81;
-    pub(super) const PLAIN: usize = 84;
+    pub(super) const WRITTEN_BEHIND: usize = 28;
+    pub(super) const BODY_CRC: usize = 32;
+    pub(super) const COUNT: usize = 36;
+    pub(super) const FIRST: usize = 40;
+    pub(super) const LAST: usize = 48;
+    pub(super) const PRODUCER: usize = 56;
+    pub(super) const EPOCH: usize = 72;
+    pub(super) const BASE_SEQUENCE: usize = 76;
+    pub(super) const CODEC: usize = 84;
+    pub(super) const RESERVED: usize = 85;
+    pub(super) const PLAIN: usize = 88;
 }
 
 /// Who made a batch: 128 random bits, or the hash of a name that a person chose. Zero: nobody who could be told from
@@ -79,6 +80,9 @@ pub struct Header {
     pub base_offset: u64,
     /// When the log took it, in nanoseconds since 1970; 0 before that.
     pub appended_ns: u64,
+    /// Bytes in front of it that the log wrote together with it, by one write: what stands before those was on the disk before,
+    /// if the topic promises that. 0 before the log took it.
+    pub written_behind: u32,
     /// Records; at least one. Each has an offset, the next after the one before.
     pub count: u32,
     /// The earliest time of a record, in nanoseconds since 1970.
@@ -218,6 +222,7 @@ impl Sealed {
         );
         put_u64(&mut bytes, field::BASE_OFFSET, header.base_offset);
         put_u64(&mut bytes, field::APPENDED, header.appended_ns);
+        put_u32(&mut bytes, field::WRITTEN_BEHIND, header.written_behind);
         put_u32(&mut bytes, field::COUNT, header.count);
         put_u64(&mut bytes, field::FIRST, header.first_ns);
         put_u64(&mut bytes, field::LAST, header.last_ns);
@@ -241,10 +246,11 @@ impl Sealed {
         }
     }
 
-    /// Gives it its place in the log, and the time. The records are not read for it.
-    pub fn place(&mut self, base_offset: u64, appended_ns: u64) {
+    /// Gives it its place in the log, and the time; see [`Header`]. The records are not read for it.
+    pub fn place(&mut self, base_offset: u64, appended_ns: u64, written_behind: u32) {
         put_u64(&mut self.bytes, field::BASE_OFFSET, base_offset);
         put_u64(&mut self.bytes, field::APPENDED, appended_ns);
+        put_u32(&mut self.bytes, field::WRITTEN_BEHIND, written_behind);
         seal_header(&mut self.bytes);
     }
 
@@ -277,6 +283,7 @@ fn verified(bytes: &[u8]) -> Result<Header, BatchError> {
     let header = Header {
         base_offset: u64_at(bytes, field::BASE_OFFSET),
         appended_ns: u64_at(bytes, field::APPENDED),
+        written_behind: u32_at(bytes, field::WRITTEN_BEHIND),
         count: u32_at(bytes, field::COUNT),
         first_ns: u64_at(bytes, field::FIRST),
         last_ns: u64_at(bytes, field::LAST),

@@ -315,6 +315,36 @@ pub(crate) const SECTIONS: &[(&str, &[Row])] = &[
         ],
     ),
     (
+        "The log of topics",
+        &[
+            row(
+                "L1",
+                "the power is cut at any operation of the disk",
+                "all that was acknowledged is there, once and in order, and nothing that nobody sent",
+            ),
+            row(
+                "L2",
+                "the end of a log is cut off, zeros, or garbage",
+                "taken away up to the last batch that was acknowledged, and told",
+            ),
+            row(
+                "L3",
+                "a bit flips anywhere",
+                "found by a sum, never served; what is whole stays",
+            ),
+            row(
+                "L4",
+                "a sync fails",
+                "nothing is acknowledged before the log is opened anew",
+            ),
+            row(
+                "L5",
+                "the disk is full",
+                "refused, and taken when there is room; nothing is lost",
+            ),
+        ],
+    ),
+    (
         "Configuration and operation",
         &[
             row(
@@ -338,7 +368,7 @@ pub(crate) const NOT_YET: &[(&str, &str)] = &[
         "there are none yet",
     ),
     (
-        "durable topics, foreign engines (torn logs, failing fsync, brokers that go away)",
+        "topics on the wire, foreign engines (consumers and brokers that go away)",
         "there are none yet",
     ),
 ];

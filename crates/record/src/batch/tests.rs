@@ -26,7 +26,7 @@ fn sealed() -> Sealed {
 #[test]
 fn what_is_written_is_read_with_the_place_that_the_log_gave() {
     let mut sealed = sealed();
-    sealed.place(1200, 77);
+    sealed.place(1200, 77, 3);
     let mut bytes = sealed.into_bytes().to_vec();
     bytes.extend_from_slice(b"what comes behind");
     let batch = Batch::parse(&Bytes::from(bytes))
@@ -37,6 +37,7 @@ fn what_is_written_is_read_with_the_place_that_the_log_gave() {
         Header {
             base_offset: 1200,
             appended_ns: 77,
+            written_behind: 3,
             ..header()
         }
     );
@@ -51,7 +52,7 @@ fn what_is_written_is_read_with_the_place_that_the_log_gave() {
 #[test]
 fn the_bytes_of_a_batch_stay_what_they_are() {
     let mut sealed = sealed();
-    sealed.place(1200, 77);
+    sealed.place(1200, 77, 3);
     let hex: String = sealed
         .bytes()
         .iter()
@@ -76,8 +77,8 @@ fn a_length_beyond_the_most_is_refused_before_the_rest_has_come() {
         Batch::length(&bytes),
         Err(BatchError::Length(u64::from(u32::MAX) + 8))
     );
-    bytes[4..].copy_from_slice(&80_u32.to_be_bytes());
-    assert_eq!(Batch::length(&bytes), Err(BatchError::Length(88)));
+    bytes[4..].copy_from_slice(&84_u32.to_be_bytes());
+    assert_eq!(Batch::length(&bytes), Err(BatchError::Length(92)));
 }
 
 #[test]

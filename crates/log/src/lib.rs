@@ -1,0 +1,22 @@
+//! An embedded log (docs/log.md): topics of partitions of batches, and what groups of readers have done of them. What it
+//! acknowledges is on the disk, and what is on the disk is checked whenever it is read.
+
+mod cursors;
+mod disk;
+mod mark;
+mod partition;
+mod producers;
+mod segment;
+mod settings;
+mod store;
+
+pub use cursors::{Cursor, CursorKey};
+pub use disk::real::RealDisk;
+pub use disk::{Disk, DiskFile};
+pub use partition::{Partition, ReadError};
+pub use producers::{PRODUCERS_MAX, SequenceError};
+pub use segment::{Damage, Piece};
+pub use settings::{Durability, Settings};
+pub use store::{
+    Append, AppendError, Appended, Done, OpenError, Options, Recovered, Store, Topic, Work,
+};
