@@ -2,8 +2,10 @@
 //! byte the same. No I/O here, no clock and no randomness.
 
 mod batch;
+mod record;
 
 pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};
+pub use record::{BatchBuilder, Record, RecordError, RecordHeader, Records};
 
 /// The most bytes that a batch may have, header and all. A length beyond it is damage, or a peer that means harm: nobody
 /// allocates for it.
