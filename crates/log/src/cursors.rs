@@ -88,9 +88,11 @@ impl Cursors {
         Ok((cursors, damaged))
     }
 
-    /// How far a group is.
-    pub(crate) fn get(&self, key: &CursorKey) -> Option<Cursor> {
-        self.known.get(key).copied()
+    /// All there are, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (CursorKey, Cursor)> + '_ {
+        self.known
+            .iter()
+            .map(|(key, cursor)| (key.clone(), *cursor))
     }
 
     /// All of a topic, in order.

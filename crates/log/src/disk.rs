@@ -11,7 +11,7 @@ pub(crate) mod real;
 pub(crate) mod sim;
 
 /// Directories and their entries. An entry that was made, renamed or removed is durable after [`Disk::sync_dir`].
-pub trait Disk: Debug + Send + Sync {
+pub(crate) trait Disk: Debug + Send + Sync {
     /// Makes a file that is not there yet.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ pub trait Disk: Debug + Send + Sync {
 }
 
 /// An open file.
-pub trait DiskFile: Debug + Send + Sync {
+pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Fills as much of `into` as there is from `offset` on.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod cursors;
 mod disk;
+mod log;
 mod mark;
 mod partition;
 mod producers;
@@ -11,12 +12,9 @@ mod settings;
 mod store;
 
 pub use cursors::{Cursor, CursorKey};
-pub use disk::real::RealDisk;
-pub use disk::{Disk, DiskFile};
+pub use log::{Log, QUEUE_MAX};
 pub use partition::{Partition, ReadError};
 pub use producers::{PRODUCERS_MAX, SequenceError};
 pub use segment::{Damage, Piece};
 pub use settings::{Durability, Settings};
-pub use store::{
-    Append, AppendError, Appended, Done, OpenError, Options, Recovered, Store, Topic, Work,
-};
+pub use store::{Append, AppendError, Appended, OpenError, Options, Recovered, Topic};

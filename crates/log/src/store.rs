@@ -85,11 +85,11 @@ pub struct Topic {
 
 /// What is to be written in one turn.
 #[derive(Debug, Default)]
-pub struct Work {
+pub(crate) struct Work {
     /// Batches, of those of a partition in their order.
-    pub appends: Vec<Append>,
+    pub(crate) appends: Vec<Append>,
     /// What groups have done; `None`: they are forgotten.
-    pub cursors: Vec<(CursorKey, Option<Cursor>)>,
+    pub(crate) cursors: Vec<(CursorKey, Option<Cursor>)>,
 }
 
 /// A batch to be written.
@@ -105,16 +105,16 @@ pub struct Append {
 
 /// What became of it.
 #[derive(Debug)]
-pub struct Done {
+pub(crate) struct Done {
     /// Of each batch.
-    pub appends: Vec<Result<Appended, AppendError>>,
+    pub(crate) appends: Vec<Result<Appended, AppendError>>,
     /// Of all cursors.
-    pub cursors: Result<(), AppendError>,
+    pub(crate) cursors: Result<(), AppendError>,
 }
 
 /// Everything of a directory.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     options: Options,
@@ -129,21 +129,24 @@ pub struct Store {
 impl Store {
     /// The topics there are.
     #[must_use]
-    pub fn topics(&self) -> &BTreeMap<String, Arc<Topic>> {
+    pub(crate) fn topics(&self) -> &BTreeMap<String, Arc<Topic>> {
         &self.topics
     }
 
-    /// How far a group is; `None`: it has done nothing yet.
-    #[must_use]
-    pub fn cursor(&self, key: &CursorKey) -> Option<Cursor> {
-        self.cursors.get(key)
+    /// How far all groups are.
+    pub(crate) fn cursors(&self) -> impl Iterator<Item = (CursorKey, Cursor)> + '_ {
+        self.cursors.all()
     }
 
     /// Makes a topic, or gives one that is there other settings; the number of its partitions stays.
     ///
     /// # Errors
     /// The disk.
-    pub fn create(&mut self, name: &str, settings: Settings) -> Result<Arc<Topic>, AppendError> {
+    pub(crate) fn create(
+        &mut self,
+        name: &str,
+        settings: Settings,
+    ) -> Result<Arc<Topic>, AppendError> {
         self.check()?;
         let made = self.make(name, settings);
         let topic = made.map_err(|error| self.handle(&error))?;
@@ -193,7 +196,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk.
-    pub fn remove(&mut self, name: &str) -> Result<(), AppendError> {
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), AppendError> {
         self.check()?;
         let Some(topic) = self.topics.remove(name) else {
             return Ok(());
@@ -214,7 +217,7 @@ impl Store {
 
     /// Writes all of it, and makes it durable as far as that is promised. `now_ns` is the time of day; the log's own never goes
     /// back.
-    pub fn turn(&mut self, now_ns: u64, work: Work) -> Done {
+    pub(crate) fn turn(&mut self, now_ns: u64, work: Work) -> Done {
         if let Err(failed) = self.check() {
             return Done {
                 appends: work.appends.iter().map(|_| Err(failed.clone())).collect(),
@@ -454,7 +457,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk failed.
-    pub fn sync(&mut self) -> Result<(), AppendError> {
+    pub(crate) fn sync(&mut self) -> Result<(), AppendError> {
         self.check()?;
         let unsynced = std::mem::take(&mut self.unsynced);
         for (_, segment) in &unsynced {
@@ -473,7 +476,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk.
-    pub fn retain(&mut self, now_ns: u64) -> Result<(), AppendError> {
+    pub(crate) fn retain(&mut self, now_ns: u64) -> Result<(), AppendError> {
         self.check()?;
         let topics: Vec<_> = self
             .topics

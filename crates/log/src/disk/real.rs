@@ -12,7 +12,7 @@ use super::{Disk, DiskFile};
 
 /// Files of a directory, which belongs to this process alone as long as this lives.
 #[derive(Debug)]
-pub struct RealDisk {
+pub(crate) struct RealDisk {
     _lock: File,
 }
 
@@ -21,7 +21,7 @@ impl RealDisk {
     ///
     /// # Errors
     /// Another process has it ([`io::ErrorKind::ResourceBusy`]), or as the system says.
-    pub fn take(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn take(dir: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join("lock");
         let lock = File::options()

@@ -90,7 +90,7 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong has to be put right by somebody.
-    pub fn open(
+    pub(crate) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: Options,
