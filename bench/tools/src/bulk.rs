@@ -19,12 +19,14 @@ use crate::process::Process;
 const SLOWEST: u64 = 20_000_000;
 const GRACE: Duration = Duration::from_secs(20);
 
-/// What writes into the pipeline.
+/// What writes into the pipeline, and how its end reads.
 #[derive(Debug, Clone)]
 pub struct Writer {
     pub program: PathBuf,
     pub args: Vec<String>,
     pub bytes: u64,
+    /// Bytes of a read.
+    pub read: u64,
 }
 
 /// What one run cost.
@@ -40,14 +42,14 @@ pub struct Outcome {
 pub fn run(writer: &Writer, peer: Option<(&Peer, &Path)>) -> Result<Outcome> {
     let Some((peer, program)) = peer else {
         let mut source = start_writer(writer)?;
-        let mut sink = start_sink(source.stdout().into())?;
+        let mut sink = start_sink(writer, source.stdout().into())?;
         let rate = read_rate(&mut sink, writer.bytes)?;
         source.finish()?;
         sink.finish()?;
         return Ok(Outcome { rate, cpu: 0.0 });
     };
     let (mut far, url) = listen(peer, program, peer.listen, Stdio::null())?;
-    let mut sink = start_sink(far.stdout().into())?;
+    let mut sink = start_sink(writer, far.stdout().into())?;
     let mut source = start_writer(writer)?;
     let args = arguments(peer.connect, &url);
     let near = Process::start(program, &args, source.stdout().into(), Stdio::null())?;
@@ -106,9 +108,14 @@ pub fn start_writer(writer: &Writer) -> Result<Process> {
     Process::start(&writer.program, &writer.args, Stdio::null(), Stdio::piped())
 }
 
-fn start_sink(stdin: Stdio) -> Result<Process> {
+fn start_sink(writer: &Writer, stdin: Stdio) -> Result<Process> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    Process::start(&program, &["sink".to_owned()], stdin, Stdio::piped())
+    Process::start(
+        &program,
+        &["sink".to_owned(), writer.read.to_string()],
+        stdin,
+        Stdio::piped(),
+    )
 }
 
 /// What the sink measured; an error if a single byte is missing or too many.

@@ -37,7 +37,8 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["sink"] => sink::run(),
+        ["sink"] => sink::run(sink::READ),
+        ["sink", size] => sink::run(size.parse()?),
         ["writes", size, count] => writes::run(size.parse()?, count.parse()?),
         ["peers", ref options @ ..] => match options::parse(options)? {
             Some(options) => report::run(&options),
@@ -57,7 +58,7 @@ fn main() -> Result<()> {
             attack::run(kind, at, seconds, rate, held.parse()?)
         }
         _ => bail!(
-            "usage: farpipe-bench peers | links | scale | flood [OPTIONS] | sink | writes SIZE COUNT"
+            "usage: farpipe-bench peers | links | scale | flood [OPTIONS] | sink [SIZE] | writes SIZE COUNT"
         ),
     }
 }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::sink;
+
 pub const USAGE: &str = "\
 usage: farpipe-bench peers [OPTIONS]
 
   --size SIZE        bytes of the bulk transfer, with KiB, MiB or GiB (default 2GiB)
-  --small SIZE       bytes written 100 at a time (default 200MiB)
+  --small SIZE       bytes written little at a time (default 200MiB)
+  --write SIZE       of which so many at once (default 100)
+  --read SIZE        bytes that the end of a pipeline reads at once (default 1MiB)
   --pings N          round trips a round (default 20000)
   --files N          files of the tree that is copied (default 100000)
   --dir DIR          where trees are copied to: of the file system that is meant, and empty space for each
@@ -29,6 +33,10 @@ usage: farpipe-bench peers [OPTIONS]
 pub struct Options {
     pub size: u64,
     pub small: u64,
+    /// Bytes of a small write.
+    pub write: u64,
+    /// Bytes of a read of the sink.
+    pub read: u64,
     pub pings: usize,
     pub files: usize,
     /// Where trees are copied to.
@@ -51,6 +59,8 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
     let mut options = Options {
         size: 2 << 30,
         small: 200 << 20,
+        write: 100,
+        read: sink::READ,
         pings: 20_000,
         files: 100_000,
         dir: std::env::temp_dir(),
@@ -72,6 +82,8 @@ pub fn parse(args: &[&str]) -> Result<Option<Options>> {
         match arg {
             "--size" => options.size = size(value()?)?,
             "--small" => options.small = size(value()?)?,
+            "--write" => options.write = size(value()?)?.max(1),
+            "--read" => options.read = size(value()?)?.max(1),
             "--pings" => options.pings = value()?.parse()?,
             "--files" => options.files = value()?.parse()?,
             "--dir" => options.dir = value()?.into(),

@@ -12,9 +12,6 @@ use crate::peer::{LOCAL, PEERS, Peer, SOCAT};
 use crate::table::{Column, Rounds, Runner, Table};
 use crate::{forward, input, ping, relay, reuse, tree};
 
-/// Bytes of one small write.
-const SMALL: u64 = 100;
-
 const RATES: &[Column] = &[Column::median("GB/s", 0), Column::median("CPU s/GiB", 1)];
 const TIMES: &[Column] = &[Column::median("p50 µs", 0), Column::median("p99 µs", 1)];
 
@@ -30,13 +27,22 @@ pub fn run(options: &Options) -> Result<()> {
         tables.push(throughput(options, title, &writer));
     }
     if options.wants_table("small") {
-        let count = options.small / SMALL;
+        let count = options.small / options.write;
         let writer = Writer {
             program: std::env::current_exe().context("cannot find this program")?,
-            args: vec!["writes".to_owned(), SMALL.to_string(), count.to_string()],
-            bytes: count * SMALL,
+            args: vec![
+                "writes".to_owned(),
+                options.write.to_string(),
+                count.to_string(),
+            ],
+            bytes: count * options.write,
+            read: options.read,
         };
-        let title = format!("{} MiB in writes of {SMALL} bytes", options.small >> 20);
+        let title = format!(
+            "{} MiB in writes of {} bytes",
+            options.small >> 20,
+            options.write
+        );
         tables.push(throughput(options, title, &writer));
     }
     if options.wants_table("ping") {
@@ -90,6 +96,7 @@ fn random(options: &Options) -> Result<Writer> {
         program: PathBuf::from("cat"),
         args: vec![file.to_string_lossy().into_owned()],
         bytes: options.size,
+        read: options.read,
     })
 }
 
