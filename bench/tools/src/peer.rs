@@ -206,4 +206,22 @@ pub const PEERS: &[Peer] = &[
         echo: None,
         forward: None,
     },
+    Peer {
+        name: "model, splice in by two threads",
+        program: "model",
+        address: Address::Chosen,
+        listen: &["model-receive", "splice-by-two", "PORT"],
+        connect: &["model-send", "copy", "PORT"],
+        echo: None,
+        forward: None,
+    },
+    Peer {
+        name: "model, splice both, by two threads",
+        program: "model",
+        address: Address::Chosen,
+        listen: &["model-receive", "splice-by-two", "PORT"],
+        connect: &["model-send", "splice", "PORT"],
+        echo: None,
+        forward: None,
+    },
 ];
