@@ -25,6 +25,7 @@ pub mod server;
 pub mod shown;
 pub mod spread;
 pub mod tail;
+pub mod topic;
 
 pub use blocks::Compression;
 pub use outcome::{Outcome, PipeError};

@@ -148,6 +148,12 @@ impl Partition {
         Ok(pieces)
     }
 
+    /// The same, if all of it is in memory; `None`: ask [`Partition::read`].
+    #[must_use]
+    pub fn newest(&self, offset: u64, max: usize) -> Option<Vec<Piece>> {
+        self.lock().newest(offset, max)
+    }
+
     /// The offset of the first record whose batch was not appended before `time_ns`, which is that of the end if there is none.
     /// Blocks on the disk.
     ///

@@ -22,6 +22,7 @@ use crate::carrier::Carrier;
 use crate::clock::Clock;
 use crate::entrance::Entrance;
 use crate::event::Events;
+use crate::hop::Hop;
 use crate::link::{self, Asking, Greeting, HandshakeError, Wanted, Wire};
 use crate::opener::millis;
 use crate::peer::Peer;
@@ -211,6 +212,34 @@ impl Acceptor {
         let arrival = tokio::time::timeout(HANDSHAKE_TOTAL, handshake)
             .await
             .map_err(|_| HandshakeError::Endless)??;
+        self.route_or_refuse(arrival).await
+    }
+
+    /// Takes a session whose opener somebody else has let in, as `caller`, to serve it here.
+    ///
+    /// # Errors
+    /// It is refused, and was told so.
+    pub async fn host(
+        &self,
+        guest: (Hop, TunnelId, Attach),
+        caller: Option<Caller>,
+        standing: Standing,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let (hop, tunnel, attach) = guest;
+        let arrival = Arrival {
+            way: Way::Wire(Box::new(hop.into_wire())),
+            tunnel,
+            attach,
+            ticket: Vec::new(),
+            caller,
+            standing,
+            peer,
+        };
+        self.route_or_refuse(arrival).await
+    }
+
+    async fn route_or_refuse(&self, arrival: Arrival) -> Result<(), HandshakeError> {
         let Err(refusal) = self.route(arrival) else {
             return Ok(());
         };

@@ -13,6 +13,7 @@ mod left;
 mod metrics;
 mod registry;
 mod relay;
+mod topics;
 mod tunnels;
 mod windows;
 
@@ -25,3 +26,4 @@ pub mod fuzz {
 pub use admin::{Admin, AdminError, AdminListener, Order};
 pub use gateway::GatewayConfig;
 pub use relay::{Door, Load, Relay, RelayConfig, Running};
+pub use topics::Topics;

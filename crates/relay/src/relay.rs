@@ -11,12 +11,12 @@ use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
 use farpipe_net::{
-    Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Peer, Refusals, Standing, Wanted,
-    receive, system_random,
+    Acceptor, Clock, Entrance, Greeting, Guest, HandshakeError, Heard, Hop, Peer, Refusals,
+    Standing, Wanted, receive, system_random,
 };
-use farpipe_proto::identity::{Identity, is_name};
+use farpipe_proto::identity::{Asserting, Caller, Identity, is_name};
 use farpipe_proto::limits::{AGENTS_MAX, HANDSHAKE_STEP, HEARTBEAT, HELD_MAX, HOP_WINDOW};
-use farpipe_proto::wire::control::{List, RefuseCode, Refused, Register, Registered};
+use farpipe_proto::wire::control::{Attach, List, RefuseCode, Refused, Register, Registered};
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::id::{SessionKey, TunnelId};
 use tokio::sync::mpsc;
@@ -37,6 +37,9 @@ use crate::windows::Windows;
 /// waits.
 const WORK_MAX: usize = 64;
 
+/// The route of what has its end at the relay itself; no agent's name has a slash.
+const TOPICS: &str = "t/";
+
 /// Settings of a relay.
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
@@ -49,6 +52,8 @@ pub struct RelayConfig {
     pub clock: Clock,
     /// Where it is written who registers, who asks for whom, and who is refused. Default: nowhere.
     pub audit: Audit,
+    /// Takes the sessions of those who want something of the topics kept here. Default: none are.
+    pub topics: Option<Arc<Acceptor>>,
 }
 
 impl Default for RelayConfig {
@@ -58,6 +63,7 @@ impl Default for RelayConfig {
             agents_max: AGENTS_MAX,
             clock: Clock::Boot,
             audit: Audit::default(),
+            topics: None,
         }
     }
 }
@@ -233,6 +239,10 @@ impl Relay {
                     let why = "this is a relay: name the agent to ask for";
                     return Err(wrong(hop, near, why).await);
                 }
+                if attach.route == TOPICS {
+                    attach.route.clear();
+                    return self.topics((hop, near, attach), who, standing, peer).await;
+                }
                 let route = Route::of(std::mem::take(&mut attach.route));
                 if route.is_pipe() && !is_name(route.name()) {
                     // Nobody could come whom it would be held for.
@@ -251,6 +261,32 @@ impl Relay {
                 self.attach(joining, route).await
             }
         }
+    }
+
+    /// Serves a session whose end is this relay.
+    async fn topics(
+        &self,
+        guest: (Hop, TunnelId, Attach),
+        who: Option<Identity>,
+        standing: Standing,
+        peer: String,
+    ) -> Result<(), HandshakeError> {
+        let asks = asks("topics", "", who.as_ref(), &peer);
+        let Some(topics) = &self.config.topics else {
+            let (hop, near, _) = guest;
+            let why = "this relay keeps no topics: start it with --data DIR";
+            asks.refused(&self.config.audit, why).await;
+            return Err(refused(hop, near, RefuseCode::NoRoute, why).await);
+        };
+        if let Err(unwritten) = asks.asked(&self.config.audit).await {
+            let (hop, near, _) = guest;
+            return Err(refused_for_now(hop, near, unwritten.to_string()).await);
+        }
+        let caller = who.map(|identity| Caller::RelayAsserted {
+            identity,
+            relay: Asserting::ThisUser,
+        });
+        topics.host(guest, caller, standing, peer).await
     }
 
     /// What says how the relay is and takes orders, and where those come out that concern the

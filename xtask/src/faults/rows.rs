@@ -342,6 +342,11 @@ pub(crate) const SECTIONS: &[(&str, &[Row])] = &[
                 "the disk is full",
                 "refused, and taken when there is room; nothing is lost",
             ),
+            row(
+                "L6",
+                "a segment is missing, a foreign file, two processes, another version",
+                "not opened, with the file's name; nothing is changed",
+            ),
         ],
     ),
     (

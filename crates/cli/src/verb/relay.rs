@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use self::behind::BehindArgs;
 use self::doors::Doors;
 use self::gateway::GatewayArgs;
+use self::topics::TopicsArgs;
 use super::audit::{self, AuditArgs};
 use super::sandbox::SandboxArgs;
 use super::secure::ListenTls;
@@ -29,6 +30,7 @@ mod behind;
 mod doors;
 mod gateway;
 mod sandbox;
+mod topics;
 
 /// How often it is seen whether the configuration file is another.
 const LOOK: Duration = Duration::from_secs(1);
@@ -80,6 +82,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     probe_listen: Option<String>,
     #[command(flatten)]
+    topics: TopicsArgs,
+    #[command(flatten)]
     audit: AuditArgs,
     #[command(flatten)]
     sandbox: SandboxArgs,
@@ -111,15 +115,22 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
     output::hold();
     let status = Status::open_held(args.status_fd, false)?;
     let (signals, cancel, hangups) = Signals::catch_but_hangup()?;
+    args.topics.prepare()?;
     let audit = args.audit.open()?;
     // Before there is another thread: what it may not do is given up by each for itself.
     let closed = args.close(source.file.as_deref());
     status.begin()?;
     closed.tell(&status);
+    let mut aside = JoinSet::new();
+    let topics = match args.topics.begin(args.heartbeat, &mut aside).await {
+        Ok(topics) => topics,
+        Err(error) => return conclude(Err(error), None, &status),
+    };
     let config = RelayConfig {
         heartbeat: args.heartbeat,
         agents_max: args.agents_max,
         audit: audit.clone(),
+        topics,
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);
@@ -128,7 +139,6 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
     if let Err(error) = doors.set(&args).await {
         return conclude(Err(error), None, &status);
     }
-    let mut aside = JoinSet::new();
     let admin = Arc::new(admin);
     for (name, listener) in [
         (
@@ -288,6 +298,7 @@ impl Keeper {
             (new.probe_listen != self.args.probe_listen, "probe_listen"),
             (new.behind != self.args.behind, "what is before the relay"),
             (new.gateway != self.args.gateway, "the gateway"),
+            (new.topics != self.args.topics, "the topics"),
             (new.audit != self.args.audit, "the audit log"),
             (new.sandbox != self.args.sandbox, "the sandbox"),
         ] {

@@ -109,6 +109,14 @@ impl RouteArgs {
         Ok(Way::direct(dial, config))
     }
 
+    /// The way to the topics of one of the relays: the first that keeps any. The relay is the other end.
+    pub(crate) fn to_topics(&self) -> anyhow::Result<(Box<dyn Dial>, OpenerConfig)> {
+        let legs = self.legs(self.relays("which relay keeps the topic?")?)?;
+        let config = OpenerConfig::new(legs[0].greeting()?);
+        let dials = legs.into_iter().map(|leg| leg.dial).collect();
+        Ok((Box::new(RelayDial::new("t/".to_owned(), dials)), config))
+    }
+
     /// What the writer of a pipe shows to its readers and believes of them, and whether it sends to those,
     /// too, who come without.
     pub(crate) fn seal_of_writer(&self) -> anyhow::Result<(Option<AcceptorSeal>, bool)> {

@@ -75,6 +75,7 @@ mod tickets;
 mod tls;
 mod token;
 mod token_link;
+mod topics;
 mod usage;
 mod websocket_ends;
 mod websockets;

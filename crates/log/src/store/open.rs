@@ -72,6 +72,28 @@ pub enum Recovered {
     Cursors(usize),
 }
 
+impl std::fmt::Display for Recovered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Torn { path, at, len } => write!(
+                f,
+                "{}: a write of {len} bytes at {at} was cut off, and is taken away: nobody was told that it was kept",
+                path.display()
+            ),
+            Self::Damaged { path, damage } => write!(
+                f,
+                "{}: offsets {} to {} are damaged ({} bytes at {}): they stay, and are skipped",
+                path.display(),
+                damage.from,
+                damage.to.saturating_sub(1),
+                damage.len,
+                damage.at
+            ),
+            Self::Cursors(lines) => write!(f, "{lines} damaged lines of what groups have done"),
+        }
+    }
+}
+
 trait At<T> {
     fn at(self, path: &Path) -> Result<T, OpenError>;
 }

@@ -28,6 +28,9 @@ impl Args {
         if let Some(log) = self.audit.file() {
             sandbox.append(log);
         }
+        if let Some(data) = self.topics.dir() {
+            sandbox.change_below(data);
+        }
         let is_plain = self.listen.iter().any(|door| !door.scheme.is_tls());
         // Made while it can be; why it could not is told where it is wanted.
         if is_plain && !self.behind.is_given() && LoopbackSecret::load_or_create().is_ok() {

@@ -1,0 +1,451 @@
+//! A producer: lines become records, records batches, and batches are sent until the log has acknowledged them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use farpipe_net::{ByteWriter, Messages, Opener, WallClock};
+use farpipe_proto::link::handshake::printable;
+use farpipe_proto::wire::topic::{
+    Level, Publish, PublishEvent, PublishWhat, Ready, TopicWant, WhyDeclined,
+};
+use farpipe_record::{BatchBuilder, ProducerId, Record};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{Notify, mpsc};
+
+use super::outbox::Outbox;
+use super::{Again, Broken, Ended, Made, session};
+use crate::outcome::PipeError;
+
+/// Bytes of a batch, about.
+const BATCH: usize = 128 * 1024;
+/// Records go to the next partition after so many, if they have no key.
+const TURN: u64 = 512;
+/// How long records wait for others while batches are under way.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// How to publish.
+#[derive(Debug, Clone)]
+pub struct PublishConfig {
+    /// The topic.
+    pub topic: String,
+    /// Who publishes.
+    pub producer: ProducerId,
+    /// A line's key is what stands before this byte, and its value what stands behind; a line without it has no key.
+    pub key_separator: Option<u8>,
+    /// Bytes that may wait to be acknowledged; beyond that nothing more is read.
+    pub window: usize,
+    /// How long to try without progress.
+    pub resume_for: Duration,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Records that are kept.
+    pub records: u64,
+    /// Those of them that had been kept before, by an earlier run of the same producer.
+    pub repeated: u64,
+    /// What being kept means.
+    pub level: Option<Level>,
+}
+
+/// Told while it goes on.
+pub trait Told {
+    /// A session was lost, and another one will be asked for after so long.
+    fn lost(&mut self, why: &str, wait: Duration);
+    /// Batches wait, for what the relay says.
+    fn waits(&mut self, why: &str);
+}
+
+/// What the two sides of a producer share.
+#[derive(Debug, Default)]
+struct Shared {
+    outbox: Mutex<Outbox>,
+    /// Something was put in or acknowledged.
+    changed: Notify,
+    /// What the relay knew when it was first asked.
+    ready: Mutex<Option<Ready>>,
+    is_over: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Publishes what comes by `input`, line by line, until that ends and all is acknowledged.
+///
+/// # Errors
+/// Not all of it is; and so much is.
+///
+/// # Cancellation
+/// Dropped, what was acknowledged is kept, and of the rest anything may be.
+pub async fn publish(
+    config: &PublishConfig,
+    opener: impl Fn() -> Made,
+    input: mpsc::Receiver<Bytes>,
+    told: &mut dyn Told,
+) -> Result<Published, (PipeError, Published)> {
+    let shared = Arc::new(Shared::default());
+    let feeding = feed(config, &shared, input);
+    let linking = link(config, &shared, opener, told);
+    tokio::pin!(feeding, linking);
+    let mut fed = None;
+    let ended = loop {
+        tokio::select! {
+            result = &mut feeding, if fed.is_none() => {
+                fed = Some(result);
+                shared.is_over.store(true, Ordering::Release);
+                shared.changed.notify_waiters();
+            }
+            ended = &mut linking => break ended,
+        }
+    };
+    let published = {
+        let outbox = lock(&shared.outbox);
+        let level = lock(&shared.ready)
+            .as_ref()
+            .and_then(|ready| Level::from_wire(ready.level));
+        Published {
+            records: outbox.records,
+            repeated: outbox.repeated,
+            level,
+        }
+    };
+    match (ended, fed) {
+        (Err(error), _) | (Ok(()), Some(Err(error))) => Err((error, published)),
+        (Ok(()), _) => Ok(published),
+    }
+}
+
+/// Makes batches of lines.
+async fn feed(
+    config: &PublishConfig,
+    shared: &Shared,
+    mut input: mpsc::Receiver<Bytes>,
+) -> Result<(), PipeError> {
+    let ready = known(shared).await;
+    let mut batcher = Batcher::new(config, &ready);
+    let mut line = BytesMut::new();
+    loop {
+        let chunk = match input.try_recv() {
+            Ok(chunk) => Some(chunk),
+            Err(mpsc::error::TryRecvError::Disconnected) => None,
+            Err(mpsc::error::TryRecvError::Empty) => {
+                let is_idle = lock(&shared.outbox).is_idle();
+                if is_idle || batcher.is_empty() {
+                    batcher.flush(shared)?;
+                    input.recv().await
+                } else {
+                    // Others may come while the last ones are under way.
+                    tokio::select! {
+                        chunk = input.recv() => chunk,
+                        () = tokio::time::sleep(LINGER) => {
+                            batcher.flush(shared)?;
+                            continue;
+                        }
+                    }
+                }
+            }
+        };
+        let Some(chunk) = chunk else { break };
+        let now = u64::try_from(WallClock::System.now().as_nanos()).unwrap_or(u64::MAX);
+        let mut rest = chunk;
+        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+            let mut value = rest.split_to(at + 1);
+            value.truncate(at);
+            if !line.is_empty() {
+                line.extend_from_slice(&value);
+                value = line.split().freeze();
+            }
+            if let Err(error) = batcher.push(value, now, shared) {
+                // What stood before it is published.
+                batcher.flush(shared)?;
+                return Err(error);
+            }
+        }
+        line.extend_from_slice(&rest);
+        room(config, shared).await;
+    }
+    if !line.is_empty() {
+        let now = u64::try_from(WallClock::System.now().as_nanos()).unwrap_or(u64::MAX);
+        let pushed = batcher.push(line.freeze(), now, shared);
+        batcher.flush(shared)?;
+        return pushed;
+    }
+    batcher.flush(shared)
+}
+
+/// What the relay knows.
+async fn known(shared: &Shared) -> Ready {
+    loop {
+        let changed = shared.changed.notified();
+        if let Some(ready) = lock(&shared.ready).clone() {
+            return ready;
+        }
+        changed.await;
+    }
+}
+
+/// Waits until more may wait.
+async fn room(config: &PublishConfig, shared: &Shared) {
+    loop {
+        let changed = shared.changed.notified();
+        if lock(&shared.outbox).bytes() < config.window {
+            return;
+        }
+        changed.await;
+    }
+}
+
+/// Records on their way into batches, one of each partition.
+struct Batcher<'a> {
+    config: &'a PublishConfig,
+    epoch: u32,
+    partitions: Vec<Filling>,
+    lines: u64,
+}
+
+struct Filling {
+    builder: BatchBuilder,
+    /// The number of the next record.
+    next: u64,
+    /// Records before this number are kept already.
+    known: u64,
+}
+
+impl<'a> Batcher<'a> {
+    fn new(config: &'a PublishConfig, ready: &Ready) -> Self {
+        let filling = |known: &u64| Filling {
+            builder: BatchBuilder::default(),
+            next: 0,
+            known: *known,
+        };
+        Self {
+            config,
+            epoch: ready.epoch,
+            partitions: ready.sequences.iter().map(filling).collect(),
+            lines: 0,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.partitions.iter().all(|one| one.builder.count() == 0)
+    }
+
+    fn push(&mut self, line: Bytes, now: u64, shared: &Shared) -> Result<(), PipeError> {
+        self.lines += 1;
+        let mut record = Record {
+            value: line,
+            ..Record::default()
+        };
+        if let Some(separator) = self.config.key_separator
+            && let Some(at) = record.value.iter().position(|byte| *byte == separator)
+        {
+            let mut key = record.value.split_to(at + 1);
+            key.truncate(at);
+            record.key = Some(key);
+        }
+        let count = self.partitions.len().max(1) as u64;
+        let partition = match &record.key {
+            Some(key) => spread(key) % count,
+            None => (self.lines - 1) / TURN % count,
+        };
+        let number = u32::try_from(partition).unwrap_or(0);
+        let Some(filling) = self.partitions.get_mut(partition as usize) else {
+            return Err(PipeError::Remote(
+                "the relay's topic has no partition".to_owned(),
+            ));
+        };
+        filling.next += 1;
+        if filling.next <= filling.known {
+            let mut outbox = lock(&shared.outbox);
+            outbox.records += 1;
+            outbox.repeated += 1;
+            return Ok(());
+        }
+        let too_long = |error| PipeError::Local(format!("line {}: {error}", self.lines));
+        if !filling.builder.push(&mut record, now).map_err(too_long)? {
+            seal(self.config, self.epoch, number, filling, 1, shared)?;
+            filling.builder.push(&mut record, now).map_err(too_long)?;
+        }
+        if filling.builder.plain_len() >= BATCH {
+            seal(self.config, self.epoch, number, filling, 0, shared)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, shared: &Shared) -> Result<(), PipeError> {
+        for (number, filling) in (0_u32..).zip(&mut self.partitions) {
+            if filling.builder.count() > 0 {
+                seal(self.config, self.epoch, number, filling, 0, shared)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the batch of a partition into the outbox; `behind`: so many records have numbers that are not in it.
+fn seal(
+    config: &PublishConfig,
+    epoch: u32,
+    partition: u32,
+    filling: &mut Filling,
+    behind: u64,
+    shared: &Shared,
+) -> Result<(), PipeError> {
+    let builder = std::mem::take(&mut filling.builder);
+    let (count, end) = (u64::from(builder.count()), filling.next - behind);
+    let sealed = builder.seal(config.producer, epoch, end - count);
+    let sealed = sealed.map_err(|error| PipeError::Local(error.to_string()))?;
+    lock(&shared.outbox).push(partition, sealed.into_bytes(), count, end);
+    shared.changed.notify_waiters();
+    Ok(())
+}
+
+/// FNV-1a, so that every client puts a key into the same partition (docs/protocol.md section 6.13).
+fn spread(key: &[u8]) -> u64 {
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// One session after the other, until all is acknowledged.
+async fn link(
+    config: &PublishConfig,
+    shared: &Arc<Shared>,
+    opener: impl Fn() -> Made,
+    told: &mut dyn Told,
+) -> Result<(), PipeError> {
+    let mut again = Again::within(config.resume_for);
+    let mut epoch = 0;
+    loop {
+        let (opened, dial) = opener();
+        let ask = TopicWant::Publish(Publish {
+            topic: config.topic.clone(),
+            producer: config.producer.0.to_vec(),
+            epoch,
+        });
+        let (before, was_known) = {
+            let is_known = lock(&shared.ready).is_some();
+            (lock(&shared.outbox).records, is_known)
+        };
+        let told_here = &mut *told;
+        let talk = async |messages: Messages, writer: ByteWriter| {
+            talk(shared, &mut epoch, messages, writer, told_here).await
+        };
+        let ended = session(Opener::new(opened), &*dial, ask, talk).await;
+        let is_new = !was_known && lock(&shared.ready).is_some();
+        if is_new || lock(&shared.outbox).records > before {
+            again.handle_progress();
+        }
+        match (again.poll_wait(&ended), ended) {
+            (_, Ended::Done(())) => return Ok(()),
+            (None, Ended::Failed(error)) => return Err(error),
+            (None, Ended::Lost(why)) => return Err(PipeError::Local(why)),
+            (Some(wait), Ended::Lost(why)) => {
+                told.lost(&why, wait);
+                tokio::time::sleep(wait).await;
+            }
+            (Some(wait), Ended::Failed(error)) => {
+                told.lost(&error.to_string(), wait);
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Sends what waits, and hears what is kept.
+async fn talk(
+    shared: &Shared,
+    epoch: &mut u32,
+    mut messages: Messages,
+    mut writer: ByteWriter,
+    told: &mut dyn Told,
+) -> Result<(), Broken> {
+    let first = messages
+        .message::<PublishEvent>()
+        .await?
+        .and_then(|event| event.what);
+    let Some(PublishWhat::Ready(ready)) = first else {
+        return Err(odd("the relay does not say what it knows of this producer"));
+    };
+    *epoch = ready.epoch;
+    lock(&shared.outbox)
+        .resume(&ready.sequences)
+        .map_err(|error| Broken::Final(PipeError::Remote(error.to_string())))?;
+    lock(&shared.ready).get_or_insert(ready);
+    shared.changed.notify_waiters();
+    let sending = send(shared, &mut writer);
+    let hearing = hear(shared, &mut messages, told);
+    tokio::pin!(sending, hearing);
+    let mut is_sent = false;
+    loop {
+        tokio::select! {
+            sent = &mut sending, if !is_sent => {
+                sent?;
+                is_sent = true;
+            }
+            heard = &mut hearing => return heard,
+        }
+    }
+}
+
+fn odd(why: &str) -> Broken {
+    Broken::Final(PipeError::Remote(why.to_owned()))
+}
+
+/// Sends all there is, and what comes; ready when there is no more to come and all is acknowledged.
+async fn send(shared: &Shared, writer: &mut ByteWriter) -> Result<(), Broken> {
+    loop {
+        let changed = shared.changed.notified();
+        let next = lock(&shared.outbox).poll_transmit();
+        if let Some((partition, batch)) = next {
+            writer.write_all(&partition.to_be_bytes()).await?;
+            writer.write_all(&batch).await?;
+            continue;
+        }
+        let is_over = shared.is_over.load(Ordering::Acquire);
+        if is_over && lock(&shared.outbox).is_empty() {
+            writer.finish();
+            return Ok(());
+        }
+        changed.await;
+    }
+}
+
+async fn hear(shared: &Shared, messages: &mut Messages, told: &mut dyn Told) -> Result<(), Broken> {
+    while let Some(event) = messages.message::<PublishEvent>().await? {
+        match event.what {
+            Some(PublishWhat::Stored(stored)) => {
+                let taken = lock(&shared.outbox).handle_stored(&stored);
+                taken.map_err(|error| Broken::Final(PipeError::Remote(error.to_string())))?;
+                shared.changed.notify_waiters();
+            }
+            Some(PublishWhat::Waiting(why)) => told.waits(&printable(&why)),
+            Some(PublishWhat::Declined(declined)) => {
+                let message = printable(&declined.message);
+                let error = match WhyDeclined::from_wire(declined.why) {
+                    // The relay may be started anew, with a disk that works.
+                    WhyDeclined::Failed => {
+                        return Err(Broken::Stream(std::io::Error::other(message)));
+                    }
+                    WhyDeclined::Fenced => {
+                        format!("another process publishes as this producer now: {message}")
+                    }
+                    WhyDeclined::OutOfOrder | WhyDeclined::Damaged | WhyDeclined::Removed => {
+                        message
+                    }
+                };
+                return Err(Broken::Final(PipeError::Remote(error)));
+            }
+            Some(PublishWhat::Ready(_)) | None => {}
+        }
+    }
+    let is_over = shared.is_over.load(Ordering::Acquire);
+    match is_over && lock(&shared.outbox).is_empty() {
+        true => Ok(()),
+        false => Err(Broken::Stream(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}

@@ -1,0 +1,280 @@
+//! A reader: asks for the records of a topic from somewhere on, and goes on behind what it has in another session.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farpipe_net::{ByteWriter, Messages, Opener};
+use farpipe_proto::link::handshake::printable;
+use farpipe_proto::wire::topic::{
+    From, Position, Skipped, Subscribe, SubscribeEvent, SubscribeWhat, TopicWant,
+};
+use farpipe_record::{Batch, Records};
+
+use super::publish::Told;
+use super::{Again, Broken, Ended, Made, session};
+use crate::outcome::PipeError;
+
+/// Bytes that are written at once, if so many have come.
+const WRITE: usize = 256 * 1024;
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct SubscribeConfig {
+    /// The topic.
+    pub topic: String,
+    /// Where to begin.
+    pub from: From,
+    /// These partitions only; empty: all.
+    pub partitions: Vec<u32>,
+    /// So many records, and no more.
+    pub count: Option<u64>,
+    /// What was there when it came, and no more.
+    pub exit_at_end: bool,
+    /// What stands between a record's key and its value; without it the key is left out.
+    pub key_separator: Option<u8>,
+    /// How long to try without progress.
+    pub resume_for: Duration,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Records that were written to stdout.
+    pub records: u64,
+    /// Records that could not be had.
+    pub missing: u64,
+    /// Whoever reads stdout has left.
+    pub reader_gone: bool,
+}
+
+/// What a reader has so far.
+struct Progress {
+    read: Read,
+    /// Of each partition the first offset that was not written.
+    positions: BTreeMap<u32, u64>,
+    /// Partitions of which nothing more is to come.
+    over: BTreeMap<u32, bool>,
+    stdout: Arc<File>,
+    out: Vec<u8>,
+    /// What is in `out`.
+    unwritten: u64,
+    ahead: BTreeMap<u32, u64>,
+}
+
+/// Reads, and writes values to stdout, a line each.
+///
+/// # Errors
+/// It could not go on; and what was read before.
+///
+/// # Cancellation
+/// Dropped, what was written was written.
+pub async fn subscribe(
+    config: &SubscribeConfig,
+    opener: impl Fn() -> Made,
+    told: &mut dyn Told,
+) -> Result<Read, (PipeError, Read)> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let stdout = match stdout {
+        Ok(fd) => Arc::new(File::from(fd)),
+        Err(error) => {
+            let error = PipeError::Local(format!("cannot write to stdout: {error}"));
+            return Err((error, Read::default()));
+        }
+    };
+    let mut progress = Progress {
+        read: Read::default(),
+        positions: BTreeMap::new(),
+        over: BTreeMap::new(),
+        stdout,
+        out: Vec::new(),
+        unwritten: 0,
+        ahead: BTreeMap::new(),
+    };
+    let mut again = Again::within(config.resume_for);
+    loop {
+        let (opened, dial) = opener();
+        let position = |(&partition, &offset): (&u32, &u64)| Position { partition, offset };
+        let ask = TopicWant::Subscribe(Subscribe {
+            topic: config.topic.clone(),
+            from: Some(config.from),
+            positions: progress.positions.iter().map(position).collect(),
+            partitions: config.partitions.clone(),
+            until_end: config.exit_at_end,
+            ..Subscribe::default()
+        });
+        let before = progress.positions.clone();
+        let talk = async |messages: Messages, writer: ByteWriter| {
+            talk(config, &mut progress, messages, writer, told).await
+        };
+        let ended = session(Opener::new(opened), &*dial, ask, talk).await;
+        if progress.positions != before {
+            again.handle_progress();
+        }
+        match (again.poll_wait(&ended), ended) {
+            (_, Ended::Done(())) => return Ok(progress.read),
+            (None, Ended::Failed(error)) => return Err((error, progress.read)),
+            (None, Ended::Lost(why)) => return Err((PipeError::Local(why), progress.read)),
+            (Some(wait), Ended::Lost(why)) => {
+                told.lost(&why, wait);
+                tokio::time::sleep(wait).await;
+            }
+            (Some(wait), Ended::Failed(error)) => {
+                told.lost(&error.to_string(), wait);
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Hears what comes, until there is no more.
+async fn talk(
+    config: &SubscribeConfig,
+    progress: &mut Progress,
+    mut messages: Messages,
+    mut writer: ByteWriter,
+    told: &mut dyn Told,
+) -> Result<(), Broken> {
+    // What was read and not written in another session comes again.
+    progress.out.clear();
+    progress.unwritten = 0;
+    progress.ahead.clear();
+    loop {
+        if messages.seen().is_empty() && !progress.out.is_empty() {
+            progress.write().await?;
+        }
+        if config
+            .count
+            .is_some_and(|count| progress.read.records >= count)
+            || progress.read.reader_gone
+        {
+            writer.finish();
+            return Ok(());
+        }
+        let Some(event) = messages.message::<SubscribeEvent>().await? else {
+            progress.write().await?;
+            let is_over = !progress.over.is_empty() && progress.over.values().all(|over| *over);
+            return match is_over {
+                true => Ok(()),
+                false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            };
+        };
+        match event.what {
+            Some(SubscribeWhat::Assigned(assigned)) => {
+                progress.over.insert(assigned.partition, false);
+                progress
+                    .positions
+                    .entry(assigned.partition)
+                    .or_insert(assigned.offset);
+            }
+            Some(SubscribeWhat::Batch(follows)) => {
+                let len = follows.len as usize;
+                if !messages.fill(len).await? {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+                let batch = Batch::parse(&messages.take(len)).map_err(damaged)?;
+                let batch = batch.ok_or_else(|| damaged("its end is missing"))?;
+                progress.take(config, follows.partition, &batch)?;
+                if progress.out.len() >= WRITE {
+                    progress.write().await?;
+                }
+            }
+            Some(SubscribeWhat::AtEnd(position)) => {
+                progress.over.insert(position.partition, true);
+                if progress.over.values().all(|over| *over) {
+                    progress.write().await?;
+                    writer.finish();
+                    return Ok(());
+                }
+            }
+            Some(SubscribeWhat::Skipped(skipped)) => {
+                progress.write().await?;
+                progress.skip(&skipped, told);
+            }
+            Some(
+                SubscribeWhat::Revoked(_)
+                | SubscribeWhat::Committed(_)
+                | SubscribeWhat::PutAside(_),
+            )
+            | None => {}
+        }
+    }
+}
+
+fn damaged(why: impl std::fmt::Display) -> Broken {
+    let why = format!("a batch came that is none: {}", printable(&why.to_string()));
+    Broken::Final(PipeError::Remote(why))
+}
+
+impl Progress {
+    /// Takes the records of a batch that were not written yet.
+    fn take(
+        &mut self,
+        config: &SubscribeConfig,
+        partition: u32,
+        batch: &Batch,
+    ) -> Result<(), Broken> {
+        let from = self.positions.get(&partition).copied().unwrap_or(0);
+        let from = self.ahead.get(&partition).copied().unwrap_or(from);
+        for record in Records::of(batch).map_err(damaged)? {
+            let (offset, record) = record.map_err(damaged)?;
+            let done = self.read.records + self.unwritten;
+            if offset < from || config.count.is_some_and(|count| done >= count) {
+                continue;
+            }
+            if let (Some(separator), Some(key)) = (config.key_separator, &record.key) {
+                self.out.extend_from_slice(key);
+                self.out.push(separator);
+            }
+            self.out.extend_from_slice(&record.value);
+            self.out.push(b'\n');
+            self.unwritten += 1;
+            self.ahead.insert(partition, offset + 1);
+        }
+        Ok(())
+    }
+
+    /// Writes what was taken; it counts when that is done.
+    async fn write(&mut self) -> Result<(), Broken> {
+        let (out, stdout) = (std::mem::take(&mut self.out), Arc::clone(&self.stdout));
+        let written = tokio::task::spawn_blocking(move || (&*stdout).write_all(&out));
+        let written = written
+            .await
+            .map_err(io::Error::other)
+            .and_then(|written| written);
+        match written {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.read.reader_gone = true;
+                return Ok(());
+            }
+            Err(error) => {
+                let error = format!("cannot write to stdout: {error}");
+                return Err(Broken::Final(PipeError::Local(error)));
+            }
+        }
+        self.read.records += std::mem::take(&mut self.unwritten);
+        self.positions.append(&mut self.ahead);
+        Ok(())
+    }
+
+    fn skip(&mut self, skipped: &Skipped, told: &mut dyn Told) {
+        let Skipped {
+            partition,
+            from,
+            to,
+            why,
+            ..
+        } = skipped;
+        self.read.missing += to.saturating_sub(*from);
+        self.positions.insert(*partition, *to);
+        let what = format!(
+            "records {from} to {} of partition {partition} are missing",
+            to.saturating_sub(1)
+        );
+        told.waits(&format!("{what}: {}", printable(why)));
+    }
+}

@@ -1,0 +1,152 @@
+//! `farpipe pub`: publishes lines to a topic.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farpipe_agent::outcome::PipeError;
+use farpipe_agent::topic::publish::{PublishConfig, Published, publish};
+use farpipe_agent::{Outcome, pipe};
+use farpipe_net::system_random;
+use farpipe_proto::wire::topic::Level;
+use farpipe_record::ProducerId;
+use tokio::sync::mpsc;
+
+use super::session::{conclude, span};
+use super::topic_route::{Teller, TopicRouteArgs, separator, topic};
+use crate::output;
+use crate::signals::Signals;
+use crate::status::Status;
+
+/// Bytes that are read from stdin at once.
+const READ: usize = 256 * 1024;
+/// Reads that wait. Policy when full: stdin is not read, and whoever writes to it waits.
+const READS: usize = 4;
+
+/// Publish lines to a topic of a relay
+///
+/// Each line of stdin becomes a record. Exit status 0 says that all of them are kept as the topic promises (`farpipe topic
+/// describe`); by default they are on the relay's disk. While the relay is away, or its disk is full, nothing more is read from stdin,
+/// and after --resume-for without progress this ends with 125, and says how many records are kept.
+///
+/// Each run is a producer of its own. With --producer it is the same one as before, and what an earlier run has
+/// published of the same input is not published again: `farpipe pub --producer ID logs < FILE` can be killed and run again. A
+/// run that begins ends the one before it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The topic; it is made if the relay makes topics on first use
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+    /// Go on as the producer of this name
+    #[arg(long, value_name = "ID")]
+    producer: Option<String>,
+    /// A line's key is what stands before this character (or TAB), and the rest its value. Lines of one key stay in order, in one
+    /// partition
+    #[arg(long, value_name = "CHAR", value_parser = separator)]
+    key_separator: Option<u8>,
+    /// How long to try without progress (30s, 10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
+    resume_for: Duration,
+    /// Bytes that may wait to be acknowledged; beyond that nothing more is read
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    window: usize,
+}
+
+pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
+    let status = Status::open(None, false)?;
+    let (signals, cancel) = Signals::catch()?;
+    let config = PublishConfig {
+        topic: args.topic.clone(),
+        producer: producer(args.producer.as_deref()),
+        key_separator: args.key_separator,
+        window: args.window,
+        resume_for: args.resume_for,
+    };
+    let maker = args.route.maker()?;
+    let mut teller = Teller::new(quiet);
+    let work = async {
+        let publishing = publish(&config, maker, stdin(), &mut teller);
+        match pipe::unless_cancelled(cancel, publishing).await {
+            Ok(Ok(published)) => Ok((Outcome::default(), published)),
+            Ok(Err((error, published))) => Ok((Outcome::from(error), published)),
+            Err(error) => Ok::<_, anyhow::Error>((Outcome::from(error), Published::default())),
+        }
+    };
+    let (ended, signal) = signals.run(work).await;
+    let ended = ended.unwrap_or_else(|| Ok((PipeError::Cancelled.into(), Published::default())));
+    let ended = ended.map(|(outcome, published)| {
+        let has_failed = outcome.error.is_some();
+        if has_failed || published.repeated > 0 {
+            tell(&args.topic, published, quiet && !has_failed);
+        }
+        outcome
+    });
+    conclude(ended, signal, &status)
+}
+
+/// Says how many are kept.
+fn tell(topic: &str, published: Published, quiet: bool) {
+    if quiet {
+        return;
+    }
+    let level = match published.level {
+        Some(Level::Disk) => "on the relay's disk",
+        Some(Level::Interval | Level::Os) => "in the relay's memory",
+        None => "kept",
+    };
+    let Published {
+        records, repeated, ..
+    } = published;
+    let before = match repeated {
+        0 => String::new(),
+        n => format!(", {n} of them by an earlier run"),
+    };
+    let what = match records {
+        1 => format!("1 record of {topic} is"),
+        n => format!("{n} records of {topic} are"),
+    };
+    output::line(&format!("farpipe: {what} {level}{before}"));
+}
+
+/// A name's hash, or chance.
+fn producer(name: Option<&str>) -> ProducerId {
+    let mut id = [0; 16];
+    match name {
+        Some(name) => {
+            let hash = blake3::hash(name.as_bytes());
+            id.copy_from_slice(&hash.as_bytes()[..16]);
+        }
+        None => system_random(&mut id),
+    }
+    ProducerId(id)
+}
+
+/// What comes on stdin, read by a thread of its own, which may wait for it.
+fn stdin() -> mpsc::Receiver<Bytes> {
+    let (chunks, received) = mpsc::channel(READS);
+    let read = move || {
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            let mut chunk = vec![0; READ];
+            match stdin.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(n) => chunk.truncate(n),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    output::error(&format!("cannot read stdin: {error}"));
+                    return;
+                }
+            }
+            if chunks.blocking_send(Bytes::from(chunk)).is_err() {
+                return;
+            }
+        }
+    };
+    // It ends with its input, or with the process.
+    let _ = std::thread::Builder::new()
+        .name("farpipe-stdin".to_owned())
+        .spawn(read);
+    received
+}

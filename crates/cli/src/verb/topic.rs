@@ -1,0 +1,240 @@
+//! `farpipe topic`: makes, shows and removes the topics of a relay.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use farpipe_agent::topic::ask::ask;
+use farpipe_proto::wire::topic::{Level, TopicSettings, TopicState, TopicWant};
+
+use super::session::span;
+use super::topic_route::{TopicRouteArgs, failed, topic};
+use crate::exit::printed;
+use crate::output;
+
+/// Make, show and remove the topics of a relay
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a topic, or say anew how one is kept
+    Create(CreateArgs),
+    /// List topics
+    Ls(LsArgs),
+    /// Show how a topic is kept, and what there is of it
+    Describe(DescribeArgs),
+    /// Remove a topic with all its records
+    Rm(RmArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// Its name
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+    /// Its partitions, for good [default: 1]
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    /// What an acknowledged record has gone through: `disk`, written and synced; `interval`, synced within --interval; `os`, in
+    /// the memory of the relay's system. A loss of power takes what is not synced
+    #[arg(long, value_name = "LEVEL", default_value = "disk")]
+    durability: Durability,
+    /// With --durability interval: within which time
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "100ms")]
+    interval: Duration,
+    /// Keep so many bytes of a partition, about [default: all]
+    #[arg(long, value_name = "BYTES")]
+    retain_bytes: Option<u64>,
+    /// Keep records for so long, about [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    retain_for: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Durability {
+    Disk,
+    Interval,
+    Os,
+}
+
+#[derive(Debug, clap::Args)]
+struct LsArgs {
+    /// Of those only whose names begin so
+    #[arg(value_name = "BEGINNING", default_value = "")]
+    beginning: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+    /// As JSON, a line each
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct DescribeArgs {
+    /// Its name
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct RmArgs {
+    /// Its name
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
+    match args.action {
+        Action::Create(args) => {
+            let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            let level = match args.durability {
+                Durability::Disk => Level::Disk,
+                Durability::Interval => Level::Interval,
+                Durability::Os => Level::Os,
+            };
+            let settings = TopicSettings {
+                name: args.topic,
+                partitions: args.partitions.unwrap_or(0),
+                level: level as u32,
+                interval_ms: millis(args.interval),
+                retain_bytes: args.retain_bytes.unwrap_or(0),
+                retain_ms: args.retain_for.map_or(0, millis),
+                retain_unread: false,
+            };
+            asked(&args.route, TopicWant::Create(settings)).await?;
+            Ok(0)
+        }
+        Action::Ls(args) => {
+            let states = asked(&args.route, TopicWant::List(args.beginning)).await?;
+            let text: String = match args.json {
+                true => states.iter().map(json).collect(),
+                false => table(&states),
+            };
+            printed(output::data(text.as_bytes()))
+        }
+        Action::Describe(args) => {
+            let states = asked(&args.route, TopicWant::List(args.topic.clone())).await?;
+            let named = |state: &&TopicState| name(state) == args.topic;
+            let Some(state) = states.iter().find(named) else {
+                return Err(failed(format!("there is no topic {}", args.topic)));
+            };
+            let text = match args.json {
+                true => json(state),
+                false => description(state),
+            };
+            printed(output::data(text.as_bytes()))
+        }
+        Action::Rm(args) => {
+            asked(&args.route, TopicWant::Remove(args.topic)).await?;
+            Ok(0)
+        }
+    }
+}
+
+async fn asked(route: &TopicRouteArgs, want: TopicWant) -> anyhow::Result<Vec<TopicState>> {
+    let (config, dial) = route.made()?;
+    let asked = ask(config, &*dial, want).await;
+    asked.map_err(|error| failed(error.to_string()))
+}
+
+fn name(state: &TopicState) -> &str {
+    state
+        .settings
+        .as_ref()
+        .map_or("", |settings| settings.name.as_str())
+}
+
+fn records(state: &TopicState) -> u64 {
+    let counts = state
+        .partitions
+        .iter()
+        .map(|one| one.end.saturating_sub(one.start));
+    counts.sum()
+}
+
+fn level(settings: &TopicSettings) -> String {
+    match Level::from_wire(settings.level) {
+        Some(Level::Disk) => "disk".to_owned(),
+        Some(Level::Interval) => format!("interval {} ms", settings.interval_ms),
+        Some(Level::Os) => "os".to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn table(states: &[TopicState]) -> String {
+    let mut text = String::new();
+    if !states.is_empty() {
+        text.push_str(&format!(
+            "{:<24} {:>10} {:>14} {:>14}  DURABILITY\n",
+            "TOPIC", "PARTITIONS", "RECORDS", "BYTES"
+        ));
+    }
+    for state in states {
+        let bytes: u64 = state.partitions.iter().map(|one| one.bytes).sum();
+        let durability = state.settings.as_ref().map(level).unwrap_or_default();
+        text.push_str(&format!(
+            "{:<24} {:>10} {:>14} {bytes:>14}  {durability}\n",
+            name(state),
+            state.partitions.len(),
+            records(state),
+        ));
+    }
+    text
+}
+
+fn description(state: &TopicState) -> String {
+    let mut text = format!("topic {}\n", name(state));
+    if let Some(settings) = &state.settings {
+        text.push_str(&format!("durability {}\n", level(settings)));
+        for (what, number, unit) in [
+            ("retain_bytes", settings.retain_bytes, ""),
+            ("retain_for", settings.retain_ms, " ms"),
+        ] {
+            if number > 0 {
+                text.push_str(&format!("{what} {number}{unit}\n"));
+            }
+        }
+    }
+    for (number, one) in state.partitions.iter().enumerate() {
+        text.push_str(&format!(
+            "partition {number}: offsets {} to {}, {} bytes{}\n",
+            one.start,
+            one.end,
+            one.bytes,
+            match one.damaged {
+                0 => String::new(),
+                n => format!(", {n} records damaged"),
+            }
+        ));
+    }
+    text
+}
+
+fn json(state: &TopicState) -> String {
+    let partitions = state.partitions.iter().map(|one| {
+        serde_json::json!({
+            "start": one.start, "end": one.end, "bytes": one.bytes, "damaged": one.damaged,
+        })
+    });
+    let settings = state.settings.clone().unwrap_or_default();
+    let line = serde_json::json!({
+        "topic": settings.name,
+        "durability": level(&settings),
+        "retain_bytes": settings.retain_bytes,
+        "retain_ms": settings.retain_ms,
+        "partitions": partitions.collect::<Vec<_>>(),
+    });
+    format!("{line}\n")
+}

@@ -1,0 +1,279 @@
+//! Topics: what is published is read, once and in order, whatever becomes of the relay, its producers and its readers.
+
+use std::fs;
+
+use crate::support::process::{Invocation, until};
+use crate::support::{Host, Listener};
+
+/// A relay that keeps topics.
+fn relay(host: &Host, url: &str) -> Listener {
+    let relay = host.relay_at(url).args(["--data", "data"]);
+    relay.start_listening()
+}
+
+fn publish(host: &Host, relay: &str) -> Invocation {
+    host.farpipe(["pub", "--relay", relay, "--heartbeat", "1s"])
+}
+
+fn subscribe(host: &Host, relay: &str) -> Invocation {
+    host.farpipe(["sub", "--relay", relay, "--heartbeat", "1s"])
+}
+
+fn topic(host: &Host, relay: &str, action: &str) -> Invocation {
+    host.farpipe(["topic", action, "--relay", relay])
+}
+
+fn lines(numbers: std::ops::Range<u64>) -> String {
+    numbers.map(|n| format!("line {n}\n")).collect()
+}
+
+#[test]
+fn what_is_published_is_read_from_where_somebody_wants_to() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let (publish, subscribe) = (
+        || publish(&host, relay.url()).arg("logs"),
+        || subscribe(&host, relay.url()).arg("logs"),
+    );
+    let ended = publish().input(lines(0..50_000)).run().exits(0);
+    assert_eq!(ended.stderr, "", "it says nothing when all goes well");
+    let all = subscribe().args(["--from", "earliest", "--exit-at-end"]);
+    all.run().exits(0).printed(lines(0..50_000));
+    let some = subscribe().args(["--from", "1200", "--count", "3"]);
+    some.run().exits(0).printed(lines(1_200..1_203));
+    let recent = subscribe().args(["--from", "1h", "--count", "1"]);
+    recent.run().exits(0).printed(lines(0..1));
+    // Behind the end: what comes.
+    let following = subscribe()
+        .args(["--from", "50000", "--count", "2"])
+        .start();
+    // Bytes that are no text, and a last line without an end.
+    publish().input(&b"\xff\0\n\nlast"[..]).run().exits(0);
+    following.end().exits(0).printed(b"\xff\0\n\n");
+    let rest = subscribe().args(["--from", "50000", "--exit-at-end"]);
+    rest.run().exits(0).printed(b"\xff\0\n\nlast\n");
+    // head -1.
+    let shell = format!(
+        "{} sub --relay {} logs --from earliest | head -1; printf %s ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_farpipe"),
+        relay.url()
+    );
+    let bash = host.shell(&format!("exec bash -c '{shell}'"));
+    bash.run().exits(0).printed("line 0\n141");
+    let described = topic(&host, relay.url(), "describe").args(["logs", "--json"]);
+    let described = described.run().exits(0).stdout;
+    let described = String::from_utf8(described).expect("text");
+    assert!(described.contains("\"durability\":\"disk\""), "{described}");
+    assert!(described.contains("\"end\":50003"), "{described}");
+}
+
+/// L1 by processes: each record once and in order, though the relay is killed again and again.
+#[test]
+fn l1_whoever_publishes_and_reads_goes_on_when_the_relay_is_killed() {
+    let host = Host::new();
+    let first = relay(&host, "ws://127.0.0.1:0");
+    let url = first.url().to_owned();
+    let mut relay_now = Some(first);
+    let reading = subscribe(&host, &url).args(["logs", "--from", "earliest", "--count", "60000"]);
+    let reading = reading.start();
+    let mut publishing = publish(&host, &url).arg("logs").open_input().start();
+    for round in 0..4 {
+        publishing.write(lines(round * 15_000..(round + 1) * 15_000));
+        // In the midst of them.
+        let some = usize::try_from(round).expect("few") * 100_000 + 50_000;
+        reading.stdout_until(some);
+        let relay = relay_now.take().expect("it runs");
+        relay.kill();
+        relay.end();
+        relay_now = Some(self::relay(&host, &url));
+    }
+    publishing.close_input();
+    publishing.end().exits(0);
+    reading.end().exits(0).printed(lines(0..60_000));
+}
+
+#[test]
+fn l1_a_named_producer_that_is_killed_and_run_again_publishes_each_line_once() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let run = || publish(&host, relay.url()).args(["logs", "--producer", "host1"]);
+    for kept in [1, 20_000] {
+        let mut publishing = run().open_input().start();
+        publishing.write(lines(0..40_000));
+        until("nothing is published", || {
+            let shown = topic(&host, relay.url(), "describe")
+                .args(["logs", "--json"])
+                .run();
+            let shown = String::from_utf8(shown.stdout).expect("text");
+            let end = shown.split("\"end\":").nth(1).unwrap_or("0");
+            let end = end
+                .split(|c: char| !c.is_ascii_digit())
+                .next()
+                .unwrap_or("0");
+            end.parse::<u64>().is_ok_and(|end| end >= kept)
+        });
+        publishing.kill();
+        publishing.end();
+    }
+    let ended = run().input(lines(0..40_000)).run().exits(0);
+    assert!(
+        ended
+            .stderr
+            .contains("farpipe: 40000 records of logs are on the relay's disk, "),
+        "{}",
+        ended.stderr
+    );
+    let all = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    all.run().exits(0).printed(lines(0..40_000));
+}
+
+#[test]
+fn a_producer_that_begins_ends_the_one_before_it() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let run = || publish(&host, relay.url()).args(["logs", "--producer", "host1"]);
+    let mut older = run().open_input().start();
+    older.write("line 0\n");
+    let shown = || subscribe(&host, relay.url()).args(["logs", "--from", "0", "--count", "1"]);
+    shown().run().exits(0).printed("line 0\n");
+    run().input(lines(0..2)).run().exits(0);
+    older.write("line x\n");
+    let ended = older.end().exits(125);
+    assert!(
+        ended
+            .stderr
+            .contains("another process publishes as this producer now"),
+        "{}",
+        ended.stderr
+    );
+    let all = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    all.run().exits(0).printed(lines(0..2));
+}
+
+#[test]
+fn records_of_a_key_stay_in_order_in_one_partition() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let create = topic(&host, relay.url(), "create").args(["keyed", "--partitions", "4"]);
+    create.run().exits(0);
+    let input: String = (0..4_000)
+        .map(|n| format!("key{}\t{n}\n", n % 40))
+        .collect();
+    let publish = publish(&host, relay.url()).args(["keyed", "--key-separator", "TAB"]);
+    publish.input(input).run().exits(0);
+    let read = subscribe(&host, relay.url()).args(["keyed", "--from", "earliest", "--exit-at-end"]);
+    let read = read.args(["--key-separator", "TAB"]).run().exits(0);
+    let read = String::from_utf8(read.stdout).expect("text");
+    assert_eq!(read.lines().count(), 4_000);
+    for key in 0..40 {
+        let of_it = format!("key{key}\t");
+        let values = read.lines().filter_map(|line| line.strip_prefix(&of_it));
+        let wanted = (0..4_000_u32)
+            .filter(|n| n % 40 == key)
+            .map(|n| n.to_string());
+        assert!(values.eq(wanted), "{of_it}");
+    }
+    let one = subscribe(&host, relay.url()).args(["keyed", "--from", "earliest", "--exit-at-end"]);
+    let one = one.args(["--partition", "0"]).run().exits(0);
+    let count = one.stdout.iter().filter(|byte| **byte == b'\n').count();
+    assert!(count > 0 && count < 4_000, "{count}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_words() {
+    let host = Host::new();
+    let none = host.relay("ws").start_listening();
+    let ended = publish(&host, none.url())
+        .arg("logs")
+        .input("x\n")
+        .run()
+        .exits(125);
+    assert!(
+        ended
+            .stderr
+            .contains("this relay keeps no topics: start it with --data DIR"),
+        "{}",
+        ended.stderr
+    );
+    let strict = host
+        .relay("ws")
+        .args(["--data", "strict", "--auto-create", "false"]);
+    let strict = strict.start_listening();
+    let says = |ended: crate::support::Ended, words: &str| {
+        let ended = ended.exits(125);
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    };
+    let unknown = "there is no topic logs: make it with farpipe topic create";
+    says(
+        publish(&host, strict.url()).arg("logs").input("x\n").run(),
+        unknown,
+    );
+    says(subscribe(&host, strict.url()).arg("logs").run(), unknown);
+    let create = |args: &[&str]| topic(&host, strict.url(), "create").args(args).run();
+    create(&["logs"]).exits(0);
+    create(&["logs", "--durability", "os"]).exits(0);
+    says(
+        create(&["logs", "--partitions", "3"]),
+        "the topic logs has 1 partitions, for good",
+    );
+    let beyond = subscribe(&host, strict.url()).args(["logs", "--from", "5"]);
+    says(
+        beyond.run(),
+        "offset 5 of logs (partition 0) is not there yet: the next one to come is 0",
+    );
+    let elsewhere = subscribe(&host, strict.url()).args(["logs", "--partition", "1"]);
+    says(
+        elsewhere.run(),
+        "there is no partition 1 of logs: it has 1, counted from 0",
+    );
+    let long = [b"short\n".to_vec(), vec![b'x'; 1 << 20], b"\n".to_vec()].concat();
+    let ended = publish(&host, strict.url()).arg("logs").input(long).run();
+    let kept = "farpipe: 1 record of logs is in the relay's memory\n";
+    assert!(ended.stderr.contains(kept), "{}", ended.stderr);
+    says(ended, "farpipe: line 2: a record of 10485");
+    // What stood before it is published.
+    let all = subscribe(&host, strict.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    all.run().exits(0).printed("short\n");
+    topic(&host, strict.url(), "rm").arg("logs").run().exits(0);
+    says(
+        topic(&host, strict.url(), "rm").arg("logs").run(),
+        "there is no topic logs",
+    );
+    publish(&host, strict.url()).arg("a/b").run().exits(2);
+}
+
+/// L6: one process at a time, and nothing that is none of its own.
+#[test]
+fn l6_a_log_that_another_relay_has_or_that_is_none_is_not_opened() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    publish(&host, relay.url())
+        .arg("logs")
+        .input("x\n")
+        .run()
+        .exits(0);
+    let second = || {
+        host.relay("ws")
+            .args(["--data", "data"])
+            .run()
+            .exits(125)
+            .stderr
+    };
+    let said = second();
+    assert!(said.contains("another process has this log"), "{said}");
+    relay.signal(rustix::process::Signal::TERM);
+    relay.end().exits(0);
+    fs::write(host.path("data/topics/logs/0/notes.txt"), "mine").expect("ours");
+    let said = second();
+    assert!(
+        said.contains("notes.txt does not belong into a log: move it away"),
+        "{said}"
+    );
+    fs::remove_file(host.path("data/topics/logs/0/notes.txt")).expect("ours");
+    fs::write(host.path("data/format"), "farpipe-log 2\n").expect("ours");
+    let said = second();
+    assert!(
+        said.contains("is no log of this version of farpipe"),
+        "{said}"
+    );
+}

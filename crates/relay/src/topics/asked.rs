@@ -1,0 +1,153 @@
+//! What is asked of topics themselves: to make, remove and show them.
+
+use std::io;
+use std::time::Duration;
+
+use farpipe_log::{Cursor, CursorKey, Durability, Settings, Topic};
+use farpipe_net::{ByteWriter, Stream};
+use farpipe_proto::wire::topic::{
+    GroupState, Level, PartitionState, Position, TopicSettings, TopicState, TopicWant,
+    name_objection,
+};
+
+use super::{Topics, accepted, level, refuse, say};
+
+/// Partitions of a topic at most.
+const PARTITIONS_MAX: u32 = 64;
+
+pub(super) async fn serve(topics: Topics, stream: Stream, want: TopicWant) {
+    let answers = match done(&topics, want).await {
+        Ok(answers) => answers,
+        Err(why) => return refuse(stream, why),
+    };
+    let (mut messages, mut writer) = accepted(stream);
+    let told = tell(&mut writer, &answers);
+    // Nothing more is to come.
+    let (told, _) = tokio::join!(told, messages.fill(1));
+    if let Err(error) = told {
+        tracing::debug!("nobody hears of topics any more: {error}");
+    }
+}
+
+async fn tell(writer: &mut ByteWriter, answers: &[TopicState]) -> io::Result<()> {
+    for state in answers {
+        say(writer, state).await?;
+    }
+    writer.finish();
+    Ok(())
+}
+
+/// Does it.
+///
+/// # Errors
+/// Why not, for whoever asked.
+async fn done(topics: &Topics, want: TopicWant) -> Result<Vec<TopicState>, String> {
+    match want {
+        TopicWant::Create(asked) => {
+            let name = asked.name.clone();
+            if let Some(objection) = name_objection(&name) {
+                let name = name.escape_debug();
+                return Err(format!("'{name}' is no topic's name: {objection}"));
+            }
+            let settings = settings(&asked)?;
+            if let Some(known) = topics.log.topic(&name)
+                && asked.partitions > 0
+                && known.settings.partitions != settings.partitions
+            {
+                let count = known.settings.partitions;
+                return Err(format!("the topic {name} has {count} partitions, for good"));
+            }
+            let made = topics.log.create(&name, settings).await;
+            let topic = made.map_err(|error| format!("the topic {name}: {error}"))?;
+            Ok(vec![state(topics, &name, &topic)])
+        }
+        TopicWant::Remove(name) => {
+            if topics.log.topic(&name).is_none() {
+                return Err(format!("there is no topic {}", name.escape_debug()));
+            }
+            let removed = topics.log.remove(&name).await;
+            removed.map_err(|error| format!("the topic {name}: {error}"))?;
+            Ok(Vec::new())
+        }
+        TopicWant::List(beginning) => {
+            let all = topics.log.topics(&beginning);
+            Ok(all
+                .iter()
+                .map(|(name, topic)| state(topics, name, topic))
+                .collect())
+        }
+        TopicWant::Publish(_) | TopicWant::Subscribe(_) | TopicWant::Group(_) => {
+            Err("this relay cannot do that".to_owned())
+        }
+    }
+}
+
+fn settings(asked: &TopicSettings) -> Result<Settings, String> {
+    let partitions = asked.partitions.max(1);
+    if partitions > PARTITIONS_MAX {
+        return Err(format!("a topic has {PARTITIONS_MAX} partitions at most"));
+    }
+    let durability = match Level::from_wire(asked.level) {
+        Some(Level::Os) => Durability::Os,
+        Some(Level::Interval) => Durability::Interval(Duration::from_millis(asked.interval_ms)),
+        Some(Level::Disk) => Durability::Disk,
+        None if asked.level == 0 => Durability::Disk,
+        None => return Err("this relay does not know that durability".to_owned()),
+    };
+    let some = |number: u64| (number > 0).then_some(number);
+    Ok(Settings {
+        partitions,
+        durability,
+        retain_bytes: some(asked.retain_bytes),
+        retain_for: some(asked.retain_ms).map(Duration::from_millis),
+        retain_unread: asked.retain_unread,
+    })
+}
+
+fn state(topics: &Topics, name: &str, topic: &Topic) -> TopicState {
+    let known = &topic.settings;
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let settings = TopicSettings {
+        name: name.to_owned(),
+        partitions: known.partitions,
+        level: level(known) as u32,
+        interval_ms: match known.durability {
+            Durability::Interval(span) => millis(span),
+            Durability::Disk | Durability::Os => 0,
+        },
+        retain_bytes: known.retain_bytes.unwrap_or(0),
+        retain_ms: known.retain_for.map_or(0, millis),
+        retain_unread: known.retain_unread,
+    };
+    let partitions = topic.partitions.iter().map(|partition| PartitionState {
+        start: partition.start(),
+        end: partition.end(),
+        bytes: partition.bytes(),
+        damaged: partition.damaged(),
+    });
+    TopicState {
+        settings: Some(settings),
+        partitions: partitions.collect(),
+        groups: groups(topics.log.cursors(name)),
+    }
+}
+
+/// Of each group what it has done.
+fn groups(cursors: Vec<(CursorKey, Cursor)>) -> Vec<GroupState> {
+    let mut groups: Vec<GroupState> = Vec::new();
+    for (key, cursor) in cursors {
+        if groups.last().is_none_or(|last| last.name != key.group) {
+            groups.push(GroupState {
+                name: key.group,
+                ..GroupState::default()
+            });
+        }
+        if let Some(group) = groups.last_mut() {
+            group.done.push(Position {
+                partition: key.partition,
+                offset: cursor.offset,
+            });
+        }
+    }
+    groups
+}

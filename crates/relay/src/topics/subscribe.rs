@@ -1,0 +1,251 @@
+//! A reader without a group: sends it the batches of its partitions as they are kept, from where it wants to begin.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use farpipe_log::{Partition, Piece, ReadError, Topic};
+use farpipe_net::{ByteWriter, Messages, Stream};
+use farpipe_proto::wire::topic::{
+    Assigned, BatchFollows, ConsumerSays, From, FromWhere, Position, Skipped, Subscribe,
+    SubscribeEvent, SubscribeWhat, put_message,
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+
+use super::{Topics, accepted, refuse, say};
+
+/// Bytes that are read from a partition before the next one has its turn.
+const READ: usize = 512 * 1024;
+
+/// A partition that is read.
+#[derive(Debug)]
+struct Reading {
+    number: u32,
+    partition: Arc<Partition>,
+    offset: u64,
+    /// Where to end; `None`: never.
+    until: Option<u64>,
+}
+
+pub(super) async fn serve(topics: Topics, stream: Stream, ask: Subscribe) {
+    if !ask.group.is_empty() {
+        return refuse(stream, "this relay keeps no groups".to_owned());
+    }
+    let topic = match topics.topic(&ask.topic).await {
+        Ok(topic) => topic,
+        Err(why) => return refuse(stream, why),
+    };
+    let readings = match readings(&topic, &ask).await {
+        Ok(readings) => readings,
+        Err(why) => return refuse(stream, why),
+    };
+    let (mut messages, mut writer) = accepted(stream);
+    // A reader that leaves is heard by what comes from it.
+    tokio::select! {
+        sent = send(&mut writer, readings) => {
+            match sent {
+                Ok(()) => writer.finish(),
+                Err(error) => tracing::debug!("a reader of {}: {error}", ask.topic),
+            }
+            let _ = left(&mut messages).await;
+        }
+        _ = left(&mut messages) => writer.finish(),
+    }
+}
+
+/// Ready when the reader has nothing more to say.
+async fn left(messages: &mut Messages) -> io::Result<()> {
+    while messages.message::<ConsumerSays>().await?.is_some() {}
+    Ok(())
+}
+
+/// Where to begin in each partition.
+///
+/// # Errors
+/// Why that cannot be, for the reader.
+async fn readings(topic: &Arc<Topic>, ask: &Subscribe) -> Result<Vec<Reading>, String> {
+    let wanted: BTreeSet<u32> = ask.partitions.iter().copied().collect();
+    if let Some(number) = wanted
+        .iter()
+        .find(|number| **number >= topic.settings.partitions)
+    {
+        let count = topic.settings.partitions;
+        return Err(format!(
+            "there is no partition {number} of {}: it has {count}, counted from 0",
+            ask.topic
+        ));
+    }
+    let mut readings = Vec::new();
+    for (number, partition) in (0_u32..).zip(&topic.partitions) {
+        if !wanted.is_empty() && !wanted.contains(&number) {
+            continue;
+        }
+        let known = ask.positions.iter().find(|known| known.partition == number);
+        let (start, end) = (partition.start(), partition.end());
+        let offset = match known {
+            Some(known) => known.offset,
+            None => begin(partition, ask.from, start, end).await?,
+        };
+        if offset > end {
+            return Err(format!(
+                "offset {offset} of {} (partition {number}) is not there yet: the next one to come is {end}",
+                ask.topic
+            ));
+        }
+        readings.push(Reading {
+            number,
+            partition: Arc::clone(partition),
+            offset,
+            until: ask.until_end.then_some(end),
+        });
+    }
+    Ok(readings)
+}
+
+async fn begin(
+    partition: &Arc<Partition>,
+    from: Option<From>,
+    start: u64,
+    end: u64,
+) -> Result<u64, String> {
+    Ok(match from.and_then(|from| from.place) {
+        None | Some(FromWhere::Latest(_)) => end,
+        Some(FromWhere::Earliest(_)) => start,
+        Some(FromWhere::Offset(offset)) => offset,
+        Some(FromWhere::TimeNs(time)) => {
+            let partition = Arc::clone(partition);
+            let looked = tokio::task::spawn_blocking(move || partition.offset_at(time));
+            let found = looked.await.map_err(io::Error::other);
+            let found = found.and_then(|found| found);
+            found.map_err(|error| format!("cannot look for that time: {error}"))?
+        }
+    })
+}
+
+/// Sends all there is, and what comes.
+///
+/// # Errors
+/// The reader is gone, or nothing can be read.
+async fn send(writer: &mut ByteWriter, mut readings: Vec<Reading>) -> io::Result<()> {
+    for reading in &readings {
+        let assigned = Assigned {
+            partition: reading.number,
+            offset: reading.offset,
+            end: reading.partition.end(),
+        };
+        event(writer, SubscribeWhat::Assigned(assigned)).await?;
+    }
+    while !readings.is_empty() {
+        let mut has_more = false;
+        for reading in &mut readings {
+            has_more |= turn(writer, reading).await?;
+        }
+        let mut over = Vec::new();
+        readings.retain(|reading| {
+            let is_over = reading.until.is_some_and(|until| reading.offset >= until);
+            if is_over {
+                over.push(Position {
+                    partition: reading.number,
+                    offset: reading.offset,
+                });
+            }
+            !is_over
+        });
+        for position in over {
+            event(writer, SubscribeWhat::AtEnd(position)).await?;
+        }
+        if !has_more && !readings.is_empty() {
+            more(&readings).await;
+        }
+    }
+    Ok(())
+}
+
+/// Ready when one of them has more.
+async fn more(readings: &[Reading]) {
+    let mut waiting = JoinSet::new();
+    for reading in readings {
+        let (mut end, offset) = (reading.partition.watch(), reading.offset);
+        waiting.spawn(async move {
+            // An error: its topic was removed, which is seen when it is read.
+            let _ = end.wait_for(|end| *end > offset).await;
+        });
+    }
+    waiting.join_next().await;
+}
+
+/// Sends some of a partition; whether there was any.
+async fn turn(writer: &mut ByteWriter, reading: &mut Reading) -> io::Result<bool> {
+    if reading.offset >= reading.partition.end() {
+        return Ok(false);
+    }
+    let (partition, offset) = (Arc::clone(&reading.partition), reading.offset);
+    // Most are in memory; the disk is left to a thread that may wait for it.
+    let pieces = match reading.partition.newest(offset, READ) {
+        Some(pieces) => Ok(pieces),
+        None => {
+            let read = tokio::task::spawn_blocking(move || partition.read(offset, READ));
+            read.await.map_err(io::Error::other)?
+        }
+    };
+    match pieces {
+        Ok(pieces) => {
+            for piece in pieces {
+                send_piece(writer, reading, piece).await?;
+            }
+        }
+        Err(ReadError::OutOfRange { start, .. }) if start > offset => {
+            let why = "they are not kept any more".to_owned();
+            skip(writer, reading, start, why, false).await?;
+        }
+        Err(error) => return Err(io::Error::other(error)),
+    }
+    Ok(true)
+}
+
+async fn send_piece(
+    writer: &mut ByteWriter,
+    reading: &mut Reading,
+    piece: Piece,
+) -> io::Result<()> {
+    let batch = match piece {
+        Piece::Batch(batch) => batch,
+        Piece::Damaged { to, .. } => {
+            let why = "they are damaged on the disk".to_owned();
+            return skip(writer, reading, to, why, true).await;
+        }
+    };
+    reading.offset = batch.header().end_offset();
+    let follows = BatchFollows {
+        partition: reading.number,
+        len: u32::try_from(batch.bytes().len()).map_err(io::Error::other)?,
+    };
+    let mut head = Vec::new();
+    let what = Some(SubscribeWhat::Batch(follows));
+    put_message(&SubscribeEvent { what }, &mut head);
+    writer.write_all(&head).await?;
+    writer.write_all(batch.bytes()).await
+}
+
+async fn skip(
+    writer: &mut ByteWriter,
+    reading: &mut Reading,
+    to: u64,
+    why: String,
+    is_damage: bool,
+) -> io::Result<()> {
+    let skipped = Skipped {
+        partition: reading.number,
+        from: reading.offset,
+        to,
+        why,
+        is_damage,
+    };
+    reading.offset = to;
+    event(writer, SubscribeWhat::Skipped(skipped)).await
+}
+
+async fn event(writer: &mut ByteWriter, what: SubscribeWhat) -> io::Result<()> {
+    say(writer, &SubscribeEvent { what: Some(what) }).await
+}
