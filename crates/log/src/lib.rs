@@ -3,6 +3,8 @@
 
 mod cursors;
 mod disk;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod log;
 mod mark;
 mod partition;

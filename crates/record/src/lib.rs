@@ -2,6 +2,8 @@
 //! byte the same. No I/O here, no clock and no randomness.
 
 mod batch;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod record;
 
 pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};

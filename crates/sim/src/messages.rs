@@ -15,6 +15,7 @@ use farpipe_proto::wire::control;
 use farpipe_proto::wire::hop::HopFrame;
 use farpipe_proto::wire::local::{LOCAL_PREFACE, WayAnswer, WayAsked, exactly};
 use farpipe_proto::wire::tail::{TailError, TailEvent};
+use farpipe_proto::wire::topic;
 use farpipe_yaml::{Section, Value};
 use prost::Message;
 
@@ -56,6 +57,11 @@ pub fn messages(data: &[u8]) {
         TailEvent,
         WayAsked,
         WayAnswer,
+        topic::TopicAsk,
+        topic::PublishEvent,
+        topic::SubscribeEvent,
+        topic::ConsumerSays,
+        topic::TopicState,
     );
 }
 

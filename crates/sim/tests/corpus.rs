@@ -21,6 +21,7 @@ macro_rules! targets {
 
 targets! {
     accepted_link: farpipe_net::fuzz::accepted_link,
+    batch: farpipe_record::fuzz::batch,
     blocks: farpipe_agent::fuzz::blocks,
     certificate: farpipe_net::fuzz::certificate,
     copy_frames: farpipe_agent::fuzz::copy_frames,
@@ -39,6 +40,7 @@ targets! {
     inflate: farpipe_net::fuzz::inflate,
     inner_frame: farpipe_sim::codec::inner,
     local_way: farpipe_sim::messages::local_way,
+    log_segment: farpipe_log::fuzz::segment,
     messages: farpipe_sim::messages::messages,
     path_pattern: farpipe_agent::fuzz::path_pattern,
     policy: farpipe_agent::fuzz::policy,
