@@ -118,8 +118,8 @@ pub const TAIL_WATCHES_MAX: usize = 8192;
 pub const TAIL_WATCHES_EACH_MAX: usize = 2048;
 /// Largest message of a stream that publishes to a topic or reads it; batches stand between messages.
 pub const TOPIC_MESSAGE_MAX: usize = 256 * 1024;
-/// How long the session of a reader or producer of topics is kept without a link; then its partitions are others'.
-pub const TOPIC_PARK: Duration = Duration::from_secs(10);
+/// How long the session of a reader or producer of topics is kept without a link, and as long again; then its partitions are others'.
+pub const TOPIC_PARK: Duration = Duration::from_secs(5);
 /// How long a member of a group may take to release a partition that another one is to have.
 pub const GROUP_RELEASE: Duration = Duration::from_secs(10);
 /// Records of a partition that may be sent to a member of a group and not done, unless it says otherwise.

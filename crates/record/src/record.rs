@@ -139,6 +139,31 @@ impl BatchBuilder {
     }
 }
 
+impl Batch {
+    /// The records of it from `offset` on, `count` of them at most, as a batch of nobody's. `None`: there is none of them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn part(&self, offset: u64, count: u64) -> Result<Option<Self>, RecordError> {
+        let header = self.header();
+        let mut builder = BatchBuilder::default();
+        for record in Records::of(self)? {
+            let (at, mut record) = record?;
+            if at >= offset && at - offset < count {
+                let time = header.first_ns.saturating_add(record.after_ns);
+                builder.push(&mut record, time)?;
+            }
+        }
+        if builder.count() == 0 {
+            return Ok(None);
+        }
+        let odd = |_| RecordError::Malformed("what no batch may be");
+        let mut part = builder.seal(ProducerId::NONE, 0, 0).map_err(odd)?;
+        part.place(offset.max(header.base_offset), header.appended_ns, 0);
+        Self::parse(&part.into_bytes()).map_err(odd)
+    }
+}
+
 /// The records of a batch, with their offsets; they share its bytes.
 #[derive(Debug)]
 pub struct Records {

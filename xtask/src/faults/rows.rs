@@ -347,6 +347,11 @@ pub(crate) const SECTIONS: &[(&str, &[Row])] = &[
                 "a segment is missing, a foreign file, two processes, another version",
                 "not opened, with the file's name; nothing is changed",
             ),
+            row(
+                "L7",
+                "a reader dies between what it wrote and saying so",
+                "another one reads from there; what was said to be done is read by none again",
+            ),
         ],
     ),
     (
@@ -373,7 +378,7 @@ pub(crate) const NOT_YET: &[(&str, &str)] = &[
         "there are none yet",
     ),
     (
-        "topics on the wire, foreign engines (consumers and brokers that go away)",
+        "foreign engines (brokers that go away)",
         "there are none yet",
     ),
 ];

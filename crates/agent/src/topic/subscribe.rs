@@ -10,13 +10,16 @@ use std::time::Duration;
 use farpipe_net::{ByteWriter, Messages, Opener};
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::topic::{
-    From, Position, Skipped, Subscribe, SubscribeEvent, SubscribeWhat, TopicWant,
+    ConsumerSays, ConsumerWord, From, Position, Skipped, Subscribe, SubscribeEvent, SubscribeWhat,
+    TopicWant, put_message,
 };
 use farpipe_record::{Batch, Records};
+use tokio::io::AsyncWriteExt as _;
 
 use super::publish::Told;
 use super::{Again, Broken, Ended, Made, session};
 use crate::outcome::PipeError;
+use crate::pipe::{Cancel, cancelled};
 
 /// Bytes that are written at once, if so many have come.
 const WRITE: usize = 256 * 1024;
@@ -30,6 +33,12 @@ pub struct SubscribeConfig {
     pub from: From,
     /// These partitions only; empty: all.
     pub partitions: Vec<u32>,
+    /// The group whose member it is: what that has done is read by none of its members again.
+    pub group: Option<String>,
+    /// As a member: so many records of a partition may have come and not be written.
+    pub in_flight_max: Option<u32>,
+    /// As a member: a record whose reader was lost so often is put aside.
+    pub deliveries_max: Option<u32>,
     /// So many records, and no more.
     pub count: Option<u64>,
     /// What was there when it came, and no more.
@@ -63,6 +72,9 @@ struct Progress {
     /// What is in `out`.
     unwritten: u64,
     ahead: BTreeMap<u32, u64>,
+    is_member: bool,
+    /// Of each partition, what was said to be done and is not remembered yet.
+    told: BTreeMap<u32, u64>,
 }
 
 /// Reads, and writes values to stdout, a line each.
@@ -76,6 +88,7 @@ pub async fn subscribe(
     config: &SubscribeConfig,
     opener: impl Fn() -> Made,
     told: &mut dyn Told,
+    cancel: Cancel,
 ) -> Result<Read, (PipeError, Read)> {
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let stdout = match stdout {
@@ -93,6 +106,8 @@ pub async fn subscribe(
         out: Vec::new(),
         unwritten: 0,
         ahead: BTreeMap::new(),
+        is_member: config.group.is_some(),
+        told: BTreeMap::new(),
     };
     let mut again = Again::within(config.resume_for);
     loop {
@@ -101,14 +116,20 @@ pub async fn subscribe(
         let ask = TopicWant::Subscribe(Subscribe {
             topic: config.topic.clone(),
             from: Some(config.from),
-            positions: progress.positions.iter().map(position).collect(),
+            // A group knows where it is.
+            positions: match progress.is_member {
+                true => Vec::new(),
+                false => progress.positions.iter().map(position).collect(),
+            },
             partitions: config.partitions.clone(),
             until_end: config.exit_at_end,
-            ..Subscribe::default()
+            group: config.group.clone().unwrap_or_default(),
+            in_flight_max: config.in_flight_max.unwrap_or(0),
+            deliveries_max: config.deliveries_max.unwrap_or(0),
         });
         let before = progress.positions.clone();
         let talk = async |messages: Messages, writer: ByteWriter| {
-            talk(config, &mut progress, messages, writer, told).await
+            talk(config, &mut progress, messages, writer, (told, &cancel)).await
         };
         let ended = session(Opener::new(opened), &*dial, ask, talk).await;
         if progress.positions != before {
@@ -136,39 +157,39 @@ async fn talk(
     progress: &mut Progress,
     mut messages: Messages,
     mut writer: ByteWriter,
-    told: &mut dyn Told,
+    (told, cancel): (&mut dyn Told, &Cancel),
 ) -> Result<(), Broken> {
     // What was read and not written in another session comes again.
-    progress.out.clear();
-    progress.unwritten = 0;
-    progress.ahead.clear();
+    progress.begin();
     loop {
         if messages.seen().is_empty() && !progress.out.is_empty() {
-            progress.write().await?;
+            progress.write(&mut writer).await?;
         }
-        if config
-            .count
-            .is_some_and(|count| progress.read.records >= count)
-            || progress.read.reader_gone
-        {
-            writer.finish();
-            return Ok(());
+        let wanted = config.count.unwrap_or(u64::MAX);
+        if progress.read.records >= wanted || progress.read.reader_gone || progress.is_over() {
+            return leave(progress, messages, writer).await;
         }
-        let Some(event) = messages.message::<SubscribeEvent>().await? else {
-            progress.write().await?;
-            let is_over = !progress.over.is_empty() && progress.over.values().all(|over| *over);
-            return match is_over {
-                true => Ok(()),
-                false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            };
+        let event = tokio::select! {
+            event = messages.message::<SubscribeEvent>() => event?,
+            () = cancelled(cancel.clone()), if progress.is_member => {
+                // What was written is done, and what was not is another member's.
+                leave(progress, messages, writer).await?;
+                return Err(Broken::Final(PipeError::Cancelled));
+            }
+        };
+        let Some(event) = event else {
+            progress.write(&mut writer).await?;
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         };
         match event.what {
             Some(SubscribeWhat::Assigned(assigned)) => {
                 progress.over.insert(assigned.partition, false);
-                progress
-                    .positions
-                    .entry(assigned.partition)
-                    .or_insert(assigned.offset);
+                // What the group says of it holds; without one it is where it was.
+                let offset = match progress.positions.get(&assigned.partition) {
+                    Some(known) if !progress.is_member => *known,
+                    _ => assigned.offset,
+                };
+                progress.positions.insert(assigned.partition, offset);
             }
             Some(SubscribeWhat::Batch(follows)) => {
                 let len = follows.len as usize;
@@ -179,29 +200,62 @@ async fn talk(
                 let batch = batch.ok_or_else(|| damaged("its end is missing"))?;
                 progress.take(config, follows.partition, &batch)?;
                 if progress.out.len() >= WRITE {
-                    progress.write().await?;
+                    progress.write(&mut writer).await?;
                 }
             }
             Some(SubscribeWhat::AtEnd(position)) => {
+                progress.write(&mut writer).await?;
                 progress.over.insert(position.partition, true);
-                if progress.over.values().all(|over| *over) {
-                    progress.write().await?;
-                    writer.finish();
-                    return Ok(());
-                }
             }
             Some(SubscribeWhat::Skipped(skipped)) => {
-                progress.write().await?;
+                progress.write(&mut writer).await?;
                 progress.skip(&skipped, told);
             }
-            Some(
-                SubscribeWhat::Revoked(_)
-                | SubscribeWhat::Committed(_)
-                | SubscribeWhat::PutAside(_),
-            )
-            | None => {}
+            Some(SubscribeWhat::Revoked(partition)) => {
+                progress.write(&mut writer).await?;
+                progress.over.remove(&partition);
+                progress.positions.remove(&partition);
+                say(&mut writer, ConsumerWord::Released(partition)).await?;
+            }
+            Some(SubscribeWhat::Committed(position)) => progress.committed(position),
+            Some(SubscribeWhat::PutAside(_)) | None => {}
         }
     }
+}
+
+/// Leaves, once all that was written is remembered.
+async fn leave(
+    progress: &mut Progress,
+    mut messages: Messages,
+    mut writer: ByteWriter,
+) -> Result<(), Broken> {
+    while progress.is_member && !progress.told.is_empty() {
+        let event = messages.message::<SubscribeEvent>().await?;
+        let Some(event) = event else {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        };
+        match event.what {
+            Some(SubscribeWhat::Committed(position)) => progress.committed(position),
+            // What comes now is another one's to read.
+            Some(SubscribeWhat::Batch(follows)) => {
+                let len = follows.len as usize;
+                messages.fill(len).await?;
+                messages.take(len);
+            }
+            Some(SubscribeWhat::Revoked(partition)) => {
+                progress.told.remove(&partition);
+            }
+            _ => {}
+        }
+    }
+    writer.finish();
+    Ok(())
+}
+
+async fn say(writer: &mut ByteWriter, word: ConsumerWord) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    put_message(&ConsumerSays { word: Some(word) }, &mut bytes);
+    writer.write_all(&bytes).await
 }
 
 fn damaged(why: impl std::fmt::Display) -> Broken {
@@ -210,6 +264,29 @@ fn damaged(why: impl std::fmt::Display) -> Broken {
 }
 
 impl Progress {
+    fn begin(&mut self) {
+        self.out.clear();
+        self.unwritten = 0;
+        self.ahead.clear();
+        self.over.clear();
+        self.told.clear();
+        if self.is_member {
+            self.positions.clear();
+        }
+    }
+
+    /// Whether there is no more to come of anything.
+    fn is_over(&self) -> bool {
+        !self.over.is_empty() && self.over.values().all(|over| *over)
+    }
+
+    fn committed(&mut self, position: Position) {
+        let told = self.told.get(&position.partition);
+        if told.is_some_and(|told| *told <= position.offset) {
+            self.told.remove(&position.partition);
+        }
+    }
+
     /// Takes the records of a batch that were not written yet.
     fn take(
         &mut self,
@@ -237,8 +314,11 @@ impl Progress {
         Ok(())
     }
 
-    /// Writes what was taken; it counts when that is done.
-    async fn write(&mut self) -> Result<(), Broken> {
+    /// Writes what was taken; it counts when that is done, and is said to be.
+    async fn write(&mut self, writer: &mut ByteWriter) -> Result<(), Broken> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
         let (out, stdout) = (std::mem::take(&mut self.out), Arc::clone(&self.stdout));
         let written = tokio::task::spawn_blocking(move || (&*stdout).write_all(&out));
         let written = written
@@ -257,7 +337,14 @@ impl Progress {
             }
         }
         self.read.records += std::mem::take(&mut self.unwritten);
-        self.positions.append(&mut self.ahead);
+        let ahead = std::mem::take(&mut self.ahead);
+        if self.is_member {
+            for (&partition, &offset) in &ahead {
+                say(writer, ConsumerWord::Done(Position { partition, offset })).await?;
+            }
+            self.told.extend(&ahead);
+        }
+        self.positions.extend(ahead);
         Ok(())
     }
 

@@ -14,6 +14,9 @@ use crate::output;
 use crate::signals::Signals;
 use crate::status::Status;
 
+/// How long a member that is told to end may take to say what it has written.
+const LEAVE: Duration = Duration::from_secs(2);
+
 /// Read a topic of a relay
 ///
 /// Each record is written to stdout as a line, in the order of its partition, each once, also when the connection is lost or the
@@ -31,6 +34,16 @@ pub(crate) struct Args {
     /// Read these partitions only; counted from 0, repeatable
     #[arg(long, value_name = "N")]
     partition: Vec<u32>,
+    /// Read as a member of this group: its members share the topic's partitions, and what one of them has written is read by none of
+    /// them again, now or later. A group that has read nothing yet begins where --from says
+    #[arg(long, value_name = "NAME", value_parser = topic, conflicts_with = "partition")]
+    group: Option<String>,
+    /// As a member: so many records of a partition may be on their way and not written
+    #[arg(long, value_name = "N", requires = "group")]
+    max_in_flight: Option<u32>,
+    /// As the group's first member: put a record aside, into TOPIC.dlq, whose readers were lost so often [default: 5]
+    #[arg(long, value_name = "N", requires = "group")]
+    max_deliver: Option<u32>,
     /// End after so many records
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -92,6 +105,9 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         topic: args.topic.clone(),
         from: args.from.place(),
         partitions: args.partition.clone(),
+        group: args.group.clone(),
+        in_flight_max: args.max_in_flight,
+        deliveries_max: args.max_deliver,
         count: args.count,
         exit_at_end: args.exit_at_end,
         key_separator: args.key_separator,
@@ -100,13 +116,23 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let maker = args.route.maker()?;
     let mut teller = Teller::new(quiet);
     let work = async {
-        let reading = subscribe(&config, maker, &mut teller);
-        let (read, error) = match pipe::unless_cancelled(cancel, reading).await {
-            Ok(Ok(read)) => (read, None),
-            Ok(Err((error, read))) => (read, Some(error)),
-            Err(error) => (Read::default(), Some(error)),
+        let reading = subscribe(&config, maker, &mut teller, cancel.clone());
+        // A member says what it has written before it goes; if it can, in time.
+        let patience = match config.group {
+            Some(_) => LEAVE,
+            None => Duration::ZERO,
         };
-        Ok::<_, anyhow::Error>((read, error))
+        let impatient = async {
+            pipe::cancelled(cancel).await;
+            tokio::time::sleep(patience).await;
+        };
+        Ok::<_, anyhow::Error>(tokio::select! {
+            read = reading => match read {
+                Ok(read) => (read, None),
+                Err((error, read)) => (read, Some(error)),
+            },
+            () = impatient => (Read::default(), Some(PipeError::Cancelled)),
+        })
     };
     let (ended, signal) = signals.run(work).await;
     let ended = ended.unwrap_or_else(|| Ok((Read::default(), Some(PipeError::Cancelled))));

@@ -219,6 +219,21 @@ fn description(state: &TopicState) -> String {
             }
         ));
     }
+    for group in &state.groups {
+        for done in &group.done {
+            let end = state
+                .partitions
+                .get(done.partition as usize)
+                .map_or(0, |one| one.end);
+            text.push_str(&format!(
+                "group {}: partition {} at {}, {} behind\n",
+                group.name,
+                done.partition,
+                done.offset,
+                end.saturating_sub(done.offset)
+            ));
+        }
+    }
     text
 }
 
@@ -228,6 +243,13 @@ fn json(state: &TopicState) -> String {
             "start": one.start, "end": one.end, "bytes": one.bytes, "damaged": one.damaged,
         })
     });
+    let groups = state.groups.iter().map(|group| {
+        let done = group
+            .done
+            .iter()
+            .map(|done| serde_json::json!({"partition": done.partition, "offset": done.offset}));
+        serde_json::json!({"group": group.name, "done": done.collect::<Vec<_>>()})
+    });
     let settings = state.settings.clone().unwrap_or_default();
     let line = serde_json::json!({
         "topic": settings.name,
@@ -235,6 +257,7 @@ fn json(state: &TopicState) -> String {
         "retain_bytes": settings.retain_bytes,
         "retain_ms": settings.retain_ms,
         "partitions": partitions.collect::<Vec<_>>(),
+        "groups": groups.collect::<Vec<_>>(),
     });
     format!("{line}\n")
 }

@@ -60,6 +60,46 @@ fn what_no_batch_has_room_for_is_refused_and_what_this_one_has_not_comes_later()
 }
 
 #[test]
+fn a_part_of_a_batch_has_its_records_their_offsets_and_times() {
+    let mut builder = BatchBuilder::default();
+    for n in 0..5_u8 {
+        assert_eq!(
+            builder.push(&mut record(&[n], None), 100 + u64::from(n)),
+            Ok(true)
+        );
+    }
+    let mut sealed = builder.seal(ProducerId([1; 16]), 1, 0).expect("a batch");
+    sealed.place(70, 9, 0);
+    let batch = Batch::parse(&sealed.into_bytes())
+        .expect("whole")
+        .expect("all");
+    let part = batch.part(72, 2).expect("records").expect("some");
+    let values: Vec<_> = Records::of(&part)
+        .expect("plain")
+        .map(|one| one.expect("a record"))
+        .collect();
+    let of = |(offset, record): &(u64, Record)| {
+        (
+            *offset,
+            record.value[0],
+            part.header().first_ns + record.after_ns,
+        )
+    };
+    assert_eq!(
+        values.iter().map(of).collect::<Vec<_>>(),
+        [(72, 2, 102), (73, 3, 103)]
+    );
+    assert_eq!(batch.part(75, 2), Ok(None));
+    assert_eq!(
+        batch
+            .part(0, 71)
+            .expect("records")
+            .map(|part| part.header().count),
+        Some(1)
+    );
+}
+
+#[test]
 fn a_body_that_is_no_list_of_records_ends_with_an_error() {
     for body in [
         &b"\x0a\x05abc"[..],

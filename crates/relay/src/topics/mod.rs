@@ -2,6 +2,8 @@
 //! read. What was asked in a stream is dealt with by one file each.
 
 mod asked;
+mod groups;
+mod member;
 mod publish;
 mod subscribe;
 
@@ -19,6 +21,7 @@ use farpipe_proto::wire::topic::{Level, TopicWant, name_objection, put_message};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
+use self::groups::Groups;
 use crate::gateway::greeting;
 
 /// The exit status of a failure of farpipe's own.
@@ -32,13 +35,20 @@ pub struct Topics {
     log: Log,
     /// Whether a topic is made when it is first asked for.
     auto_create: bool,
+    groups: Groups,
+    clock: Clock,
 }
 
 impl Topics {
     /// Those of a log.
     #[must_use]
-    pub fn new(log: Log, auto_create: bool) -> Self {
-        Self { log, auto_create }
+    pub fn new(log: Log, auto_create: bool, clock: Clock) -> Self {
+        Self {
+            log,
+            auto_create,
+            groups: Groups::default(),
+            clock,
+        }
     }
 
     /// Where a relay brings sessions that want something of topics, and where they come out, for [`Topics::serve`].

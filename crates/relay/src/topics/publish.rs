@@ -17,7 +17,7 @@ use super::{Topics, accepted, level, refuse, say};
 /// Batches of a producer that were given to the log and have no answer. Policy when full: nothing more is read from it.
 const WAITING_MAX: usize = 256;
 /// How often a producer hears that its batches wait.
-const TELL_EACH: Duration = Duration::from_secs(1);
+pub(super) const TELL_EACH: Duration = Duration::from_secs(1);
 
 /// Bytes in front of a batch that say its partition.
 const PARTITION: usize = 4;

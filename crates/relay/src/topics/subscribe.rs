@@ -8,34 +8,39 @@ use farpipe_log::{Partition, Piece, ReadError, Topic};
 use farpipe_net::{ByteWriter, Messages, Stream};
 use farpipe_proto::wire::topic::{
     Assigned, BatchFollows, ConsumerSays, From, FromWhere, Position, Skipped, Subscribe,
-    SubscribeEvent, SubscribeWhat, put_message,
+    SubscribeEvent, SubscribeWhat, name_objection, put_message,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
-use super::{Topics, accepted, refuse, say};
+use super::groups::Member;
+use super::{Topics, accepted, member, refuse, say};
 
 /// Bytes that are read from a partition before the next one has its turn.
 const READ: usize = 512 * 1024;
 
 /// A partition that is read.
 #[derive(Debug)]
-struct Reading {
-    number: u32,
-    partition: Arc<Partition>,
-    offset: u64,
+pub(super) struct Reading {
+    pub(super) number: u32,
+    pub(super) partition: Arc<Partition>,
+    pub(super) offset: u64,
     /// Where to end; `None`: never.
-    until: Option<u64>,
+    pub(super) until: Option<u64>,
 }
 
 pub(super) async fn serve(topics: Topics, stream: Stream, ask: Subscribe) {
-    if !ask.group.is_empty() {
-        return refuse(stream, "this relay keeps no groups".to_owned());
-    }
     let topic = match topics.topic(&ask.topic).await {
         Ok(topic) => topic,
         Err(why) => return refuse(stream, why),
     };
+    if !ask.group.is_empty() {
+        if let Some(why) = name_objection(&ask.group) {
+            let name = ask.group.escape_debug();
+            return refuse(stream, format!("'{name}' is no group's name: {why}"));
+        }
+        return member::serve(topics, topic, stream, ask).await;
+    }
     let readings = match readings(&topic, &ask).await {
         Ok(readings) => readings,
         Err(why) => return refuse(stream, why),
@@ -103,7 +108,7 @@ async fn readings(topic: &Arc<Topic>, ask: &Subscribe) -> Result<Vec<Reading>, S
     Ok(readings)
 }
 
-async fn begin(
+pub(super) async fn begin(
     partition: &Arc<Partition>,
     from: Option<From>,
     start: u64,
@@ -139,7 +144,7 @@ async fn send(writer: &mut ByteWriter, mut readings: Vec<Reading>) -> io::Result
     while !readings.is_empty() {
         let mut has_more = false;
         for reading in &mut readings {
-            has_more |= turn(writer, reading).await?;
+            has_more |= turn(writer, reading, None).await?;
         }
         let mut over = Vec::new();
         readings.retain(|reading| {
@@ -156,14 +161,17 @@ async fn send(writer: &mut ByteWriter, mut readings: Vec<Reading>) -> io::Result
             event(writer, SubscribeWhat::AtEnd(position)).await?;
         }
         if !has_more && !readings.is_empty() {
-            more(&readings).await;
+            more(&readings.iter().collect::<Vec<_>>()).await;
         }
     }
     Ok(())
 }
 
 /// Ready when one of them has more.
-async fn more(readings: &[Reading]) {
+pub(super) async fn more(readings: &[&Reading]) {
+    if readings.is_empty() {
+        std::future::pending::<()>().await;
+    }
     let mut waiting = JoinSet::new();
     for reading in readings {
         let (mut end, offset) = (reading.partition.watch(), reading.offset);
@@ -175,9 +183,14 @@ async fn more(readings: &[Reading]) {
     waiting.join_next().await;
 }
 
-/// Sends some of a partition; whether there was any.
-async fn turn(writer: &mut ByteWriter, reading: &mut Reading) -> io::Result<bool> {
-    if reading.offset >= reading.partition.end() {
+/// Sends some of a partition; whether there was any. A member is sent no more than it has room for.
+pub(super) async fn turn(
+    writer: &mut ByteWriter,
+    reading: &mut Reading,
+    member: Option<(&Member, u32)>,
+) -> io::Result<bool> {
+    let has_room = member.is_none_or(|(member, partition)| member.room(partition) > 0);
+    if reading.offset >= reading.partition.end() || !has_room {
         return Ok(false);
     }
     let (partition, offset) = (Arc::clone(&reading.partition), reading.offset);
@@ -192,6 +205,10 @@ async fn turn(writer: &mut ByteWriter, reading: &mut Reading) -> io::Result<bool
     match pieces {
         Ok(pieces) => {
             for piece in pieces {
+                let piece = match fitting(reading, member, piece)? {
+                    Some(piece) => piece,
+                    None => break,
+                };
                 send_piece(writer, reading, piece).await?;
             }
         }
@@ -202,6 +219,32 @@ async fn turn(writer: &mut ByteWriter, reading: &mut Reading) -> io::Result<bool
         Err(error) => return Err(io::Error::other(error)),
     }
     Ok(true)
+}
+
+/// What of a piece may be sent now; `None`: nothing.
+fn fitting(
+    reading: &Reading,
+    member: Option<(&Member, u32)>,
+    piece: Piece,
+) -> io::Result<Option<Piece>> {
+    let Some((member, partition)) = member else {
+        return Ok(Some(piece));
+    };
+    let room = member.room(partition);
+    let (piece, end) = match piece {
+        Piece::Damaged { from, to } => (Piece::Damaged { from, to }, to),
+        Piece::Batch(batch) if batch.header().end_offset() - reading.offset <= room => {
+            let end = batch.header().end_offset();
+            (Piece::Batch(batch), end)
+        }
+        Piece::Batch(batch) => {
+            let part = batch.part(reading.offset, room).map_err(io::Error::other)?;
+            let Some(part) = part else { return Ok(None) };
+            let end = part.header().end_offset();
+            (Piece::Batch(part), end)
+        }
+    };
+    Ok(member.sent(partition, end).then_some(piece))
 }
 
 async fn send_piece(
@@ -246,6 +289,6 @@ async fn skip(
     event(writer, SubscribeWhat::Skipped(skipped)).await
 }
 
-async fn event(writer: &mut ByteWriter, what: SubscribeWhat) -> io::Result<()> {
+pub(super) async fn event(writer: &mut ByteWriter, what: SubscribeWhat) -> io::Result<()> {
     say(writer, &SubscribeEvent { what: Some(what) }).await
 }

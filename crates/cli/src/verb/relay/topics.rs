@@ -63,7 +63,7 @@ impl TopicsArgs {
             tracing::warn!("the topics in {shown}: {found}");
         }
         let (acceptor, sessions) = Topics::entrance(Clock::Boot, heartbeat);
-        tasks.spawn(Topics::new(log, self.auto_create).serve(sessions));
+        tasks.spawn(Topics::new(log, self.auto_create, Clock::Boot).serve(sessions));
         Ok(Some(acceptor))
     }
 }
