@@ -14,7 +14,10 @@ use tokio::sync::Notify;
 
 /// All groups that have members. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Groups(Arc<Mutex<BTreeMap<(String, String), Arc<Shared>>>>);
+pub(super) struct Groups(Arc<Mutex<ByName>>);
+
+/// By topic and name.
+type ByName = BTreeMap<(String, String), Arc<Shared>>;
 
 /// A group of a topic, with its members.
 #[derive(Debug)]

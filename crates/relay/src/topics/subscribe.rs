@@ -205,9 +205,8 @@ pub(super) async fn turn(
     match pieces {
         Ok(pieces) => {
             for piece in pieces {
-                let piece = match fitting(reading, member, piece)? {
-                    Some(piece) => piece,
-                    None => break,
+                let Some(piece) = fitting(reading, member, piece)? else {
+                    break;
                 };
                 send_piece(writer, reading, piece).await?;
             }
