@@ -5,6 +5,7 @@ mod cursors;
 mod disk;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod inspect;
 mod log;
 mod mark;
 mod partition;
@@ -14,8 +15,9 @@ mod settings;
 mod store;
 
 pub use cursors::{Cursor, CursorKey};
+pub use inspect::{Fault, InspectError, Inspected, inspect};
 pub use log::{Log, QUEUE_MAX};
-pub use partition::{Partition, ReadError};
+pub use partition::{CACHE_MAX, Partition, ReadError};
 pub use producers::{PRODUCERS_MAX, SequenceError};
 pub use segment::{Damage, Piece};
 pub use settings::{Durability, Settings};

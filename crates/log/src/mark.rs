@@ -37,7 +37,8 @@ impl Mark {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<u64> {
+/// What the bytes of the file say; `None`: they are damaged.
+pub(crate) fn parse(bytes: &[u8]) -> Option<u64> {
     let (number, sum) = bytes.split_first_chunk::<8>()?;
     let sum = u32::from_be_bytes(*sum.first_chunk::<4>()?);
     (crc32c::crc32c(number) == sum).then_some(u64::from_be_bytes(*number))

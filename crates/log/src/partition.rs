@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farpipe_record::{Batch, Header, ProducerId};
@@ -12,8 +13,13 @@ use crate::mark::Mark;
 use crate::producers::Producers;
 use crate::segment::{Piece, Segment};
 
-/// Bytes of the newest batches that are kept in memory: who follows a topic does not read the disk.
+/// Bytes of the newest batches of a partition that are kept in memory: who follows a topic does not read the disk.
 const CACHE: usize = 4 << 20;
+/// The same, of all partitions of this process. Policy when full: a partition that gets more keeps less.
+pub const CACHE_MAX: usize = 64 << 20;
+
+/// Bytes that all partitions keep.
+static CACHED: AtomicUsize = AtomicUsize::new(0);
 
 /// Why nothing is read. To ask for the same again does not help.
 #[derive(Debug, thiserror::Error)]
@@ -180,15 +186,26 @@ impl Partition {
             let mut state = self.lock();
             for batch in batches {
                 state.newest_bytes += batch.bytes().len();
+                CACHED.fetch_add(batch.bytes().len(), Ordering::Relaxed);
                 state.newest.push_back(batch);
             }
-            while state.newest_bytes > CACHE
+            let is_much = |state: &State| {
+                state.newest_bytes > CACHE || CACHED.load(Ordering::Relaxed) > CACHE_MAX
+            };
+            while is_much(&state)
                 && let Some(oldest) = state.newest.pop_front()
             {
                 state.newest_bytes -= oldest.bytes().len();
+                CACHED.fetch_sub(oldest.bytes().len(), Ordering::Relaxed);
             }
         }
         self.end.send_replace(end);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        CACHED.fetch_sub(self.newest_bytes, Ordering::Relaxed);
     }
 }
 

@@ -22,6 +22,7 @@ mod forwards;
 mod given;
 pub(crate) mod kill;
 pub(crate) mod listen;
+pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod man;
 mod one_way;

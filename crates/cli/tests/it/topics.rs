@@ -278,6 +278,72 @@ fn l6_a_log_that_another_relay_has_or_that_is_none_is_not_opened() {
     );
 }
 
+#[test]
+fn l3_damage_on_the_disk_is_found_told_and_served_to_nobody() {
+    let host = Host::new();
+    let first = relay(&host, "ws://127.0.0.1:0");
+    let url = first.url().to_owned();
+    for n in 0..4_u64 {
+        let publish = publish(&host, &url).arg("logs");
+        publish.input(lines(n * 100..(n + 1) * 100)).run().exits(0);
+    }
+    let log = |args: &[&str]| host.farpipe(["log"]).args(args).run();
+    let listed = log(&["ls", "data"]).exits(0).stdout;
+    let listed = String::from_utf8(listed).expect("text");
+    assert!(
+        listed.starts_with("logs/0: offsets 0 to 400, 4 batches, "),
+        "{listed}"
+    );
+    log(&["verify", "data"])
+        .exits(0)
+        .printed("whole: 1 partitions, 4 batches\n");
+    first.kill();
+    first.end();
+    // One byte of the second batch.
+    let path = "data/topics/logs/0/00000000000000000000.seg";
+    let mut bytes = host.content(path);
+    let at = bytes.len() * 3 / 8;
+    bytes[at] ^= 0x20;
+    fs::write(host.path(path), &bytes).expect("ours");
+    let verified = log(&["verify", "data"])
+        .exits(1)
+        .printed("damaged: 1 partitions, 3 batches\n");
+    assert!(
+        verified.stderr.contains("offsets 100 to 199 are damaged"),
+        "{}",
+        verified.stderr
+    );
+    let kept = format!("{}{}", lines(0..100), lines(200..400));
+    log(&["dump", "data", "logs"]).exits(1).printed(&kept);
+    let json = log(&[
+        "dump", "data", "logs", "--from", "250", "--count", "1", "--json",
+    ])
+    .exits(0);
+    let json = String::from_utf8(json.stdout).expect("text");
+    assert!(
+        json.contains("\"offset\":250") && json.contains("\"value\":\"line 250\""),
+        "{json}"
+    );
+    let relay = relay(&host, &url);
+    let read = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    let ended = read.run().exits(125).printed(&kept);
+    assert!(
+        ended.stderr.contains(
+            "records 100 to 199 of partition 0 are missing: they are damaged on the disk"
+        ),
+        "{}",
+        ended.stderr
+    );
+    // What is whole goes on.
+    publish(&host, relay.url())
+        .arg("logs")
+        .input("more\n")
+        .run()
+        .exits(0);
+    let last = subscribe(&host, relay.url()).args(["logs", "--from", "400", "--exit-at-end"]);
+    last.run().exits(0).printed("more\n");
+}
+
 fn member(host: &Host, relay: &str, group: &str) -> Invocation {
     subscribe(host, relay).args(["shared", "--group", group, "--from", "earliest"])
 }

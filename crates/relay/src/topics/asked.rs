@@ -57,6 +57,9 @@ async fn done(topics: &Topics, want: TopicWant) -> Result<Vec<TopicState>, Strin
                 let count = known.settings.partitions;
                 return Err(format!("the topic {name} has {count} partitions, for good"));
             }
+            if topics.log.topic(&name).is_none() {
+                topics.has_room()?;
+            }
             let made = topics.log.create(&name, settings).await;
             let topic = made.map_err(|error| format!("the topic {name}: {error}"))?;
             Ok(vec![state(topics, &name, &topic)])

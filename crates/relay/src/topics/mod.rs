@@ -26,6 +26,8 @@ use crate::gateway::greeting;
 
 /// The exit status of a failure of farpipe's own.
 const FAILURE: u32 = 125;
+/// Topics at most. Policy when full: no more are made.
+const TOPICS_MAX: usize = 10_000;
 /// Streams of a session that are served at once. Policy when full: the newest is refused.
 const STREAMS_MAX: usize = 64;
 
@@ -88,6 +90,16 @@ impl Topics {
         while running.join_next().await.is_some() {}
     }
 
+    /// Whether one more may be made.
+    fn has_room(&self) -> Result<(), String> {
+        match self.log.topics("").len() < TOPICS_MAX {
+            true => Ok(()),
+            false => Err(format!(
+                "this relay keeps {TOPICS_MAX} topics, and makes no more"
+            )),
+        }
+    }
+
     /// A topic, which is made if it may be.
     async fn topic(&self, name: &str) -> Result<Arc<Topic>, String> {
         if let Some(objection) = name_objection(name) {
@@ -104,6 +116,7 @@ impl Topics {
                 "there is no topic {name}: make it with farpipe topic create"
             ));
         }
+        self.has_room()?;
         let made = self.log.create(name, Settings::default()).await;
         made.map_err(|error| format!("the topic {name} cannot be made: {error}"))
     }

@@ -1,0 +1,175 @@
+//! `farpipe log`: looks at the directory in which a relay keeps topics, without the relay.
+
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use clap::Subcommand;
+use farpipe_log::{Fault, Inspected, Piece, inspect};
+use farpipe_record::{Record, Records};
+
+use super::topic_route::{failed, topic};
+use crate::exit::printed;
+use crate::output;
+
+/// The status of `verify` when something is damaged.
+const STATUS_DAMAGED: u8 = 1;
+/// Bytes that are read at once.
+const READ: usize = 1 << 20;
+
+/// Look at the directory in which a relay keeps topics; the relay may run
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the partitions that are there
+    Ls(DirArgs),
+    /// Check every sum; exit with 0 if all is whole and 1 if not
+    ///
+    /// A write that was cut off by a loss of power, or is under way, is told and is no damage: nobody was told that it is kept.
+    Verify(DirArgs),
+    /// Print records, a line each
+    Dump(DumpArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct DirArgs {
+    /// What the relay was given as --data
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct DumpArgs {
+    /// What the relay was given as --data
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// The topic
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    /// Its partition
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    partition: u32,
+    /// The first offset [default: the first that is there]
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+    /// So many records, and no more
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// With offsets, times, keys and headers, as JSON; a value that is no text as base64
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    match &args.action {
+        Action::Ls(args) => printed(output::data(list(&looked(args)?).as_bytes())),
+        Action::Verify(args) => verify(&looked(args)?),
+        Action::Dump(args) => dump(args),
+    }
+}
+
+fn looked(args: &DirArgs) -> anyhow::Result<Vec<Inspected>> {
+    inspect(&args.dir).map_err(|error| failed(format!("cannot read the log: {error}")))
+}
+
+fn list(all: &[Inspected]) -> String {
+    let line = |one: &Inspected| {
+        format!(
+            "{}/{}: offsets {} to {}, {} batches, {} bytes\n",
+            one.topic, one.partition, one.start, one.end, one.batches, one.bytes
+        )
+    };
+    all.iter().map(line).collect()
+}
+
+fn verify(all: &[Inspected]) -> anyhow::Result<u8> {
+    let mut is_damaged = false;
+    for (path, fault) in all.iter().flat_map(|one| &one.faults) {
+        is_damaged |= !matches!(fault, Fault::Torn { .. });
+        output::error(&format!("{}: {fault}", path.display()));
+    }
+    let batches: u64 = all.iter().map(|one| one.batches).sum();
+    let what = if is_damaged { "damaged" } else { "whole" };
+    let text = format!("{what}: {} partitions, {batches} batches\n", all.len());
+    let status = printed(output::data(text.as_bytes()))?;
+    Ok(if is_damaged { STATUS_DAMAGED } else { status })
+}
+
+fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
+    let dir = args.dir.clone();
+    let all = looked(&DirArgs { dir })?;
+    let is_it = |one: &&Inspected| one.topic == args.topic && one.partition == args.partition;
+    let Some(partition) = all.iter().find(is_it) else {
+        let (topic, number) = (&args.topic, args.partition);
+        return Err(failed(format!(
+            "there is no partition {number} of a topic {topic}"
+        )));
+    };
+    let mut offset = args.from.unwrap_or(partition.start).max(partition.start);
+    let mut left = args.count.unwrap_or(u64::MAX);
+    let mut is_damaged = false;
+    let unread = |error| failed(format!("cannot read the log: {error}"));
+    loop {
+        let pieces = partition.read(offset, READ).map_err(unread)?;
+        if pieces.is_empty() || left == 0 {
+            break;
+        }
+        let mut text = Vec::new();
+        for piece in pieces {
+            let batch = match piece {
+                Piece::Batch(batch) => batch,
+                Piece::Damaged { from, to } => {
+                    is_damaged = true;
+                    output::error(&format!("offsets {from} to {} are damaged", to - 1));
+                    offset = to;
+                    continue;
+                }
+            };
+            let first_ns = batch.header().first_ns;
+            for record in Records::of(&batch).map_err(|error| failed(error.to_string()))? {
+                let (at, record) = record.map_err(|error| failed(error.to_string()))?;
+                if at < offset || left == 0 {
+                    continue;
+                }
+                left -= 1;
+                match args.json {
+                    true => text.extend(json(at, first_ns + record.after_ns, &record)),
+                    false => text.extend_from_slice(&record.value),
+                }
+                text.push(b'\n');
+            }
+            offset = batch.header().end_offset();
+        }
+        match printed(output::data(&text))? {
+            0 => {}
+            status => return Ok(status),
+        }
+    }
+    Ok(if is_damaged { STATUS_DAMAGED } else { 0 })
+}
+
+fn json(offset: u64, time_ns: u64, record: &Record) -> Vec<u8> {
+    let mut line = serde_json::Map::new();
+    line.insert("offset".to_owned(), offset.into());
+    line.insert("time_ns".to_owned(), time_ns.into());
+    let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) => line.insert(name.to_owned(), text.into()),
+        Err(_) => line.insert(
+            format!("{name}_base64"),
+            BASE64_STANDARD.encode(bytes).into(),
+        ),
+    };
+    if let Some(key) = &record.key {
+        put("key", key);
+    }
+    put("value", &record.value);
+    for header in &record.headers {
+        put(&format!("header:{}", header.name), &header.value);
+    }
+    serde_json::Value::Object(line).to_string().into_bytes()
+}
