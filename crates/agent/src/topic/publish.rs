@@ -13,6 +13,7 @@ use farpipe_proto::wire::topic::{
 use farpipe_record::{BatchBuilder, ProducerId, Record};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::outbox::Outbox;
 use super::{Again, Broken, Ended, Made, session};
@@ -90,7 +91,8 @@ pub async fn publish(
     let shared = Arc::new(Shared::default());
     let feeding = feed(config, &shared, input);
     let linking = link(config, &shared, opener, told);
-    tokio::pin!(feeding, linking);
+    let stalled = stalled(&shared, config.resume_for);
+    tokio::pin!(feeding, linking, stalled);
     let mut fed = None;
     let ended = loop {
         tokio::select! {
@@ -100,6 +102,11 @@ pub async fn publish(
                 shared.changed.notify_waiters();
             }
             ended = &mut linking => break ended,
+            () = &mut stalled => {
+                let secs = config.resume_for.as_secs();
+                let why = format!("nothing was acknowledged for {secs} s");
+                break Err(PipeError::Local(why));
+            }
         }
     };
     let published = {
@@ -116,6 +123,24 @@ pub async fn publish(
     match (ended, fed) {
         (Err(error), _) | (Ok(()), Some(Err(error))) => Err((error, published)),
         (Ok(()), _) => Ok(published),
+    }
+}
+
+/// Ready when something has waited to be acknowledged for so long, and nothing was.
+async fn stalled(shared: &Shared, within: Duration) {
+    let look = (within / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(look).await;
+        let (records, is_empty) = {
+            let outbox = lock(&shared.outbox);
+            (outbox.records, outbox.is_empty())
+        };
+        if is_empty || records != last {
+            (last, since) = (records, Instant::now());
+        } else if since.elapsed() >= within {
+            return;
+        }
     }
 }
 

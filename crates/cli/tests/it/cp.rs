@@ -8,7 +8,7 @@ use farpipe_faultproxy::{Cut, Dir, Plan, When};
 use rustix::process::Signal;
 
 use crate::support::process::until;
-use crate::support::{Ended, Faults, Host, Invocation, Listener, Running, assert_same, random};
+use crate::support::{Faults, Host, Invocation, Listener, Running, assert_same, random};
 
 /// A host with an agent that may read and write beneath `there`.
 struct Net {
@@ -502,7 +502,7 @@ fn f5_a_full_disk_is_said_and_leaves_the_target_as_it_was() {
     let script = format!(
         "echo before > large; \"$FARPIPE\" cp \"{from}\" large; echo \"status $?\"; cat large; ls -A"
     );
-    let Some(ended) = with_disk(&net.host, "size=8m", &script) else {
+    let Some(ended) = net.host.with_disk("size=8m", &script) else {
         return;
     };
     let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
@@ -540,7 +540,7 @@ fn f5_no_room_for_one_more_file_is_said_and_those_before_are_whole() {
         "\"$FARPIPE\" cp \"{from}\" dst; echo \"status $?\"; \
          find dst -type f ! -name '.*' | xargs -r cat | sed 's/whole//g'"
     );
-    let Some(ended) = with_disk(&net.host, "size=8m,nr_inodes=50", &script) else {
+    let Some(ended) = net.host.with_disk("size=8m,nr_inodes=50", &script) else {
         return;
     };
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "status 125\n");
@@ -561,7 +561,7 @@ fn f5_a_full_disk_at_the_far_end_is_said_here_and_goes_on_when_there_is_room() {
          mount -o remount,size=40m .; \
          \"$FARPIPE\" cp -v ../large \"[$url]:$PWD/large\"; echo \"status $?\"; cmp large ../large; ls -A; \
          kill $agent; wait $agent";
-    let Some(ended) = with_disk(&host, "size=8m", script) else {
+    let Some(ended) = host.with_disk("size=8m", script) else {
         return;
     };
     let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
@@ -569,24 +569,6 @@ fn f5_a_full_disk_at_the_far_end_is_said_here_and_goes_on_when_there_is_room() {
     assert_eq!(printed, "status 125\nbefore\nstatus 0\nlarge\n", "{said}");
     assert!(said.contains("large: No space left on device"), "{said}");
     assert!(said.contains("received part kept"), "{said}");
-}
-
-/// Runs a script in a directory that is a file system of its own, which only the script sees; nothing
-/// where none can be made.
-#[expect(clippy::print_stderr, reason = "a test that did not run says so")]
-fn with_disk(host: &Host, options: &str, script: &str) -> Option<Ended> {
-    host.file("script", script);
-    let line = format!(
-        "mkdir full; with=\"unshare -m\"; $with true 2> /dev/null || with=\"unshare -rm\"; \
-         $with true 2> /dev/null || {{ echo no namespace; exit; }}; \
-         $with sh -c 'mount -t tmpfs -o {options} none full && cd full && . ../script'"
-    );
-    let ended = host.shell(&line).run();
-    if ended.stdout == b"no namespace\n" {
-        eprintln!("not tested: this user can make no file system of its own");
-        return None;
-    }
-    Some(ended)
 }
 
 #[test]

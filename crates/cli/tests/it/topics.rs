@@ -344,6 +344,34 @@ fn l3_damage_on_the_disk_is_found_told_and_served_to_nobody() {
     last.run().exits(0).printed("more\n");
 }
 
+/// L5 by a real disk.
+#[test]
+fn l5_a_full_disk_makes_producers_wait_and_loses_nothing() {
+    let host = Host::new();
+    let script = "\"$FARPIPE\" relay --listen ws://127.0.0.1:0 --data data 2> ../log & relay=$!; \
+         FARPIPE_RELAY=; while [ -z \"$FARPIPE_RELAY\" ]; do kill -0 $relay || exit 9; \
+         FARPIPE_RELAY=$(sed -n 's/^listening on //p' ../log); done; export FARPIPE_RELAY; \
+         \"$FARPIPE\" topic create more; seq 1 300000 > ../in; \"$FARPIPE\" pub logs < ../in 2> ../err & pub=$!; \
+         until grep -q 'disk of the topic.s relay is full' ../err; do kill -0 $pub || exit 8; done; \
+         \"$FARPIPE\" pub more --resume-for 2s < ../in; echo \"status $?\"; \
+         mount -o remount,size=60m .; wait $pub; echo \"status $?\"; \
+         \"$FARPIPE\" sub logs --from earliest --exit-at-end | cmp - ../in && echo same; \
+         kill $relay; wait $relay";
+    let Some(ended) = host.with_disk("size=1m", script) else {
+        return;
+    };
+    let said = &ended.stderr;
+    assert_eq!(
+        String::from_utf8_lossy(&ended.stdout),
+        "status 125\nstatus 0\nsame\n",
+        "{said}"
+    );
+    assert!(
+        said.contains("farpipe: nothing was acknowledged for 2 s"),
+        "{said}"
+    );
+}
+
 fn member(host: &Host, relay: &str, group: &str) -> Invocation {
     subscribe(host, relay).args(["shared", "--group", group, "--from", "earliest"])
 }

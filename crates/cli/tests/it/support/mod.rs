@@ -163,6 +163,24 @@ impl Host {
         Invocation::new(self.dir(), env!("CARGO_BIN_EXE_farpipe").as_ref()).args(args)
     }
 
+    /// Runs a script in a directory that is a file system of its own, which only the script sees; nothing
+    /// where none can be made.
+    #[expect(clippy::print_stderr, reason = "a test that did not run says so")]
+    pub(crate) fn with_disk(&self, options: &str, script: &str) -> Option<Ended> {
+        self.file("script", script);
+        let line = format!(
+            "mkdir full; with=\"unshare -m\"; $with true 2> /dev/null || with=\"unshare -rm\"; \
+             $with true 2> /dev/null || {{ echo no namespace; exit; }}; \
+             $with sh -c 'mount -t tmpfs -o {options} none full && cd full && . ../script'"
+        );
+        let ended = self.shell(&line).run();
+        if ended.stdout == b"no namespace\n" {
+            eprintln!("not tested: this user can make no file system of its own");
+            return None;
+        }
+        Some(ended)
+    }
+
     /// Any other command, run as this user.
     pub(crate) fn shell(&self, script: &str) -> Invocation {
         Invocation::new(self.dir(), "/bin/sh".as_ref())
