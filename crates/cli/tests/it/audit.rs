@@ -251,3 +251,30 @@ fn a_relay_writes_who_registers_who_is_refused_and_who_asks_for_whom() {
     assert_eq!(status, 200);
     verify(&host, &["log", "--head", head.trim()]).exits(0);
 }
+
+/// By a disk that is really full: nobody is let in unseen, and all goes on when there is room.
+#[test]
+fn a_relay_whose_audit_log_has_no_room_lets_nobody_in_until_it_has() {
+    let host = Host::new();
+    let script = "\"$FARPIPE\" relay --listen ws://127.0.0.1:0 --audit-log audit.log 2> ../log & relay=$!; \
+         FARPIPE_RELAY=; while [ -z \"$FARPIPE_RELAY\" ]; do kill -0 $relay || exit 9; \
+         FARPIPE_RELAY=$(sed -n 's/^listening on //p' ../log); done; export FARPIPE_RELAY; \
+         \"$FARPIPE\" agent \"$FARPIPE_RELAY\" --name web1 --allow exec 2> ../agent & agent=$!; \
+         until \"$FARPIPE\" exec web1 -- true 2> ../first; do kill -0 $agent || exit 8; done; \
+         dd if=/dev/zero of=filler bs=512 2> /dev/null; \
+         n=0; while \"$FARPIPE\" exec web1 -- true 2> ../said; do n=$((n + 1)); [ $n -lt 100 ] || exit 7; done; \
+         \"$FARPIPE\" exec web1 -- echo ran; echo \"status $?\"; cat ../said >&2; \
+         rm filler; \"$FARPIPE\" exec web1 -- echo again; echo \"status $?\"; \
+         \"$FARPIPE\" audit verify audit.log > ../verified; echo \"status $?\"; \
+         kill $agent $relay; wait $agent $relay";
+    let Some(ended) = host.with_disk("size=64k", script) else {
+        return;
+    };
+    let printed = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(
+        printed, "status 125\nagain\nstatus 0\nstatus 0\n",
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("audit log"), "{}", ended.stderr);
+}
