@@ -5,6 +5,7 @@
 
 mod far;
 mod link;
+mod log;
 mod push;
 mod spread;
 mod stream;
@@ -26,6 +27,7 @@ enum What {
     Pipe(PipeArgs),
     Link(Box<link::Args>),
     Push(push::Args),
+    Log(log::Args),
     Far(far::Args),
 }
 
@@ -70,6 +72,7 @@ pub(crate) async fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
         What::Pipe(args) => pipe(args, quiet),
         What::Link(args) => link::run(args).await,
         What::Push(args) => push::run(args, quiet).await,
+        What::Log(args) => log::run(args, quiet).await,
         What::Far(far::Args {}) => far::run(),
     }
 }

@@ -7,6 +7,7 @@ mod again;
 mod audit;
 mod bench;
 mod bench_link;
+mod bench_log;
 mod bench_push;
 mod compress;
 mod config;
