@@ -13,6 +13,7 @@ mod producers;
 mod segment;
 mod settings;
 mod store;
+mod summed;
 
 pub use cursors::{Cursor, CursorKey};
 pub use inspect::{Fault, InspectError, Inspected, inspect};

@@ -6,6 +6,8 @@ use std::collections::{HashMap, VecDeque};
 
 use farpipe_record::{Header, ProducerId};
 
+use crate::summed;
+
 /// Batches of a producer whose offsets are remembered.
 const RECENT: usize = 5;
 /// Producers of a partition that are remembered; beyond that the one is forgotten that has been silent for longest.
@@ -140,18 +142,12 @@ impl Producers {
         let mut lines: Vec<String> = self.known.iter().map(line).collect();
         lines.sort();
         let text = lines.concat();
-        format!("{text}crc {:08x}\n", crc32c::crc32c(text.as_bytes())).into_bytes()
+        summed::to_bytes(&text)
     }
 
     /// Of a snapshot; `None`: it is damaged.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let at = text.rfind("crc ")?;
-        let (lines, sum) = text.split_at(at);
-        let sum = sum.strip_prefix("crc ")?.strip_suffix('\n')?;
-        if u32::from_str_radix(sum, 16).ok()? != crc32c::crc32c(lines.as_bytes()) {
-            return None;
-        }
+        let lines = summed::lines(bytes)?;
         let known = lines.lines().map(parse).collect::<Option<_>>()?;
         Some(Self { known })
     }

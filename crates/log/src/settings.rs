@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::summed;
+
 /// What an acknowledged record has gone through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -59,18 +61,12 @@ impl Settings {
         if self.retain_unread {
             text.push_str("retain_unread\n");
         }
-        format!("{text}crc {:08x}\n", crc32c::crc32c(text.as_bytes())).into_bytes()
+        summed::to_bytes(&text)
     }
 
     /// `None`: it is damaged, or of a later version.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let at = text.rfind("crc ")?;
-        let (lines, sum) = text.split_at(at);
-        let sum = sum.strip_prefix("crc ")?.strip_suffix('\n')?;
-        if u32::from_str_radix(sum, 16).ok()? != crc32c::crc32c(lines.as_bytes()) {
-            return None;
-        }
+        let lines = summed::lines(bytes)?;
         let mut settings = Self::default();
         for line in lines.lines() {
             let words: Vec<&str> = line.split(' ').collect();

@@ -25,6 +25,14 @@ use crate::outcome::{PipeError, STATUS_FAILURE};
 /// What makes a session: its settings, and what dials for it.
 pub type Made = (OpenerConfig, Box<dyn Dial>);
 
+/// What is told while it goes on.
+pub trait Told {
+    /// A session was lost, and another one will be asked for after so long.
+    fn lost(&mut self, why: &str, wait: Duration);
+    /// It stands still, or something is missing, as the relay says.
+    fn notice(&mut self, why: &str);
+}
+
 /// How one session with the relay ended.
 #[derive(Debug)]
 pub enum Ended<T> {
@@ -141,16 +149,31 @@ impl Again {
         (self.failures, self.lost_at, self.has_met) = (0, Instant::now(), true);
     }
 
-    /// How long to wait before the next one; or why there is none.
-    pub(super) fn poll_wait<T>(&mut self, ended: &Ended<T>) -> Option<Duration> {
-        let may_help = match ended {
-            Ended::Done(_) => false,
-            Ended::Lost(_) => true,
-            Ended::Failed(PipeError::Session(_)) => self.has_met,
-            Ended::Failed(_) => false,
+    /// What a session has brought; `None`: another one is to be asked for, now.
+    ///
+    /// # Errors
+    /// Another one would not help, or it has been tried for long enough.
+    pub(super) async fn next<T>(
+        &mut self,
+        ended: Ended<T>,
+        told: &mut dyn Told,
+    ) -> Result<Option<T>, PipeError> {
+        let (why, error) = match ended {
+            Ended::Done(done) => return Ok(Some(done)),
+            Ended::Lost(why) => (why.clone(), PipeError::Local(why)),
+            // A relay that was there comes back.
+            Ended::Failed(error @ PipeError::Session(_)) if self.has_met => {
+                (error.to_string(), error)
+            }
+            Ended::Failed(error) => return Err(error),
         };
         let wait = BACKOFF[self.failures.min(BACKOFF.len() - 1)];
         self.failures += 1;
-        (may_help && self.lost_at.elapsed() + wait <= self.within).then_some(wait)
+        if self.lost_at.elapsed() + wait > self.within {
+            return Err(error);
+        }
+        told.lost(&why, wait);
+        tokio::time::sleep(wait).await;
+        Ok(None)
     }
 }

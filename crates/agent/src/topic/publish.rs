@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::outbox::Outbox;
-use super::{Again, Broken, Ended, Made, session};
+use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
 
 /// Bytes of a batch, about.
@@ -50,14 +50,6 @@ pub struct Published {
     pub repeated: u64,
     /// What being kept means.
     pub level: Option<Level>,
-}
-
-/// Told while it goes on.
-pub trait Told {
-    /// A session was lost, and another one will be asked for after so long.
-    fn lost(&mut self, why: &str, wait: Duration);
-    /// Batches wait, for what the relay says.
-    fn waits(&mut self, why: &str);
 }
 
 /// What the two sides of a producer share.
@@ -365,18 +357,8 @@ async fn link(
         if is_new || lock(&shared.outbox).records > before {
             again.handle_progress();
         }
-        match (again.poll_wait(&ended), ended) {
-            (_, Ended::Done(())) => return Ok(()),
-            (None, Ended::Failed(error)) => return Err(error),
-            (None, Ended::Lost(why)) => return Err(PipeError::Local(why)),
-            (Some(wait), Ended::Lost(why)) => {
-                told.lost(&why, wait);
-                tokio::time::sleep(wait).await;
-            }
-            (Some(wait), Ended::Failed(error)) => {
-                told.lost(&error.to_string(), wait);
-                tokio::time::sleep(wait).await;
-            }
+        if let Some(()) = again.next(ended, told).await? {
+            return Ok(());
         }
     }
 }
@@ -448,7 +430,7 @@ async fn hear(shared: &Shared, messages: &mut Messages, told: &mut dyn Told) -> 
                 taken.map_err(|error| Broken::Final(PipeError::Remote(error.to_string())))?;
                 shared.changed.notify_waiters();
             }
-            Some(PublishWhat::Waiting(why)) => told.waits(&printable(&why)),
+            Some(PublishWhat::Waiting(why)) => told.notice(&printable(&why)),
             Some(PublishWhat::Declined(declined)) => {
                 let message = printable(&declined.message);
                 let error = match WhyDeclined::from_wire(declined.why) {

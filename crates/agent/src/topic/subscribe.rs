@@ -16,8 +16,7 @@ use farpipe_proto::wire::topic::{
 use farpipe_record::{Batch, Records};
 use tokio::io::AsyncWriteExt as _;
 
-use super::publish::Told;
-use super::{Again, Broken, Ended, Made, session};
+use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
 use crate::pipe::{Cancel, cancelled};
 
@@ -135,18 +134,10 @@ pub async fn subscribe(
         if progress.positions != before {
             again.handle_progress();
         }
-        match (again.poll_wait(&ended), ended) {
-            (_, Ended::Done(())) => return Ok(progress.read),
-            (None, Ended::Failed(error)) => return Err((error, progress.read)),
-            (None, Ended::Lost(why)) => return Err((PipeError::Local(why), progress.read)),
-            (Some(wait), Ended::Lost(why)) => {
-                told.lost(&why, wait);
-                tokio::time::sleep(wait).await;
-            }
-            (Some(wait), Ended::Failed(error)) => {
-                told.lost(&error.to_string(), wait);
-                tokio::time::sleep(wait).await;
-            }
+        match again.next(ended, told).await {
+            Ok(Some(())) => return Ok(progress.read),
+            Ok(None) => {}
+            Err(error) => return Err((error, progress.read)),
         }
     }
 }
@@ -362,6 +353,6 @@ impl Progress {
             "records {from} to {} of partition {partition} are missing",
             to.saturating_sub(1)
         );
-        told.waits(&format!("{what}: {}", printable(why)));
+        told.notice(&format!("{what}: {}", printable(why)));
     }
 }

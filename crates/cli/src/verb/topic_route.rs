@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use farpipe_agent::topic::Made;
-use farpipe_agent::topic::publish::Told;
+use farpipe_agent::topic::{Made, Told};
 use farpipe_proto::wire::topic::name_objection;
 
 use super::route::RouteArgs;
@@ -80,7 +79,7 @@ impl Told for Teller {
         }
     }
 
-    fn waits(&mut self, why: &str) {
+    fn notice(&mut self, why: &str) {
         if !self.quiet && self.last != why {
             output::line(&format!("farpipe: {why}"));
             self.last = why.to_owned();
