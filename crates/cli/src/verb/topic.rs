@@ -220,6 +220,10 @@ fn description(state: &TopicState) -> String {
         ));
     }
     for group in &state.groups {
+        text.push_str(&format!(
+            "group {}: members {}\n",
+            group.name, group.members
+        ));
         for done in &group.done {
             let end = state
                 .partitions
@@ -248,7 +252,9 @@ fn json(state: &TopicState) -> String {
             .done
             .iter()
             .map(|done| serde_json::json!({"partition": done.partition, "offset": done.offset}));
-        serde_json::json!({"group": group.name, "done": done.collect::<Vec<_>>()})
+        serde_json::json!({
+            "group": group.name, "members": group.members, "done": done.collect::<Vec<_>>(),
+        })
     });
     let settings = state.settings.clone().unwrap_or_default();
     let line = serde_json::json!({

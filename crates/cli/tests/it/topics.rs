@@ -492,14 +492,19 @@ fn a_record_whose_readers_are_lost_is_put_aside() {
     let publish = publish(&host, relay.url()).args(["shared", "--key-separator", ":"]);
     publish.input(large).run().exits(0);
     let stuck = stuck.start();
-    until("nothing has come", || {
-        let described = topic(&host, relay.url(), "describe")
-            .args(["shared", "--json"])
-            .run();
-        String::from_utf8_lossy(&described.stdout).contains("\"end\":20003")
-    });
+    // It is there, and so has the only partition.
+    let members = |number: u32| {
+        until("the group has not as many members", || {
+            let described = topic(&host, relay.url(), "describe").arg("shared").run();
+            let described = String::from_utf8_lossy(&described.stdout).into_owned();
+            described.contains(&format!("group g: members {number}\n"))
+        });
+    };
+    members(1);
     let next = || member(&host, relay.url(), "g").args(["--max-deliver", "1"]);
     let waiting = next().args(["--count", "1"]).start();
+    // The first has been sent what it asked for before the second is there.
+    members(2);
     stuck.kill();
     stuck.end();
     let ended = waiting.end().exits(0);

@@ -131,12 +131,12 @@ fn state(topics: &Topics, name: &str, topic: &Topic) -> TopicState {
     TopicState {
         settings: Some(settings),
         partitions: partitions.collect(),
-        groups: groups(topics.log.cursors(name)),
+        groups: groups(topics.log.cursors(name), topics.groups.of(name)),
     }
 }
 
-/// Of each group what it has done.
-fn groups(cursors: Vec<(CursorKey, Cursor)>) -> Vec<GroupState> {
+/// Of each group what it has done, and how many members are there.
+fn groups(cursors: Vec<(CursorKey, Cursor)>, members: Vec<(String, u32)>) -> Vec<GroupState> {
     let mut groups: Vec<GroupState> = Vec::new();
     for (key, cursor) in cursors {
         if groups.last().is_none_or(|last| last.name != key.group) {
@@ -150,6 +150,16 @@ fn groups(cursors: Vec<(CursorKey, Cursor)>) -> Vec<GroupState> {
                 partition: key.partition,
                 offset: cursor.offset,
             });
+        }
+    }
+    for (name, members) in members {
+        match groups.iter_mut().find(|group| group.name == name) {
+            Some(group) => group.members = members,
+            None => groups.push(GroupState {
+                name,
+                members,
+                ..GroupState::default()
+            }),
         }
     }
     groups

@@ -99,6 +99,18 @@ enum Due {
 }
 
 impl Groups {
+    /// The groups of a topic that have members, and how many.
+    pub(super) fn of(&self, topic: &str) -> Vec<(String, u32)> {
+        let all = lock(&self.0);
+        let of_it = all.iter().filter(|((of, _), _)| of == topic);
+        let count = |shared: &Shared| lock(&shared.state).rules.members();
+        let counts = of_it.map(|((_, name), shared)| (name.clone(), count(shared)));
+        let counts = counts.filter(|(_, count)| *count > 0);
+        counts
+            .map(|(name, count)| (name, u32::try_from(count).unwrap_or(u32::MAX)))
+            .collect()
+    }
+
     /// Joins a group, which begins with what the log remembers of it, and where that is nothing at `begin`.
     pub(super) async fn join(
         &self,
