@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::fold::unfolded;
+use crate::walk::check;
 use crate::{
-    Batch, BatchError, Codec, HEADER_LEN, Header, PLAIN_MAX, ProducerId, RECORD_MAX, Sealed,
+    Batch, BatchError, Codec, Fold, HEADER_LEN, Header, PLAIN_MAX, ProducerId, RECORD_MAX, Sealed,
 };
 
 #[cfg(test)]
@@ -58,7 +60,7 @@ pub enum RecordError {
 pub struct BatchBuilder {
     bytes: Vec<u8>,
     count: u32,
-    first_ns: u64,
+    first_ns: Option<u64>,
     last_ns: u64,
 }
 
@@ -67,7 +69,7 @@ impl Default for BatchBuilder {
         Self {
             bytes: vec![0; HEADER_LEN],
             count: 0,
-            first_ns: 0,
+            first_ns: None,
             last_ns: 0,
         }
     }
@@ -86,16 +88,26 @@ impl BatchBuilder {
         self.bytes.len() - HEADER_LEN
     }
 
-    /// Adds a record of that time; its `after_ns` is set here. One that is earlier than the first has the first one's time.
-    /// `Ok(false)`: there is no room for it, and the batch is as it was.
+    /// One whose records have no earlier time than that.
+    #[must_use]
+    pub fn since(first_ns: u64) -> Self {
+        Self {
+            first_ns: Some(first_ns),
+            last_ns: first_ns,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a record of that time; its `after_ns` is set here. `Ok(false)`: there is no room for it, or it is earlier than the
+    /// first one, and the batch is as it was.
     ///
     /// # Errors
     /// No batch has room for it.
     pub fn push(&mut self, record: &mut Record, time_ns: u64) -> Result<bool, RecordError> {
-        if self.count == 0 {
-            (self.first_ns, self.last_ns) = (time_ns, time_ns);
-        }
-        record.after_ns = time_ns.saturating_sub(self.first_ns);
+        let Some(after_ns) = time_ns.checked_sub(self.first_ns.unwrap_or(time_ns)) else {
+            return Ok(false);
+        };
+        record.after_ns = after_ns;
         let len = record.encoded_len();
         if len > RECORD_MAX {
             return Err(RecordError::TooLong(len));
@@ -110,11 +122,12 @@ impl BatchBuilder {
             .encode(&mut self.bytes)
             .map_err(|_| RecordError::TooLong(len))?;
         self.count += 1;
+        self.first_ns.get_or_insert(time_ns);
         self.last_ns = self.last_ns.max(time_ns);
         Ok(true)
     }
 
-    /// The batch of these records.
+    /// The batch of these records, as they are.
     ///
     /// # Errors
     /// There are none, or the producer's numbers run over.
@@ -124,29 +137,60 @@ impl BatchBuilder {
         epoch: u32,
         base_sequence: u64,
     ) -> Result<Sealed, BatchError> {
+        self.seal_folded(&mut Fold::plain(), producer, epoch, base_sequence)
+    }
+
+    /// The batch of these records, folded; as they are if that is not shorter.
+    ///
+    /// # Errors
+    /// There are none, or the producer's numbers run over.
+    pub fn seal_folded(
+        self,
+        fold: &mut Fold,
+        producer: ProducerId,
+        epoch: u32,
+        base_sequence: u64,
+    ) -> Result<Sealed, BatchError> {
+        let plain_len = u32::try_from(self.plain_len()).unwrap_or(u32::MAX);
+        let (codec, bytes) = fold.apply(self.bytes);
         let header = Header {
             count: self.count,
-            first_ns: self.first_ns,
+            first_ns: self.first_ns.unwrap_or(0),
             last_ns: self.last_ns,
             producer,
             epoch,
             base_sequence,
-            codec: Codec::Plain,
-            plain_len: u32::try_from(self.plain_len()).unwrap_or(u32::MAX),
+            codec,
+            plain_len,
             ..Header::default()
         };
-        Sealed::new(&header, self.bytes)
+        Sealed::new(&header, bytes)
     }
 }
 
 impl Batch {
+    /// Whether its records can be read, all of them.
+    ///
+    /// # Errors
+    /// Why not; their producer is to blame.
+    pub fn check(&self) -> Result<(), RecordError> {
+        let header = self.header();
+        match header.codec {
+            Codec::Plain => check(&self.body(), header.count),
+            Codec::Zstd => {
+                let plain = unfolded(&self.body(), header.plain_len as usize)?;
+                check(&plain, header.count)
+            }
+        }
+    }
+
     /// The records of it from `offset` on, `count` of them at most, as a batch of nobody's. `None`: there is none of them.
     ///
     /// # Errors
     /// They cannot be read.
     pub fn part(&self, offset: u64, count: u64) -> Result<Option<Self>, RecordError> {
         let header = self.header();
-        let mut builder = BatchBuilder::default();
+        let mut builder = BatchBuilder::since(header.first_ns);
         for record in Records::of(self)? {
             let (at, mut record) = record?;
             if at >= offset && at - offset < count {
@@ -164,7 +208,7 @@ impl Batch {
     }
 }
 
-/// The records of a batch, with their offsets; they share its bytes.
+/// The records of a batch, with their offsets; they share its bytes, or what came of unfolding those.
 #[derive(Debug)]
 pub struct Records {
     rest: Bytes,
@@ -176,17 +220,18 @@ impl Records {
     /// Those of a batch.
     ///
     /// # Errors
-    /// They are folded in a way that is not known here.
+    /// They cannot be unfolded, or to another length than the batch says.
     pub fn of(batch: &Batch) -> Result<Self, RecordError> {
         let header = batch.header();
-        match header.codec {
-            Codec::Plain => Ok(Self {
-                rest: batch.body(),
-                next: header.base_offset,
-                end: header.end_offset(),
-            }),
-            Codec::Zstd => Err(RecordError::Malformed("they are compressed")),
-        }
+        let rest = match header.codec {
+            Codec::Plain => batch.body(),
+            Codec::Zstd => unfolded(&batch.body(), header.plain_len as usize)?,
+        };
+        Ok(Self {
+            rest,
+            next: header.base_offset,
+            end: header.end_offset(),
+        })
     }
 
     fn read(&mut self) -> Result<Record, RecordError> {

@@ -4,6 +4,7 @@
 //! the log has of it, and sends the rest; a reader asks for what comes behind what it has.
 
 pub mod ask;
+pub mod format;
 pub mod outbox;
 pub mod publish;
 pub mod subscribe;

@@ -1,20 +1,21 @@
-//! A producer: lines become records, records batches, and batches are sent until the log has acknowledged them.
+//! A producer: what it reads becomes records, records batches, and batches are sent until the log has acknowledged them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use farpipe_net::{ByteWriter, Messages, Opener, WallClock};
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::topic::{
     Level, Publish, PublishEvent, PublishWhat, Ready, TopicWant, WhyDeclined,
 };
-use farpipe_record::{BatchBuilder, ProducerId, Record};
+use farpipe_record::{BatchBuilder, Fold, ProducerId, Record};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::format::{Cutter, Shape};
 use super::outbox::Outbox;
 use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
@@ -33,8 +34,10 @@ pub struct PublishConfig {
     pub topic: String,
     /// Who publishes.
     pub producer: ProducerId,
-    /// A line's key is what stands before this byte, and its value what stands behind; a line without it has no key.
-    pub key_separator: Option<u8>,
+    /// How records stand in what is read.
+    pub shape: Shape,
+    /// The level of zstd by which each batch is folded; `None`: it is not.
+    pub zstd: Option<i32>,
     /// Bytes that may wait to be acknowledged; beyond that nothing more is read.
     pub window: usize,
     /// How long to try without progress.
@@ -144,7 +147,7 @@ async fn feed(
 ) -> Result<(), PipeError> {
     let ready = known(shared).await;
     let mut batcher = Batcher::new(config, &ready);
-    let mut line = BytesMut::new();
+    let mut cutter = Cutter::new(config.shape.clone());
     loop {
         let chunk = match input.try_recv() {
             Ok(chunk) => Some(chunk),
@@ -167,31 +170,30 @@ async fn feed(
             }
         };
         let Some(chunk) = chunk else { break };
-        let now = u64::try_from(WallClock::System.now().as_nanos()).unwrap_or(u64::MAX);
-        let mut rest = chunk;
-        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-            let mut value = rest.split_to(at + 1);
-            value.truncate(at);
-            if !line.is_empty() {
-                line.extend_from_slice(&value);
-                value = line.split().freeze();
-            }
-            if let Err(error) = batcher.push(value, now, shared) {
-                // What stood before it is published.
-                batcher.flush(shared)?;
-                return Err(error);
-            }
+        cutter.handle_chunk(chunk);
+        if let Err(error) = batcher.take(&mut cutter, shared) {
+            // What stood before it is published.
+            batcher.flush(shared)?;
+            return Err(error);
         }
-        line.extend_from_slice(&rest);
         room(config, shared).await;
     }
-    if !line.is_empty() {
-        let now = u64::try_from(WallClock::System.now().as_nanos()).unwrap_or(u64::MAX);
-        let pushed = batcher.push(line.freeze(), now, shared);
-        batcher.flush(shared)?;
-        return pushed;
-    }
-    batcher.flush(shared)
+    let last = cutter.finish();
+    let pushed = last.map_err(foul).and_then(|last| match last {
+        Some((record, time_ns)) => batcher.push(record, time_ns.unwrap_or_else(now), shared),
+        None => Ok(()),
+    });
+    batcher.flush(shared)?;
+    pushed
+}
+
+fn now() -> u64 {
+    u64::try_from(WallClock::System.now().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What is read is no record.
+fn foul(why: impl std::fmt::Display) -> PipeError {
+    PipeError::Local(format!("stdin, {why}"))
 }
 
 /// What the relay knows.
@@ -221,7 +223,8 @@ struct Batcher<'a> {
     config: &'a PublishConfig,
     epoch: u32,
     partitions: Vec<Filling>,
-    lines: u64,
+    fold: Fold,
+    records: u64,
 }
 
 struct Filling {
@@ -243,7 +246,8 @@ impl<'a> Batcher<'a> {
             config,
             epoch: ready.epoch,
             partitions: ready.sequences.iter().map(filling).collect(),
-            lines: 0,
+            fold: config.zstd.map_or_else(Fold::plain, Fold::zstd),
+            records: 0,
         }
     }
 
@@ -251,74 +255,72 @@ impl<'a> Batcher<'a> {
         self.partitions.iter().all(|one| one.builder.count() == 0)
     }
 
-    fn push(&mut self, line: Bytes, now: u64, shared: &Shared) -> Result<(), PipeError> {
-        self.lines += 1;
-        let mut record = Record {
-            value: line,
-            ..Record::default()
-        };
-        if let Some(separator) = self.config.key_separator
-            && let Some(at) = record.value.iter().position(|byte| *byte == separator)
-        {
-            let mut key = record.value.split_to(at + 1);
-            key.truncate(at);
-            record.key = Some(key);
+    /// Takes all records that have come.
+    fn take(&mut self, cutter: &mut Cutter, shared: &Shared) -> Result<(), PipeError> {
+        let now = now();
+        while let Some((record, time_ns)) = cutter.poll_record().map_err(foul)? {
+            self.push(record, time_ns.unwrap_or(now), shared)?;
         }
+        Ok(())
+    }
+
+    fn push(&mut self, mut record: Record, now: u64, shared: &Shared) -> Result<(), PipeError> {
+        self.records += 1;
         let count = self.partitions.len().max(1) as u64;
         let partition = match &record.key {
             Some(key) => spread(key) % count,
-            None => (self.lines - 1) / TURN % count,
+            None => (self.records - 1) / TURN % count,
         };
-        let number = u32::try_from(partition).unwrap_or(0);
-        let Some(filling) = self.partitions.get_mut(partition as usize) else {
+        let number = usize::try_from(partition).unwrap_or(0);
+        let Some(filling) = self.partitions.get_mut(number) else {
             return Err(PipeError::Remote(
                 "the relay's topic has no partition".to_owned(),
             ));
         };
-        filling.next += 1;
-        if filling.next <= filling.known {
+        if filling.next < filling.known {
+            filling.next += 1;
             let mut outbox = lock(&shared.outbox);
             outbox.records += 1;
             outbox.repeated += 1;
             return Ok(());
         }
-        let too_long = |error| PipeError::Local(format!("line {}: {error}", self.lines));
+        let records = self.records;
+        let too_long = |error| foul(format!("record {records}: {error}"));
         if !filling.builder.push(&mut record, now).map_err(too_long)? {
-            seal(self.config, self.epoch, number, filling, 1, shared)?;
+            self.seal(number, shared)?;
+            let filling = &mut self.partitions[number];
             filling.builder.push(&mut record, now).map_err(too_long)?;
         }
+        let filling = &mut self.partitions[number];
+        filling.next += 1;
         if filling.builder.plain_len() >= BATCH {
-            seal(self.config, self.epoch, number, filling, 0, shared)?;
+            self.seal(number, shared)?;
         }
         Ok(())
     }
 
     fn flush(&mut self, shared: &Shared) -> Result<(), PipeError> {
-        for (number, filling) in (0_u32..).zip(&mut self.partitions) {
-            if filling.builder.count() > 0 {
-                seal(self.config, self.epoch, number, filling, 0, shared)?;
+        for number in 0..self.partitions.len() {
+            if self.partitions[number].builder.count() > 0 {
+                self.seal(number, shared)?;
             }
         }
         Ok(())
     }
-}
 
-/// Puts the batch of a partition into the outbox; `behind`: so many records have numbers that are not in it.
-fn seal(
-    config: &PublishConfig,
-    epoch: u32,
-    partition: u32,
-    filling: &mut Filling,
-    behind: u64,
-    shared: &Shared,
-) -> Result<(), PipeError> {
-    let builder = std::mem::take(&mut filling.builder);
-    let (count, end) = (u64::from(builder.count()), filling.next - behind);
-    let sealed = builder.seal(config.producer, epoch, end - count);
-    let sealed = sealed.map_err(|error| PipeError::Local(error.to_string()))?;
-    lock(&shared.outbox).push(partition, sealed.into_bytes(), count, end);
-    shared.changed.notify_waiters();
-    Ok(())
+    /// Puts the batch of a partition into the outbox.
+    fn seal(&mut self, number: usize, shared: &Shared) -> Result<(), PipeError> {
+        let filling = &mut self.partitions[number];
+        let builder = std::mem::take(&mut filling.builder);
+        let (count, end) = (u64::from(builder.count()), filling.next);
+        let producer = self.config.producer;
+        let sealed = builder.seal_folded(&mut self.fold, producer, self.epoch, end - count);
+        let sealed = sealed.map_err(|error| PipeError::Local(error.to_string()))?;
+        let partition = u32::try_from(number).unwrap_or(u32::MAX);
+        lock(&shared.outbox).push(partition, sealed.into_bytes(), count, end);
+        shared.changed.notify_waiters();
+        Ok(())
+    }
 }
 
 /// FNV-1a, so that every client puts a key into the same partition (docs/protocol.md section 6.13).

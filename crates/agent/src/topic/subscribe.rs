@@ -13,9 +13,11 @@ use farpipe_proto::wire::topic::{
     ConsumerSays, ConsumerWord, From, Position, Skipped, Subscribe, SubscribeEvent, SubscribeWhat,
     TopicWant, put_message,
 };
+use farpipe_record::json::Place;
 use farpipe_record::{Batch, Records};
 use tokio::io::AsyncWriteExt as _;
 
+use super::format::{Shape, put};
 use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
 use crate::pipe::{Cancel, cancelled};
@@ -42,8 +44,8 @@ pub struct SubscribeConfig {
     pub count: Option<u64>,
     /// What was there when it came, and no more.
     pub exit_at_end: bool,
-    /// What stands between a record's key and its value; without it the key is left out.
-    pub key_separator: Option<u8>,
+    /// How records are to stand in what is written.
+    pub shape: Shape,
     /// How long to try without progress.
     pub resume_for: Duration,
 }
@@ -76,7 +78,7 @@ struct Progress {
     told: BTreeMap<u32, u64>,
 }
 
-/// Reads, and writes values to stdout, a line each.
+/// Reads, and writes records to stdout in their shape.
 ///
 /// # Errors
 /// It could not go on; and what was read before.
@@ -287,18 +289,20 @@ impl Progress {
     ) -> Result<(), Broken> {
         let from = self.positions.get(&partition).copied().unwrap_or(0);
         let from = self.ahead.get(&partition).copied().unwrap_or(from);
+        let first_ns = batch.header().first_ns;
         for record in Records::of(batch).map_err(damaged)? {
             let (offset, record) = record.map_err(damaged)?;
             let done = self.read.records + self.unwritten;
             if offset < from || config.count.is_some_and(|count| done >= count) {
                 continue;
             }
-            if let (Some(separator), Some(key)) = (config.key_separator, &record.key) {
-                self.out.extend_from_slice(key);
-                self.out.push(separator);
-            }
-            self.out.extend_from_slice(&record.value);
-            self.out.push(b'\n');
+            let place = Place {
+                topic: &config.topic,
+                partition,
+                offset,
+                time_ns: first_ns.saturating_add(record.after_ns),
+            };
+            put(&config.shape, place, &record, &mut self.out);
             self.unwritten += 1;
             self.ahead.insert(partition, offset + 1);
         }

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use clap::Subcommand;
 use farpipe_log::{Fault, Inspected, Piece, inspect};
-use farpipe_record::{Record, Records};
+use farpipe_record::Records;
+use farpipe_record::json::{Place, to_json};
 
 use super::topic_route::{failed, topic};
 use crate::exit::printed;
@@ -138,7 +137,15 @@ fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
                 }
                 left -= 1;
                 match args.json {
-                    true => text.extend(json(at, first_ns + record.after_ns, &record)),
+                    true => {
+                        let place = Place {
+                            topic: &args.topic,
+                            partition: args.partition,
+                            offset: at,
+                            time_ns: first_ns.saturating_add(record.after_ns),
+                        };
+                        text.extend_from_slice(to_json(place, &record, None).as_bytes());
+                    }
                     false => text.extend_from_slice(&record.value),
                 }
                 text.push(b'\n');
@@ -151,25 +158,4 @@ fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
         }
     }
     Ok(if is_damaged { STATUS_DAMAGED } else { 0 })
-}
-
-fn json(offset: u64, time_ns: u64, record: &Record) -> Vec<u8> {
-    let mut line = serde_json::Map::new();
-    line.insert("offset".to_owned(), offset.into());
-    line.insert("time_ns".to_owned(), time_ns.into());
-    let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(text) => line.insert(name.to_owned(), text.into()),
-        Err(_) => line.insert(
-            format!("{name}_base64"),
-            BASE64_STANDARD.encode(bytes).into(),
-        ),
-    };
-    if let Some(key) = &record.key {
-        put("key", key);
-    }
-    put("value", &record.value);
-    for header in &record.headers {
-        put(&format!("header:{}", header.name), &header.value);
-    }
-    serde_json::Value::Object(line).to_string().into_bytes()
 }

@@ -42,6 +42,7 @@ mod sandbox;
 mod secure;
 pub(crate) mod send;
 pub(crate) mod session;
+mod shape;
 pub(crate) mod subscribe;
 pub(crate) mod tail;
 mod target;

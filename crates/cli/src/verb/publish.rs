@@ -1,4 +1,4 @@
-//! `farpipe pub`: publishes lines to a topic.
+//! `farpipe pub`: publishes what comes on stdin to a topic.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use farpipe_agent::topic::publish::{PublishConfig, Published, publish};
 use farpipe_agent::{Outcome, pipe};
 use farpipe_net::system_random;
 use farpipe_proto::wire::topic::Level;
-use farpipe_record::ProducerId;
+use farpipe_record::{ProducerId, ZSTD_LEVELS};
 use tokio::sync::mpsc;
 
 use super::session::{conclude, span};
-use super::topic_route::{Teller, TopicRouteArgs, separator, topic};
+use super::shape::ShapeArgs;
+use super::topic_route::{Teller, TopicRouteArgs, topic};
 use crate::output;
 use crate::signals::Signals;
 use crate::status::Status;
@@ -23,9 +24,9 @@ const READ: usize = 256 * 1024;
 /// Reads that wait. Policy when full: stdin is not read, and whoever writes to it waits.
 const READS: usize = 4;
 
-/// Publish lines to a topic of a relay
+/// Publish what comes on stdin to a topic of a relay
 ///
-/// Each line of stdin becomes a record. Exit status 0 says that all of them are kept as the topic promises (`farpipe topic
+/// Each line of stdin becomes a record, or what else --format says. Exit status 0 says that all of them are kept as the topic promises (`farpipe topic
 /// describe`); by default they are on the relay's disk. While the relay is away, or its disk is full, nothing more is read from stdin,
 /// and after --resume-for without progress this ends with 125, and says how many records are kept.
 ///
@@ -42,10 +43,11 @@ pub(crate) struct Args {
     /// Go on as the producer of this name
     #[arg(long, value_name = "ID")]
     producer: Option<String>,
-    /// A line's key is what stands before this character (or TAB), and the rest its value. Lines of one key stay in order, in one
-    /// partition
-    #[arg(long, value_name = "CHAR", value_parser = separator)]
-    key_separator: Option<u8>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+    /// Compress each batch, on the way and on the relay's disk: `none`, `zstd`, or `zstd:LEVEL` (1 to 19)
+    #[arg(long, value_name = "HOW", default_value = "none", value_parser = compress)]
+    compress: Compress,
     /// How long to try without progress (30s, 10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
@@ -60,7 +62,8 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let config = PublishConfig {
         topic: args.topic.clone(),
         producer: producer(args.producer.as_deref()),
-        key_separator: args.key_separator,
+        shape: args.shape.shape()?,
+        zstd: args.compress.0,
         window: args.window,
         resume_for: args.resume_for,
     };
@@ -84,6 +87,24 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         outcome
     });
     conclude(ended, signal, &status)
+}
+
+/// The level of zstd, if batches are to be folded.
+#[derive(Debug, Clone, Copy)]
+struct Compress(Option<i32>);
+
+fn compress(text: &str) -> Result<Compress, String> {
+    let level = match text {
+        "none" => return Ok(Compress(None)),
+        "zstd" => Some(3),
+        _ => text
+            .strip_prefix("zstd:")
+            .and_then(|level| level.parse().ok()),
+    };
+    match level.filter(|level| ZSTD_LEVELS.contains(level)) {
+        Some(level) => Ok(Compress(Some(level))),
+        None => Err("none, zstd, or zstd:1 to zstd:19 is wanted".to_owned()),
+    }
 }
 
 /// Says how many are kept.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 use farpipe_agent::topic::ask::ask;
-use farpipe_proto::wire::topic::{Level, TopicSettings, TopicState, TopicWant};
+use farpipe_proto::wire::topic::{From, GroupAsk, Level, TopicSettings, TopicState, TopicWant};
 
 use super::session::span;
-use super::topic_route::{TopicRouteArgs, failed, topic};
+use super::topic_route::{Start, TopicRouteArgs, failed, start, topic};
 use crate::exit::printed;
 use crate::output;
 
@@ -28,6 +28,10 @@ enum Action {
     Describe(DescribeArgs),
     /// Remove a topic with all its records
     Rm(RmArgs),
+    /// Say where a group of readers goes on; it must have no member then
+    Reset(ResetArgs),
+    /// Forget what a group of readers has done; it must have no member then
+    Forget(ForgetArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +57,9 @@ struct CreateArgs {
     /// Keep records for so long, about [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = span)]
     retain_for: Option<Duration>,
+    /// Do not keep what all groups have done, about; without a group all is kept
+    #[arg(long)]
+    retain_unread: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -95,6 +102,33 @@ struct RmArgs {
     route: TopicRouteArgs,
 }
 
+#[derive(Debug, clap::Args)]
+struct GroupArgs {
+    /// The topic
+    #[arg(value_name = "TOPIC", value_parser = topic)]
+    topic: String,
+    #[command(flatten)]
+    route: TopicRouteArgs,
+    /// The group
+    #[arg(long, value_name = "NAME", value_parser = topic)]
+    group: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct ResetArgs {
+    #[command(flatten)]
+    of: GroupArgs,
+    /// earliest, latest, an offset, a time ago (10m, 2h, 7d) or a time as 2026-11-27T22:04:47Z
+    #[arg(long, value_name = "WHERE", value_parser = start)]
+    to: Start,
+}
+
+#[derive(Debug, clap::Args)]
+struct ForgetArgs {
+    #[command(flatten)]
+    of: GroupArgs,
+}
+
 pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     match args.action {
         Action::Create(args) => {
@@ -111,7 +145,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
                 interval_ms: millis(args.interval),
                 retain_bytes: args.retain_bytes.unwrap_or(0),
                 retain_ms: args.retain_for.map_or(0, millis),
-                retain_unread: false,
+                retain_unread: args.retain_unread,
             };
             asked(&args.route, TopicWant::Create(settings)).await?;
             Ok(0)
@@ -140,7 +174,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
             asked(&args.route, TopicWant::Remove(args.topic)).await?;
             Ok(0)
         }
+        Action::Reset(args) => put_group(args.of, Some(args.to.place())).await,
+        Action::Forget(args) => put_group(args.of, None).await,
     }
+}
+
+async fn put_group(of: GroupArgs, from: Option<From>) -> anyhow::Result<u8> {
+    let ask = GroupAsk {
+        topic: of.topic,
+        group: of.group,
+        from,
+    };
+    asked(&of.route, TopicWant::Group(ask)).await?;
+    Ok(0)
 }
 
 async fn asked(route: &TopicRouteArgs, want: TopicWant) -> anyhow::Result<Vec<TopicState>> {
@@ -206,6 +252,9 @@ fn description(state: &TopicState) -> String {
                 text.push_str(&format!("{what} {number}{unit}\n"));
             }
         }
+        if settings.retain_unread {
+            text.push_str("retain_unread\n");
+        }
     }
     for (number, one) in state.partitions.iter().enumerate() {
         text.push_str(&format!(
@@ -262,6 +311,7 @@ fn json(state: &TopicState) -> String {
         "durability": level(&settings),
         "retain_bytes": settings.retain_bytes,
         "retain_ms": settings.retain_ms,
+        "retain_unread": settings.retain_unread,
         "partitions": partitions.collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>(),
     });

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use farpipe_agent::topic::{Made, Told};
-use farpipe_proto::wire::topic::name_objection;
+use farpipe_net::WallClock;
+use farpipe_proto::wire::topic::{From, FromWhere, name_objection};
+use farpipe_record::json::parsed;
 
 use super::route::RouteArgs;
-use super::session::heartbeat;
+use super::session::{heartbeat, span};
 use crate::exit::WithStatus;
 use crate::output;
 
@@ -36,6 +38,49 @@ impl TopicRouteArgs {
             let made = self.made();
             made.unwrap_or_else(|error| unreachable!("it was made before: {error:#}"))
         })
+    }
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    Earliest,
+    Latest,
+    Offset(u64),
+    Ago(Duration),
+    At(u64),
+}
+
+pub(crate) fn start(text: &str) -> Result<Start, String> {
+    match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        _ => match text.parse() {
+            Ok(offset) => Ok(Start::Offset(offset)),
+            Err(_) => match (span(text), parsed(text)) {
+                (Ok(ago), _) => Ok(Start::Ago(ago)),
+                (Err(_), Some(at)) => Ok(Start::At(at)),
+                (Err(_), None) => Err(
+                    "earliest, latest, an offset, a time ago (10m, 2h, 7d) or a time as 2026-11-27T22:04:47Z is wanted".to_owned(),
+                ),
+            },
+        },
+    }
+}
+
+impl Start {
+    pub(crate) fn place(self) -> From {
+        let place = match self {
+            Self::Earliest => FromWhere::Earliest(true),
+            Self::Latest => FromWhere::Latest(true),
+            Self::Offset(offset) => FromWhere::Offset(offset),
+            Self::At(at) => FromWhere::TimeNs(at),
+            Self::Ago(ago) => {
+                let at = WallClock::System.now().saturating_sub(ago);
+                FromWhere::TimeNs(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX))
+            }
+        };
+        From { place: Some(place) }
     }
 }
 

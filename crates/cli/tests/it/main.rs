@@ -77,6 +77,8 @@ mod tls;
 mod token;
 mod token_link;
 mod topics;
+mod topics_formats;
+mod topics_groups;
 mod usage;
 mod websocket_ends;
 mod websockets;

@@ -2,30 +2,9 @@
 
 use std::fs;
 
-use crate::support::process::{Invocation, until};
-use crate::support::{Host, Listener};
-
-/// A relay that keeps topics.
-fn relay(host: &Host, url: &str) -> Listener {
-    let relay = host.relay_at(url).args(["--data", "data"]);
-    relay.start_listening()
-}
-
-fn publish(host: &Host, relay: &str) -> Invocation {
-    host.farpipe(["pub", "--relay", relay, "--heartbeat", "1s"])
-}
-
-fn subscribe(host: &Host, relay: &str) -> Invocation {
-    host.farpipe(["sub", "--relay", relay, "--heartbeat", "1s"])
-}
-
-fn topic(host: &Host, relay: &str, action: &str) -> Invocation {
-    host.farpipe(["topic", action, "--relay", relay])
-}
-
-fn lines(numbers: std::ops::Range<u64>) -> String {
-    numbers.map(|n| format!("line {n}\n")).collect()
-}
+use crate::support::Host;
+use crate::support::process::until;
+use crate::support::topics::{lines, publish, relay, subscribe, topic};
 
 #[test]
 fn what_is_published_is_read_from_where_somebody_wants_to() {
@@ -230,7 +209,7 @@ fn what_cannot_be_is_refused_with_words() {
     let ended = publish(&host, strict.url()).arg("logs").input(long).run();
     let kept = "farpipe: 1 record of logs is in the relay's memory\n";
     assert!(ended.stderr.contains(kept), "{}", ended.stderr);
-    says(ended, "farpipe: line 2: a record of 10485");
+    says(ended, "farpipe: stdin, record 2: a record of 10485");
     // What stood before it is published.
     let all = subscribe(&host, strict.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
     all.run().exits(0).printed("short\n");
@@ -370,146 +349,4 @@ fn l5_a_full_disk_makes_producers_wait_and_loses_nothing() {
         said.contains("farpipe: nothing was acknowledged for 2 s"),
         "{said}"
     );
-}
-
-fn member(host: &Host, relay: &str, group: &str) -> Invocation {
-    subscribe(host, relay).args(["shared", "--group", group, "--from", "earliest"])
-}
-
-/// A topic of three partitions, with these lines in it.
-fn shared(host: &Host, relay: &str, lines: std::ops::Range<u64>) {
-    let create = topic(host, relay, "create").args(["shared", "--partitions", "3"]);
-    create.run().exits(0);
-    publish_shared(host, relay, lines);
-}
-
-fn publish_shared(host: &Host, relay: &str, lines: std::ops::Range<u64>) {
-    let input: String = lines.map(|n| format!("key{n}:{n}\n")).collect();
-    let publish = publish(host, relay).args(["shared", "--key-separator", ":"]);
-    publish.input(input).run().exits(0);
-}
-
-/// The numbers that some members have written, sorted.
-fn numbers<'a>(outputs: impl IntoIterator<Item = &'a [u8]>) -> Vec<u64> {
-    let mut all = Vec::new();
-    for output in outputs {
-        let text = std::str::from_utf8(output).expect("text");
-        // Of one that was killed the last line may be a part.
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        all.extend(
-            whole
-                .lines()
-                .map(|line| line.parse::<u64>().expect("a number")),
-        );
-    }
-    all.sort_unstable();
-    all
-}
-
-#[test]
-fn what_a_group_has_written_is_read_by_none_of_its_members_again() {
-    let host = Host::new();
-    let first = relay(&host, "ws://127.0.0.1:0");
-    shared(&host, first.url(), 0..9_000);
-    let some = member(&host, first.url(), "g")
-        .args(["--count", "1000"])
-        .run()
-        .exits(0);
-    // A relay started anew remembers it, too.
-    let url = first.url().to_owned();
-    first.kill();
-    first.end();
-    let relay = relay(&host, &url);
-    let rest = member(&host, relay.url(), "g")
-        .arg("--exit-at-end")
-        .run()
-        .exits(0);
-    let all = numbers([&some.stdout[..], &rest.stdout[..]]);
-    assert!(all.iter().copied().eq(0..9_000), "{} lines", all.len());
-    let none = member(&host, relay.url(), "g").arg("--exit-at-end").run();
-    none.exits(0).printed("");
-    let described = topic(&host, relay.url(), "describe").arg("shared").run();
-    let described = String::from_utf8(described.stdout).expect("text");
-    assert_eq!(described.matches(", 0 behind\n").count(), 3, "{described}");
-    let others = member(&host, relay.url(), "h")
-        .arg("--exit-at-end")
-        .run()
-        .exits(0);
-    assert_eq!(numbers([&others.stdout[..]]).len(), 9_000);
-}
-
-#[test]
-fn l7_members_share_partitions_and_one_that_is_killed_loses_its_own_to_the_others() {
-    let host = Host::new();
-    let relay = relay(&host, "ws://127.0.0.1:0");
-    shared(&host, relay.url(), 0..3_000);
-    let members: Vec<_> = (0..3)
-        .map(|_| member(&host, relay.url(), "g").start())
-        .collect();
-    let written = |members: &[crate::support::Running]| {
-        let outputs: Vec<String> = members.iter().map(|one| one.printed_so_far()).collect();
-        numbers(outputs.iter().map(String::as_bytes))
-    };
-    until("not all is read", || written(&members).len() >= 3_000);
-    // All of them have some, once they have shared.
-    until("one has nothing", || {
-        publish_shared(&host, relay.url(), 3_000..3_030);
-        members.iter().all(|one| !one.printed_so_far().is_empty())
-    });
-    members[1].kill();
-    publish_shared(&host, relay.url(), 10_000..13_000);
-    until("what the killed one had is not read", || {
-        let mut read = written(&members);
-        read.dedup();
-        read.iter().filter(|number| **number >= 10_000).count() == 3_000
-    });
-    for one in [&members[0], &members[2]] {
-        one.signal(rustix::process::Signal::TERM);
-    }
-    let ended: Vec<_> = members.into_iter().map(|one| one.end()).collect();
-    assert_eq!(ended[0].status.code(), Some(143), "{}", ended[0].stderr);
-    let read = numbers(ended.iter().map(|ended| &ended.stdout[..]));
-    // The killed one had written something, perhaps, and not said so: it is read again, and nothing else.
-    let first = read.iter().filter(|number| **number < 3_000).count();
-    assert_eq!(first, 3_000);
-    let left = member(&host, relay.url(), "g").arg("--exit-at-end").run();
-    left.exits(0).printed("");
-}
-
-#[test]
-fn a_record_whose_readers_are_lost_is_put_aside() {
-    let host = Host::new();
-    let relay = relay(&host, "ws://127.0.0.1:0");
-    let create = topic(&host, relay.url(), "create").args(["shared", "--partitions", "1"]);
-    create.run().exits(0);
-    publish_shared(&host, relay.url(), 0..3);
-    // Its stdout is full, so that it has what it never writes.
-    let (stuck, _unread) = member(&host, relay.url(), "g")
-        .args(["--max-deliver", "1"])
-        .stdin(std::process::Stdio::null())
-        .unread_stdout();
-    let large: String = (0..20_000).map(|n| format!("key:{n:0100}\n")).collect();
-    let publish = publish(&host, relay.url()).args(["shared", "--key-separator", ":"]);
-    publish.input(large).run().exits(0);
-    let stuck = stuck.start();
-    // It is there, and so has the only partition.
-    let members = |number: u32| {
-        until("the group has not as many members", || {
-            let described = topic(&host, relay.url(), "describe").arg("shared").run();
-            let described = String::from_utf8_lossy(&described.stdout).into_owned();
-            described.contains(&format!("group g: members {number}\n"))
-        });
-    };
-    members(1);
-    let next = || member(&host, relay.url(), "g").args(["--max-deliver", "1"]);
-    let waiting = next().args(["--count", "1"]).start();
-    // The first has been sent what it asked for before the second is there.
-    members(2);
-    stuck.kill();
-    stuck.end();
-    let ended = waiting.end().exits(0);
-    assert!(!ended.stdout.is_empty());
-    let aside = subscribe(&host, relay.url());
-    let aside = aside.args(["shared.dlq", "--from", "earliest", "--count", "1"]);
-    assert!(!aside.run().exits(0).stdout.is_empty());
 }

@@ -100,6 +100,20 @@ fn a_part_of_a_batch_has_its_records_their_offsets_and_times() {
 }
 
 #[test]
+fn a_record_that_is_earlier_than_the_first_begins_another_batch() {
+    let mut builder = BatchBuilder::default();
+    assert_eq!(builder.push(&mut record(b"a", None), 100), Ok(true));
+    assert_eq!(builder.push(&mut record(b"b", None), 99), Ok(false));
+    assert_eq!(builder.push(&mut record(b"c", None), 101), Ok(true));
+    let batch = batch(builder);
+    let header = batch.header();
+    assert_eq!(
+        (header.count, header.first_ns, header.last_ns),
+        (2, 100, 101)
+    );
+}
+
+#[test]
 fn a_body_that_is_no_list_of_records_ends_with_an_error() {
     for body in [
         &b"\x0a\x05abc"[..],
@@ -132,7 +146,7 @@ proptest! {
     fn records_come_out_as_they_went_in(
         records in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), any::<bool>(), 0..9_u64), 1..50),
     ) {
-        let mut builder = BatchBuilder::default();
+        let mut builder = BatchBuilder::since(100);
         let mut all = Vec::new();
         for (value, has_key, after) in records {
             let mut record = record(&value, has_key.then_some(&value[..]));

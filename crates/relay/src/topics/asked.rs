@@ -6,11 +6,11 @@ use std::time::Duration;
 use farpipe_log::{Cursor, CursorKey, Durability, Settings, Topic};
 use farpipe_net::{ByteWriter, Stream};
 use farpipe_proto::wire::topic::{
-    GroupState, Level, PartitionState, Position, TopicSettings, TopicState, TopicWant,
+    GroupAsk, GroupState, Level, PartitionState, Position, TopicSettings, TopicState, TopicWant,
     name_objection,
 };
 
-use super::{Topics, accepted, level, refuse, say};
+use super::{Topics, accepted, level, refuse, say, subscribe};
 
 /// Partitions of a topic at most.
 const PARTITIONS_MAX: u32 = 64;
@@ -79,8 +79,69 @@ async fn done(topics: &Topics, want: TopicWant) -> Result<Vec<TopicState>, Strin
                 .map(|(name, topic)| state(topics, name, topic))
                 .collect())
         }
-        TopicWant::Publish(_) | TopicWant::Subscribe(_) | TopicWant::Group(_) => {
+        TopicWant::Group(ask) => put_group(topics, ask).await.map(|()| Vec::new()),
+        TopicWant::Publish(_) | TopicWant::Subscribe(_) => {
             Err("this relay cannot do that".to_owned())
+        }
+    }
+}
+
+/// Says where a group goes on, or forgets it.
+///
+/// # Errors
+/// Why not, for whoever asked.
+async fn put_group(topics: &Topics, ask: GroupAsk) -> Result<(), String> {
+    let (name, group) = (ask.topic.escape_debug(), ask.group.escape_debug());
+    let Some(topic) = topics.log.topic(&ask.topic) else {
+        return Err(format!("there is no topic {name}"));
+    };
+    if let Some(objection) = name_objection(&ask.group) {
+        return Err(format!("'{group}' is no group's name: {objection}"));
+    }
+    let known = topics.log.cursors(&ask.topic);
+    let is_known = known.iter().any(|(key, _)| key.group == ask.group);
+    if ask.from.is_none() && !is_known {
+        return Err(format!("there is no group {group} of {name}"));
+    }
+    has_no_member(topics, &ask)?;
+    for (number, partition) in (0_u32..).zip(&topic.partitions) {
+        let cursor = match ask.from {
+            None => None,
+            Some(from) => {
+                let (start, end) = (partition.start(), partition.end());
+                let offset = subscribe::begin(partition, Some(from), start, end).await?;
+                if offset > end {
+                    return Err(format!(
+                        "offset {offset} of {name} (partition {number}) is not there yet: the next one to come is {end}"
+                    ));
+                }
+                Some(Cursor {
+                    offset: offset.max(start),
+                    deliveries: 0,
+                })
+            }
+        };
+        let key = CursorKey {
+            topic: ask.topic.clone(),
+            group: ask.group.clone(),
+            partition: number,
+        };
+        let done = topics.log.commit(key, cursor).await;
+        done.map_err(|error| format!("the group {group} of {name}: {error}"))?;
+    }
+    // Who has joined meanwhile may have begun where it was before.
+    has_no_member(topics, &ask)
+}
+
+/// A group with members says itself where it is.
+fn has_no_member(topics: &Topics, ask: &GroupAsk) -> Result<(), String> {
+    match topics.groups.members(&ask.topic, &ask.group) {
+        0 => Ok(()),
+        count => {
+            let group = ask.group.escape_debug();
+            Err(format!(
+                "the group {group} has members ({count}): end them first"
+            ))
         }
     }
 }

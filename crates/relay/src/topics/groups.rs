@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpipe_log::{Append, AppendError, Cursor, CursorKey, Log, Piece, Topic};
+use farpipe_log::{Append, AppendError, Appended, Cursor, CursorKey, Log, Piece, Settings, Topic};
 use farpipe_net::Clock;
 use farpipe_proto::limits::{GROUP_DELIVERIES_MAX, GROUP_IN_FLIGHT_MAX, GROUP_RELEASE};
 use farpipe_proto::topic::group::{Group, GroupConfig, GroupEvent, MemberId, NotYours};
@@ -123,6 +123,9 @@ impl Groups {
         let key = (topic.to_owned(), group.to_owned());
         let (in_flight_max, deliveries_max) = limits;
         let or = |said: u32, default: u32| if said == 0 { default } else { said };
+        // Where a new group begins is remembered at once: what is published while its first member is away is not passed over, and not
+        // removed as what all groups have done.
+        let mut begun = Vec::new();
         let (member, due) = {
             let mut all = lock(&self.0);
             all.retain(|_, shared| Arc::strong_count(shared) > 1);
@@ -134,12 +137,15 @@ impl Groups {
                     };
                     cursors.iter().find(is_it).map(|(_, cursor)| *cursor)
                 };
-                let done: Vec<(u64, u32)> = begin
-                    .iter()
-                    .enumerate()
-                    .map(|(partition, offset)| match known(partition) {
+                let done: Vec<(u64, u32)> = (0_u32..)
+                    .zip(begin)
+                    .map(|(partition, offset)| match known(partition as usize) {
                         Some(cursor) => (cursor.offset, cursor.deliveries),
-                        None => (*offset, 0),
+                        None => {
+                            let (offset, deliveries) = (*offset, 0);
+                            begun.push(Due::Commit(partition, Cursor { offset, deliveries }));
+                            (offset, deliveries)
+                        }
                     })
                     .collect();
                 let config = GroupConfig {
@@ -171,10 +177,19 @@ impl Groups {
                 state.rules.handle_joined(clock.now(), id, limit);
                 (id, state.pump())
             };
-            (Member { shared, id, inbox }, due)
+            begun.extend(due);
+            (Member { shared, id, inbox }, begun)
         };
         member.shared.perform(due, None).await;
         member
+    }
+
+    /// How many members a group has.
+    pub(super) fn members(&self, topic: &str, group: &str) -> usize {
+        let shared = lock(&self.0)
+            .get(&(topic.to_owned(), group.to_owned()))
+            .cloned();
+        shared.map_or(0, |shared| lock(&shared.state).rules.members())
     }
 }
 
@@ -300,27 +315,40 @@ impl Shared {
             self.topic
         );
         let aside = format!("{}.dlq", self.topic);
-        let kept = async {
+        let found = async {
             let topic = self.log.topic(&self.topic)?;
             let record = record_at(&topic, partition, offset).await?;
-            let batch = aside_batch(record, &self.topic, partition, offset, &self.group, why)?;
-            self.log
-                .create(&aside, farpipe_log::Settings::default())
-                .await
-                .ok()?;
-            let append = Append {
-                topic: aside.clone(),
-                partition: 0,
-                batch,
-            };
-            self.log.append(append).await.await.ok()?.ok()
+            aside_batch(record, &self.topic, partition, offset, &self.group, why)
         };
-        if kept.await.is_none() {
-            tracing::error!(
-                "{aside}: record {offset} of {} could not be kept there",
-                self.topic
-            );
+        let Some(batch) = found.await else {
+            tracing::error!("{aside}: record {offset} of {} cannot be read", self.topic);
+            return;
+        };
+        loop {
+            match self.append_aside(&aside, &batch).await {
+                Ok(_) => return,
+                Err(AppendError::Full) => tokio::time::sleep(super::publish::TELL_EACH).await,
+                Err(error) => {
+                    tracing::error!("{aside}: {error}");
+                    // The group does not go on without it.
+                    std::future::pending::<()>().await;
+                }
+            }
         }
+    }
+
+    /// Makes the topic if it is not there: whoever made it before has said how it is kept.
+    async fn append_aside(&self, aside: &str, batch: &Batch) -> Result<Appended, AppendError> {
+        if self.log.topic(aside).is_none() {
+            self.log.create(aside, Settings::default()).await?;
+        }
+        let append = Append {
+            topic: aside.to_owned(),
+            partition: 0,
+            batch: batch.clone(),
+        };
+        let closed = |_| AppendError::Failed("it is closed".to_owned());
+        self.log.append(append).await.await.map_err(closed)?
     }
 
     /// The next moment at which something is due by time, for whoever waits.
@@ -408,15 +436,23 @@ fn aside_batch(
         name: name.to_owned(),
         value: value.into(),
     };
-    record.headers.extend([
+    let said = [
         header("farpipe-topic", topic.to_owned()),
         header("farpipe-partition", partition.to_string()),
         header("farpipe-offset", offset.to_string()),
         header("farpipe-group", group.to_owned()),
         header("farpipe-why", why.chars().take(1024).collect()),
-    ]);
+    ];
+    record.headers.extend(said.clone());
     let mut builder = BatchBuilder::default();
-    builder.push(&mut record, time).ok()?;
+    if builder.push(&mut record, time).is_err() {
+        // There is no room for more in a record: then where it stands is all that is kept.
+        record = Record::default();
+        record.headers.extend(said);
+        let why = "left out, there is no room for it";
+        record.headers.push(header("farpipe-value", why.to_owned()));
+        builder.push(&mut record, time).ok()?;
+    }
     let sealed = builder.seal(ProducerId::NONE, 0, 0).ok()?;
     Batch::parse(&sealed.into_bytes()).ok()?
 }

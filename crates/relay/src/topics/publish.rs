@@ -127,6 +127,11 @@ async fn take(
                 return Ok(());
             }
         };
+        // What no reader could read would end each of them, here and later.
+        if let Err(error) = batch.check() {
+            let _ = due.send(Due::Damaged(error.to_string())).await;
+            return Ok(());
+        }
         let sequence = batch.header().end_sequence();
         let append = Append {
             topic: topic.to_owned(),

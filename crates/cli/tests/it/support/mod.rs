@@ -22,6 +22,7 @@ pub(crate) mod relay;
 pub(crate) mod stubborn;
 pub(crate) mod terminal;
 pub(crate) mod tools;
+pub(crate) mod topics;
 pub(crate) mod websocket;
 
 use std::ffi::OsStr;
