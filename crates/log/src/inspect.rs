@@ -81,7 +81,7 @@ pub struct InspectError {
     error: io::Error,
 }
 
-trait At<T> {
+pub(crate) trait At<T> {
     fn at(self, path: &Path) -> Result<T, InspectError>;
 }
 
@@ -117,7 +117,7 @@ pub fn inspect(dir: &Path) -> Result<Vec<Inspected>, InspectError> {
     Ok(all)
 }
 
-fn names(dir: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         names.extend(entry?.file_name().into_string());

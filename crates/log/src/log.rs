@@ -95,12 +95,7 @@ impl Log {
     ) -> Result<(Self, Vec<Recovered>), OpenError> {
         let failed = |error: io::Error| OpenError::Disk {
             path: dir.to_owned(),
-            error: match error.kind() {
-                io::ErrorKind::ResourceBusy => {
-                    io::Error::new(error.kind(), "another process has this log")
-                }
-                _ => error,
-            },
+            error,
         };
         let disk = Arc::new(RealDisk::take(dir).map_err(failed)?);
         let (store, recovered) = Store::open(disk, dir, options)?;

@@ -12,12 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use farpipe_record::{BATCH_MAX, Batch, Header};
 
-use crate::disk::{DiskFile, read_all, read_full};
+use crate::disk::{DiskFile, is_full, read_all, read_full};
 
 /// Bytes between two places that the index knows.
 const INDEX_STEP: u64 = 64 * 1024;
 /// Bytes that are read at once, unless a batch has more.
 const READ: usize = 256 * 1024;
+
+/// Zeros are written ahead for so many writes as the last one,
+const AHEAD: u64 = 16;
+/// so many bytes at least,
+const AHEAD_MIN: u64 = 64 * 1024;
+/// and at most.
+const AHEAD_MAX: u64 = 1024 * 1024;
 
 /// What each batch begins with.
 const MAGIC: &[u8] = b"fpB1";
@@ -167,6 +174,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
     /// Behind the last batch that readers may see.
     end: AtomicU64,
+    /// Behind the last byte that was written, zeros as well.
+    written: AtomicU64,
     /// Offsets and where their batches begin, in order; `None`: not looked at yet.
     index: Mutex<Option<Vec<(u64, u64)>>>,
 }
@@ -179,16 +188,19 @@ impl Segment {
             path,
             file,
             end: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             index: Mutex::new(Some(Vec::new())),
         }
     }
 
     /// One that was written before, whose end is that of the file until it is looked at.
     pub(crate) fn older(base: u64, path: PathBuf, file: Arc<dyn DiskFile>) -> io::Result<Self> {
+        let length = file.length()?;
         Ok(Self {
             base,
             path,
-            end: AtomicU64::new(file.length()?),
+            end: AtomicU64::new(length),
+            written: AtomicU64::new(length),
             file,
             index: Mutex::new(None),
         })
@@ -203,6 +215,35 @@ impl Segment {
     pub(crate) fn resume(&self, scan: &Scan) {
         *self.index() = Some(index_of(scan));
         self.end.store(scan.end, Ordering::Release);
+    }
+
+    /// Writes batches there, and zeros behind them where nothing was written yet and `max` allows: a sync that changes neither the
+    /// length of a file nor which blocks it has is one write of the disk less.
+    pub(crate) fn write(&self, bytes: &[u8], at: u64, max: u64) -> io::Result<()> {
+        self.file.write_at(bytes, at)?;
+        let len = bytes.len() as u64;
+        let end = at + len;
+        if end <= self.written.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.written.store(end, Ordering::Relaxed);
+        // A large write takes long for its bytes, and zeros would double them.
+        let ahead = (len * AHEAD)
+            .clamp(AHEAD_MIN, AHEAD_MAX)
+            .min(max.saturating_sub(end));
+        if len > AHEAD_MAX / AHEAD || ahead == 0 {
+            return Ok(());
+        }
+        let zeros = vec![0; usize::try_from(ahead).map_err(io::Error::other)?];
+        match self.file.write_at(&zeros, end) {
+            // The batches have found room, and need no more.
+            Err(error) if !is_full(&error) => Err(error),
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.written.store(end + ahead, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     /// A batch was written at its end.
@@ -317,4 +358,41 @@ fn note(index: &mut Vec<(u64, u64)>, offset: u64, at: u64) {
 /// The path of a segment.
 pub(crate) fn path(dir: &Path, base: u64) -> PathBuf {
     dir.join(name(base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_written_ahead_of_small_writes_and_never_beyond_a_segment() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = path(dir.path(), 0);
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .expect("a file");
+        let length = || std::fs::metadata(&path).expect("there").len();
+        let segment = Segment::empty(0, path.clone(), Arc::new(file));
+        let max = 1 << 20;
+        segment.write(&[1; 100], 0, max).expect("written");
+        assert_eq!(length(), 100 + AHEAD_MIN);
+        segment.write(&[2; 100], 100, max).expect("written");
+        assert_eq!(length(), 100 + AHEAD_MIN, "into what is there");
+        segment.write(&[3; 200_000], 200, max).expect("written");
+        assert_eq!(length(), 200_200, "a large one is as long as it is");
+        segment
+            .write(&[4; 50_000], max - 60_000, max)
+            .expect("written");
+        assert_eq!(length(), max);
+        let content = std::fs::read(&path).expect("read");
+        assert!(content[..100].iter().all(|byte| *byte == 1));
+        assert!(
+            content[max as usize - 10_000..]
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+    }
 }

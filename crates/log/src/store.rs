@@ -25,6 +25,7 @@ use crate::segment::{self, Segment};
 use crate::settings::{Durability, Settings};
 
 pub use self::open::{OpenError, Recovered};
+pub(crate) use self::open::{REMOVED, SETTINGS};
 
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]
@@ -375,7 +376,8 @@ impl Store {
             return Ok(());
         }
         let at = turn.segment.end() + written_since(turn);
-        if let Err(error) = turn.segment.file.write_at(&turn.bytes, at) {
+        let max = self.options.segment_bytes;
+        if let Err(error) = turn.segment.write(&turn.bytes, at, max) {
             if !is_full(&error) {
                 self.failed = Some(error.to_string());
             }

@@ -302,6 +302,28 @@ fn verified(bytes: &[u8]) -> Result<Header, BatchError> {
     Ok(header)
 }
 
+/// Where that begins of which the producer's sum is made.
+pub(crate) const SUMMED_FROM: usize = field::COUNT;
+
+/// The length of the batch whose header begins here and is whole, if that is `max` at most.
+pub(crate) fn headed(bytes: &[u8], max: usize) -> Option<usize> {
+    let length = Batch::length(bytes).ok()??;
+    let is_whole = bytes.len() >= HEADER_LEN
+        && length <= max
+        && u32_at(bytes, field::HEADER_CRC) == header_crc(bytes);
+    is_whole.then_some(length)
+}
+
+/// How many records a batch has whose header is whole.
+pub(crate) fn count_of(bytes: &[u8]) -> u32 {
+    u32_at(bytes, field::COUNT)
+}
+
+/// What the producer's sum is off by, of a batch whose header is whole.
+pub(crate) fn body_off_by(bytes: &[u8]) -> u32 {
+    u32_at(bytes, field::BODY_CRC) ^ crc32c::crc32c(&bytes[SUMMED_FROM..])
+}
+
 /// What holds for every header.
 fn check(header: &Header) -> Result<(), BatchError> {
     let count = u64::from(header.count);

@@ -6,11 +6,13 @@ mod fold;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod json;
+mod mend;
 mod record;
 mod walk;
 
 pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};
 pub use fold::{Fold, ZSTD_LEVELS};
+pub use mend::{Bit, Mended, mended};
 pub use record::{BatchBuilder, Record, RecordError, RecordHeader, Records};
 
 /// The most bytes that a batch may have, header and all. A length beyond it is damage, or a peer that means harm: nobody

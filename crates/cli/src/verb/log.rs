@@ -1,9 +1,9 @@
-//! `farpipe log`: looks at the directory in which a relay keeps topics, without the relay.
+//! `farpipe log`: looks at the directory in which a relay keeps topics, and repairs it, without the relay.
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use farpipe_log::{Fault, Inspected, Piece, inspect};
+use farpipe_log::{Fault, Inspected, Piece, Repaired, inspect, repair};
 use farpipe_record::Records;
 use farpipe_record::json::{Place, to_json};
 
@@ -31,6 +31,11 @@ enum Action {
     ///
     /// A write that was cut off by a loss of power, or is under way, is told and is no damage: nobody was told that it is kept.
     Verify(DirArgs),
+    /// Put right what can be; exit with 0 if all is whole then, and 1 if not. The relay must not run
+    ///
+    /// A batch of which one bit has flipped is whole again. A topic whose settings are lost has others, and a partition
+    /// without a segment an empty one. What is damaged beyond that stays, and its readers hear which offsets are missing.
+    Repair(DirArgs),
     /// Print records, a line each
     Dump(DumpArgs),
 }
@@ -68,6 +73,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     match &args.action {
         Action::Ls(args) => printed(output::data(list(&looked(args)?).as_bytes())),
         Action::Verify(args) => verify(&looked(args)?),
+        Action::Repair(args) => put_right(args),
         Action::Dump(args) => dump(args),
     }
 }
@@ -97,6 +103,17 @@ fn verify(all: &[Inspected]) -> anyhow::Result<u8> {
     let text = format!("{what}: {} partitions, {batches} batches\n", all.len());
     let status = printed(output::data(text.as_bytes()))?;
     Ok(if is_damaged { STATUS_DAMAGED } else { status })
+}
+
+fn put_right(args: &DirArgs) -> anyhow::Result<u8> {
+    let done =
+        repair(&args.dir).map_err(|error| failed(format!("cannot repair the log: {error}")))?;
+    let lines: String = done.iter().map(|one| format!("{one}\n")).collect();
+    let status = printed(output::data(lines.as_bytes()))?;
+    match done.iter().all(Repaired::is_mended) {
+        true => Ok(status),
+        false => Ok(STATUS_DAMAGED),
+    }
 }
 
 fn dump(args: &DumpArgs) -> anyhow::Result<u8> {

@@ -281,7 +281,8 @@ fn l3_damage_on_the_disk_is_found_told_and_served_to_nobody() {
     // One byte of the second batch.
     let path = "data/topics/logs/0/00000000000000000000.seg";
     let mut bytes = host.content(path);
-    let at = bytes.len() * 3 / 8;
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("batches");
+    let at = end * 3 / 8;
     bytes[at] ^= 0x20;
     fs::write(host.path(path), &bytes).expect("ours");
     let verified = log(&["verify", "data"])
@@ -321,6 +322,68 @@ fn l3_damage_on_the_disk_is_found_told_and_served_to_nobody() {
         .exits(0);
     let last = subscribe(&host, relay.url()).args(["logs", "--from", "400", "--exit-at-end"]);
     last.run().exits(0).printed("more\n");
+}
+
+/// L3: what can be mended is, what cannot is told, and nothing that is whole is touched.
+#[test]
+fn l3_a_damaged_log_is_repaired_as_far_as_that_can_be() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    for batch in 0..4 {
+        let publish = publish(&host, relay.url()).arg("logs");
+        publish
+            .input(lines(batch * 100..(batch + 1) * 100))
+            .run()
+            .exits(0);
+    }
+    let log = |action: &str| host.farpipe(["log", action, "data"]).run();
+    let refused = log("repair").exits(125);
+    assert!(
+        refused.stderr.contains("another process has this log"),
+        "{}",
+        refused.stderr
+    );
+    let url = relay.url().to_owned();
+    relay.kill();
+    relay.end();
+    log("repair").exits(0).printed("");
+    let segment = "data/topics/logs/0/00000000000000000000.seg";
+    let whole = host.content(segment);
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("batches");
+    // One bit in the second batch, two in the fourth, and the topic's settings.
+    let mut bytes = whole.clone();
+    bytes[end * 3 / 8] ^= 0x20;
+    bytes[end - 5] ^= 1;
+    bytes[end - 9] ^= 1;
+    fs::write(host.path(segment), &bytes).expect("ours");
+    fs::write(host.path("data/topics/logs/settings"), "partitions 2\n").expect("ours");
+    let refused = host
+        .relay_at(&url)
+        .args(["--data", "data"])
+        .run()
+        .exits(125);
+    assert!(
+        refused.stderr.contains("farpipe log repair"),
+        "{}",
+        refused.stderr
+    );
+    let repaired = log("repair").exits(1);
+    let said = String::from_utf8(repaired.stdout).expect("text");
+    for words in [
+        "settings: written anew for 1 partitions",
+        "offsets 100 to 199 are whole again: one bit of byte ",
+        "offsets 300 to 399 are damaged (",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    let second = host.content(segment);
+    assert_eq!(second[..end / 2], whole[..end / 2]);
+    log("verify")
+        .exits(1)
+        .printed("damaged: 1 partitions, 3 batches\n");
+    let again = self::relay(&host, &url);
+    let read = subscribe(&host, again.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    read.run().exits(125).printed(lines(0..300));
 }
 
 /// L5 by a real disk.

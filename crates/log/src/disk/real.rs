@@ -31,7 +31,10 @@ impl RealDisk {
             .open(path)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let why = "another process has this log";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, why))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -16,9 +16,9 @@ use crate::segment::{self, Damage, Scan, Segment};
 use crate::settings::Settings;
 
 /// What says how a topic is kept; a directory without it is none.
-pub(super) const SETTINGS: &str = "settings";
+pub(crate) const SETTINGS: &str = "settings";
 /// A topic with this is being removed.
-const REMOVED: &str = "removed";
+pub(crate) const REMOVED: &str = "removed";
 /// The version of everything in a directory.
 const FORMAT: &str = "format";
 const VERSION: &[u8] = b"farpipe-log 1\n";
@@ -39,13 +39,13 @@ pub enum OpenError {
     #[error("{} is no log of this version of farpipe", .0.display())]
     Format(PathBuf),
     /// Something is missing that was there.
-    #[error("{} is missing", .0.display())]
+    #[error("{} is missing: restore it, or run farpipe log repair", .0.display())]
     Missing(PathBuf),
     /// Something is there that no log has.
     #[error("{} does not belong into a log: move it away", .0.display())]
     Foreign(PathBuf),
     /// A topic's settings are damaged.
-    #[error("{} is damaged: put it right, or restore it", .0.display())]
+    #[error("{} is damaged: restore it, or run farpipe log repair", .0.display())]
     Damaged(PathBuf),
 }
 
