@@ -77,6 +77,7 @@ mod tls;
 mod token;
 mod token_link;
 mod topics;
+mod topics_disk;
 mod topics_formats;
 mod topics_groups;
 mod usage;

