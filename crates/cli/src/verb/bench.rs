@@ -3,6 +3,7 @@
 //! Signals keep their default action: nothing here has to be put in order at the end, so SIGINT
 //! ends it at once.
 
+mod codec;
 mod far;
 mod link;
 mod log;
@@ -28,6 +29,7 @@ enum What {
     Link(Box<link::Args>),
     Push(push::Args),
     Log(log::Args),
+    Codec(codec::Args),
     Far(far::Args),
 }
 
@@ -73,6 +75,7 @@ pub(crate) async fn run(args: &Args, quiet: bool) -> anyhow::Result<u8> {
         What::Link(args) => link::run(args).await,
         What::Push(args) => push::run(args, quiet).await,
         What::Log(args) => log::run(args, quiet).await,
+        What::Codec(args) => codec::run(args, quiet),
         What::Far(far::Args {}) => far::run(),
     }
 }

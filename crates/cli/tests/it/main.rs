@@ -6,6 +6,7 @@
 mod again;
 mod audit;
 mod bench;
+mod bench_codec;
 mod bench_link;
 mod bench_log;
 mod bench_push;
