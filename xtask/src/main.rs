@@ -27,8 +27,8 @@ usage: cargo xtask TASK
   sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
   fuzz [TARGET…] [--seconds N | --runs N]
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
-  soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
-                            real processes, killed, cut and stopped for so long (docs/soak.md)
+  soak [group] [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
+                            real processes, killed, cut and stopped for so long, or a group of readers (docs/soak.md)
   compliance [CASE…]        Autobahn's test suite, or cases like 7.1.*, against our WebSocket ends (docs/websocket.md)
   faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat, a Go/gorilla pipe, rsync and ssh (docs/benchmarks.md)

@@ -11,6 +11,7 @@
 
 mod bytes;
 mod chaos;
+mod group;
 mod process;
 mod report;
 mod talk;
@@ -44,6 +45,8 @@ struct Options {
     pipes: usize,
     farpipe: PathBuf,
     dir: PathBuf,
+    /// Only a group of readers of a topic.
+    group: bool,
 }
 
 impl Options {
@@ -55,8 +58,10 @@ impl Options {
             pipes: 4,
             farpipe: PathBuf::new(),
             dir: std::env::temp_dir(),
+            group: false,
         };
-        let mut words = std::env::args().skip(1);
+        let mut words = std::env::args().skip(1).peekable();
+        options.group = words.next_if(|word| word == "group").is_some();
         while let Some(name) = words.next() {
             let value = words
                 .next()
@@ -81,6 +86,11 @@ impl Options {
 
 fn main() -> ExitCode {
     let soaked = Options::parse().and_then(|options| {
+        if options.group {
+            let Options { minutes, seed, .. } = options;
+            println!("seed {seed}, {minutes} min");
+            return group::run(&options.farpipe, &options.dir, minutes, seed);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
