@@ -29,6 +29,8 @@ const RELAYS: [&str; 15] = [
     "relay_reload::",
     "relay_tls::",
     "exec_relay::",
+    "topics::",
+    "topics_groups::",
 ];
 
 /// What the test binaries said.
