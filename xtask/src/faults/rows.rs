@@ -352,6 +352,11 @@ pub(crate) const SECTIONS: &[(&str, &[Row])] = &[
                 "a reader dies between what it wrote and saying so",
                 "another one reads from there; what was said to be done is read by none again",
             ),
+            row(
+                "L10",
+                "the clock goes back, with retention by time",
+                "nothing is removed for it; times in a log never go back",
+            ),
         ],
     ),
     (

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use farpipe_agent::topic::ask::ask;
 use farpipe_proto::wire::topic::{From, GroupAsk, Level, TopicSettings, TopicState, TopicWant};
 
@@ -44,13 +44,10 @@ struct CreateArgs {
     /// Its partitions, for good [default: 1]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
-    /// What an acknowledged record has gone through: `disk`, written and synced; `interval`, synced within --interval; `os`, in
-    /// the memory of the relay's system. A loss of power takes what is not synced
-    #[arg(long, value_name = "LEVEL", default_value = "disk")]
+    /// What an acknowledged record has gone through: `disk` (or `durable`), written and synced; `interval=TIME`, synced within
+    /// that; `os`, in the memory of the relay's system. A loss of power takes what is not synced
+    #[arg(long, value_name = "LEVEL", default_value = "disk", value_parser = durability)]
     durability: Durability,
-    /// With --durability interval: within which time
-    #[arg(long, value_name = "TIME", value_parser = span, default_value = "100ms")]
-    interval: Duration,
     /// Keep so many bytes of a partition, about [default: all]
     #[arg(long, value_name = "BYTES")]
     retain_bytes: Option<u64>,
@@ -62,11 +59,25 @@ struct CreateArgs {
     retain_unread: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy)]
 enum Durability {
     Disk,
-    Interval,
+    Interval(Duration),
     Os,
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "disk" | "durable" => return Ok(Durability::Disk),
+        "os" => return Ok(Durability::Os),
+        _ => {}
+    }
+    let within = text.strip_prefix("interval=").map(span);
+    match within {
+        Some(Ok(within)) => Ok(Durability::Interval(within)),
+        Some(Err(why)) => Err(why),
+        None => Err("disk, interval=TIME (100ms) or os is wanted".to_owned()),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -133,16 +144,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     match args.action {
         Action::Create(args) => {
             let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            let level = match args.durability {
-                Durability::Disk => Level::Disk,
-                Durability::Interval => Level::Interval,
-                Durability::Os => Level::Os,
+            let (level, interval) = match args.durability {
+                Durability::Disk => (Level::Disk, Duration::ZERO),
+                Durability::Interval(within) => (Level::Interval, within),
+                Durability::Os => (Level::Os, Duration::ZERO),
             };
             let settings = TopicSettings {
                 name: args.topic,
                 partitions: args.partitions.unwrap_or(0),
                 level: level as u32,
-                interval_ms: millis(args.interval),
+                interval_ms: millis(interval),
                 retain_bytes: args.retain_bytes.unwrap_or(0),
                 retain_ms: args.retain_for.map_or(0, millis),
                 retain_unread: args.retain_unread,

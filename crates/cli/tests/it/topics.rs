@@ -190,7 +190,17 @@ fn what_cannot_be_is_refused_with_words() {
     says(subscribe(&host, strict.url()).arg("logs").run(), unknown);
     let create = |args: &[&str]| topic(&host, strict.url(), "create").args(args).run();
     create(&["logs"]).exits(0);
-    create(&["logs", "--durability", "os"]).exits(0);
+    for (how, shown) in [
+        ("interval=20ms", "durability interval 20 ms"),
+        ("durable", "durability disk"),
+        ("os", "durability os"),
+    ] {
+        create(&["logs", "--durability", how]).exits(0);
+        let described = topic(&host, strict.url(), "describe").arg("logs").run();
+        let described = String::from_utf8(described.stdout).expect("text");
+        assert!(described.contains(shown), "{described}");
+    }
+    create(&["logs", "--durability", "ram"]).exits(2);
     says(
         create(&["logs", "--partitions", "3"]),
         "the topic logs has 1 partitions, for good",

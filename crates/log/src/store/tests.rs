@@ -516,3 +516,50 @@ fn l3_every_flipped_bit_is_found_or_harmless() {
     assert!(opened > 300, "{opened}");
     check(&open(&disk).expect("as before").0, &model, 0);
 }
+
+/// What is kept for an hour is kept for an hour of the log's own time, which does not go back.
+#[test]
+fn l10_a_clock_that_goes_back_removes_nothing_and_offsets_by_time_stay_in_order() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let disk = SimDisk::new(1);
+    let (mut store, _) = open(&disk).expect("a new log");
+    let kept = Settings {
+        retain_for: Some(std::time::Duration::from_nanos(HOUR)),
+        ..Settings::default()
+    };
+    store.create("t", kept).expect("made");
+    let (place, mut random) = (("t".to_owned(), 0), Random(5));
+    let mut model = Model::default();
+    let mut append = |store: &mut Store, now: u64| {
+        for _ in 0..12 {
+            let append = Append {
+                topic: "t".to_owned(),
+                partition: 0,
+                batch: model.batch(&place, 1, &mut random),
+            };
+            let appends = vec![append];
+            let work = Work {
+                appends,
+                ..Work::default()
+            };
+            store.turn(now, work).appends[0].as_ref().expect("kept");
+        }
+        store.topics()["t"].partitions[0].end()
+    };
+    let noon = 500_000 * HOUR;
+    append(&mut store, noon);
+    // The hour is set back in the midst of it.
+    let before = append(&mut store, noon - HOUR);
+    store.retain(noon - HOUR).expect("looked at");
+    let partition = Arc::clone(&store.topics()["t"].partitions[0]);
+    assert_eq!(partition.start(), 0, "nothing is old");
+    assert_eq!(partition.offset_at(noon + 1_000_000).expect("read"), before);
+    assert_eq!(partition.offset_at(noon).expect("read"), 0);
+    append(&mut store, noon + HOUR / 2);
+    store.retain(noon + HOUR + HOUR / 4).expect("looked at");
+    let start = partition.start();
+    assert!(
+        start > 0 && start <= before,
+        "{start}: only what is older than an hour has gone"
+    );
+}
