@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{tidy, tools, wasm};
 
 /// Every test of relays.
-const RELAYS: [&str; 15] = [
+const RELAYS: [&str; 17] = [
     "test",
     // As all tests are built, or much would be built again.
     "--workspace",
