@@ -229,3 +229,40 @@ fn l7_what_comes_while_the_first_member_is_away_is_read_by_its_group() {
         .exits(0)
         .printed(lines(5..9));
 }
+
+/// What a lost member had ends in the midst of a batch, and another batch follows.
+#[test]
+fn l7_a_group_misses_nothing_behind_what_a_lost_member_had() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let create = topic(&host, relay.url(), "create").args(["shared", "--partitions", "1"]);
+    create.run().exits(0);
+    // Longer than a pipe, so that who does not get rid of it has it and the two behind it.
+    let long = format!("key:{}\n", "x".repeat(100_000));
+    let publish = || publish(&host, relay.url()).args(["shared", "--key-separator", ":"]);
+    let short: String = (1..30).map(|n| format!("key:{n}\n")).collect();
+    publish().input(format!("{long}{short}")).run().exits(0);
+    publish_shared(&host, relay.url(), 30..35);
+    let (stuck, _unread) = member(&host, relay.url(), "g")
+        .args(["--max-in-flight", "3"])
+        .stdin(std::process::Stdio::null())
+        .unread_stdout();
+    let stuck = stuck.start();
+    let members = |number: u32| {
+        until("the group has not as many members", || {
+            let described = topic(&host, relay.url(), "describe").arg("shared").run();
+            let described = String::from_utf8_lossy(&described.stdout).into_owned();
+            described.contains(&format!("group g: members {number}\n"))
+        });
+    };
+    members(1);
+    let next = member(&host, relay.url(), "g").args(["--max-in-flight", "100", "--exit-at-end"]);
+    let next = next.start();
+    members(2);
+    stuck.kill();
+    stuck.end();
+    let read = next.end().exits(0).stdout;
+    let short = read.split_inclusive(|byte| *byte == b'\n').skip(1);
+    let wanted = (1..35).map(|n| format!("{n}\n").into_bytes());
+    assert!(short.eq(wanted), "records are missing");
+}

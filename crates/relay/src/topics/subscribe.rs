@@ -205,10 +205,15 @@ pub(super) async fn turn(
     match pieces {
         Ok(pieces) => {
             for piece in pieces {
+                let end = end(&piece);
                 let Some(piece) = fitting(reading, member, piece)? else {
                     break;
                 };
                 send_piece(writer, reading, piece).await?;
+                // Of one that did not fit the rest comes first, whatever room there is by now.
+                if reading.offset < end {
+                    break;
+                }
             }
         }
         Err(ReadError::OutOfRange { start, .. }) if start > offset => {
@@ -218,6 +223,14 @@ pub(super) async fn turn(
         Err(error) => return Err(io::Error::other(error)),
     }
     Ok(true)
+}
+
+/// The offset behind a piece.
+fn end(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Batch(batch) => batch.header().end_offset(),
+        Piece::Damaged { to, .. } => *to,
+    }
 }
 
 /// What of a piece may be sent now; `None`: nothing.
@@ -230,20 +243,15 @@ fn fitting(
         return Ok(Some(piece));
     };
     let room = member.room(partition);
-    let (piece, end) = match piece {
-        Piece::Damaged { from, to } => (Piece::Damaged { from, to }, to),
-        Piece::Batch(batch) if batch.header().end_offset() - reading.offset <= room => {
-            let end = batch.header().end_offset();
-            (Piece::Batch(batch), end)
-        }
-        Piece::Batch(batch) => {
+    let piece = match piece {
+        Piece::Batch(batch) if batch.header().end_offset() - reading.offset > room => {
             let part = batch.part(reading.offset, room).map_err(io::Error::other)?;
             let Some(part) = part else { return Ok(None) };
-            let end = part.header().end_offset();
-            (Piece::Batch(part), end)
+            Piece::Batch(part)
         }
+        whole => whole,
     };
-    Ok(member.sent(partition, end).then_some(piece))
+    Ok(member.sent(partition, end(&piece)).then_some(piece))
 }
 
 async fn send_piece(
