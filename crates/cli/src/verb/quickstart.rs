@@ -4,6 +4,7 @@
 
 mod hosts;
 mod storm;
+mod topic;
 
 use std::path::PathBuf;
 
@@ -14,8 +15,8 @@ use crate::output::line;
 /// See the main jobs done on this host, and that nothing is lost
 ///
 /// Sends a file through a fault proxy that resets every connection after a moment, and compares the
-/// hashes at both ends; then starts a relay and an agent, runs a command by the agent's name, sends
-/// through a named pipe, and shows one on a page.
+/// hashes at both ends; publishes records while their relay is killed, and reads each once; then starts a
+/// relay and an agent, runs a command by the agent's name, sends through a named pipe, and shows one on a page.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The file to send; farpipe's own program if not given
@@ -29,6 +30,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let file = args.file.unwrap_or_else(|| program.clone());
     storm::run(&program, &file).await?;
+    topic::run(&program).await?;
+    line("");
     hosts::run(&program, args.stay).await?;
     line("\nNow in two terminals of this host:\n");
     line("  farpipe listen ws://127.0.0.1:7000 > copy");
@@ -38,7 +41,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     line("\nBetween many, by name: README and docs/relay.md say how to make the certificates.\n");
     line("  farpipe relay --listen wss://0.0.0.0:7000 …      # where everybody can come to");
     line("  farpipe agent wss://RELAY:7000 --allow exec …    # on each host");
-    line("  farpipe exec HOST -- CMD, cp, tail, forward, send, recv …");
+    line("  farpipe exec HOST -- CMD, cp, tail, forward, send, recv, pub, sub …");
     Ok(0)
 }
 

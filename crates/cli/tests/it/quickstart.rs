@@ -31,6 +31,8 @@ fn it_sends_a_file_through_a_failing_network_and_leaves_nothing_behind() {
         "the network did not fail:\n{text}"
     );
     for shown in [
+        "--exit-at-end     15000 lines, exit status 0",
+        "together each line once and in order",
         "exit status 7, as it is there",
         "wc -l      100000, exit status 0",
         "/p/live?view shows it",

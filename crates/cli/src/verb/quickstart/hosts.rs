@@ -146,7 +146,7 @@ async fn end(process: &mut Child) -> anyhow::Result<()> {
 }
 
 /// This very program; its relays are these, and no local agent of the user has a part in it.
-fn farpipe(program: &Path, relays: &str, args: &[&str]) -> Command {
+pub(super) fn farpipe(program: &Path, relays: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -161,7 +161,7 @@ fn farpipe(program: &Path, relays: &str, args: &[&str]) -> Command {
 }
 
 /// Starts a server; the word behind `ready` in what it says.
-async fn start(command: &mut Command, ready: &str) -> anyhow::Result<(Child, String)> {
+pub(super) async fn start(command: &mut Command, ready: &str) -> anyhow::Result<(Child, String)> {
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let stderr = child.stderr.take().context("a server's stderr")?;
     let mut lines = BufReader::new(stderr).lines();
