@@ -11,6 +11,7 @@ mod bench;
 mod compliance;
 mod faults;
 mod fuzz;
+mod powercut;
 mod sim;
 mod soak;
 mod test;
@@ -27,8 +28,15 @@ usage: cargo xtask TASK
   sim [SEEDS]               every cut and 10,000 (or SEEDS) seeds of each simulation, in minutes
   fuzz [TARGET…] [--seconds N | --runs N]
                             the targets of fuzz/, each for 10 s or as said (docs/fuzzing.md)
+<<<<<<< HEAD
   soak [group] [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
                             real processes, killed, cut and stopped for so long, or a group of readers (docs/soak.md)
+=======
+  soak [--minutes N] [--seed S] [--pipes N] [--farpipe FILE] [--dir DIR]
+                            real processes, killed, cut and stopped for so long (docs/soak.md)
+  powercut [--cuts N] [--seed S] [--farpipe FILE] [--dir DIR]
+                            N power cuts of the disk below a real relay that keeps topics (root; docs/log.md)
+>>>>>>> db1d897 (cargo xtask powercut cuts the power of the disk below a real relay)
   compliance [CASE…]        Autobahn's test suite, or cases like 7.1.*, against our WebSocket ends (docs/websocket.md)
   faults                    writes docs/faults.md from the names of the tests
   bench-peers [OPTIONS]     farpipe against socat, ncat, websocat, a Go/gorilla pipe, rsync and ssh (docs/benchmarks.md)
@@ -60,6 +68,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("sim", []) => sim::run(sim::SEEDS)?,
         ("sim", [seeds]) => sim::run(seeds.parse().context("SEEDS is a number")?)?,
         ("fuzz", options) => fuzz::run(options)?,
+        ("powercut", options) => return powercut::run(options),
         ("soak", options) => return soak::run(options),
         ("compliance", cases) => compliance::run(cases)?,
         ("faults", []) => faults::run()?,
