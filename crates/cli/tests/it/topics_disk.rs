@@ -1,7 +1,10 @@
 //! A relay whose disk fails in the midst of its work: strace has the system answer so, and limits are the system's own. Whatever
 //! happens, what was acknowledged is there when the relay is started again, and the rest comes once when it is sent again.
 
-use crate::support::topics::{lines, publish, relay, subscribe};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::support::process::until;
+use crate::support::topics::{lines, publish, relay, subscribe, topic};
 use crate::support::{Ended, Host, Listener, tools};
 
 /// A relay whose system calls fail as `fault` says (`strace -e inject`).
@@ -102,6 +105,42 @@ fn l5_want_of_room_and_interruptions_are_waited_out() {
         let log = std::fs::read_to_string(host.path("strace.log")).expect("strace's");
         assert!(log.contains("(INJECTED)"), "{fault}: nothing has failed");
     }
+}
+
+/// L5: there is no descriptor for the file of the next segment.
+#[test]
+fn l5_want_of_descriptors_where_a_segment_begins_is_waited_out() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let line = |n: u32| format!("{n} {}\n", "x".repeat(200_000));
+    let mut publishing = publish(&host, relay.url()).arg("logs").open_input().start();
+    // Nearly all that a segment has room for.
+    for n in 0..320 {
+        publishing.write(line(n));
+    }
+    until("not all is published", || {
+        let shown = topic(&host, relay.url(), "describe").arg("logs").run();
+        String::from_utf8_lossy(&shown.stdout).contains("offsets 0 to 320,")
+    });
+    let id = i32::try_from(relay.id()).ok().and_then(Pid::from_raw);
+    let limit = |current: u64| {
+        let limits = Rlimit {
+            current: Some(current),
+            maximum: Some(4096),
+        };
+        prlimit(id, Resource::Nofile, limits).expect("our own process");
+    };
+    limit(4);
+    for n in 320..350 {
+        publishing.write(line(n));
+    }
+    publishing.stderr_until(|said| said.contains("it has no descriptors left"));
+    limit(4096);
+    publishing.close_input();
+    publishing.end().exits(0);
+    let all: String = (0..350).map(line).collect();
+    let read = subscribe(&host, relay.url()).args(["logs", "--from", "earliest"]);
+    read.arg("--exit-at-end").run().exits(0).printed(all);
 }
 
 /// L2: the system writes a part of what it was given, and the process is gone (SIGXFSZ).

@@ -211,8 +211,8 @@ async fn answered(
             }
             () = tokio::time::sleep(TELL_EACH) => {
                 if topics.log.is_full() {
-                    let why = "the disk of the topic's relay is full".to_owned();
-                    event(writer, PublishWhat::Waiting(why)).await?;
+                    let why = "the disk of the topic's relay is full, or it has no descriptors left";
+                    event(writer, PublishWhat::Waiting(why.to_owned())).await?;
                 }
             }
         }
