@@ -66,9 +66,11 @@ impl Journal {
         std::mem::take(&mut self.state().entries)
     }
 
-    /// What is on it, when all was kept.
-    pub(super) fn content(&self) -> Vec<u8> {
-        self.state().now.clone()
+    /// What is on it now, as if flushed; all that it is told from here on is remembered anew.
+    pub(super) fn begin(&self) -> Vec<u8> {
+        let mut state = self.state();
+        state.entries.clear();
+        state.now.clone()
     }
 
     /// Until the session is over, it is the file `disk` there.
