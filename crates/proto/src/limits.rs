@@ -282,6 +282,15 @@ pub const GATEWAY_BUFFER: u64 = 4 * 1024 * 1024;
 pub const GATEWAY_TICKET_FOR: Duration = Duration::from_secs(60);
 /// Tickets at once; for one more the oldest is forgotten.
 pub const GATEWAY_TICKETS_MAX: usize = 256;
+/// Batches of an upload to a topic that were given to the log and are not acknowledged, of some 128 KiB; then the upload waits.
+pub const GATEWAY_BATCHES_MAX: usize = 8;
+/// How long nothing of an upload to a topic may be acknowledged, because the disk is full or slow, before it is answered that it failed;
+/// unless the request says otherwise.
+pub const GATEWAY_KEEP_WAIT: Duration = Duration::from_secs(60);
+/// The longest that a request may say.
+pub const GATEWAY_KEEP_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How often one who reads a topic by server-sent events hears something, if there is nothing to be read.
+pub const GATEWAY_EVENTS_BEAT: Duration = Duration::from_secs(10);
 /// How long a relay that is told to end waits for its neighbours to leave.
 pub const RELAY_DRAIN: Duration = Duration::from_secs(5);
 

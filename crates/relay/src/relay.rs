@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use farpipe_audit::Audit;
+use farpipe_audit::{Audit, Unwritten};
 use farpipe_net::carrier::mem::MemCarrier;
 use farpipe_net::carrier::ws::raw::Gateway;
 use farpipe_net::carrier::{Carrier, Close};
@@ -31,6 +31,7 @@ use crate::hub::Hub;
 use crate::joined::{Joining, refusal};
 use crate::metrics::Metrics;
 use crate::registry::{NotJoined, Registry, Route};
+use crate::topics::Topics;
 use crate::windows::Windows;
 
 /// Agents and held sessions that wait for a task of their own. Policy when full: their handshake
@@ -39,6 +40,18 @@ const WORK_MAX: usize = 64;
 
 /// The route of what has its end at the relay itself; no agent's name has a slash.
 const TOPICS: &str = "t/";
+
+const NO_TOPICS: &str = "this relay keeps no topics: start it with --data DIR";
+
+/// Why a request of the gateway's comes to no topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoTopics {
+    #[error("{NO_TOPICS}")]
+    NotKept,
+    /// To try again later may help.
+    #[error(transparent)]
+    Unwritten(#[from] Unwritten),
+}
 
 /// Settings of a relay.
 #[derive(Debug, Clone)]
@@ -54,6 +67,8 @@ pub struct RelayConfig {
     pub audit: Audit,
     /// Takes the sessions of those who want something of the topics kept here. Default: none are.
     pub topics: Option<Arc<Acceptor>>,
+    /// The same topics, for those who ask by HTTP. Default: none.
+    pub kept: Option<Topics>,
 }
 
 impl Default for RelayConfig {
@@ -64,6 +79,7 @@ impl Default for RelayConfig {
             clock: Clock::Boot,
             audit: Audit::default(),
             topics: None,
+            kept: None,
         }
     }
 }
@@ -263,6 +279,25 @@ impl Relay {
         }
     }
 
+    /// The topics that are kept here, for a request of the gateway's about one of them: it is written down before.
+    ///
+    /// # Errors
+    /// There are none, or it cannot be written down.
+    pub(crate) async fn topics_for(
+        &self,
+        name: &str,
+        who: Option<&Identity>,
+        peer: &str,
+    ) -> Result<&Topics, NoTopics> {
+        let asks = asks("topics", name, who, peer);
+        let Some(kept) = &self.config.kept else {
+            asks.refused(&self.config.audit, NO_TOPICS).await;
+            return Err(NoTopics::NotKept);
+        };
+        asks.asked(&self.config.audit).await?;
+        Ok(kept)
+    }
+
     /// Serves a session whose end is this relay.
     async fn topics(
         &self,
@@ -274,9 +309,8 @@ impl Relay {
         let asks = asks("topics", "", who.as_ref(), &peer);
         let Some(topics) = &self.config.topics else {
             let (hop, near, _) = guest;
-            let why = "this relay keeps no topics: start it with --data DIR";
-            asks.refused(&self.config.audit, why).await;
-            return Err(refused(hop, near, RefuseCode::NoRoute, why).await);
+            asks.refused(&self.config.audit, NO_TOPICS).await;
+            return Err(refused(hop, near, RefuseCode::NoRoute, NO_TOPICS).await);
         };
         if let Err(unwritten) = asks.asked(&self.config.audit).await {
             let (hop, near, _) = guest;
@@ -496,7 +530,7 @@ impl Entrance for Door {
 }
 
 impl Door {
-    /// The same door, where those who have no farpipe are served by HTTP at `/p/`, too.
+    /// The same door, where those who have no farpipe are served by HTTP at `/p/` and `/t/`, too.
     #[must_use]
     pub fn with_gateway(mut self, config: GatewayConfig) -> Self {
         self.front = Some(Front {

@@ -45,7 +45,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// loopback it lets in this user's own processes.
 ///
 /// At /p/NAME of its ws and wss doors are the named pipes for those who have no farpipe: curl -T - and
-/// curl -N, browsers (/p/NAME?view), and any WebSocket client.
+/// curl -N, browsers (/p/NAME?view), and any WebSocket client. Topics (--data) are at /t/TOPIC.
 ///
 /// SIGTERM and SIGINT end it in order: it closes its doors, tells agents and clients to go elsewhere
 /// and gives them 5 seconds; a second one ends it at once. SIGHUP, and a change of the file that
@@ -122,8 +122,8 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
     status.begin()?;
     closed.tell(&status);
     let mut aside = JoinSet::new();
-    let topics = match args.topics.begin(args.heartbeat, &mut aside).await {
-        Ok(topics) => topics,
+    let (topics, kept) = match args.topics.begin(args.heartbeat, &mut aside).await {
+        Ok(topics) => topics.unzip(),
         Err(error) => return conclude(Err(error), None, &status),
     };
     let config = RelayConfig {
@@ -131,6 +131,7 @@ pub(crate) async fn run(args: Args, source: Source, quiet: bool) -> anyhow::Resu
         agents_max: args.agents_max,
         audit: audit.clone(),
         topics,
+        kept,
         ..RelayConfig::default()
     };
     let (relay, running) = Relay::new(config);

@@ -80,6 +80,7 @@ mod token_link;
 mod topics;
 mod topics_disk;
 mod topics_formats;
+mod topics_gateway;
 mod topics_groups;
 mod usage;
 mod websocket_ends;

@@ -161,6 +161,16 @@ pub enum Level {
 }
 
 impl Level {
+    /// What people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Os => "os",
+            Self::Interval => "interval",
+            Self::Disk => "disk",
+        }
+    }
+
     /// What a number on the wire means.
     #[must_use]
     pub const fn from_wire(level: u32) -> Option<Self> {

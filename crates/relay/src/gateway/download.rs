@@ -1,6 +1,7 @@
 //! The body of a download: chunked, so that its end can be told from a cut. The last chunk is sent at
 //! the writer's end only, and the client's end is waited for: who is gone before has not got all.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use farpipe_net::carrier::ws::raw::Transport;
+use farpipe_proto::limits::DRAIN;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::time::timeout;
 
 use super::ends::Sink;
 
@@ -20,8 +23,7 @@ const CHUNK_MAX: usize = 64 << 10;
 pub(super) const LOOK: Duration = Duration::from_millis(500);
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nCache-Control: no-store\r\n\
-    X-Content-Type-Options: nosniff\r\nContent-Type: application/octet-stream\r\n\
-    Transfer-Encoding: chunked\r\n";
+    X-Content-Type-Options: nosniff\r\nTransfer-Encoding: chunked\r\n";
 
 /// A body that is being written. Dropping it before its end resets the connection.
 #[derive(Debug)]
@@ -33,10 +35,11 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// Begins the answer; `more` are lines of its head.
-    pub(super) fn new(io: Box<dyn Transport>, more: &[(&'static str, String)]) -> Self {
+    /// Begins the answer, of content of this type; `more` are lines of its head.
+    pub(super) fn new(io: Box<dyn Transport>, kind: &str, more: &[(&'static str, String)]) -> Self {
         io.set_reset_at_close(true);
         let mut out = BytesMut::from(HEAD);
+        out.extend_from_slice(format!("Content-Type: {kind}\r\n").as_bytes());
         for (name, value) in more {
             out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
@@ -46,6 +49,20 @@ impl Download {
             out,
             is_closing: false,
             is_shut: false,
+        }
+    }
+
+    /// Ends it without its last chunk: the client has failed, and yet gets what was sent before.
+    ///
+    /// # Cancellation
+    /// Dropping it resets the connection.
+    pub(super) async fn cut(mut self) {
+        let sent = poll_fn(|cx| {
+            ready!(self.poll_out(cx))?;
+            Pin::new(&mut self.io).poll_shutdown(cx)
+        });
+        if timeout(DRAIN, sent).await.is_ok_and(|sent| sent.is_ok()) {
+            self.io.set_reset_at_close(false);
         }
     }
 

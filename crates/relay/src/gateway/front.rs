@@ -11,9 +11,10 @@ use farpipe_net::token::TokenStore;
 
 use super::admitted::{self, LetIn, NotLetIn};
 use super::answer::Answer;
-use super::request::{self, Asked, GatewayConfig, What};
+use super::request::{self, Asked, Direction, GatewayConfig, What};
 use super::ticket;
-use super::{Commons, Visit, also, preflight, shared_with};
+use super::topic::Wanted;
+use super::{Commons, Visit, also, preflight, shared_with, topic, topic_ticket};
 use crate::relay::Relay;
 
 /// The gateway of one door.
@@ -27,7 +28,7 @@ pub(crate) struct Front {
 
 impl Gateway for Front {
     fn serves(&self, target: &str) -> bool {
-        target.starts_with(request::PREFIX)
+        target.starts_with(request::PREFIX) || target.starts_with(topic::PREFIX)
     }
 
     fn take(&self, foreign: Foreign) -> Taken<'_> {
@@ -96,14 +97,23 @@ impl Front {
         asked: &Asked,
         commons: &Commons,
     ) -> Result<LetIn, NotLetIn> {
-        let What::Socket(direction, _) = asked.what else {
-            return admitted::who(foreign, self.tokens.as_ref()).await;
+        let (what, direction) = match &asked.what {
+            What::Socket(direction, _) => (asked.name.clone(), *direction),
+            What::Topic(Wanted::Follow(ask)) if ask.is_socket() => {
+                (topic_ticket(&asked.name), Direction::Recv)
+            }
+            What::Upload
+            | What::Download
+            | What::View
+            | What::Ticket(_)
+            | What::Topic(_)
+            | What::Preflight => return admitted::who(foreign, self.tokens.as_ref()).await,
         };
         let mut offered = foreign.request.members("Sec-WebSocket-Protocol");
         let ticket = offered.find(|name| name.starts_with(ticket::PREFIX.as_bytes()));
         match ticket {
             Some(ticket) => {
-                let redeemed = commons.tickets.redeem(ticket, &asked.name, direction);
+                let redeemed = commons.tickets.redeem(ticket, &what, direction);
                 let why = "the ticket is not good, or not for this: POST ?ticket makes another";
                 let let_in = redeemed.ok_or_else(|| admitted::unknown(why))?;
                 let_in.stands(foreign).await?;

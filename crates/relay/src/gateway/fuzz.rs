@@ -6,10 +6,12 @@ use bytes::BytesMut;
 use farpipe_net::carrier::ws::raw::ForeignRequest;
 use farpipe_net::fuzz::{Pieces, finished};
 use farpipe_proto::identity::is_name;
+use farpipe_proto::wire::topic::name_objection;
 
 use super::body::{Body, Framing};
 use super::ends::Source as _;
 use super::request::{Asked, GatewayConfig, Page, What, is_transfer};
+use super::topic::Wanted;
 
 /// A request's head, behind a byte of which bit 0 says whether it came through TLS. Who gets something
 /// asked a host of the relay's own, and is no strange page.
@@ -28,8 +30,12 @@ pub fn gateway_request(data: &[u8]) {
     let Ok(Asked { name, what, page }) = Asked::of(&request, &config, is_secure) else {
         return;
     };
-    assert!(is_name(&name), "{name}");
-    assert!(request.target.starts_with(&format!("/p/{name}")));
+    match request.target.starts_with("/t/") {
+        true => assert_eq!(name_objection(&name), None, "{name}"),
+        false => assert!(is_name(&name), "{name}"),
+    }
+    let target = request.target.get(2..).unwrap_or_default();
+    assert!(target.starts_with(&format!("/{name}")));
     let hosts: Vec<_> = request.values("Host").collect();
     assert_eq!(hosts.len(), 1);
     let host = String::from_utf8_lossy(hosts[0]).to_ascii_lowercase();
@@ -57,7 +63,15 @@ pub fn gateway_request(data: &[u8]) {
         }
         Some(Page::Of(_)) => assert!(origins[0].eq_ignore_ascii_case(b"https://app.example")),
     }
-    let moves = matches!(what, What::Upload | What::Download);
+    let moves = match &what {
+        What::Upload | What::Download | What::Topic(Wanted::Publish(_)) => true,
+        What::Topic(Wanted::Follow(ask)) => !ask.is_socket(),
+        What::Topic(Wanted::Head | Wanted::Ticket)
+        | What::View
+        | What::Ticket(_)
+        | What::Socket(..)
+        | What::Preflight => false,
+    };
     assert!(!moves || is_transfer(&request), "{what:?} is a transfer");
     let _ = Framing::of(&request);
 }

@@ -1,5 +1,5 @@
 //! Pipes for those who have no farpipe: `curl`, browsers and any WebSocket client, at `/p/NAME` on the
-//! relay's doors (docs/gateway.md, docs/decisions/0012-gateway.md).
+//! relay's doors (docs/gateway.md, docs/decisions/0012-gateway.md); and topics, at `/t/TOPIC` (`topic`).
 //!
 //! The gateway is the endpoint of such a pipe, and a neighbour of its own relay (`inside`). What always
 //! holds: who may not ask touches no pipe; a foreign end that breaks is a failure at the other end, and
@@ -19,11 +19,12 @@ mod places;
 mod request;
 mod socket;
 mod ticket;
+mod topic;
 
 use std::sync::Arc;
 
 use farpipe_net::WindowBudget;
-use farpipe_net::carrier::ws::raw::{Foreign, Messages, Transport};
+use farpipe_net::carrier::ws::raw::{Foreign, ForeignRequest, Messages, Transport};
 use farpipe_proto::limits::RELAY_DRAIN;
 use farpipe_proto::wire::control::{Abort, AbortCode};
 
@@ -35,6 +36,7 @@ use self::ends::{Failed, recv_all, send_all};
 use self::inside::{Inside, accepted, answered, going_away};
 use self::places::{Place, Places};
 use self::request::{Asked, Direction, Page, What};
+use self::topic::Wanted;
 use crate::going::Going;
 use crate::relay::Relay;
 
@@ -122,6 +124,14 @@ impl Visit {
                 let (mut io, _) = foreign.into_io();
                 page.send(&mut *io).await;
             }
+            What::Topic(Wanted::Ticket) => {
+                let ticket = commons
+                    .tickets
+                    .issue(&topic_ticket(&name), Direction::Recv, let_in);
+                let (mut io, _) = foreign.into_io();
+                also(page::ticket(&ticket), &shared).send(&mut *io).await;
+            }
+            What::Topic(wanted) => topic::serve(foreign, &inside, &name, wanted, &shared).await,
             // It was answered by the door.
             What::Preflight => {}
         }
@@ -139,6 +149,11 @@ fn shared_with(page: Option<&Page>) -> Vec<(&'static str, String)> {
     }
 }
 
+/// What a ticket for a topic is made for: no pipe has such a name.
+fn topic_ticket(name: &str) -> String {
+    format!("t/{name}")
+}
+
 fn also(mut answer: Answer, lines: &[(&'static str, String)]) -> Answer {
     answer.lines.extend_from_slice(lines);
     answer
@@ -151,7 +166,7 @@ fn preflight(shared: Vec<(&'static str, String)>) -> Answer {
         .with("Access-Control-Allow-Methods", "GET, PUT, POST")
         .with(
             "Access-Control-Allow-Headers",
-            "Authorization, Content-Type",
+            "Authorization, Content-Type, Last-Event-ID, Farpipe-Producer, Farpipe-Sequence",
         )
 }
 
@@ -267,7 +282,7 @@ async fn take_over(
         let io = io
             .take()
             .ok_or_else(|| Failed::Far("answered already".to_owned()))?;
-        let mut client = Download::new(io, shared);
+        let mut client = Download::new(io, "application/octet-stream", shared);
         let got = recv_all(&mut client, &mut stream.recv, &mut stream.watch).await?;
         answered(&mut stream.watch).await?;
         Ok(got)
@@ -282,11 +297,7 @@ async fn websocket(
     direction: Direction,
     messages: Messages,
 ) {
-    let chosen = {
-        let mut offered = foreign.request.members("Sec-WebSocket-Protocol");
-        offered.any(|name| name == SUBPROTOCOL.as_bytes())
-    };
-    let chosen = chosen.then_some(SUBPROTOCOL);
+    let chosen = chosen(&foreign.request);
     let peer = &inside.peer;
     let way = direction.name();
     let socket = match foreign.upgrade(messages, chosen).await {
@@ -300,6 +311,13 @@ async fn websocket(
         }
         Err(failed) => tracing::info!("gateway: {peer}: p/{name}: {failed}"),
     }
+}
+
+/// The subprotocol to be answered.
+fn chosen(request: &ForeignRequest) -> Option<&'static str> {
+    let mut offered = request.members("Sec-WebSocket-Protocol");
+    let is_offered = offered.any(|name| name == SUBPROTOCOL.as_bytes());
+    is_offered.then_some(SUBPROTOCOL)
 }
 
 /// What is answered to a WebSocket that offers it: a ticket must not be repeated.

@@ -7,8 +7,10 @@
 
 use farpipe_net::carrier::ws::raw::{ForeignRequest, Messages};
 use farpipe_proto::identity::is_name;
+use farpipe_proto::wire::topic::name_objection;
 
 use super::answer::Answer;
+use super::topic::{self, Wanted};
 
 /// What the paths of pipes begin with.
 pub(super) const PREFIX: &str = "/p/";
@@ -59,7 +61,7 @@ pub(super) fn up(name: &str) -> String {
     format!("{name}.up")
 }
 
-/// A request for a pipe.
+/// A request for a pipe, or a topic.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     /// The pipe's.
@@ -79,7 +81,7 @@ pub(super) enum Page {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum What {
     /// The body goes into the pipe.
     Upload,
@@ -91,6 +93,8 @@ pub(super) enum What {
     Ticket(Direction),
     /// A WebSocket.
     Socket(Direction, Messages),
+    /// Something of a topic.
+    Topic(Wanted),
     /// Whether a page may ask for a ticket, or for the pipe.
     Preflight,
 }
@@ -109,6 +113,9 @@ impl Asked {
             Some((path, query)) => (path, query),
             None => (request.target.as_str(), ""),
         };
+        if let Some(name) = path.strip_prefix(topic::PREFIX) {
+            return topic(request, name, query, page);
+        }
         let name = path.strip_prefix(PREFIX).filter(|name| is_name(name));
         let Some(name) = name else {
             let why = "no pipe: a name has small letters, digits, dots, hyphens and underscores";
@@ -139,6 +146,34 @@ impl Asked {
         }
         Err(not_allowed())
     }
+}
+
+/// What is asked of a topic.
+fn topic(
+    request: &ForeignRequest,
+    name: &str,
+    query: &str,
+    page: Option<Page>,
+) -> Result<Asked, Answer> {
+    if let Some(objection) = name_objection(name) {
+        return Err(Answer::line(404, format!("no topic: {objection}")));
+    }
+    let what = match request.method.as_str() {
+        "OPTIONS" if page.is_some() => What::Preflight,
+        _ => What::Topic(Wanted::of(request, query)?),
+    };
+    let is_read = matches!(&what, What::Topic(Wanted::Follow(ask)) if !ask.is_socket());
+    let is_told = request.values("Sec-Fetch-Site").next().is_some();
+    if is_read && page.is_none() && is_browser(request) && !is_told {
+        // As for a pipe; but what was typed in, and is said to be, may be shown: it takes nothing away.
+        let why = "this browser does not say which page asks: read by curl, or a WebSocket";
+        return Err(Answer::line(403, why));
+    }
+    Ok(Asked {
+        name: name.to_owned(),
+        what,
+        page,
+    })
 }
 
 /// Whether it would read or write a pipe, if it was let to.

@@ -2,10 +2,12 @@
 //! read. What was asked in a stream is dealt with by one file each.
 
 mod asked;
+pub(crate) mod follow;
 mod groups;
 mod member;
 mod publish;
 mod subscribe;
+pub(crate) mod take;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,8 +102,23 @@ impl Topics {
         }
     }
 
+    /// The log that keeps them.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// A topic that is there.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<Topic>> {
+        self.log.topic(name)
+    }
+
+    /// Whether a topic is there, or is made when it is asked for.
+    pub(crate) fn may_be(&self, name: &str) -> bool {
+        self.auto_create || self.known(name).is_some()
+    }
+
     /// A topic, which is made if it may be.
-    async fn topic(&self, name: &str) -> Result<Arc<Topic>, String> {
+    pub(crate) async fn topic(&self, name: &str) -> Result<Arc<Topic>, String> {
         if let Some(objection) = name_objection(name) {
             return Err(format!(
                 "'{}' is no topic's name: {objection}",
@@ -123,7 +140,7 @@ impl Topics {
 }
 
 /// What a topic's acknowledgements promise.
-fn level(settings: &Settings) -> Level {
+pub(crate) fn level(settings: &Settings) -> Level {
     use farpipe_log::Durability;
 
     match settings.durability {

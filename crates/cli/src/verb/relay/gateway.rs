@@ -7,10 +7,10 @@ use farpipe_relay::GatewayConfig;
 
 use crate::verb::secure::ListenTls;
 
-/// Pipes over HTTP.
+/// Pipes and topics over HTTP.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub(crate) struct GatewayArgs {
-    /// Do not serve pipes over HTTP at /p/
+    /// Do not serve pipes and topics over HTTP at /p/ and /t/
     #[arg(long, conflicts_with_all = ["gateway_host", "origin"])]
     no_gateway: bool,
     /// A name or address under which HTTP clients reach this relay, beside those in its certificate,

@@ -41,12 +41,12 @@ impl TopicsArgs {
         })
     }
 
-    /// Opens the log and begins to serve it; `None`: no topics are kept.
+    /// Opens the log and begins to serve it: where sessions go, and what the gateway asks. `None`: no topics are kept.
     pub(super) async fn begin(
         &self,
         heartbeat: Duration,
         tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<Option<Arc<Acceptor>>> {
+    ) -> anyhow::Result<Option<(Arc<Acceptor>, Topics)>> {
         let Some(dir) = self.data.clone() else {
             return Ok(None);
         };
@@ -63,8 +63,9 @@ impl TopicsArgs {
             tracing::warn!("the topics in {shown}: {found}");
         }
         let (acceptor, sessions) = Topics::entrance(Clock::Boot, heartbeat);
-        tasks.spawn(Topics::new(log, self.auto_create, Clock::Boot).serve(sessions));
-        Ok(Some(acceptor))
+        let topics = Topics::new(log, self.auto_create, Clock::Boot);
+        tasks.spawn(topics.clone().serve(sessions));
+        Ok(Some((acceptor, topics)))
     }
 }
 

@@ -84,6 +84,15 @@ pub enum Messages {
     Lines,
 }
 
+/// What a message that is sent whole is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8: the caller sees to it.
+    Text,
+    /// Bytes.
+    Binary,
+}
+
 /// What a connection with a foreign end runs on.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin + fmt::Debug {
     /// Whether dropping it is to reset the connection. A hint: not every transport has it.
@@ -351,6 +360,34 @@ impl RawWebSocket {
         }
         self.flush(cx);
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Takes a message, of any length, which is sent whole: when less than `RAW_OUTBOX_MAX` waits.
+    ///
+    /// # Errors
+    /// As [`RawWebSocket::poll_write`].
+    pub fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        kind: Kind,
+        message: &[u8],
+    ) -> Poll<io::Result<()>> {
+        self.drive(cx);
+        ready!(self.poll_check(cx))?;
+        if self.closing != Closing::Open {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if self.out.len() >= RAW_OUTBOX_MAX || self.write_failed.is_some() {
+            // Woken by the socket: it takes what is there, or its end is read.
+            return Poll::Pending;
+        }
+        let opcode = match kind {
+            Kind::Text => Opcode::Text,
+            Kind::Binary => Opcode::Binary,
+        };
+        self.put_message(opcode, message);
+        self.flush(cx);
+        Poll::Ready(Ok(()))
     }
 
     /// Ready when nothing that is written arrives any more, because the other end has said its
