@@ -35,6 +35,10 @@ fuzz *OPTIONS:
 bench-peers *OPTIONS:
     cargo xtask bench-peers {{OPTIONS}}
 
+# Topics of a relay against NATS JetStream (docs/benchmarks.md).
+bench-topics *OPTIONS:
+    cargo xtask bench-topics {{OPTIONS}}
+
 # WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md).
 bench-ws-libs *OPTIONS:
     cargo xtask bench-ws-libs {{OPTIONS}}

@@ -15,6 +15,9 @@ const WEBSOCAT_VERSION: &str = "1.14.1";
 /// What the comparison uses of websocat; TLS would need the system's OpenSSL to build.
 const WEBSOCAT_FEATURES: &str = "signal_handler,tokio-process,unix_stdio";
 
+/// The broker that topics are measured beside.
+const NATS_SERVER_VERSION: &str = "2.15.3";
+
 /// Where a peer's program comes from.
 type Source = fn() -> Result<PathBuf>;
 
@@ -75,6 +78,23 @@ pub fn links(options: &[String]) -> Result<()> {
 pub fn flood(options: &[String]) -> Result<()> {
     let bench = build("tools", "farpipe-bench")?;
     run_with(bench, "flood", &[("farpipe", farpipe()?)], options)
+}
+
+/// `cargo xtask bench-topics`: topics of a relay, and NATS JetStream beside them.
+pub fn topics(options: &[String]) -> Result<()> {
+    let bench = build("tools", "farpipe-bench")?;
+    let mut programs = vec![("farpipe", farpipe()?)];
+    let sources: [(&str, Source); 2] = [("nats-server", nats_server), ("nats-client", nats_client)];
+    for (name, source) in sources {
+        match source() {
+            Ok(path) => programs.push((name, path)),
+            Err(error) => eprintln!("xtask: without {name}: {error:#}"),
+        }
+    }
+    // On the disk that things are built on: the folder for temporary files is in memory in some places.
+    let folder = tools::target_dir()?.display().to_string();
+    let options = [&["--dir".to_owned(), folder], options].concat();
+    run_with(bench, "topics", &programs, &options)
 }
 
 /// Runs a table of farpipe-bench with the programs that it measures.
@@ -189,10 +209,30 @@ fn websocat() -> Result<PathBuf> {
 
 /// The pipe that people write by hand, in Go.
 fn gorilla() -> Result<PathBuf> {
-    let program = cache()?.join("gorilla-pipe");
+    go_program("gorilla-pipe")
+}
+
+/// `pub` and `sub` for NATS.
+fn nats_client() -> Result<PathBuf> {
+    go_program("nats-client")
+}
+
+/// Builds a module of bench/.
+fn go_program(name: &str) -> Result<PathBuf> {
+    let program = cache()?.join(name);
     let output = program.to_string_lossy();
     let mut go = tools::command("go", &["build", "-o", &output, "."]);
-    tools::check(go.current_dir(tools::root().join("bench/gorilla-pipe")))?;
+    tools::check(go.current_dir(tools::root().join("bench").join(name)))?;
+    Ok(program)
+}
+
+fn nats_server() -> Result<PathBuf> {
+    let folder = cache()?.join(format!("nats-server-{NATS_SERVER_VERSION}"));
+    let program = folder.join("nats-server");
+    if !program.exists() {
+        let what = format!("github.com/nats-io/nats-server/v2@v{NATS_SERVER_VERSION}");
+        tools::check(tools::command("go", &["install", &what]).env("GOBIN", &folder))?;
+    }
     Ok(program)
 }
 

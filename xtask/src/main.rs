@@ -43,6 +43,7 @@ usage: cargo xtask TASK
   bench-scale [OPTIONS]     10,000 idle agents at one relay, 1,000 streams through it
   bench-flood [OPTIONS]     a stream through a relay while strangers attack it, on this host only
   bench-links [OPTIONS]     one stream over 1 Gbit/s with a round trip of 200 ms, and with lost packets (root)
+  bench-topics [OPTIONS]    topics through a relay and through NATS JetStream, and an open loop
   bench-ws-libs [OPTIONS]   WebSocket libraries against framing in place (docs/decisions/0002-websocket-framing.md)
 ";
 
@@ -76,6 +77,7 @@ fn run(args: &[String]) -> Result<ExitCode> {
         ("bench-scale", options) => bench::scale(options)?,
         ("bench-flood", options) => bench::flood(options)?,
         ("bench-links", options) => bench::links(options)?,
+        ("bench-topics", options) => bench::topics(options)?,
         ("bench-ws-libs", options) => bench::ws_libs(options)?,
         ("help" | "--help" | "-h", _) => print!("{USAGE}"),
         ("test" | "tidy" | "wasm" | "faults", _) => bail!("{task} takes no arguments"),

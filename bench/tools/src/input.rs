@@ -20,7 +20,7 @@ pub fn file(size: u64) -> Result<PathBuf> {
 }
 
 /// Memory if twice the size is free there, else the folder for temporary files.
-fn folder(size: u64) -> PathBuf {
+pub fn folder(size: u64) -> PathBuf {
     let memory = PathBuf::from("/dev/shm");
     let free = nix::sys::statvfs::statvfs(&memory)
         .map_or(0, |stat| stat.blocks_available() * stat.fragment_size());

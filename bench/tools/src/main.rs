@@ -3,9 +3,11 @@
 //! The method is in docs/benchmarks.md. `sink` and `writes` are the two ends of a measured
 //! pipeline, the same plain programs for every peer; `peers` builds the pipelines and prints the
 //! tables. `scale` is a relay with many agents,
-//! `model` is a pipe reduced to its system calls, `links` a long link, `flood` a relay that strangers `attack`.
+//! `model` is a pipe reduced to its system calls, `links` a long link, `flood` a relay that strangers `attack`,
+//! `topics` a relay that keeps records, beside a broker.
 
 mod attack;
+mod brokers;
 mod bulk;
 mod certs;
 mod flood;
@@ -14,6 +16,7 @@ mod input;
 mod links;
 mod lossy;
 mod model;
+mod openloop;
 mod options;
 mod peer;
 mod ping;
@@ -27,6 +30,7 @@ mod scale;
 mod sink;
 mod ssh;
 mod table;
+mod topics;
 mod tree;
 mod watched;
 mod writes;
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         },
         ["links", ref options @ ..] => links::run(options),
         ["scale", ref options @ ..] => scale::run(options),
+        ["topics", ref options @ ..] => topics::run(options),
         ["tcp-receive", at] => raw::receive(at),
         ["tcp-send", to] => raw::send(to),
         ["model-send", way, port] => model::send(model::Way::of(way)?, port.parse()?),
@@ -58,7 +63,7 @@ fn main() -> Result<()> {
             attack::run(kind, at, seconds, rate, held.parse()?)
         }
         _ => bail!(
-            "usage: farpipe-bench peers | links | scale | flood [OPTIONS] | sink [SIZE] | writes SIZE COUNT"
+            "usage: farpipe-bench peers | links | scale | flood | topics [OPTIONS] | sink [SIZE] | writes SIZE COUNT"
         ),
     }
 }
