@@ -17,8 +17,10 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Kind {
     pub name: &'static str,
     server: Server,
-    /// One of so many records is enough for a run, because each takes long.
+    /// One of so many records is enough for a run: all are to take seconds.
     pub share: usize,
+    /// Whether reading is measured too: of few records it would be the start of a process.
+    pub is_read: bool,
     /// What an acknowledged record has gone through.
     pub promise: &'static str,
 }
@@ -45,37 +47,43 @@ pub const KINDS: &[Kind] = &[
         name: FARPIPE,
         server: Server::Farpipe,
         share: 1,
+        is_read: true,
         promise: "written and synced before it is acknowledged or read, one sync for all batches that wait; \
                   a batch that is sent twice is kept once",
     },
     Kind {
         name: "NATS default, async",
         server: nats(DEFAULT, "async"),
-        share: 1,
+        share: 3,
+        is_read: true,
         promise: IN_MEMORY,
     },
     Kind {
         name: "NATS default, fast batch",
         server: nats(DEFAULT, "fast"),
-        share: 1,
+        share: 3,
+        is_read: true,
         promise: IN_MEMORY,
     },
     Kind {
         name: "NATS always, async",
         server: nats(ALWAYS, "async"),
-        share: 200,
+        share: 600,
+        is_read: false,
         promise: "written and synced, each record by itself",
     },
     Kind {
         name: "NATS always, fast batch",
         server: nats(ALWAYS, "fast"),
-        share: 200,
+        share: 600,
+        is_read: false,
         promise: "written and synced, each record by itself; one acknowledgement for many",
     },
     Kind {
         name: "NATS always, atomic batches",
         server: nats(ALWAYS, "atomic"),
-        share: 4,
+        share: 12,
+        is_read: true,
         promise: "written and synced, one sync for up to 1,000 records, of which all or none are kept",
     },
 ];

@@ -1,29 +1,23 @@
 //! An open loop: records are due at fixed times, whether those before were taken or not, and each is as late as
 //! its reader has it after that. A closed loop would wait with what is slow, and hide it.
 
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::process::{ChildStdin, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::{Value, json};
 
 use crate::brokers::{FARPIPE, Kind, PATIENCE};
+use crate::due::{Arrived, PIPE, SIZE, fill, read};
 use crate::topics::{Options, Row, thousands, times};
-
-/// Bytes of a record: its number, when it was due, what is always the same, and the line's end.
-const SIZE: usize = 128;
-const DIGITS: usize = 10;
-const FIXED: usize = 2 * (DIGITS + 1);
 
 /// Between two blocks of records.
 const BLOCK: Duration = Duration::from_millis(2);
 const BLOCKS_PER_SECOND: u64 = 500;
-/// Of the pipes at both ends: more than a block at any rate that is tried.
-const PIPE: i32 = 1 << 20;
 
 /// What counts as held: this share of the rate, no later than this in the mean.
 const HELD: f64 = 0.98;
@@ -39,7 +33,7 @@ const UNKNOWN: u64 = 10_000;
 #[derive(Debug)]
 struct Outcome {
     asked: u64,
-    /// Records a second from when the first was due until the last was there.
+    /// Records a second from the first that came to the last: all being late alike takes nothing from it.
     held: f64,
     /// How late records were, in milliseconds.
     mean: f64,
@@ -76,11 +70,9 @@ pub fn table(
             for _ in 0..CHANCES {
                 let outcome = match run(options, kind, rate) {
                     Ok(outcome) => outcome,
-                    Err(error) => Arrived::default().outcome(
-                        rate,
-                        Duration::ZERO,
-                        vec![format!("failed: {error:#}")],
-                    ),
+                    Err(error) => {
+                        Outcome::of(Arrived::default(), rate, vec![format!("failed: {error:#}")])
+                    }
                 };
                 if !is_json {
                     println!("| {} {}", kind.name, outcome.markdown());
@@ -188,7 +180,7 @@ fn run(options: &Options, kind: &Kind, rate: u64) -> Result<Outcome> {
     );
     failures.extend(reader.finish().err().map(|error| format!("{error:#}")));
     failures.extend(arrived.failed.take());
-    Ok(arrived.outcome(rate, begin, failures))
+    Ok(Outcome::of(arrived, rate, failures))
 }
 
 fn wait(arrived: &Receiver<Arrived>) -> Result<Arrived> {
@@ -217,129 +209,31 @@ fn write(mut to: ChildStdin, epoch: Instant, begin: Duration, rate: u64, count: 
     Ok(())
 }
 
-/// A block of records; what is always the same is kept from the last one.
-fn fill(block: &mut Vec<u8>, numbers: std::ops::Range<u64>, due: u64) {
-    let count = (numbers.end - numbers.start) as usize;
-    while block.len() < count * SIZE {
-        block.extend([b'-'; SIZE - 1]);
-        block.push(b'\n');
-    }
-    block.truncate(count * SIZE);
-    let due = digits(due);
-    for (number, line) in numbers.zip(block.chunks_exact_mut(SIZE)) {
-        line[..DIGITS].copy_from_slice(&digits(number));
-        line[DIGITS + 1..FIXED - 1].copy_from_slice(&due);
-    }
-}
-
-fn digits(mut value: u64) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit += (value % 10) as u8;
-        value /= 10;
-    }
-    digits
-}
-
-fn value(digits: &[u8]) -> u64 {
-    let worth = |sum, digit: &u8| sum * 10 + u64::from(digit.wrapping_sub(b'0'));
-    digits.iter().fold(0, worth)
-}
-
-/// What the reader has had.
-#[derive(Debug, Default)]
-struct Arrived {
-    /// Microseconds between when a record was due and when it was here.
-    late: Vec<u32>,
-    last: Duration,
-    missing: u64,
-    doubled: u64,
-    failed: Option<String>,
-}
-
-/// Reads records until their end; the clock is read once for all that come together.
-fn read(mut from: impl Read, epoch: Instant, count: u64, warm: &Sender<()>) -> Arrived {
-    let mut arrived = Arrived {
-        late: Vec::with_capacity(count as usize),
-        ..Arrived::default()
-    };
-    let mut buf = vec![0; PIPE as usize];
-    let (mut held, mut next) = (0, 0);
-    arrived.failed = loop {
-        match from.read(&mut buf[held..]) {
-            Ok(0) if held == 0 => break None,
-            Ok(0) => break Some("a record was cut".to_owned()),
-            Ok(n) => held += n,
-            Err(error) => break Some(error.to_string()),
-        }
-        let now = epoch.elapsed();
-        let whole = held - held % SIZE;
-        if let Err(error) = arrived.take(&buf[..whole], now, &mut next) {
-            break Some(error.to_string());
-        }
-        if next == 1 {
-            // The other end may have gone.
-            let _ = warm.send(());
-        }
-        buf.copy_within(whole..held, 0);
-        held -= whole;
-    };
-    arrived.missing += (count + 1).saturating_sub(next);
-    arrived
-}
-
-impl Arrived {
-    fn take(&mut self, records: &[u8], now: Duration, next: &mut u64) -> Result<()> {
-        const SAME: [u8; SIZE - FIXED] = {
-            let mut same = [b'-'; SIZE - FIXED];
-            same[SIZE - FIXED - 1] = b'\n';
-            same
-        };
-        let micros = now.as_micros() as u64;
-        for record in records.chunks_exact(SIZE) {
-            ensure!(record[FIXED..] == SAME, "record {next} was changed");
-            let number = value(&record[..DIGITS]);
-            if number < *next {
-                self.doubled += 1;
-                continue;
-            }
-            self.missing += number - *next;
-            *next = number + 1;
-            if number > 0 {
-                let due = value(&record[DIGITS + 1..FIXED - 1]);
-                let late = micros.saturating_sub(due);
-                self.late.push(late.try_into().unwrap_or(u32::MAX));
-                self.last = now;
-            }
-        }
-        Ok(())
-    }
-
-    fn outcome(mut self, asked: u64, begin: Duration, failures: Vec<String>) -> Outcome {
-        self.late.sort_unstable();
+impl Outcome {
+    fn of(mut arrived: Arrived, asked: u64, failures: Vec<String>) -> Self {
+        arrived.late.sort_unstable();
         let ms = |micros: f64| micros / 1000.0;
-        let last = self.late.len().saturating_sub(1) as f64;
+        let last = arrived.late.len().saturating_sub(1) as f64;
         let at = |part: f64| {
-            let late = self.late.get((last * part).round() as usize);
+            let late = arrived.late.get((last * part).round() as usize);
             late.map_or(f64::NAN, |&late| ms(late.into()))
         };
-        let sum: f64 = self.late.iter().map(|&late| f64::from(late)).sum();
-        let took = self.last.saturating_sub(begin).as_secs_f64();
-        Outcome {
+        let sum: f64 = arrived.late.iter().map(|&late| f64::from(late)).sum();
+        let first = arrived.first.unwrap_or_default();
+        let took = (arrived.last.saturating_sub(first) + BLOCK).as_secs_f64();
+        Self {
             asked,
-            held: self.late.len() as f64 / took,
-            mean: ms(sum / self.late.len() as f64),
+            held: arrived.late.len() as f64 / took,
+            mean: ms(sum / arrived.late.len() as f64),
             p50: at(0.5),
             p99: at(0.99),
             max: at(1.0),
-            missing: self.missing,
-            doubled: self.doubled,
+            missing: arrived.missing,
+            doubled: arrived.doubled,
             failed: (!failures.is_empty()).then(|| failures.join("; ")),
         }
     }
-}
 
-impl Outcome {
     fn is_held(&self) -> bool {
         let is_whole = self.missing == 0 && self.doubled == 0 && self.failed.is_none();
         is_whole && self.held >= self.asked as f64 * HELD && self.mean <= MEAN_MAX_MS
@@ -376,25 +270,6 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn came(blocks: &[u8], count: u64) -> Arrived {
-        read(blocks, Instant::now(), count, &channel().0)
-    }
-
-    #[test]
-    fn what_is_missing_or_doubled_is_counted() {
-        let mut all = Vec::new();
-        fill(&mut all, 0..6, 0);
-        let whole = came(&all, 5);
-        assert_eq!((whole.late.len(), whole.missing, whole.doubled), (5, 0, 0));
-        assert_eq!(whole.failed, None);
-        let gap = came(&[&all[..SIZE], &all[3 * SIZE..5 * SIZE]].concat(), 5);
-        assert_eq!((gap.late.len(), gap.missing, gap.doubled), (2, 3, 0));
-        let twice = came(&[&all[..], &all[5 * SIZE..]].concat(), 5);
-        assert_eq!((twice.late.len(), twice.missing, twice.doubled), (5, 0, 1));
-        all[SIZE - 2] = b'x';
-        assert!(came(&all, 5).failed.is_some());
-    }
 
     #[test]
     fn the_search_goes_up_until_a_rate_is_not_held_or_down_until_one_is() {

@@ -1,13 +1,8 @@
 //! Topics through a relay and through NATS JetStream, by commands: publishing, reading, both at once, and an
-//! open loop (openloop.rs). Every byte that is read is compared with what was published.
+//! open loop (openloop.rs). Every byte that is read is compared with what was published
+//! (lines.rs).
 
-use std::fs::File;
-use std::io::{Read, Write as _};
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,14 +10,16 @@ use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use serde_json::{Value, json};
 
 use crate::brokers::{Broker, FARPIPE, KINDS, Kind, PATIENCE, Programs};
+use crate::lines::{Lines, compared};
+use crate::openloop;
 use crate::process::Process;
-use crate::{input, openloop};
 use farpipe_bench::stats::median;
 
 pub const USAGE: &str = "\
 usage: farpipe-bench topics [OPTIONS]
 
-  --records N        of 128 bytes, of 1 KiB a fourth; fewer where each is synced by itself (default 1000000)
+  --records N        of 128 bytes, of 1 KiB a fourth; of NATS a third, and fewer where each is synced by itself
+                     (default 3000000)
   --rounds N         interleaved rounds of publishing and reading; 0 for none (default 3)
   --seconds N        of each rate of the open loop; 0 for none (default 6)
   --rates A,B        records a second there, for farpipe; then upward until a rate is not held
@@ -108,7 +105,7 @@ pub fn run(args: &[&str]) -> Result<()> {
 
 fn parse(args: &[&str]) -> Result<Option<Options>> {
     let mut options = Options {
-        records: 1_000_000,
+        records: 3_000_000,
         rounds: 3,
         seconds: 6,
         rates: vec![420_000, 580_000, 610_000],
@@ -163,7 +160,7 @@ fn rounds(
     size: usize,
     count: usize,
 ) -> Result<Vec<Row>> {
-    let input = Input::make(size, count)?;
+    let input = Lines::make(size, count)?;
     let mut rows: Vec<Row> = kinds
         .iter()
         .map(|kind| Row {
@@ -190,7 +187,7 @@ fn rounds(
 }
 
 /// Publishes all of the input, reads it, and does both at once with another topic.
-fn closed(kind: &Kind, options: &Options, input: &Input) -> Result<Rates> {
+fn closed(kind: &Kind, options: &Options, input: &Lines) -> Result<Rates> {
     let broker = kind.start(&options.programs, &options.dir)?;
     let count = (input.count / kind.share).max(1);
     let rate = |seconds: f64| Some(count as f64 / seconds);
@@ -199,14 +196,13 @@ fn closed(kind: &Kind, options: &Options, input: &Input) -> Result<Rates> {
     let began = Instant::now();
     publish("one")?.finish_within(PATIENCE)?;
     let published = began.elapsed().as_secs_f64();
-    // Reading is the same however records came; of few of them it would be the start of a process.
-    let read = match kind.share {
-        1 => {
+    let read = match kind.is_read {
+        true => {
             let began = Instant::now();
             let reader = broker.reader_of_all("one", count)?;
             Some(compared(reader, input, count)?.ended(began)?)
         }
-        _ => None,
+        false => None,
     };
     broker.create("two")?;
     let began = Instant::now();
@@ -216,108 +212,6 @@ fn closed(kind: &Kind, options: &Options, input: &Input) -> Result<Rates> {
     publisher.finish_within(PATIENCE)?;
     drop::<Broker>(broker);
     Ok([rate(published), read.and_then(rate), rate(both)])
-}
-
-/// A reader whose output is compared by a thread while it comes.
-struct Compared {
-    reader: Process,
-    outcome: Receiver<Result<Instant>>,
-}
-
-fn compared(mut reader: Process, input: &Input, count: usize) -> Result<Compared> {
-    let mut from = reader.stdout();
-    let (bytes, size) = (Arc::clone(&input.bytes), input.size);
-    let (sender, outcome) = channel();
-    // Ends with the reader, which is killed when it is dropped.
-    thread::spawn(move || {
-        let _ = sender.send(compare(&mut from, &bytes[..count * size], size));
-    });
-    Ok(Compared { reader, outcome })
-}
-
-impl Compared {
-    /// Seconds until the last record was there.
-    fn ended(self, began: Instant) -> Result<f64> {
-        let outcome = self.outcome.recv_timeout(PATIENCE);
-        let last = outcome.context("the reader is stuck")??;
-        self.reader.finish()?;
-        Ok((last - began).as_secs_f64())
-    }
-}
-
-/// When the last of `expected` came; an error if anything else did.
-fn compare(from: &mut impl Read, expected: &[u8], size: usize) -> Result<Instant> {
-    let mut buf = vec![0; 1 << 20];
-    let mut at = 0;
-    let mut last = Instant::now();
-    loop {
-        let n = from.read(&mut buf)?;
-        if n == 0 {
-            let (came, of) = (at / size, expected.len() / size);
-            ensure!(at == expected.len(), "{came} of {of} records came");
-            return Ok(last);
-        }
-        let same = expected
-            .get(at..at + n)
-            .is_some_and(|part| part == &buf[..n]);
-        ensure!(same, "what came behind byte {at} is not what was published");
-        at += n;
-        last = Instant::now();
-    }
-}
-
-/// Records as lines, each another one, in a file for the publisher and here to compare with.
-struct Input {
-    size: usize,
-    count: usize,
-    bytes: Arc<Vec<u8>>,
-    path: PathBuf,
-}
-
-impl Input {
-    fn make(size: usize, count: usize) -> Result<Self> {
-        let mut bytes = Vec::with_capacity(size * count);
-        let mut random = input::blocks().flatten();
-        for number in 0..count {
-            write!(bytes, "{number:010} ")?;
-            // Printable, six bits of each byte: no compressor gets far.
-            let rest = random
-                .by_ref()
-                .take(size - 12)
-                .map(|byte| (byte & 63) + b'0');
-            bytes.extend(rest);
-            bytes.push(b'\n');
-        }
-        let folder = input::folder(bytes.len() as u64);
-        let path = folder.join(format!("farpipe-bench-lines-{}", std::process::id()));
-        std::fs::write(&path, &bytes)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self {
-            size,
-            count,
-            bytes: Arc::new(bytes),
-            path,
-        })
-    }
-
-    /// A file of the first `count` records.
-    fn first(&self, count: usize) -> Result<Stdio> {
-        if count == self.count {
-            return Ok(File::open(&self.path)?.into());
-        }
-        let part = self.path.with_extension("part");
-        std::fs::write(&part, &self.bytes[..count * self.size])?;
-        let file = File::open(&part)?;
-        std::fs::remove_file(&part)?;
-        Ok(file.into())
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        // What is left is in the folder for temporary files.
-        let _ = std::fs::remove_file(&self.path);
-    }
 }
 
 impl Row {
@@ -428,17 +322,5 @@ mod tests {
     fn thousands_have_commas() {
         assert_eq!(thousands(999.4), "999");
         assert_eq!(thousands(1_234_567.0), "1,234,567");
-    }
-
-    #[test]
-    fn what_came_is_compared() {
-        let whole = |came: &[u8]| compare(&mut &*came, b"a\nb\n", 2).map(drop);
-        assert!(whole(b"a\nb\n").is_ok());
-        assert_eq!(
-            whole(b"a\n").unwrap_err().to_string(),
-            "1 of 2 records came"
-        );
-        assert!(whole(b"b\na\n").is_err());
-        assert!(whole(b"a\nb\nb\n").is_err());
     }
 }
