@@ -13,8 +13,8 @@ use crate::{Record, RecordHeader};
 /// Where a record stands, and when its producer says that it was made.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The topic.
-    pub topic: &'a str,
+    /// The topic, where whoever reads it may not know.
+    pub topic: Option<&'a str>,
     /// Its partition.
     pub partition: u32,
     /// The record's offset there.
@@ -55,7 +55,9 @@ pub enum JsonError {
 #[must_use]
 pub fn to_json(place: Place<'_>, record: &Record, value: Option<Value>) -> String {
     let mut line = Map::new();
-    line.insert("topic".to_owned(), place.topic.into());
+    if let Some(topic) = place.topic {
+        line.insert("topic".to_owned(), topic.into());
+    }
     line.insert("partition".to_owned(), place.partition.into());
     line.insert("offset".to_owned(), place.offset.into());
     line.insert("time".to_owned(), written(place.time_ns).into());
@@ -206,7 +208,7 @@ mod tests {
             ..Record::default()
         };
         let place = Place {
-            topic: "logs",
+            topic: Some("logs"),
             partition: 1,
             offset: 7,
             time_ns: 1_795_817_087_000_000_001,
@@ -273,7 +275,7 @@ mod tests {
                 key: key.map(Bytes::from),
                 ..Record::default()
             };
-            let place = Place { topic: "t", partition: 0, offset: 1, time_ns };
+            let place = Place { topic: Some("t"), partition: 0, offset: 1, time_ns };
             let said = from_json(to_json(place, &record, None).as_bytes()).expect("its own line");
             prop_assert_eq!(said.record, record);
             prop_assert_eq!(said.time_ns, Some(time_ns));

@@ -297,7 +297,7 @@ impl Progress {
                 continue;
             }
             let place = Place {
-                topic: &config.topic,
+                topic: Some(&config.topic),
                 partition,
                 offset,
                 time_ns: first_ns.saturating_add(record.after_ns),

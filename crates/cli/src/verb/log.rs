@@ -156,7 +156,7 @@ fn dump(args: &DumpArgs) -> anyhow::Result<u8> {
                 match args.json {
                     true => {
                         let place = Place {
-                            topic: &args.topic,
+                            topic: Some(&args.topic),
                             partition: args.partition,
                             offset: at,
                             time_ns: first_ns.saturating_add(record.after_ns),

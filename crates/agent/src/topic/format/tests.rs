@@ -138,7 +138,7 @@ fn values_of_a_kind_are_checked_and_said_in_json_as_such() {
     assert_eq!(why.to_string(), "line 1: no number");
     let mut out = Vec::new();
     let place = Place {
-        topic: "t",
+        topic: Some("t"),
         partition: 0,
         offset: 3,
         time_ns: 0,
@@ -170,7 +170,7 @@ proptest! {
             .collect();
         let mut stream = Vec::new();
         for record in &all {
-            let place = Place { topic: "t", partition: 0, offset: 0, time_ns: 0 };
+            let place = Place { topic: Some("t"), partition: 0, offset: 0, time_ns: 0 };
             put(&shape, place, record, &mut stream);
         }
         prop_assert_eq!(cut(shape, &stream, piece).expect("its own"), all);

@@ -2,28 +2,20 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use farpipe_record::json::{Place, to_json};
+use serde_json::json;
 
 use crate::topics::follow::{Missing, Read, WhyMissing};
 
-/// A record as JSON, as `farpipe log dump --json` writes it, and its partition.
+/// A record as JSON, as `farpipe sub --format json` writes it.
 pub(super) fn json(read: &Read) -> String {
-    let mut line = Map::new();
-    line.insert("partition".to_owned(), read.partition.into());
-    line.insert("offset".to_owned(), read.offset.into());
-    line.insert("time_ns".to_owned(), read.time_ns.into());
-    let mut put = |name: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(text) => line.insert(name.to_owned(), text.into()),
-        Err(_) => line.insert(format!("{name}_base64"), STANDARD.encode(bytes).into()),
+    let place = Place {
+        topic: None,
+        partition: read.partition,
+        offset: read.offset,
+        time_ns: read.time_ns,
     };
-    if let Some(key) = &read.record.key {
-        put("key", key);
-    }
-    for header in &read.record.headers {
-        put(&format!("header_{}", header.name), &header.value);
-    }
-    put("value", &read.record.value);
-    Value::Object(line).to_string()
+    to_json(place, &read.record, None)
 }
 
 /// What is told of records that cannot be had.
@@ -127,9 +119,9 @@ mod tests {
                 ..Record::default()
             },
         };
-        let line = r#"{"key":"k","offset":5,"partition":1,"time_ns":9,"value":"a\n"}"#;
+        let line = r#"{"key":"k","offset":5,"partition":1,"time":"1970-01-01T00:00:00.000000009Z","value":"a\n"}"#;
         assert_eq!(json(&read(b"a\n")), line);
-        let line = r#"{"key":"k","offset":5,"partition":1,"time_ns":9,"value_base64":"/w=="}"#;
+        let line = r#"{"key":"k","offset":5,"partition":1,"time":"1970-01-01T00:00:00.000000009Z","value_base64":"/w=="}"#;
         assert_eq!(json(&read(b"\xff")), line);
         let missing = Missing {
             partition: 1,
