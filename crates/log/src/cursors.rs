@@ -84,6 +84,9 @@ impl Cursors {
         if end < bytes.len() as u64 || damaged > 0 {
             // What stands there is no beginning of the next line.
             cursors.rewrite(disk)?;
+        } else {
+            // A process that was killed may have written what it had not synced.
+            cursors.sync()?;
         }
         Ok((cursors, damaged))
     }

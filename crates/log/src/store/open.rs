@@ -191,6 +191,8 @@ fn topic(
     };
     let settings = Settings::from_bytes(&read_all(&*file).at(&path)?);
     let settings = settings.ok_or_else(|| OpenError::Damaged(path.clone()))?;
+    // The name of the settings, of a topic that was being made when a process was killed.
+    disk.sync_dir(&dir).at(&dir)?;
     let mut partitions = Vec::new();
     for number in 0..settings.partitions {
         let partition = partition(disk, &dir.join(number.to_string()), recovered)?;
@@ -243,6 +245,7 @@ fn partition(
     let (mark, whole) = Mark::open(disk, dir).at(dir)?;
     let scan = last.scan(whole).at(&last.path)?;
     mend(last, &scan, recovered).at(&last.path)?;
+    settle(disk, dir, &segments, &scan, whole).at(dir)?;
     last.resume(&scan);
     let damaged: u64 = scan.damaged.iter().map(|one| one.to - one.from).sum();
     let producers = producers(disk, dir, &segments, &snapshots, &scan)?;
@@ -274,6 +277,28 @@ fn mend(segment: &Segment, scan: &Scan, recovered: &mut Vec<Recovered>) -> io::R
         len,
     });
     Ok(())
+}
+
+/// What is found may be in the system's memory only, if the process before this one was killed between a write and its sync. Whoever
+/// reads it, or sends it again, takes it for kept: so it is synced first, unless the mark says that it was.
+fn settle(
+    disk: &dyn Disk,
+    dir: &Path,
+    segments: &[Arc<Segment>],
+    scan: &Scan,
+    whole: u64,
+) -> io::Result<()> {
+    // A segment that nothing was ever synced in may itself be nowhere else.
+    if whole >= scan.next && !scan.batches.is_empty() {
+        return Ok(());
+    }
+    let ends = segments.iter().skip(1).map(|next| next.base);
+    for (segment, end) in segments.iter().zip(ends.chain([u64::MAX])) {
+        if end > whole {
+            segment.file.sync()?;
+        }
+    }
+    disk.sync_dir(dir)
 }
 
 /// Who has sent what, from the newest snapshot that is whole, and all batches behind it.

@@ -425,6 +425,48 @@ fn l1_l2_power_is_cut_somewhere_in_a_thousand_lives() {
     }
 }
 
+/// What there is: the ends of the batches of each partition, and what groups have done.
+type Shown = (BTreeMap<Place, Vec<u64>>, Vec<(CursorKey, Cursor)>);
+
+fn shown(store: &Store) -> Shown {
+    let mut ends: BTreeMap<Place, Vec<u64>> = BTreeMap::new();
+    for (name, topic) in store.topics() {
+        for (number, partition) in (0_u32..).zip(&topic.partitions) {
+            let of_it = ends.entry((name.clone(), number)).or_default();
+            of_it.extend(read_all(partition).iter().map(|piece| match piece {
+                Piece::Batch(batch) => batch.header().end_offset(),
+                Piece::Damaged { to, .. } => *to,
+            }));
+        }
+    }
+    let cursors = store.cursors().map(|(key, cursor)| (key.clone(), cursor));
+    (ends, cursors.collect())
+}
+
+/// The process is killed, which takes nothing from the system's memory; what the next one shows from there is taken for kept, and the
+/// power is cut then.
+#[test]
+fn l1_what_a_killed_process_had_not_synced_is_on_the_disk_before_it_is_shown() {
+    let (disk, _) = cut(1, None, false);
+    for at in 0..disk.operations() {
+        let (disk, _) = cut(1, Some(at), false);
+        disk.set(Faults::default());
+        let (store, _) = open(&disk).expect("the process died, and nothing else");
+        let before = shown(&store);
+        drop(store);
+        for _ in 0..4 {
+            let (store, _) = open(&disk.after_power_cut()).expect("it was whole");
+            let (mut ends, cursors) = shown(&store);
+            for (place, ends) in &mut ends {
+                // A segment that was removed may be there again.
+                let known = before.0.get(place).map_or(0, Vec::len);
+                ends.drain(..ends.len().saturating_sub(known));
+            }
+            assert_eq!((ends, cursors), before, "killed at {at}");
+        }
+    }
+}
+
 /// The control: where the disk only says that it has synced, the same lives must be found out.
 #[test]
 fn l1_a_disk_that_does_not_sync_is_found_out() {
