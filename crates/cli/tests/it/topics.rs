@@ -107,6 +107,23 @@ fn l1_a_named_producer_that_is_killed_and_run_again_publishes_each_line_once() {
 }
 
 #[test]
+fn a_line_that_was_too_long_is_published_when_it_comes_again_shorter() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let run = || publish(&host, relay.url()).args(["logs", "--producer", "host1"]);
+    // The one is a line beyond the limit, the other a record.
+    for (name, len) in [("line", (1 << 20) + 1), ("record", 1 << 20)] {
+        let long = format!("{}{}\n", lines(0..3), "x".repeat(len));
+        let ended = run().input(long).run().exits(125);
+        let told = format!("stdin, {name} 4: ");
+        assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    }
+    run().input(lines(0..5)).run().exits(0);
+    let all = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--exit-at-end"]);
+    all.run().exits(0).printed(lines(0..5));
+}
+
+#[test]
 fn a_producer_that_begins_ends_the_one_before_it() {
     let host = Host::new();
     let relay = relay(&host, "ws://127.0.0.1:0");
