@@ -11,7 +11,7 @@ use farpipe_net::{ByteWriter, Messages, Opener};
 use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::topic::{
     ConsumerSays, ConsumerWord, From, Position, Skipped, Subscribe, SubscribeEvent, SubscribeWhat,
-    TopicWant, put_message,
+    TopicWant, Written, put_message,
 };
 use farpipe_record::json::Place;
 use farpipe_record::{Batch, Records};
@@ -74,7 +74,9 @@ struct Progress {
     unwritten: u64,
     ahead: BTreeMap<u32, u64>,
     is_member: bool,
-    /// Of each partition, what was said to be done and is not remembered yet.
+    /// Of each partition that the group has given to this member, where it began.
+    begun: BTreeMap<u32, u64>,
+    /// Of each partition, what was written and is not remembered yet, also by an earlier session.
     told: BTreeMap<u32, u64>,
 }
 
@@ -108,6 +110,7 @@ pub async fn subscribe(
         unwritten: 0,
         ahead: BTreeMap::new(),
         is_member: config.group.is_some(),
+        begun: BTreeMap::new(),
         told: BTreeMap::new(),
     };
     let mut again = Again::within(config.resume_for);
@@ -127,6 +130,7 @@ pub async fn subscribe(
             group: config.group.clone().unwrap_or_default(),
             in_flight_max: config.in_flight_max.unwrap_or(0),
             deliveries_max: config.deliveries_max.unwrap_or(0),
+            written: progress.written(),
         });
         let before = progress.positions.clone();
         let talk = async |messages: Messages, writer: ByteWriter| {
@@ -177,6 +181,7 @@ async fn talk(
         match event.what {
             Some(SubscribeWhat::Assigned(assigned)) => {
                 progress.over.insert(assigned.partition, false);
+                progress.begun.insert(assigned.partition, assigned.offset);
                 // What the group says of it holds; without one it is where it was.
                 let offset = match progress.positions.get(&assigned.partition) {
                     Some(known) if !progress.is_member => *known,
@@ -262,10 +267,19 @@ impl Progress {
         self.unwritten = 0;
         self.ahead.clear();
         self.over.clear();
-        self.told.clear();
         if self.is_member {
             self.positions.clear();
         }
+    }
+
+    /// What no relay is known to remember.
+    fn written(&self) -> Vec<Written> {
+        let written = |(partition, to): (&u32, &u64)| Written {
+            partition: *partition,
+            from: self.begun.get(partition).copied().unwrap_or(*to),
+            to: *to,
+        };
+        self.told.iter().map(written).collect()
     }
 
     /// Whether there is no more to come of anything.
@@ -333,13 +347,14 @@ impl Progress {
         }
         self.read.records += std::mem::take(&mut self.unwritten);
         let ahead = std::mem::take(&mut self.ahead);
+        self.positions.extend(&ahead);
         if self.is_member {
-            for (&partition, &offset) in &ahead {
+            // Before it is said: should that fail, the next session says it.
+            self.told.extend(&ahead);
+            for (partition, offset) in ahead {
                 say(writer, ConsumerWord::Done(Position { partition, offset })).await?;
             }
-            self.told.extend(&ahead);
         }
-        self.positions.extend(ahead);
         Ok(())
     }
 

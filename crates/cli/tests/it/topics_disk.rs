@@ -4,22 +4,8 @@
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::process::until;
-use crate::support::topics::{lines, publish, relay, subscribe, topic};
-use crate::support::{Ended, Host, Listener, tools};
-
-/// A relay whose system calls fail as `fault` says (`strace -e inject`).
-fn failing(host: &Host, fault: &str) -> Listener {
-    let (strace, libraries) = tools::strace();
-    let call = fault.split(':').next().unwrap_or_default();
-    // The tracer is no parent of the relay, which is the process that the test has.
-    let script = format!(
-        "LD_LIBRARY_PATH={} exec {} -D -f -qq -o strace.log -E LD_LIBRARY_PATH -e trace={call} \
-         -e inject={fault} \"$FARPIPE\" relay --listen ws://127.0.0.1:0 --data data",
-        libraries.display(),
-        strace.display()
-    );
-    host.shell(&script).start_listening()
-}
+use crate::support::topics::{failing, lines, publish, relay, subscribe, topic};
+use crate::support::{Ended, Host};
 
 /// How many records a producer says are kept.
 fn kept(ended: &Ended) -> u64 {
@@ -36,7 +22,7 @@ const ALL: u64 = 60_000;
 /// Publishes until the disk fails for good; then everything is as it was promised.
 fn fails_for_good(fault: &str) {
     let host = Host::new();
-    let failing = failing(&host, fault);
+    let failing = failing(&host, "ws://127.0.0.1:0", fault);
     let run = |url: &str| {
         let run = publish(&host, url).args(["logs", "--producer", "p", "--window", "100000"]);
         run.args(["--resume-for", "2s"]).input(lines(0..ALL))
@@ -92,7 +78,7 @@ fn l5_want_of_room_and_interruptions_are_waited_out() {
         "pwrite64:error=EINTR:when=2+2",
     ] {
         let host = Host::new();
-        let relay = failing(&host, fault);
+        let relay = failing(&host, "ws://127.0.0.1:0", fault);
         let run = publish(&host, relay.url()).args(["logs", "--window", "100000"]);
         run.input(lines(0..ALL)).run().exits(0);
         let read = subscribe(&host, relay.url()).args(["logs", "--from", "earliest"]);

@@ -231,6 +231,21 @@ impl Group {
         Ok(())
     }
 
+    /// A member that comes back has dealt with all of a partition before `to`, and had begun at `from`: that is so whoever has the
+    /// partition now, if the group is between the two.
+    pub fn handle_written(&mut self, partition: u32, from: u64, to: u64) {
+        let Some(share) = self.share_mut(partition) else {
+            return;
+        };
+        if share.aside.is_some() || !(from..to).contains(&share.done) {
+            return;
+        }
+        share.done = to;
+        share.sent = share.sent.max(to);
+        share.deliveries = 0;
+        self.commit(partition);
+    }
+
     /// The member cannot deal with the first record that is not done.
     ///
     /// # Errors

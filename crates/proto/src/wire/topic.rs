@@ -210,6 +210,23 @@ pub struct Subscribe {
     /// As a member: a record whose reader went away so often is put aside; 0: the relay's default.
     #[prost(uint32, tag = "8")]
     pub deliveries_max: u32,
+    /// As a member that comes back: what it has dealt with, and not heard that it is remembered.
+    #[prost(message, repeated, tag = "9")]
+    pub written: Vec<Written>,
+}
+
+/// Records that a member has dealt with, of a partition that it had been given.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Written {
+    /// The partition.
+    #[prost(uint32, tag = "1")]
+    pub partition: u32,
+    /// Where it had begun with it.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    /// Behind the last one.
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
 }
 
 /// Where reading begins.

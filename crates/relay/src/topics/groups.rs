@@ -8,7 +8,7 @@ use farpipe_log::{Append, AppendError, Appended, Cursor, CursorKey, Log, Piece, 
 use farpipe_net::Clock;
 use farpipe_proto::limits::{GROUP_DELIVERIES_MAX, GROUP_IN_FLIGHT_MAX, GROUP_RELEASE};
 use farpipe_proto::topic::group::{Group, GroupConfig, GroupEvent, MemberId, NotYours};
-use farpipe_proto::wire::topic::{Position, SubscribeWhat};
+use farpipe_proto::wire::topic::{Position, Subscribe, SubscribeWhat, Written};
 use farpipe_record::{Batch, BatchBuilder, ProducerId, Record, RecordHeader, Records};
 use tokio::sync::Notify;
 
@@ -115,13 +115,13 @@ impl Groups {
     pub(super) async fn join(
         &self,
         log: &Log,
-        (topic, group): (&str, &str),
         begin: &[u64],
-        limits: (u32, u32),
+        ask: &Subscribe,
         clock: Clock,
     ) -> Member {
+        let (topic, group) = (ask.topic.as_str(), ask.group.as_str());
         let key = (topic.to_owned(), group.to_owned());
-        let (in_flight_max, deliveries_max) = limits;
+        let (in_flight_max, deliveries_max) = (ask.in_flight_max, ask.deliveries_max);
         let or = |said: u32, default: u32| if said == 0 { default } else { said };
         // Where a new group begins is remembered at once: what is published while its first member is away is not passed over, and not
         // removed as what all groups have done.
@@ -173,6 +173,14 @@ impl Groups {
                 state.last += 1;
                 let id = MemberId(state.last);
                 state.inboxes.insert(id, Arc::clone(&inbox));
+                for written in &ask.written {
+                    let Written {
+                        partition,
+                        from,
+                        to,
+                    } = *written;
+                    state.rules.handle_written(partition, from, to);
+                }
                 let limit = (in_flight_max > 0).then_some(u64::from(in_flight_max));
                 state.rules.handle_joined(clock.now(), id, limit);
                 (id, state.pump())
@@ -181,6 +189,12 @@ impl Groups {
             (Member { shared, id, inbox }, begun)
         };
         member.shared.perform(due, None).await;
+        for Written { partition, to, .. } in &ask.written {
+            let (partition, offset) = (*partition, *to);
+            member
+                .inbox
+                .put(Told::Committed(Position { partition, offset }));
+        }
         member
     }
 
@@ -370,6 +384,11 @@ impl Member {
     /// How many records of it may be sent now.
     pub(super) fn room(&self, partition: u32) -> u64 {
         lock(&self.shared.state).rules.room(self.id, partition)
+    }
+
+    /// Before this offset all is done by the group; another member may have said so.
+    pub(super) fn done_before(&self, partition: u32) -> u64 {
+        lock(&self.shared.state).rules.done(partition).unwrap_or(0)
     }
 
     /// Records before `end` are about to be sent; `false`: it is another one's by now.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use farpipe_log::{Partition, Topic};
 use farpipe_net::{ByteWriter, Messages, Stream};
 use farpipe_proto::wire::topic::{
-    Assigned, ConsumerSays, ConsumerWord, Position, Subscribe, SubscribeWhat,
+    Assigned, ConsumerSays, ConsumerWord, Position, Subscribe, SubscribeWhat, Written,
 };
 
 use super::groups::{Member, Told};
@@ -29,12 +29,21 @@ pub(super) async fn serve(topics: Topics, topic: Arc<Topic>, stream: Stream, ask
         }
         ends.insert(number, end);
     }
+    let is_there = |written: &Written| {
+        let end = ends.get(&written.partition);
+        end.is_some_and(|end| written.to <= *end)
+    };
+    if let Some(odd) = ask.written.iter().find(|written| !is_there(written)) {
+        let why = format!(
+            "offset {} of partition {} was never there: is this another topic of that name?",
+            odd.to, odd.partition
+        );
+        return refuse(stream, why);
+    }
     let (mut messages, mut writer) = accepted(stream);
-    let limits = (ask.in_flight_max, ask.deliveries_max);
-    let names = (ask.topic.as_str(), ask.group.as_str());
     let member = topics
         .groups
-        .join(&topics.log, names, &places, limits, topics.clock)
+        .join(&topics.log, &places, &ask, topics.clock)
         .await;
     let ends = ask.until_end.then_some(ends);
     let ended = tokio::select! {

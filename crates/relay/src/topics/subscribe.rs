@@ -189,6 +189,10 @@ pub(super) async fn turn(
     reading: &mut Reading,
     member: Option<(&Member, u32)>,
 ) -> io::Result<bool> {
+    if let Some((member, partition)) = member {
+        // One that has come back knows of more.
+        reading.offset = reading.offset.max(member.done_before(partition));
+    }
     let has_room = member.is_none_or(|(member, partition)| member.room(partition) > 0);
     if reading.offset >= reading.partition.end() || !has_room {
         return Ok(false);

@@ -151,6 +151,7 @@ enum Op {
     Leave(u64, bool),
     Send(u64, u32, u64),
     Done(u64, u32, u64),
+    Written(u32, u64, u64),
     Reject(u64, u32),
     Release(u64),
     Aside,
@@ -164,6 +165,7 @@ fn op() -> impl Strategy<Value = Op> {
         (member.clone(), any::<bool>()).prop_map(|(m, lost)| Op::Leave(m, lost)),
         (member.clone(), partition.clone(), 1..40_u64).prop_map(|(m, p, n)| Op::Send(m, p, n)),
         (member.clone(), partition.clone(), 1..40_u64).prop_map(|(m, p, n)| Op::Done(m, p, n)),
+        (partition.clone(), 0..60_u64, 0..40_u64).prop_map(|(p, f, n)| Op::Written(p, f, n)),
         (member.clone(), partition).prop_map(|(m, p)| Op::Reject(m, p)),
         member.prop_map(Op::Release),
         Just(Op::Aside),
@@ -257,6 +259,15 @@ proptest! {
                     let said = group.handle_done(MemberId(m), p, before + n);
                     prop_assert_eq!(said.is_ok(), model.reader.get(&p) == Some(&MemberId(m)));
                     model.over.insert(p, group.done(p).expect("a partition"));
+                }
+                Op::Written(p, from, n) => {
+                    let before = group.done(p).expect("a partition");
+                    group.handle_written(p, from, from + n);
+                    let after = group.done(p).expect("a partition");
+                    let is_between = from <= before && before < from + n;
+                    prop_assert!(after == before || (is_between && after == from + n));
+                    prop_assert!(after > before || !is_between || group.shares[p as usize].aside.is_some());
+                    model.over.insert(p, after);
                 }
                 Op::Reject(m, p) => {
                     let offset = group.done(p).expect("a partition");
