@@ -48,13 +48,14 @@ pub(super) async fn serve(topics: Topics, stream: Stream, ask: Publish) {
     };
     let (mut messages, mut writer) = accepted(stream);
     let (due, is_due) = mpsc::channel(WAITING_MAX);
+    let ready = ready(&topic, producer, ask.epoch);
+    let life = (producer, ready.epoch);
     let taking = async {
-        if let Err(error) = take(&topics, &ask.topic, &mut messages, due).await {
+        if let Err(error) = take(&topics, &ask.topic, life, &mut messages, due).await {
             tracing::debug!("a producer of {}: {error}", ask.topic);
         }
     };
     let telling = async {
-        let ready = ready(&topic, producer, ask.epoch);
         if let Err(error) = tell(&topics, &mut writer, ready, is_due).await {
             tracing::debug!("a producer of {}: {error}", ask.topic);
         }
@@ -73,7 +74,7 @@ fn ready(topic: &Arc<Topic>, producer: ProducerId, epoch: u32) -> Ready {
         .collect();
     let newest = known.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0);
     let epoch = match epoch {
-        0 if producer != ProducerId::NONE => newest + 1,
+        0 if producer != ProducerId::NONE => newest.saturating_add(1),
         epoch => epoch,
     };
     Ready {
@@ -91,6 +92,7 @@ fn ready(topic: &Arc<Topic>, producer: ProducerId, epoch: u32) -> Ready {
 async fn take(
     topics: &Topics,
     topic: &str,
+    life: (ProducerId, u32),
     messages: &mut Messages,
     due: mpsc::Sender<Due>,
 ) -> io::Result<()> {
@@ -127,6 +129,11 @@ async fn take(
                 return Ok(());
             }
         };
+        if (batch.header().producer, batch.header().epoch) != life {
+            let why = "it is another producer's, or of another life".to_owned();
+            let _ = due.send(Due::Damaged(why)).await;
+            return Ok(());
+        }
         // What no reader could read would end each of them, here and later.
         if let Err(error) = batch.check() {
             let _ = due.send(Due::Damaged(error.to_string())).await;
