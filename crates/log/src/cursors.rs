@@ -41,6 +41,8 @@ pub(crate) struct Cursors {
     file: Arc<dyn DiskFile>,
     end: u64,
     lines: usize,
+    /// A write has failed, and any part of it may stand behind `end`.
+    is_torn: bool,
     known: BTreeMap<CursorKey, Cursor>,
 }
 
@@ -79,6 +81,7 @@ impl Cursors {
             file,
             end,
             lines,
+            is_torn: false,
             known,
         };
         if end < bytes.len() as u64 || damaged > 0 {
@@ -118,7 +121,13 @@ impl Cursors {
             .iter()
             .map(|(key, cursor)| line(key, *cursor))
             .collect();
+        if self.is_torn {
+            // Lines of an attempt that failed in the midst would stand behind shorter ones.
+            self.rewrite(disk)?;
+        }
+        self.is_torn = true;
         self.file.write_at(text.as_bytes(), self.end)?;
+        self.is_torn = false;
         self.end += text.len() as u64;
         self.lines += changes.len();
         for (key, cursor) in changes {
@@ -147,6 +156,7 @@ impl Cursors {
         replace(disk, &self.path, text.as_bytes())?;
         self.file = disk.open(&self.path)?;
         self.end = text.len() as u64;
+        self.is_torn = false;
         self.lines = self.known.len();
         Ok(())
     }

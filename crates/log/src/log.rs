@@ -33,6 +33,8 @@ enum Asked {
     Commit(CursorKey, Option<Cursor>, Answer<()>),
     Create(String, Settings, Answer<Arc<Topic>>),
     Remove(String, Answer<()>),
+    /// To be told when all that was asked before is done.
+    Settle(oneshot::Sender<()>),
 }
 
 #[derive(Default)]
@@ -172,17 +174,33 @@ impl Log {
 
     async fn ask<T>(&self, asked: impl FnOnce(Answer<T>) -> Asked) -> Result<T, AppendError> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.0.shared.queue).asked.push(asked(answer));
-        self.0.shared.has_come.notify_one();
+        self.put(asked(answer));
         answered.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Remembers what a group has done; `None`: it is forgotten. Ready when that is durable.
-    ///
-    /// # Errors
-    /// The disk.
-    pub async fn commit(&self, key: CursorKey, cursor: Option<Cursor>) -> Result<(), AppendError> {
-        self.ask(|answer| Asked::Commit(key, cursor, answer)).await
+    /// Remembers what a group has done; `None`: it is forgotten. What comes is the answer, once that is durable; it is remembered in
+    /// the order in which this was called.
+    pub fn commit(
+        &self,
+        key: CursorKey,
+        cursor: Option<Cursor>,
+    ) -> oneshot::Receiver<Result<(), AppendError>> {
+        let (answer, answered) = oneshot::channel();
+        self.put(Asked::Commit(key, cursor, answer));
+        answered
+    }
+
+    /// Ready when all that was given to it before is written, or refused.
+    pub async fn settled(&self) {
+        let (answer, answered) = oneshot::channel();
+        self.put(Asked::Settle(answer));
+        // It is closed: then there is nothing to wait for.
+        let _ = answered.await;
+    }
+
+    fn put(&self, asked: Asked) {
+        lock(&self.0.shared.queue).asked.push(asked);
+        self.0.shared.has_come.notify_one();
     }
 
     /// Makes a topic, or gives one other settings.
@@ -349,14 +367,25 @@ impl Writer {
 
     fn turn(&mut self, asked: Vec<Asked>) {
         let mut appends = std::mem::take(&mut self.waiting);
-        let (mut cursors, mut committed) = (Vec::new(), Vec::new());
+        let (mut cursors, mut committed, mut settled) = (Vec::new(), Vec::new(), Vec::new());
         for one in asked {
             match one {
                 Asked::Append(append, answer) => appends.push((append, answer)),
+                // A topic that was removed has no groups; one that is made again has none of before.
+                Asked::Commit(
+                    CursorKey {
+                        topic, partition, ..
+                    },
+                    Some(_),
+                    answer,
+                ) if !self.store.topics().contains_key(&topic) => {
+                    let _ = answer.send(Err(AppendError::Unknown { topic, partition }));
+                }
                 Asked::Commit(key, cursor, answer) => {
                     cursors.push((key, cursor));
                     committed.push(answer);
                 }
+                Asked::Settle(answer) => settled.push(answer),
                 // Rare, and none of those who wait for the others.
                 Asked::Create(name, settings, answer) => {
                     let made = self.store.create(&name, settings);
@@ -394,6 +423,9 @@ impl Writer {
         }
         for answer in committed {
             let _ = answer.send(cursors.clone());
+        }
+        for answer in settled {
+            let _ = answer.send(());
         }
     }
 }

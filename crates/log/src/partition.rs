@@ -45,6 +45,8 @@ pub struct Partition {
     state: Mutex<State>,
     /// The offset behind the last record that readers may see.
     end: watch::Sender<u64>,
+    /// Its topic was removed.
+    is_over: watch::Sender<bool>,
     /// What is on the disk.
     pub(crate) mark: Mark,
 }
@@ -76,6 +78,7 @@ impl Partition {
                 damaged: 0,
             }),
             end: watch::Sender::new(end),
+            is_over: watch::Sender::new(false),
             mark,
         }
     }
@@ -100,6 +103,29 @@ impl Partition {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.end.subscribe()
+    }
+
+    /// Whether its topic was removed: nothing comes any more, and soon there is nothing.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        *self.is_over.borrow()
+    }
+
+    /// Ready when there is more than `offset`, or the topic was removed.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn changed(&self, offset: u64) {
+        let (mut end, mut is_over) = (self.end.subscribe(), self.is_over.subscribe());
+        // The senders live as long as this.
+        tokio::select! {
+            _ = end.wait_for(|end| *end > offset) => {}
+            _ = is_over.wait_for(|is_over| *is_over) => {}
+        }
+    }
+
+    pub(crate) fn end_for_good(&self) {
+        self.is_over.send_replace(true);
     }
 
     /// Records that were found damaged since the log was opened.

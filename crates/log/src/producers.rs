@@ -120,15 +120,21 @@ impl Producers {
         self.known.contains_key(&producer)
     }
 
-    /// Forgets those who have been silent for longest, if there are too many.
+    /// Forgets those who have been silent for longest, if there are too many: several at once, so that not each new one costs a look at all.
     pub(crate) fn bound(&mut self) {
-        while self.known.len() > PRODUCERS_MAX {
-            let silent = self.known.iter().min_by_key(|(_, entry)| entry.appended_ns);
-            let Some(silent) = silent.map(|(id, _)| *id) else {
-                return;
-            };
-            self.known.remove(&silent);
+        if self.known.len() <= PRODUCERS_MAX {
+            return;
         }
+        let surplus = self.known.len() - PRODUCERS_MAX + PRODUCERS_MAX / 64;
+        let mut times: Vec<u64> = self.known.values().map(|entry| entry.appended_ns).collect();
+        let (_, last, _) = times.select_nth_unstable(surplus - 1);
+        let last = *last;
+        let mut left = surplus;
+        self.known.retain(|_, entry| {
+            let goes = left > 0 && entry.appended_ns <= last;
+            left -= usize::from(goes);
+            !goes
+        });
     }
 
     /// The life of a producer, and the number behind its last record.

@@ -186,6 +186,9 @@ fn bits(path: &Path, damage: Damage, done: &mut Vec<Repaired>) -> io::Result<()>
         Repaired::Lost { path, fault }
     };
     let (mut at, mut next) = (0, damage.from);
+    if bytes.is_empty() {
+        done.push(lost(0, 0, damage.from, damage.to));
+    }
     while at < bytes.len() {
         match mended(&bytes.slice(at..)) {
             Mended::Batch(batch, bit) if batch.header().base_offset == next => {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use farpipe_record::{BATCH_MAX, Batch, Header};
+use farpipe_record::{BATCH_MAX, Batch, Header, headed};
 
 use crate::disk::{DiskFile, is_full, read_all, read_full};
 
@@ -67,7 +67,7 @@ pub(crate) struct Scan {
     pub(crate) torn: Option<u64>,
 }
 
-/// Looks at all of a segment. All before the offset `mark` was whole on the disk once.
+/// Looks at all of a segment. All before the offset `mark` was whole on the disk once; `u64::MAX`: all that is there, whatever that is.
 pub(crate) fn scan(bytes: &Bytes, base: u64, mark: u64) -> Scan {
     let mut scan = Scan {
         next: base,
@@ -81,6 +81,10 @@ pub(crate) fn scan(bytes: &Bytes, base: u64, mark: u64) -> Scan {
             continue;
         }
         let Some(last) = here.iter().rposition(|byte| *byte != 0) else {
+            // What was there once is not there any more.
+            if scan.next < mark && mark != u64::MAX {
+                scan.damage(0, mark);
+            }
             return scan;
         };
         let rest = last as u64 + 1;
@@ -139,16 +143,18 @@ fn whole(bytes: &Bytes) -> Option<Batch> {
 
 /// The first batch of an offset not before `next` that begins behind the first byte, and where.
 fn behind(bytes: &Bytes, next: u64) -> Option<(usize, Batch)> {
-    let mut from = 1;
+    // What a header that is whole speaks for are its records, whatever they look like.
+    let mut from = headed(bytes).unwrap_or(1);
     loop {
         let rest = bytes.get(from..)?;
         let at = from + rest.windows(MAGIC.len()).position(|four| four == MAGIC)?;
-        if let Some(batch) = whole(&bytes.slice(at..))
+        let here = bytes.slice(at..);
+        if let Some(batch) = whole(&here)
             && batch.header().base_offset >= next
         {
             return Some((at, batch));
         }
-        from = at + 1;
+        from = at + headed(&here).unwrap_or(1);
     }
 }
 
@@ -176,6 +182,8 @@ pub(crate) struct Segment {
     end: AtomicU64,
     /// Behind the last byte that was written, zeros as well.
     written: AtomicU64,
+    /// When the log took the last batch; 0: not looked at yet.
+    last_ns: AtomicU64,
     /// Offsets and where their batches begin, in order; `None`: not looked at yet.
     index: Mutex<Option<Vec<(u64, u64)>>>,
 }
@@ -189,6 +197,7 @@ impl Segment {
             file,
             end: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            last_ns: AtomicU64::new(0),
             index: Mutex::new(Some(Vec::new())),
         }
     }
@@ -201,6 +210,7 @@ impl Segment {
             path,
             end: AtomicU64::new(length),
             written: AtomicU64::new(length),
+            last_ns: AtomicU64::new(0),
             file,
             index: Mutex::new(None),
         })
@@ -254,6 +264,29 @@ impl Segment {
         self.end.store(end, Ordering::Release);
     }
 
+    /// When the log took its last batch; `None`: it has none. Blocks on the disk the first time.
+    pub(crate) fn last_ns(&self) -> io::Result<Option<u64>> {
+        let known = self.last_ns.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(Some(known));
+        }
+        let scan = self.scan(u64::MAX)?;
+        let last = scan.batches.last().map(|(_, header)| header.appended_ns);
+        self.last_ns.store(last.unwrap_or(0), Ordering::Relaxed);
+        Ok(last)
+    }
+
+    /// Writes what stands behind the offset `whole` over itself: a system that has failed to write it says that it has, and forgets.
+    pub(crate) fn write_again(&self, scan: &Scan, whole: u64) -> io::Result<()> {
+        let mut behind = scan.batches.iter();
+        let first = behind.find(|(_, header)| header.end_offset() > whole);
+        if let Some((at, _)) = first {
+            let bytes = self.bytes(*at, scan.end, usize::MAX)?;
+            self.file.write_at(&bytes, *at)?;
+        }
+        self.file.sync()
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
@@ -279,11 +312,11 @@ impl Segment {
     /// next segment, or the end of what may be read. Blocks on the disk.
     pub(crate) fn read(&self, offset: u64, max: usize, next: u64) -> io::Result<Vec<Piece>> {
         let mut at = self.place_of(offset)?;
-        // The first offset that has not been seen; at first that is not known.
-        let mut expected = None;
+        // The first offset that has not been seen, where that is known.
+        let mut expected = (at == 0).then_some(self.base);
         let (mut pieces, mut sum) = (Vec::new(), 0);
         let (end, mut wanted) = (self.end(), READ);
-        while at < end && sum < max {
+        'all: while at < end && sum < max {
             let chunk = self.bytes(at, end, wanted)?;
             let mut used = 0;
             while sum < max
@@ -292,7 +325,7 @@ impl Segment {
                 used += batch.bytes().len();
                 let (first, behind) = (batch.header().base_offset, batch.header().end_offset());
                 if first >= next {
-                    return Ok(pieces);
+                    break 'all;
                 }
                 // What is missing before `offset` is none of this reader's.
                 let from = expected.map(|missing| offset.max(missing));
@@ -313,19 +346,18 @@ impl Segment {
             } else {
                 // No batch begins here: the next one is looked for.
                 let rest = self.bytes(at, end, usize::MAX)?;
-                let missing = expected.unwrap_or(offset).max(offset);
-                let Some((distance, _)) = behind(&rest, expected.unwrap_or(self.base)) else {
-                    if missing < next {
-                        pieces.push(Piece::Damaged {
-                            from: missing,
-                            to: next,
-                        });
-                    }
-                    return Ok(pieces);
+                let seen = expected.unwrap_or(self.base);
+                expected = Some(seen.max(offset));
+                let Some((distance, _)) = behind(&rest, seen) else {
+                    break;
                 };
-                expected = Some(missing);
                 at += distance as u64;
             }
+        }
+        // What has no batch up to where the next segment begins, or readers may see, is not there any more.
+        let from = expected.unwrap_or(offset).max(offset);
+        if sum < max && from < next {
+            pieces.push(Piece::Damaged { from, to: next });
         }
         Ok(pieces)
     }

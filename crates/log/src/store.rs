@@ -169,6 +169,11 @@ impl Store {
             }));
         }
         self.disk.make_dir(&dir)?;
+        if self.disk.list(&dir)?.iter().any(|name| name == REMOVED) {
+            // Of one of that name that was removed, and not to its end.
+            open::take_away(&*self.disk, &dir)?;
+            self.disk.make_dir(&dir)?;
+        }
         let mut partitions = Vec::new();
         for number in 0..settings.partitions {
             let dir = dir.join(number.to_string());
@@ -199,9 +204,14 @@ impl Store {
     /// The disk.
     pub(crate) fn remove(&mut self, name: &str) -> Result<(), AppendError> {
         self.check()?;
-        let Some(topic) = self.topics.remove(name) else {
+        let Some(topic) = self.topics.get(name).map(Arc::clone) else {
             return Ok(());
         };
+        // First of all, and needing no room but for one entry: from then on it is gone, whatever becomes of the rest.
+        let marked = open::mark_removed(&*self.disk, &topic.dir);
+        marked.map_err(|error| self.handle(&error))?;
+        self.topics.remove(name);
+        topic.partitions.iter().for_each(|one| one.end_for_good());
         let keys: Vec<_> = self
             .cursors
             .of(name)
@@ -211,7 +221,6 @@ impl Store {
             .cursors
             .write(&*self.disk, &keys)
             .and_then(|()| self.cursors.sync())
-            .and_then(|()| open::mark_removed(&*self.disk, &topic.dir))
             .and_then(|()| open::take_away(&*self.disk, &topic.dir));
         removed.map_err(|error| self.handle(&error))
     }
@@ -402,7 +411,8 @@ impl Store {
         producers.take(turn.producers.clone());
         let snapshot = open::snapshot_path(&turn.dir, turn.next);
         // The snapshot says of batches that they are kept: so they are to be on the disk first.
-        for segment in &turn.touched {
+        let older = [Arc::clone(&turn.segment)];
+        for segment in turn.touched.iter().chain(&older) {
             segment
                 .file
                 .sync()
@@ -628,11 +638,7 @@ fn retain(
 }
 
 fn is_older(segment: &Segment, now_ns: u64, span: std::time::Duration) -> io::Result<bool> {
-    let last = segment
-        .scan(u64::MAX)?
-        .batches
-        .last()
-        .map(|(_, header)| header.appended_ns);
+    let last = segment.last_ns()?;
     let span = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     Ok(last.is_some_and(|last| last.saturating_add(span) < now_ns))
 }

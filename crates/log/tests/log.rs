@@ -100,6 +100,7 @@ async fn what_is_appended_is_read_also_by_the_next_process() {
     };
     log.commit(key.clone(), Some(cursor))
         .await
+        .expect("an answer")
         .expect("it is durable");
     let taken = Log::open(dir.path(), Options::default(), now_ns).expect_err("it is taken");
     assert!(matches!(taken, OpenError::Disk { .. }), "{taken}");

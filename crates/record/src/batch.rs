@@ -305,6 +305,12 @@ fn verified(bytes: &[u8]) -> Result<Header, BatchError> {
 /// Where that begins of which the producer's sum is made.
 pub(crate) const SUMMED_FROM: usize = field::COUNT;
 
+/// The length of the batch whose header begins here and is whole, its records whatever they are.
+#[must_use]
+pub fn headed_length(bytes: &[u8]) -> Option<usize> {
+    headed(bytes, BATCH_MAX)
+}
+
 /// The length of the batch whose header begins here and is whole, if that is `max` at most.
 pub(crate) fn headed(bytes: &[u8], max: usize) -> Option<usize> {
     let length = Batch::length(bytes).ok()??;

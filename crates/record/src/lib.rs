@@ -10,7 +10,9 @@ mod mend;
 mod record;
 mod walk;
 
-pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};
+pub use batch::{
+    Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed, headed_length as headed,
+};
 pub use fold::{Fold, ZSTD_LEVELS};
 pub use mend::{Bit, Mended, mended};
 pub use record::{BatchBuilder, Record, RecordError, RecordHeader, Records};

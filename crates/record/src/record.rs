@@ -195,7 +195,10 @@ impl Batch {
             let (at, mut record) = record?;
             if at >= offset && at - offset < count {
                 let time = header.first_ns.saturating_add(record.after_ns);
-                builder.push(&mut record, time)?;
+                // There is no room for it: what is behind it would have its offset.
+                if !builder.push(&mut record, time)? {
+                    break;
+                }
             }
         }
         if builder.count() == 0 {

@@ -1,5 +1,6 @@
 //! A producer: what it reads becomes records, records batches, and batches are sent until the log has acknowledged them.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,7 +71,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Publishes what comes by `input`, line by line, until that ends and all is acknowledged.
+/// Publishes what comes by `input`, record by record, until that ends and all is acknowledged. An error of it is no end.
 ///
 /// # Errors
 /// Not all of it is; and so much is.
@@ -80,7 +81,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn publish(
     config: &PublishConfig,
     opener: impl Fn() -> Made,
-    input: mpsc::Receiver<Bytes>,
+    input: mpsc::Receiver<io::Result<Bytes>>,
     told: &mut dyn Told,
 ) -> Result<Published, (PipeError, Published)> {
     let shared = Arc::new(Shared::default());
@@ -143,7 +144,7 @@ async fn stalled(shared: &Shared, within: Duration) {
 async fn feed(
     config: &PublishConfig,
     shared: &Shared,
-    mut input: mpsc::Receiver<Bytes>,
+    mut input: mpsc::Receiver<io::Result<Bytes>>,
 ) -> Result<(), PipeError> {
     let ready = known(shared).await;
     let mut batcher = Batcher::new(config, &ready);
@@ -170,6 +171,13 @@ async fn feed(
             }
         };
         let Some(chunk) = chunk else { break };
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                batcher.flush(shared)?;
+                return Err(PipeError::Local(format!("cannot read stdin: {error}")));
+            }
+        };
         cutter.handle_chunk(chunk);
         if let Err(error) = batcher.take(&mut cutter, shared) {
             // What stood before it is published.

@@ -159,10 +159,11 @@ async fn talk(
     // What was read and not written in another session comes again.
     progress.begin();
     loop {
-        if messages.seen().is_empty() && !progress.out.is_empty() {
+        let wanted = config.count.unwrap_or(u64::MAX);
+        let is_enough = progress.read.records + progress.unwritten >= wanted;
+        if (messages.seen().is_empty() || is_enough) && progress.unwritten > 0 {
             progress.write(&mut writer).await?;
         }
-        let wanted = config.count.unwrap_or(u64::MAX);
         if progress.read.records >= wanted || progress.read.reader_gone || progress.is_over() {
             return leave(progress, messages, writer).await;
         }
@@ -208,6 +209,16 @@ async fn talk(
             Some(SubscribeWhat::Skipped(skipped)) => {
                 progress.write(&mut writer).await?;
                 progress.skip(&skipped, told);
+                if progress.is_member {
+                    // There is no more to be done of it.
+                    let (partition, offset) = (skipped.partition, skipped.to);
+                    progress.told.insert(partition, offset);
+                    say(
+                        &mut writer,
+                        ConsumerWord::Done(Position { partition, offset }),
+                    )
+                    .await?;
+                }
             }
             Some(SubscribeWhat::Revoked(partition)) => {
                 progress.write(&mut writer).await?;
@@ -325,7 +336,7 @@ impl Progress {
 
     /// Writes what was taken; it counts when that is done, and is said to be.
     async fn write(&mut self, writer: &mut ByteWriter) -> Result<(), Broken> {
-        if self.out.is_empty() {
+        if self.unwritten == 0 {
             return Ok(());
         }
         let (out, stdout) = (std::mem::take(&mut self.out), Arc::clone(&self.stdout));

@@ -1,6 +1,7 @@
 //! `farpipe pub`: publishes what comes on stdin to a topic.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,8 +53,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "10m")]
     resume_for: Duration,
     /// Bytes that may wait to be acknowledged; beyond that nothing more is read
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
-    window: usize,
+    #[arg(long, value_name = "BYTES", default_value = "8388608")]
+    window: NonZeroUsize,
 }
 
 pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
@@ -64,7 +65,7 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
         producer: producer(args.producer.as_deref()),
         shape: args.shape.shape()?,
         zstd: args.compress.0,
-        window: args.window,
+        window: args.window.get(),
         resume_for: args.resume_for,
     };
     let maker = args.route.maker()?;
@@ -145,8 +146,9 @@ fn producer(name: Option<&str>) -> ProducerId {
 }
 
 /// What comes on stdin, read by a thread of its own, which may wait for it.
-fn stdin() -> mpsc::Receiver<Bytes> {
+fn stdin() -> mpsc::Receiver<io::Result<Bytes>> {
     let (chunks, received) = mpsc::channel(READS);
+    let unstarted = chunks.clone();
     let read = move || {
         let mut stdin = std::io::stdin().lock();
         loop {
@@ -156,18 +158,22 @@ fn stdin() -> mpsc::Receiver<Bytes> {
                 Ok(n) => chunk.truncate(n),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    output::error(&format!("cannot read stdin: {error}"));
+                    // It is no end: what was not read is not published.
+                    let _ = chunks.blocking_send(Err(error));
                     return;
                 }
             }
-            if chunks.blocking_send(Bytes::from(chunk)).is_err() {
+            if chunks.blocking_send(Ok(Bytes::from(chunk))).is_err() {
                 return;
             }
         }
     };
     // It ends with its input, or with the process.
-    let _ = std::thread::Builder::new()
+    let started = std::thread::Builder::new()
         .name("farpipe-stdin".to_owned())
         .spawn(read);
+    if let Err(error) = started {
+        let _ = unstarted.try_send(Err(error));
+    }
     received
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Options, Store, Topic};
-use crate::cursors::Cursors;
+use crate::cursors::{Cursor, CursorKey, Cursors};
 use crate::disk::{Disk, read_all, replace};
 use crate::mark::{self, Mark};
 use crate::partition::Partition;
@@ -120,16 +120,27 @@ impl Store {
         let topics_dir = dir.join("topics");
         check_format(&*disk, dir, &topics_dir)?;
         let mut recovered = Vec::new();
-        let (cursors, damaged) = Cursors::open(&*disk, dir).at(&dir.join("groups"))?;
+        let (mut cursors, damaged) = Cursors::open(&*disk, dir).at(&dir.join("groups"))?;
         if damaged > 0 {
             recovered.push(Recovered::Cursors(damaged));
         }
-        let mut topics = BTreeMap::new();
+        let (mut topics, mut last_ns) = (BTreeMap::new(), 0);
         for name in disk.list(&topics_dir).at(&topics_dir)? {
             let dir = topics_dir.join(&name);
-            if let Some(topic) = topic(&*disk, dir, &mut recovered)? {
+            if let Some(topic) = topic(&*disk, dir, &mut recovered, &mut last_ns)? {
                 topics.insert(name, Arc::new(topic));
             }
+        }
+        // What groups have done of a topic that is gone is not to be that of another one of its name.
+        let is_gone = |(key, _): &(CursorKey, Cursor)| !topics.contains_key(&key.topic);
+        let gone: Vec<_> = cursors
+            .all()
+            .filter(is_gone)
+            .map(|(key, _)| (key, None))
+            .collect();
+        if !gone.is_empty() {
+            let forgotten = cursors.write(&*disk, &gone).and_then(|()| cursors.sync());
+            forgotten.at(dir)?;
         }
         let store = Self {
             disk,
@@ -138,7 +149,7 @@ impl Store {
             topics,
             cursors,
             unsynced: Vec::new(),
-            last_ns: 0,
+            last_ns,
             failed: None,
         };
         Ok((store, recovered))
@@ -170,6 +181,7 @@ fn topic(
     disk: &dyn Disk,
     dir: PathBuf,
     recovered: &mut Vec<Recovered>,
+    last_ns: &mut u64,
 ) -> Result<Option<Topic>, OpenError> {
     if !disk.is_dir(&dir) {
         return Err(OpenError::Foreign(dir));
@@ -195,7 +207,7 @@ fn topic(
     disk.sync_dir(&dir).at(&dir)?;
     let mut partitions = Vec::new();
     for number in 0..settings.partitions {
-        let partition = partition(disk, &dir.join(number.to_string()), recovered)?;
+        let partition = partition(disk, &dir.join(number.to_string()), recovered, last_ns)?;
         partitions.push(Arc::new(partition));
     }
     Ok(Some(Topic {
@@ -225,6 +237,7 @@ fn partition(
     disk: &dyn Disk,
     dir: &Path,
     recovered: &mut Vec<Recovered>,
+    last_ns: &mut u64,
 ) -> Result<Partition, OpenError> {
     let (mut segments, mut snapshots) = (Vec::new(), Vec::new());
     for name in disk.list(dir).at(dir)? {
@@ -247,6 +260,12 @@ fn partition(
     mend(last, &scan, recovered).at(&last.path)?;
     settle(disk, dir, &segments, &scan, whole).at(dir)?;
     last.resume(&scan);
+    // Times of a log never go back, not over its ends either.
+    let newest = scan
+        .batches
+        .last()
+        .map_or(0, |(_, header)| header.appended_ns);
+    *last_ns = newest.max(*last_ns);
     let damaged: u64 = scan.damaged.iter().map(|one| one.to - one.from).sum();
     let producers = producers(disk, dir, &segments, &snapshots, &scan)?;
     let partition = Partition::new(segments, producers, scan.next, mark);
@@ -294,8 +313,10 @@ fn settle(
     }
     let ends = segments.iter().skip(1).map(|next| next.base);
     for (segment, end) in segments.iter().zip(ends.chain([u64::MAX])) {
-        if end > whole {
-            segment.file.sync()?;
+        if end == u64::MAX {
+            segment.write_again(scan, whole)?;
+        } else if end > whole {
+            segment.write_again(&segment.scan(u64::MAX)?, whole)?;
         }
     }
     disk.sync_dir(dir)

@@ -159,6 +159,13 @@ impl Group {
         self.share(partition).map(|share| share.done)
     }
 
+    /// What is to be remembered of a partition: the offset before which all is done, and how often the record there was left undone.
+    #[must_use]
+    pub fn cursor(&self, partition: u32) -> Option<(u64, u32)> {
+        self.share(partition)
+            .map(|share| (share.done, share.deliveries))
+    }
+
     /// A member comes. It may have so many records of a partition under way, or what the group has as its default.
     pub fn handle_joined(&mut self, now: Instant, member: MemberId, in_flight_max: Option<u64>) {
         let in_flight_max = in_flight_max.unwrap_or(self.config.in_flight_max);
@@ -295,7 +302,10 @@ impl Group {
         member: MemberId,
         partition: u32,
     ) -> Result<(), NotYours> {
-        self.owned(member, partition)?;
+        // An answer to a revocation of before, which was taken back when it came too late, is none to what it was given since.
+        if !matches!(self.owned(member, partition)?.owner, Owner::Leaves(..)) {
+            return Err(NotYours);
+        }
         self.take_back(partition, false);
         self.rebalance(now);
         Ok(())

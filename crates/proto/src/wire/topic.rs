@@ -449,9 +449,6 @@ pub struct GroupState {
     /// Of each partition that has one, the offset of the first record that is not done.
     #[prost(message, repeated, tag = "3")]
     pub done: Vec<Position>,
-    /// Records that were put aside since the relay was started.
-    #[prost(uint64, tag = "4")]
-    pub put_aside: u64,
 }
 
 /// What is asked of a group.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use farpipe_log::{Cursor, CursorKey, Durability, Settings, Topic};
+use farpipe_log::{AppendError, Cursor, CursorKey, Durability, Settings, Topic};
 use farpipe_net::{ByteWriter, Stream};
 use farpipe_proto::wire::topic::{
     GroupAsk, GroupState, Level, PartitionState, Position, TopicSettings, TopicState, TopicWant,
@@ -127,6 +127,8 @@ async fn put_group(topics: &Topics, ask: GroupAsk) -> Result<(), String> {
             partition: number,
         };
         let done = topics.log.commit(key, cursor).await;
+        let closed = |_| Err(AppendError::Failed("it is closed".to_owned()));
+        let done = done.unwrap_or_else(closed);
         done.map_err(|error| format!("the group {group} of {name}: {error}"))?;
     }
     // Who has joined meanwhile may have begun where it was before.

@@ -1,16 +1,22 @@
 //! Groups: what their rules say (`farpipe_proto::topic::group`), carried out. A member has an inbox of what it is to be told; what is
 //! to be remembered, or put aside, is done by whoever caused it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farpipe_log::{Append, AppendError, Appended, Cursor, CursorKey, Log, Piece, Settings, Topic};
+use farpipe_log::{
+    Append, AppendError, Appended, Cursor, CursorKey, Log, Partition, Piece, ReadError, Settings,
+    Topic,
+};
 use farpipe_net::Clock;
 use farpipe_proto::limits::{GROUP_DELIVERIES_MAX, GROUP_IN_FLIGHT_MAX, GROUP_RELEASE};
 use farpipe_proto::topic::group::{Group, GroupConfig, GroupEvent, MemberId, NotYours};
 use farpipe_proto::wire::topic::{Position, Subscribe, SubscribeWhat, Written};
 use farpipe_record::{Batch, BatchBuilder, ProducerId, Record, RecordHeader, Records};
 use tokio::sync::Notify;
+
+/// How often a record is read that is to be put aside, while the disk does not answer.
+const READS_MAX: u32 = 10;
 
 /// All groups that have members. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +30,12 @@ type ByName = BTreeMap<(String, String), Arc<Shared>>;
 pub(super) struct Shared {
     log: Log,
     topic: String,
+    /// Tells the topic from another one that had its name.
+    first: Option<Arc<Partition>>,
     group: String,
     state: Mutex<State>,
+    /// Whoever holds it does what is to be done, one after the other.
+    turn: tokio::sync::Mutex<()>,
     clock: Clock,
 }
 
@@ -34,6 +44,8 @@ struct State {
     rules: Group,
     inboxes: BTreeMap<MemberId, Arc<Inbox>>,
     last: u64,
+    /// What is to be done, in order. Bounded by what the rules have under way: a partition's commits, and one record put aside.
+    jobs: VecDeque<Job>,
 }
 
 /// What a member is to be told.
@@ -91,10 +103,26 @@ pub(super) struct Member {
     pub(super) inbox: Arc<Inbox>,
 }
 
-/// What is to be done, by whoever caused it.
-#[derive(Debug)]
+/// What is to be done, and which member is told, and why it could not deal with a record.
+#[derive(Debug, Clone)]
+struct Job {
+    due: Due,
+    by: Option<(MemberId, String)>,
+}
+
+impl Job {
+    /// The partition of which something is to be remembered.
+    fn commits(&self) -> Option<u32> {
+        match self.due {
+            Due::Commit(partition) => Some(partition),
+            Due::PutAside(..) => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
 enum Due {
-    Commit(u32, Cursor),
+    Commit(u32),
     PutAside(u32, u64, u32),
 }
 
@@ -112,13 +140,16 @@ impl Groups {
     }
 
     /// Joins a group, which begins with what the log remembers of it, and where that is nothing at `begin`.
+    ///
+    /// # Errors
+    /// That cannot be remembered.
     pub(super) async fn join(
         &self,
         log: &Log,
-        begin: &[u64],
+        (of, begin): (&Topic, &[u64]),
         ask: &Subscribe,
         clock: Clock,
-    ) -> Member {
+    ) -> Result<Member, AppendError> {
         let (topic, group) = (ask.topic.as_str(), ask.group.as_str());
         let key = (topic.to_owned(), group.to_owned());
         let (in_flight_max, deliveries_max) = (ask.in_flight_max, ask.deliveries_max);
@@ -126,9 +157,16 @@ impl Groups {
         // Where a new group begins is remembered at once: what is published while its first member is away is not passed over, and not
         // removed as what all groups have done.
         let mut begun = Vec::new();
-        let (member, due) = {
+        let member = {
             let mut all = lock(&self.0);
             all.retain(|_, shared| Arc::strong_count(shared) > 1);
+            let is_it = |shared: &Arc<Shared>| match (&shared.first, of.partitions.first()) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                _ => false,
+            };
+            if all.get(&key).is_some_and(|shared| !is_it(shared)) {
+                all.remove(&key);
+            }
             let shared = all.entry(key).or_insert_with(|| {
                 let cursors = log.cursors(topic);
                 let known = |partition: usize| {
@@ -140,11 +178,14 @@ impl Groups {
                 let done: Vec<(u64, u32)> = (0_u32..)
                     .zip(begin)
                     .map(|(partition, offset)| match known(partition as usize) {
-                        Some(cursor) => (cursor.offset, cursor.deliveries),
+                        Some(cursor) => {
+                            // A loss of power may have taken what it had read, if the topic does not promise more.
+                            let end = of.partitions.get(partition as usize).map(|one| one.end());
+                            (cursor.offset.min(end.unwrap_or(0)), cursor.deliveries)
+                        }
                         None => {
-                            let (offset, deliveries) = (*offset, 0);
-                            begun.push(Due::Commit(partition, Cursor { offset, deliveries }));
-                            (offset, deliveries)
+                            begun.push(partition);
+                            (*offset, 0)
                         }
                     })
                     .collect();
@@ -157,19 +198,27 @@ impl Groups {
                     rules: Group::new(config, &done),
                     inboxes: BTreeMap::new(),
                     last: 0,
+                    jobs: VecDeque::new(),
                 };
                 Arc::new(Shared {
                     log: log.clone(),
                     topic: topic.to_owned(),
+                    first: of.partitions.first().map(Arc::clone),
                     group: group.to_owned(),
                     state: Mutex::new(state),
+                    turn: tokio::sync::Mutex::new(()),
                     clock,
                 })
             });
             let shared = Arc::clone(shared);
             let inbox: Arc<Inbox> = Arc::default();
-            let (id, due) = {
+            let id = {
                 let mut state = lock(&shared.state);
+                let commit = |partition| Job {
+                    due: Due::Commit(partition),
+                    by: None,
+                };
+                state.jobs.extend(begun.into_iter().map(commit));
                 state.last += 1;
                 let id = MemberId(state.last);
                 state.inboxes.insert(id, Arc::clone(&inbox));
@@ -183,19 +232,19 @@ impl Groups {
                 }
                 let limit = (in_flight_max > 0).then_some(u64::from(in_flight_max));
                 state.rules.handle_joined(clock.now(), id, limit);
-                (id, state.pump())
+                state.pump(None);
+                id
             };
-            begun.extend(due);
-            (Member { shared, id, inbox }, begun)
+            Member { shared, id, inbox }
         };
-        member.shared.perform(due, None).await;
+        member.shared.perform().await?;
         for Written { partition, to, .. } in &ask.written {
             let (partition, offset) = (*partition, *to);
             member
                 .inbox
                 .put(Told::Committed(Position { partition, offset }));
         }
-        member
+        Ok(member)
     }
 
     /// How many members a group has.
@@ -208,9 +257,22 @@ impl Groups {
 }
 
 impl State {
+    /// Commits that are next, or one record that is to be put aside.
+    fn next_jobs(&self) -> Vec<Job> {
+        let commits = self.jobs.iter().take_while(|job| job.commits().is_some());
+        let count = commits.count().max(1);
+        self.jobs.iter().take(count).cloned().collect()
+    }
+
+    fn tell(&self, by: Option<&(MemberId, String)>, told: Told) {
+        let inbox = by.and_then(|(member, _)| self.inboxes.get(member));
+        if let Some(inbox) = inbox {
+            inbox.put(told);
+        }
+    }
+
     /// Tells members what the rules have for them; the rest is to be done.
-    fn pump(&mut self) -> Vec<Due> {
-        let mut due = Vec::new();
+    fn pump(&mut self, by: Option<(MemberId, &str)>) {
         while let Some(event) = self.rules.poll_event() {
             let (member, told) = match event {
                 GroupEvent::Assign {
@@ -220,12 +282,8 @@ impl State {
                 } => (member, Told::Assigned(Position { partition, offset })),
                 GroupEvent::Revoke { member, partition }
                 | GroupEvent::Expelled { member, partition } => (member, Told::Revoked(partition)),
-                GroupEvent::Commit {
-                    partition,
-                    offset,
-                    deliveries,
-                } => {
-                    due.push(Due::Commit(partition, Cursor { offset, deliveries }));
+                GroupEvent::Commit { partition, .. } => {
+                    self.job(Due::Commit(partition), by);
                     continue;
                 }
                 GroupEvent::PutAside {
@@ -233,7 +291,7 @@ impl State {
                     offset,
                     deliveries,
                 } => {
-                    due.push(Due::PutAside(partition, offset, deliveries));
+                    self.job(Due::PutAside(partition, offset, deliveries), by);
                     continue;
                 }
             };
@@ -241,114 +299,186 @@ impl State {
                 inbox.put(told);
             }
         }
-        due
+    }
+
+    fn job(&mut self, due: Due, by: Option<(MemberId, &str)>) {
+        let by = by.map(|(member, why)| (member, why.to_owned()));
+        self.jobs.push_back(Job { due, by });
     }
 }
 
 impl Shared {
-    /// Has the rules take something; what is to be done then is done when this is ready.
+    /// Has the rules take something; what is to be done then is done when this is ready. `by`: the member that is told, and why it could
+    /// not deal with a record.
+    ///
+    /// # Errors
+    /// The log has failed.
     async fn act(
         &self,
         by: Option<(MemberId, &str)>,
         act: impl FnOnce(&mut Group, farpipe_proto::Instant) -> Result<(), NotYours>,
-    ) {
-        let due = {
+    ) -> Result<(), AppendError> {
+        {
             let mut state = lock(&self.state);
             if let Err(error) = act(&mut state.rules, self.clock.now()) {
                 tracing::debug!("group {} of {}: {error}", self.group, self.topic);
             }
-            state.pump()
-        };
-        self.perform(due, by).await;
+            state.pump(by);
+        }
+        self.perform().await
     }
 
-    /// Remembers and puts aside. `by`: the member that is told, and why it could not deal with a record.
-    async fn perform(&self, due: Vec<Due>, by: Option<(MemberId, &str)>) {
-        let mut due = VecDeque::from(due);
-        while let Some(next) = due.pop_front() {
-            match next {
-                Due::Commit(partition, cursor) => {
-                    self.commit(partition, cursor).await;
-                    self.tell(
+    /// Remembers and puts aside all that is to be.
+    ///
+    /// # Errors
+    /// The log has failed.
+    ///
+    /// # Cancellation
+    /// What was not done to its end is done by whoever comes next.
+    async fn perform(&self) -> Result<(), AppendError> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let jobs = lock(&self.state).next_jobs();
+            match &jobs[..] {
+                [] => return Ok(()),
+                [
+                    Job {
+                        due: Due::PutAside(partition, offset, deliveries),
                         by,
-                        Told::Committed(Position {
-                            partition,
-                            offset: cursor.offset,
-                        }),
-                    );
-                }
-                Due::PutAside(partition, offset, deliveries) => {
+                    },
+                    ..,
+                ] => {
                     let why = match by {
-                        Some((_, why)) if deliveries == 0 => why.to_owned(),
+                        Some((_, why)) if *deliveries == 0 => why.clone(),
                         _ => format!("{deliveries} readers were lost with it"),
                     };
-                    self.put_aside(partition, offset, &why).await;
-                    self.tell(by, Told::PutAside(Position { partition, offset }));
+                    let (partition, offset) = (*partition, *offset);
+                    self.put_aside(partition, offset, &why).await?;
                     let mut state = lock(&self.state);
-                    state
-                        .rules
-                        .handle_put_aside(self.clock.now(), partition, offset);
-                    due.extend(state.pump());
+                    state.jobs.pop_front();
+                    let told = Told::PutAside(Position { partition, offset });
+                    state.tell(by.as_ref(), told);
+                    let now = self.clock.now();
+                    state.rules.handle_put_aside(now, partition, offset);
+                    state.pump(None);
+                }
+                _ => {
+                    let offsets = self.commit(&jobs).await?;
+                    let mut state = lock(&self.state);
+                    for job in state.jobs.drain(..jobs.len()).collect::<Vec<_>>() {
+                        if let Due::Commit(partition) = job.due
+                            && let Some(&offset) = offsets.get(&partition)
+                        {
+                            let told = Told::Committed(Position { partition, offset });
+                            state.tell(job.by.as_ref(), told);
+                        }
+                    }
                 }
             }
         }
     }
 
-    fn tell(&self, by: Option<(MemberId, &str)>, told: Told) {
-        let Some((member, _)) = by else { return };
-        if let Some(inbox) = lock(&self.state).inboxes.get(&member) {
-            inbox.put(told);
-        }
-    }
-
-    /// Until it is remembered: a disk without room has some again, or the log has failed for good.
-    async fn commit(&self, partition: u32, cursor: Cursor) {
-        let key = CursorKey {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            partition,
-        };
+    /// Until where these partitions are by now is remembered: a disk without room has some again. Their offsets.
+    ///
+    /// # Errors
+    /// The log has failed for good, or the topic was removed.
+    async fn commit(&self, jobs: &[Job]) -> Result<BTreeMap<u32, u64>, AppendError> {
+        let partitions: BTreeSet<u32> = jobs.iter().filter_map(Job::commits).collect();
         loop {
-            match self.log.commit(key.clone(), Some(cursor)).await {
-                Err(AppendError::Full) => tokio::time::sleep(super::publish::TELL_EACH).await,
-                Err(error) => {
-                    tracing::error!("group {} of {}: {error}", self.group, self.topic);
-                    // Nobody is told that it is remembered.
-                    std::future::pending::<()>().await;
+            let asked: Vec<_> = {
+                let state = lock(&self.state);
+                let ask = |partition: u32| {
+                    let (offset, deliveries) = state.rules.cursor(partition).unwrap_or_default();
+                    let key = CursorKey {
+                        topic: self.topic.clone(),
+                        group: self.group.clone(),
+                        partition,
+                    };
+                    let cursor = Cursor { offset, deliveries };
+                    (partition, offset, self.log.commit(key, Some(cursor)))
+                };
+                partitions.iter().copied().map(ask).collect()
+            };
+            let mut offsets = BTreeMap::new();
+            let mut is_full = false;
+            for (partition, offset, answer) in asked {
+                match answer.await.unwrap_or_else(|_| Err(closed())) {
+                    Ok(()) => drop(offsets.insert(partition, offset)),
+                    Err(AppendError::Full) => is_full = true,
+                    Err(error) => {
+                        tracing::error!("group {} of {}: {error}", self.group, self.topic);
+                        return Err(error);
+                    }
                 }
-                Ok(()) => return,
             }
+            if !is_full {
+                return Ok(offsets);
+            }
+            tokio::time::sleep(super::publish::TELL_EACH).await;
         }
     }
 
     /// Copies a record to where those are that nobody could deal with.
-    async fn put_aside(&self, partition: u32, offset: u64, why: &str) {
+    ///
+    /// # Errors
+    /// The log has failed for good.
+    async fn put_aside(&self, partition: u32, offset: u64, why: &str) -> Result<(), AppendError> {
         tracing::warn!(
             "group {} of {}: record {offset} of partition {partition} is put aside: {why}",
             self.group,
             self.topic
         );
         let aside = format!("{}.dlq", self.topic);
-        let found = async {
-            let topic = self.log.topic(&self.topic)?;
-            let record = record_at(&topic, partition, offset).await?;
-            aside_batch(record, &self.topic, partition, offset, &self.group, why)
-        };
-        let Some(batch) = found.await else {
+        let Some(record) = self.record_at(partition, offset).await else {
             tracing::error!("{aside}: record {offset} of {} cannot be read", self.topic);
-            return;
+            return Ok(());
+        };
+        let batch = aside_batch(record, &self.topic, partition, offset, &self.group, why);
+        let Some(batch) = batch else {
+            tracing::error!(
+                "{aside}: record {offset} of {} has no room there",
+                self.topic
+            );
+            return Ok(());
         };
         loop {
             match self.append_aside(&aside, &batch).await {
-                Ok(_) => return,
+                Ok(_) => return Ok(()),
                 Err(AppendError::Full) => tokio::time::sleep(super::publish::TELL_EACH).await,
                 Err(error) => {
-                    tracing::error!("{aside}: {error}");
                     // The group does not go on without it.
-                    std::future::pending::<()>().await;
+                    tracing::error!("{aside}: {error}");
+                    return Err(error);
                 }
             }
         }
+    }
+
+    /// A record, and its time; `None`: it is damaged, or gone. A disk that does not answer is asked again.
+    async fn record_at(&self, partition: u32, offset: u64) -> Option<(Record, u64)> {
+        let topic = self.log.topic(&self.topic)?;
+        let partition = topic.partitions.get(partition as usize)?;
+        for _ in 0..READS_MAX {
+            let partition = Arc::clone(partition);
+            let read = tokio::task::spawn_blocking(move || partition.read(offset, 1)).await;
+            let pieces = match read {
+                Ok(Ok(pieces)) => pieces,
+                Ok(Err(ReadError::OutOfRange { .. })) => return None,
+                Ok(Err(_)) | Err(_) => {
+                    tokio::time::sleep(super::publish::TELL_EACH).await;
+                    continue;
+                }
+            };
+            let Some(Piece::Batch(batch)) = pieces.into_iter().next() else {
+                return None;
+            };
+            let first_ns = batch.header().first_ns;
+            let mut records = Records::of(&batch).ok()?.filter_map(Result::ok);
+            let (_, record) = records.find(|(at, _)| *at == offset)?;
+            let at = first_ns.saturating_add(record.after_ns);
+            return Some((record, at));
+        }
+        None
     }
 
     /// Makes the topic if it is not there: whoever made it before has said how it is kept.
@@ -361,8 +491,8 @@ impl Shared {
             partition: 0,
             batch: batch.clone(),
         };
-        let closed = |_| AppendError::Failed("it is closed".to_owned());
-        self.log.append(append).await.await.map_err(closed)?
+        let answer = self.log.append(append).await;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// The next moment at which something is due by time, for whoever waits.
@@ -371,12 +501,12 @@ impl Shared {
         at.map(|at| self.clock.deadline(at))
     }
 
-    pub(super) async fn tend(&self) {
+    pub(super) async fn tend(&self) -> Result<(), AppendError> {
         self.act(None, |rules, now| {
             rules.handle_timeout(now);
             Ok(())
         })
-        .await;
+        .await
     }
 }
 
@@ -399,48 +529,45 @@ impl Member {
         sent.is_ok()
     }
 
-    pub(super) async fn done(&self, position: Position) {
+    pub(super) async fn done(&self, position: Position) -> Result<(), AppendError> {
         let (id, Position { partition, offset }) = (self.id, position);
         let act = |rules: &mut Group, _| rules.handle_done(id, partition, offset);
-        self.shared.act(Some((id, "")), act).await;
+        self.shared.act(Some((id, "")), act).await
     }
 
-    pub(super) async fn rejected(&self, partition: u32, offset: u64, why: &str) {
+    pub(super) async fn rejected(
+        &self,
+        partition: u32,
+        offset: u64,
+        why: &str,
+    ) -> Result<(), AppendError> {
         let id = self.id;
         let act = |rules: &mut Group, _| rules.handle_rejected(id, partition, offset);
-        self.shared.act(Some((id, why)), act).await;
+        self.shared.act(Some((id, why)), act).await
     }
 
-    pub(super) async fn released(&self, partition: u32) {
+    pub(super) async fn released(&self, partition: u32) -> Result<(), AppendError> {
         let id = self.id;
         let act = |rules: &mut Group, now| rules.handle_released(now, id, partition);
-        self.shared.act(None, act).await;
+        self.shared.act(None, act).await
     }
 
     /// It is gone: of its own will, or lost.
     pub(super) async fn left(self, was_lost: bool) {
         let id = self.id;
         lock(&self.shared.state).inboxes.remove(&id);
-        self.shared
-            .act(None, |rules, now| {
-                rules.handle_left(now, id, was_lost);
-                Ok(())
-            })
-            .await;
+        let left = self.shared.act(None, |rules, now| {
+            rules.handle_left(now, id, was_lost);
+            Ok(())
+        });
+        if let Err(error) = left.await {
+            tracing::debug!("a group's member left: {error}");
+        }
     }
 }
 
-async fn record_at(topic: &Arc<Topic>, partition: u32, offset: u64) -> Option<(Record, u64)> {
-    let partition = Arc::clone(topic.partitions.get(partition as usize)?);
-    let read = tokio::task::spawn_blocking(move || partition.read(offset, 1));
-    let Some(Piece::Batch(batch)) = read.await.ok()?.ok()?.into_iter().next() else {
-        return None;
-    };
-    let time = batch.header().first_ns;
-    let mut records = Records::of(&batch).ok()?.filter_map(Result::ok);
-    let (_, record) = records.find(|(at, _)| *at == offset)?;
-    let at = time.saturating_add(record.after_ns);
-    Some((record, at))
+fn closed() -> AppendError {
+    AppendError::Failed("it is closed".to_owned())
 }
 
 fn aside_batch(

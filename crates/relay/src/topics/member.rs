@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use farpipe_log::{Partition, Topic};
+use farpipe_log::{AppendError, Partition, Topic};
 use farpipe_net::{ByteWriter, Messages, Stream};
 use farpipe_proto::wire::topic::{
     Assigned, ConsumerSays, ConsumerWord, Position, Subscribe, SubscribeWhat, Written,
@@ -43,8 +43,15 @@ pub(super) async fn serve(topics: Topics, topic: Arc<Topic>, stream: Stream, ask
     let (mut messages, mut writer) = accepted(stream);
     let member = topics
         .groups
-        .join(&topics.log, &places, &ask, topics.clock)
+        .join(&topics.log, (&topic, &places), &ask, topics.clock)
         .await;
+    let member = match member {
+        Ok(member) => member,
+        Err(error) => {
+            tracing::warn!("group {} of {}: {error}", ask.group, ask.topic);
+            return;
+        }
+    };
     let ends = ask.until_end.then_some(ends);
     let ended = tokio::select! {
         sent = send(&member, &topic, &mut writer, ends) => sent.map(|()| false),
@@ -66,13 +73,16 @@ pub(super) async fn serve(topics: Topics, topic: Arc<Topic>, stream: Stream, ask
 async fn hear(member: &Member, messages: &mut Messages) -> io::Result<()> {
     while let Some(said) = messages.message::<ConsumerSays>().await? {
         match said.word {
-            Some(ConsumerWord::Done(position)) => member.done(position).await,
+            Some(ConsumerWord::Done(position)) => member.done(position).await.map_err(failed)?,
             Some(ConsumerWord::Rejected(record)) => {
                 member
                     .rejected(record.partition, record.offset, &record.why)
-                    .await;
+                    .await
+                    .map_err(failed)?;
             }
-            Some(ConsumerWord::Released(partition)) => member.released(partition).await,
+            Some(ConsumerWord::Released(partition)) => {
+                member.released(partition).await.map_err(failed)?;
+            }
             None => {}
         }
         // What was done may make room.
@@ -138,9 +148,13 @@ async fn send(
         tokio::select! {
             () = member.inbox.changed.notified() => {}
             () = more(&open) => {}
-            () = due(timeout) => member.shared.tend().await,
+            () = due(timeout) => member.shared.tend().await.map_err(failed)?,
         }
     }
+}
+
+fn failed(error: AppendError) -> io::Error {
+    io::Error::other(error)
 }
 
 async fn due(at: Option<tokio::time::Instant>) {

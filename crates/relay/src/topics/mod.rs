@@ -4,6 +4,7 @@
 mod asked;
 pub(crate) mod follow;
 mod groups;
+pub(crate) mod lives;
 mod member;
 mod publish;
 mod subscribe;
@@ -20,10 +21,12 @@ use farpipe_net::{
 use farpipe_proto::limits::TOPIC_PARK;
 use farpipe_proto::wire::control::{Accept, Open, Refuse};
 use farpipe_proto::wire::topic::{Level, TopicWant, name_objection, put_message};
+use farpipe_record::ProducerId;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 use self::groups::Groups;
+use self::lives::{Life, Lives};
 use crate::gateway::greeting;
 
 /// The exit status of a failure of farpipe's own.
@@ -40,6 +43,7 @@ pub struct Topics {
     /// Whether a topic is made when it is first asked for.
     auto_create: bool,
     groups: Groups,
+    lives: Lives,
     clock: Clock,
 }
 
@@ -51,6 +55,7 @@ impl Topics {
             log,
             auto_create,
             groups: Groups::default(),
+            lives: Lives::default(),
             clock,
         }
     }
@@ -115,6 +120,20 @@ impl Topics {
     /// Whether a topic is there, or is made when it is asked for.
     pub(crate) fn may_be(&self, name: &str) -> bool {
         self.auto_create || self.known(name).is_some()
+    }
+
+    /// Begins a life of a producer, or goes on with one, once what earlier ones have given to the log is in it; `None`: there is a newer
+    /// one.
+    pub(crate) async fn life(
+        &self,
+        name: &str,
+        topic: &Topic,
+        producer: ProducerId,
+        epoch: u32,
+    ) -> Option<Life> {
+        let life = self.lives.begin(name, topic, producer, epoch)?;
+        self.log.settled().await;
+        Some(life)
     }
 
     /// A topic, which is made if it may be.

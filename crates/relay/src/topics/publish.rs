@@ -12,6 +12,7 @@ use farpipe_proto::wire::topic::{
 use farpipe_record::{Batch, ProducerId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::lives::Life;
 use super::{Topics, accepted, level, refuse, say};
 
 /// Batches of a producer that were given to the log and have no answer. Policy when full: nothing more is read from it.
@@ -34,6 +35,8 @@ enum Due {
     },
     /// It is none.
     Damaged(String),
+    /// A newer life of its producer has begun.
+    Fenced,
 }
 
 pub(super) async fn serve(topics: Topics, stream: Stream, ask: Publish) {
@@ -46,12 +49,15 @@ pub(super) async fn serve(topics: Topics, stream: Stream, ask: Publish) {
         Ok(topic) => topic,
         Err(why) => return refuse(stream, why),
     };
+    let Some(life) = topics.life(&ask.topic, &topic, producer, ask.epoch).await else {
+        let why = "another process publishes as this producer now";
+        return refuse(stream, why.to_owned());
+    };
     let (mut messages, mut writer) = accepted(stream);
     let (due, is_due) = mpsc::channel(WAITING_MAX);
-    let ready = ready(&topic, producer, ask.epoch);
-    let life = (producer, ready.epoch);
+    let ready = ready(&topic, &life);
     let taking = async {
-        if let Err(error) = take(&topics, &ask.topic, life, &mut messages, due).await {
+        if let Err(error) = take(&topics, &ask.topic, &life, &mut messages, due).await {
             tracing::debug!("a producer of {}: {error}", ask.topic);
         }
     };
@@ -66,22 +72,15 @@ pub(super) async fn serve(topics: Topics, stream: Stream, ask: Publish) {
 }
 
 /// What the log knows of a producer.
-fn ready(topic: &Arc<Topic>, producer: ProducerId, epoch: u32) -> Ready {
-    let known: Vec<(u32, u64)> = topic
-        .partitions
-        .iter()
-        .map(|partition| partition.producer(producer))
-        .collect();
-    let newest = known.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0);
-    let epoch = match epoch {
-        0 if producer != ProducerId::NONE => newest.saturating_add(1),
-        epoch => epoch,
-    };
+fn ready(topic: &Arc<Topic>, life: &Life) -> Ready {
+    let known = topic.partitions.iter();
     Ready {
         partitions: topic.settings.partitions,
-        epoch,
+        epoch: life.epoch,
         level: level(&topic.settings) as u32,
-        sequences: known.into_iter().map(|(_, next)| next).collect(),
+        sequences: known
+            .map(|partition| partition.producer(life.producer).1)
+            .collect(),
     }
 }
 
@@ -92,7 +91,7 @@ fn ready(topic: &Arc<Topic>, producer: ProducerId, epoch: u32) -> Ready {
 async fn take(
     topics: &Topics,
     topic: &str,
-    life: (ProducerId, u32),
+    life: &Life,
     messages: &mut Messages,
     due: mpsc::Sender<Due>,
 ) -> io::Result<()> {
@@ -129,7 +128,11 @@ async fn take(
                 return Ok(());
             }
         };
-        if (batch.header().producer, batch.header().epoch) != life {
+        if !life.is_newest() {
+            let _ = due.send(Due::Fenced).await;
+            return Ok(());
+        }
+        if (batch.header().producer, batch.header().epoch) != (life.producer, life.epoch) {
             let why = "it is another producer's, or of another life".to_owned();
             let _ = due.send(Due::Damaged(why)).await;
             return Ok(());
@@ -177,6 +180,10 @@ async fn tell(
                 answer,
             } => (partition, sequence, answer),
             Due::Damaged(why) => return decline(writer, WhyDeclined::Damaged, why).await,
+            Due::Fenced => {
+                let why = "a newer life of this producer has begun".to_owned();
+                return decline(writer, WhyDeclined::Fenced, why).await;
+            }
         };
         match answered(topics, writer, answer).await? {
             Ok(appended) => {

@@ -51,7 +51,8 @@ pub(super) async fn serve(topics: Topics, stream: Stream, ask: Subscribe) {
         sent = send(&mut writer, readings) => {
             match sent {
                 Ok(()) => writer.finish(),
-                Err(error) => tracing::debug!("a reader of {}: {error}", ask.topic),
+                // What is not finished is reset: the reader asks again, or hears why it cannot.
+                Err(error) => return tracing::debug!("a reader of {}: {error}", ask.topic),
             }
             let _ = left(&mut messages).await;
         }
@@ -174,11 +175,8 @@ pub(super) async fn more(readings: &[&Reading]) {
     }
     let mut waiting = JoinSet::new();
     for reading in readings {
-        let (mut end, offset) = (reading.partition.watch(), reading.offset);
-        waiting.spawn(async move {
-            // An error: its topic was removed, which is seen when it is read.
-            let _ = end.wait_for(|end| *end > offset).await;
-        });
+        let (partition, offset) = (Arc::clone(&reading.partition), reading.offset);
+        waiting.spawn(async move { partition.changed(offset).await });
     }
     waiting.join_next().await;
 }
@@ -189,6 +187,9 @@ pub(super) async fn turn(
     reading: &mut Reading,
     member: Option<(&Member, u32)>,
 ) -> io::Result<bool> {
+    if reading.partition.is_over() {
+        return Err(io::Error::other("the topic was removed"));
+    }
     if let Some((member, partition)) = member {
         // One that has come back knows of more.
         reading.offset = reading.offset.max(member.done_before(partition));

@@ -16,6 +16,8 @@ use farpipe_record::{Batch, BatchBuilder, ProducerId, Record, RecordError, Recor
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::lives::Life;
+
 /// Bytes of a batch, about.
 const BATCH: usize = 128 * 1024;
 /// Records go to the next partition after so many, as those of `farpipe pub` do.
@@ -85,7 +87,7 @@ pub(crate) struct Taker {
     name: String,
     topic: Arc<Topic>,
     taking: Taking,
-    epoch: u32,
+    life: Life,
     fillings: Vec<Filling>,
     taken: u64,
     sealed: VecDeque<Sealed>,
@@ -130,6 +132,7 @@ impl Taker {
         name: &str,
         topic: &Arc<Topic>,
         taking: Taking,
+        life: Life,
     ) -> Result<Self, NotKept> {
         let count = topic.settings.partitions;
         if let Some(number) = taking.partition.filter(|number| *number >= count) {
@@ -139,12 +142,6 @@ impl Taker {
         let known: Vec<(u32, u64)> = all
             .map(|partition| partition.producer(taking.producer))
             .collect();
-        let newest = known.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0);
-        // A life of its own, that ends those before it.
-        let epoch = match taking.producer {
-            ProducerId::NONE => 0,
-            _ => newest.saturating_add(1),
-        };
         let fillings = (0_u64..).zip(known).map(|(number, (_, known))| Filling {
             builder: BatchBuilder::default(),
             next: match taking.partition {
@@ -158,7 +155,7 @@ impl Taker {
             name: name.to_owned(),
             topic: Arc::clone(topic),
             taking,
-            epoch,
+            life,
             refused: VecDeque::new(),
             again: 0,
             fillings: fillings.collect(),
@@ -250,7 +247,7 @@ impl Taker {
         }
         let first = filling.next.saturating_sub(behind + count);
         let odd = |error: farpipe_record::BatchError| NotKept::Failed(error.to_string());
-        let sealed = builder.seal(self.taking.producer, self.epoch, first);
+        let sealed = builder.seal(self.taking.producer, self.life.epoch, first);
         let batch = Batch::parse(&sealed.map_err(odd)?.into_bytes()).map_err(odd)?;
         self.sealed
             .extend(batch.map(|batch| Sealed { partition, batch }));
@@ -280,6 +277,9 @@ impl Taker {
             if self.due.len() >= GATEWAY_BATCHES_MAX {
                 self.hear_one().await?;
                 continue;
+            }
+            if !self.life.is_newest() {
+                return Err(NotKept::Fenced);
             }
             let sealed = sealed.clone();
             let append = Append {
@@ -381,13 +381,15 @@ impl Taker {
     /// A batch without its first records; `None`: it has no others.
     fn rest(&self, batch: &Batch, without: u64) -> Result<Option<Batch>, RecordError> {
         let header = *batch.header();
-        let mut builder = BatchBuilder::default();
+        let mut builder = BatchBuilder::since(header.first_ns);
         for record in Records::of(batch)? {
             // Before the log has placed it a batch begins with 0.
             let (at, mut record) = record?;
             if at >= without {
                 let time = header.first_ns.saturating_add(record.after_ns);
-                builder.push(&mut record, time)?;
+                if !builder.push(&mut record, time)? {
+                    return Err(RecordError::Malformed("more than one may have"));
+                }
             }
         }
         if builder.count() == 0 {
@@ -395,7 +397,7 @@ impl Taker {
         }
         let odd = |_| RecordError::Malformed("what no batch may be");
         let first = header.base_sequence + without;
-        let rest = builder.seal(self.taking.producer, self.epoch, first);
+        let rest = builder.seal(self.taking.producer, self.life.epoch, first);
         Batch::parse(&rest.map_err(odd)?.into_bytes()).map_err(odd)
     }
 

@@ -26,7 +26,7 @@ use super::inside::Inside;
 use super::{also, chosen};
 use crate::relay::NoTopics;
 use crate::topics::follow::{Follower, Item, Look, NotThere};
-use crate::topics::take::Taker;
+use crate::topics::take::{NotKept, Taker};
 use crate::topics::{Topics, level};
 
 pub(super) use self::ask::{PREFIX, Wanted};
@@ -136,7 +136,11 @@ async fn publish(
         Ok(framing) => framing,
         Err(answer) => return refuse(foreign, inside, name, answer, shared).await,
     };
-    let taker = Taker::new(topics.log().clone(), name, topic, ask.taking);
+    let taking = ask.taking;
+    let life = topics.life(name, topic, taking.producer, 0).await;
+    let taker = life
+        .ok_or(NotKept::Fenced)
+        .and_then(|life| Taker::new(topics.log().clone(), name, topic, taking, life));
     let mut taker = match taker {
         Ok(taker) => taker,
         Err(error) => {
