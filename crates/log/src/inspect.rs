@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::mark::parse as parse_mark;
 use crate::segment::{Damage, Piece, Segment, base_of};
 use crate::settings::Settings;
+use crate::store::{FORMAT, REMOVED, SETTINGS, VERSION, snapshot_base};
 
 /// A partition, as it stands on the disk.
 #[derive(Debug)]
@@ -115,6 +116,67 @@ pub fn inspect(dir: &Path) -> Result<Vec<Inspected>, InspectError> {
         }
     }
     Ok(all)
+}
+
+/// Why a relay would not open the log: each file, and what is wrong with it. Empty where it would.
+///
+/// # Errors
+/// It is no log, or cannot be read.
+pub fn objections(dir: &Path) -> Result<Vec<(PathBuf, &'static str)>, InspectError> {
+    let mut wrong = Vec::new();
+    let format = dir.join(FORMAT);
+    match std::fs::read(&format) {
+        Ok(bytes) if bytes == VERSION => {}
+        Ok(_) => wrong.push((format, "it is of another version of farpipe, or no log's")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            wrong.push((format, "it is missing"));
+        }
+        Err(error) => return Err(error).at(&format),
+    }
+    let topics = dir.join("topics");
+    for name in names(&topics).at(&topics)? {
+        let dir = topics.join(name);
+        if !dir.is_dir() {
+            wrong.push((dir, "it does not belong into a log"));
+            continue;
+        }
+        let path = dir.join(SETTINGS);
+        let settings = match std::fs::read(&path) {
+            _ if dir.join(REMOVED).exists() => continue,
+            Ok(bytes) => Settings::from_bytes(&bytes),
+            // One that was never finished has no records.
+            Err(_) if !crate::repair::has_records(&dir).at(&dir)? => continue,
+            Err(_) => None,
+        };
+        let Some(settings) = settings else {
+            wrong.push((path, "it is damaged, or missing"));
+            continue;
+        };
+        for number in 0..settings.partitions {
+            wrong.extend(of_partition(&dir.join(number.to_string())));
+        }
+    }
+    Ok(wrong)
+}
+
+/// The same, of a partition's directory.
+fn of_partition(dir: &Path) -> Vec<(PathBuf, &'static str)> {
+    let Ok(names) = names(dir) else {
+        return vec![(dir.to_owned(), "it is missing")];
+    };
+    let is_known = |name: &String| {
+        base_of(name).is_some()
+            || snapshot_base(name).is_some()
+            || name == crate::mark::NAME
+            || name.ends_with(".new")
+    };
+    let foreign = names.iter().filter(|name| !is_known(name));
+    let foreign = foreign.map(|name| (dir.join(name), "it does not belong into a log"));
+    let mut wrong: Vec<_> = foreign.collect();
+    if !names.iter().any(|name| base_of(name).is_some()) {
+        wrong.push((dir.to_owned(), "it has no segment"));
+    }
+    wrong
 }
 
 pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {

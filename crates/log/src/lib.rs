@@ -17,7 +17,7 @@ mod store;
 mod summed;
 
 pub use cursors::{Cursor, CursorKey};
-pub use inspect::{Fault, InspectError, Inspected, inspect};
+pub use inspect::{Fault, InspectError, Inspected, inspect, objections};
 pub use log::{Log, QUEUE_MAX};
 pub use partition::{CACHE_MAX, Partition, ReadError};
 pub use producers::{PRODUCERS_MAX, SequenceError};

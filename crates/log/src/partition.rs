@@ -1,6 +1,6 @@
 //! A partition: its segments, as they are written by the store and read by everybody.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,8 +58,8 @@ pub(crate) struct State {
     pub(crate) producers: Producers,
     newest: VecDeque<Batch>,
     newest_bytes: usize,
-    /// Records that were found damaged.
-    pub(crate) damaged: u64,
+    /// Where records were found damaged: the first offset, and the one behind the last.
+    pub(crate) damaged: BTreeMap<u64, u64>,
 }
 
 impl Partition {
@@ -75,7 +75,7 @@ impl Partition {
                 producers,
                 newest: VecDeque::new(),
                 newest_bytes: 0,
-                damaged: 0,
+                damaged: BTreeMap::new(),
             }),
             end: watch::Sender::new(end),
             is_over: watch::Sender::new(false),
@@ -131,7 +131,8 @@ impl Partition {
     /// Records that were found damaged since the log was opened.
     #[must_use]
     pub fn damaged(&self) -> u64 {
-        self.lock().damaged
+        let state = self.lock();
+        state.damaged.iter().map(|(from, to)| to - from).sum()
     }
 
     /// Bytes of batches on the disk.
@@ -172,11 +173,11 @@ impl Partition {
             (Arc::clone(&state.segments[behind - 1]), next.min(end))
         };
         let pieces = segment.read(offset, max, next)?;
-        let missing = |piece: &Piece| match piece {
-            Piece::Damaged { from, to } => to - from,
-            Piece::Batch(_) => 0,
-        };
-        self.lock().damaged += pieces.iter().map(missing).sum::<u64>();
+        for piece in &pieces {
+            if let Piece::Damaged { from, to } = piece {
+                self.lock().note_damaged(*from, *to);
+            }
+        }
         Ok(pieces)
     }
 
@@ -236,6 +237,23 @@ impl Drop for State {
 }
 
 impl State {
+    /// Each record counts once, however often it is asked for and from where.
+    pub(crate) fn note_damaged(&mut self, mut from: u64, mut to: u64) {
+        let overlaps = |(first, behind): &(&u64, &u64)| **first <= to && from <= **behind;
+        let joined: Vec<u64> = self
+            .damaged
+            .iter()
+            .filter(overlaps)
+            .map(|(first, _)| *first)
+            .collect();
+        for first in joined {
+            if let Some(behind) = self.damaged.remove(&first) {
+                (from, to) = (from.min(first), to.max(behind));
+            }
+        }
+        self.damaged.insert(from, to);
+    }
+
     /// If `offset` is among the newest.
     fn newest(&self, offset: u64, max: usize) -> Option<Vec<Piece>> {
         let first = self.newest.front()?.header().base_offset;

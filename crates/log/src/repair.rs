@@ -42,6 +42,8 @@ pub enum Repaired {
     Segment {
         /// The new one.
         path: PathBuf,
+        /// The offset that comes next: those before it are lost.
+        next: u64,
     },
     /// Records that cannot be had any more.
     Lost {
@@ -56,7 +58,11 @@ impl Repaired {
     /// Whether it was put right.
     #[must_use]
     pub fn is_mended(&self) -> bool {
-        !matches!(self, Self::Lost { .. })
+        match self {
+            Self::Lost { .. } => false,
+            Self::Segment { next, .. } => *next == 0,
+            Self::Bit { .. } | Self::Settings { .. } => true,
+        }
     }
 }
 
@@ -74,9 +80,11 @@ impl std::fmt::Display for Repaired {
                 "{}: written anew for {partitions} partitions, all else by default: look at farpipe topic describe",
                 path.display()
             ),
-            Self::Segment { path } => {
-                write!(f, "{}: made, empty: there was no segment", path.display())
-            }
+            Self::Segment { path, next } => write!(
+                f,
+                "{}: made, empty, for offset {next} and on: there was no segment, and what it had is lost",
+                path.display()
+            ),
             Self::Lost { path, fault } => write!(f, "{}: {fault}, beyond repair", path.display()),
         }
     }
@@ -134,7 +142,7 @@ fn settings(disk: &RealDisk, dir: &Path) -> Result<Option<Repaired>, InspectErro
     Ok(Some(Repaired::Settings { path, partitions }))
 }
 
-fn has_records(dir: &Path) -> io::Result<bool> {
+pub(crate) fn has_records(dir: &Path) -> io::Result<bool> {
     for number in 0..partitions(dir) {
         let dir = dir.join(number.to_string());
         for name in names(&dir)? {
@@ -164,10 +172,11 @@ fn segments(disk: &RealDisk, dir: &Path) -> Result<Vec<Repaired>, InspectError> 
             continue;
         }
         let mark = std::fs::read(dir.join(MARK)).unwrap_or_default();
-        let path = segment_path(&dir, parse_mark(&mark).unwrap_or(0));
+        let next = parse_mark(&mark).unwrap_or(0);
+        let path = segment_path(&dir, next);
         disk.create(&path).at(&path)?;
         disk.sync_dir(&dir).at(&dir)?;
-        made.push(Repaired::Segment { path });
+        made.push(Repaired::Segment { path, next });
     }
     Ok(made)
 }

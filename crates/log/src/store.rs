@@ -24,8 +24,8 @@ use crate::producers::{Producers, SequenceError, Verdict};
 use crate::segment::{self, Segment};
 use crate::settings::{Durability, Settings};
 
+pub(crate) use self::open::{FORMAT, REMOVED, SETTINGS, VERSION, snapshot_base};
 pub use self::open::{OpenError, Recovered};
-pub(crate) use self::open::{REMOVED, SETTINGS};
 
 /// How a log is kept.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use farpipe_log::{
-    Append, AppendError, Cursor, CursorKey, Log, OpenError, Options, Partition, Piece, Settings,
+    Append, AppendError, Cursor, CursorKey, Log, OpenError, Options, Partition, Piece, Recovered,
+    Settings,
 };
 use farpipe_record::{Batch, BatchBuilder, ProducerId, Record, Records};
 
@@ -186,4 +187,72 @@ fn l1_whoever_is_killed_while_it_appends_has_lost_nothing_that_it_was_told() {
         assert!(values(partition, 0) == all, "round {round}");
     }
     assert!(acked > 7_000, "{acked}");
+}
+
+/// L6: what an older segment, or the end of the last one, has not any more is told, and its offsets are not given out again.
+#[tokio::test]
+async fn l6_records_that_are_gone_without_a_trace_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        segment_bytes: 1_000,
+    };
+    let open = || Log::open(dir.path(), options, now_ns).expect("it opens");
+    let (log, _) = open();
+    log.create("t", Settings::default()).await.expect("made");
+    for number in 0..20 {
+        let append = Append {
+            topic: "t".to_owned(),
+            partition: 0,
+            batch: batch(number * 10, 10),
+        };
+        log.append(append)
+            .await
+            .await
+            .expect("heard")
+            .expect("kept");
+    }
+    drop(log);
+    let partition = dir.path().join("topics/t/0");
+    let mut segments: Vec<_> = std::fs::read_dir(&partition)
+        .expect("listed")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "seg"))
+        .collect();
+    segments.sort();
+    let base = |path: &std::path::PathBuf| -> u64 {
+        let name = path.file_stem().and_then(|name| name.to_str());
+        name.and_then(|name| name.parse().ok()).expect("an offset")
+    };
+    assert!(segments.len() > 2, "{segments:?}");
+    let (second, third, last) = (
+        base(&segments[1]),
+        base(&segments[2]),
+        base(&segments[segments.len() - 1]),
+    );
+    for lost in [&segments[1], &segments[segments.len() - 1]] {
+        std::fs::write(lost, b"").expect("emptied");
+    }
+    let (log, recovered) = open();
+    assert!(
+        matches!(recovered[..], [Recovered::Damaged { .. }]),
+        "{recovered:?}"
+    );
+    let topic = log.topic("t").expect("there");
+    let partition = &topic.partitions[0];
+    assert_eq!(partition.end(), 200, "no offset is given out twice");
+    let (mut at, mut gone) = (0, Vec::new());
+    while at < partition.end() {
+        let pieces = partition.read(at, 1).expect("read");
+        assert!(!pieces.is_empty(), "nothing at {at}");
+        for piece in pieces {
+            at = match piece {
+                Piece::Batch(batch) => batch.header().end_offset(),
+                Piece::Damaged { from, to } => {
+                    gone.push((from, to));
+                    to
+                }
+            };
+        }
+    }
+    assert_eq!(gone, [(second, third), (last, 200)]);
 }

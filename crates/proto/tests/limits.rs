@@ -204,7 +204,8 @@ trait Written {
 
 impl Written for u64 {
     fn written(self, name: &str) -> String {
-        const COUNTS: [&str; 46] = [
+        const COUNTS: [&str; 47] = [
+            "GATEWAY_BATCHES_MAX",
             "GROUP_IN_FLIGHT_MAX",
             "GROUP_DELIVERIES_MAX",
             "COPIES_MAX",

@@ -92,6 +92,11 @@ pub(super) async fn session<T>(
             Ended::Done(done)
         }
         (Ok(done), Some(_)) => Ended::Done(done),
+        // Who is told to end has said so: that is to arrive, or it counts as lost.
+        (Err(Broken::Final(PipeError::Cancelled)), None) => {
+            let _ = tokio::time::timeout(DRAIN, running).await;
+            Ended::Failed(PipeError::Cancelled)
+        }
         (Err(Broken::Final(error)), _) => Ended::Failed(error),
         (Err(Broken::Stream(_)), Some(Err(SessionEnd::Refused(why)))) => {
             Ended::Failed(PipeError::Session(SessionEnd::Refused(why)))

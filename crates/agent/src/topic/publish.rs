@@ -20,6 +20,7 @@ use super::format::{Cutter, Shape};
 use super::outbox::Outbox;
 use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
+use crate::pipe::{Cancel, cancelled};
 
 /// Bytes of a batch, about.
 const BATCH: usize = 128 * 1024;
@@ -83,6 +84,7 @@ pub async fn publish(
     opener: impl Fn() -> Made,
     input: mpsc::Receiver<io::Result<Bytes>>,
     told: &mut dyn Told,
+    cancel: Cancel,
 ) -> Result<Published, (PipeError, Published)> {
     let shared = Arc::new(Shared::default());
     let feeding = feed(config, &shared, input);
@@ -98,6 +100,7 @@ pub async fn publish(
                 shared.changed.notify_waiters();
             }
             ended = &mut linking => break ended,
+            () = cancelled(cancel.clone()) => break Err(PipeError::Cancelled),
             () = &mut stalled => {
                 let secs = config.resume_for.as_secs();
                 let why = format!("nothing was acknowledged for {secs} s");

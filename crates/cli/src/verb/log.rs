@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use farpipe_log::{Fault, Inspected, Piece, Repaired, inspect, repair};
+use farpipe_log::{Fault, Inspected, Piece, Repaired, inspect, objections, repair};
 use farpipe_record::Records;
 use farpipe_record::json::{Place, to_json};
 
@@ -72,7 +72,7 @@ struct DumpArgs {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     match &args.action {
         Action::Ls(args) => printed(output::data(list(&looked(args)?).as_bytes())),
-        Action::Verify(args) => verify(&looked(args)?),
+        Action::Verify(args) => verify(args),
         Action::Repair(args) => put_right(args),
         Action::Dump(args) => dump(args),
     }
@@ -92,8 +92,21 @@ fn list(all: &[Inspected]) -> String {
     all.iter().map(line).collect()
 }
 
-fn verify(all: &[Inspected]) -> anyhow::Result<u8> {
-    let mut is_damaged = false;
+fn verify(args: &DirArgs) -> anyhow::Result<u8> {
+    let unread = |error| failed(format!("cannot read the log: {error}"));
+    let objections = objections(&args.dir).map_err(unread)?;
+    for (path, why) in &objections {
+        output::error(&format!(
+            "{}: {why}: no relay opens this log",
+            path.display()
+        ));
+    }
+    let mut is_damaged = !objections.is_empty();
+    // What is wrong with its settings is said; nothing else of it can be read.
+    let all = match inspect(&args.dir) {
+        Err(_) if is_damaged => Vec::new(),
+        looked => looked.map_err(unread)?,
+    };
     for (path, fault) in all.iter().flat_map(|one| &one.faults) {
         is_damaged |= !matches!(fault, Fault::Torn { .. });
         output::error(&format!("{}: {fault}", path.display()));

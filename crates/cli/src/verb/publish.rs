@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
+use farpipe_agent::Outcome;
 use farpipe_agent::outcome::PipeError;
 use farpipe_agent::topic::publish::{PublishConfig, Published, publish};
-use farpipe_agent::{Outcome, pipe};
 use farpipe_net::system_random;
 use farpipe_proto::wire::topic::Level;
 use farpipe_record::{ProducerId, ZSTD_LEVELS};
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     route: TopicRouteArgs,
     /// Go on as the producer of this name
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     producer: Option<String>,
     #[command(flatten)]
     shape: ShapeArgs,
@@ -71,12 +72,11 @@ pub(crate) async fn run(args: Args, quiet: bool) -> anyhow::Result<u8> {
     let maker = args.route.maker()?;
     let mut teller = Teller::new(quiet);
     let work = async {
-        let publishing = publish(&config, maker, stdin(), &mut teller);
-        match pipe::unless_cancelled(cancel, publishing).await {
-            Ok(Ok(published)) => Ok((Outcome::default(), published)),
-            Ok(Err((error, published))) => Ok((Outcome::from(error), published)),
-            Err(error) => Ok::<_, anyhow::Error>((Outcome::from(error), Published::default())),
-        }
+        let publishing = publish(&config, maker, stdin(), &mut teller, cancel);
+        Ok::<_, anyhow::Error>(match publishing.await {
+            Ok(published) => (Outcome::default(), published),
+            Err((error, published)) => (Outcome::from(error), published),
+        })
     };
     let (ended, signal) = signals.run(work).await;
     let ended = ended.unwrap_or_else(|| Ok((PipeError::Cancelled.into(), Published::default())));

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", value_parser = topic, conflicts_with = "partition")]
     group: Option<String>,
     /// As a member: so many records of a partition may be on their way and not written
-    #[arg(long, value_name = "N", requires = "group")]
+    #[arg(long, value_name = "N", requires = "group", value_parser = clap::value_parser!(u32).range(1..))]
     max_in_flight: Option<u32>,
     /// As the group's first member: put a record aside, into TOPIC.dlq, whose readers were lost so often [default: 5]
     #[arg(long, value_name = "N", requires = "group")]

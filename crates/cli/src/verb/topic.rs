@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a topic, or say anew how one is kept
+    /// Make a topic, or say anew how one is kept: what is not named stays as it is
     Create(CreateArgs),
     /// List topics
     Ls(LsArgs),
@@ -42,13 +42,13 @@ struct CreateArgs {
     #[command(flatten)]
     route: TopicRouteArgs,
     /// Its partitions, for good [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     partitions: Option<u32>,
     /// What an acknowledged record has gone through: `disk` (or `durable`), written and synced; `interval=TIME`, synced within
-    /// that; `os`, in the memory of the relay's system. A loss of power takes what is not synced
-    #[arg(long, value_name = "LEVEL", default_value = "disk", value_parser = durability)]
-    durability: Durability,
-    /// Keep so many bytes of a partition, about [default: all]
+    /// that; `os`, in the memory of the relay's system. A loss of power takes what is not synced [default: disk]
+    #[arg(long, value_name = "LEVEL", value_parser = durability)]
+    durability: Option<Durability>,
+    /// Keep so many bytes of a partition, about; 0: all [default: all]
     #[arg(long, value_name = "BYTES")]
     retain_bytes: Option<u64>,
     /// Keep records for so long, about [default: for ever]
@@ -144,19 +144,23 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<u8> {
     match args.action {
         Action::Create(args) => {
             let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            let (level, interval) = match args.durability {
-                Durability::Disk => (Level::Disk, Duration::ZERO),
-                Durability::Interval(within) => (Level::Interval, within),
-                Durability::Os => (Level::Os, Duration::ZERO),
+            let states = asked(&args.route, TopicWant::List(args.topic.clone())).await?;
+            let known = states.into_iter().find(|state| name(state) == args.topic);
+            let known = known.and_then(|state| state.settings).unwrap_or_default();
+            let (level, interval_ms) = match args.durability {
+                Some(Durability::Disk) => (Level::Disk as u32, 0),
+                Some(Durability::Interval(within)) => (Level::Interval as u32, millis(within)),
+                Some(Durability::Os) => (Level::Os as u32, 0),
+                None => (known.level, known.interval_ms),
             };
             let settings = TopicSettings {
                 name: args.topic,
                 partitions: args.partitions.unwrap_or(0),
-                level: level as u32,
-                interval_ms: millis(interval),
-                retain_bytes: args.retain_bytes.unwrap_or(0),
-                retain_ms: args.retain_for.map_or(0, millis),
-                retain_unread: args.retain_unread,
+                level,
+                interval_ms,
+                retain_bytes: args.retain_bytes.unwrap_or(known.retain_bytes),
+                retain_ms: args.retain_for.map_or(known.retain_ms, millis),
+                retain_unread: args.retain_unread || known.retain_unread,
             };
             asked(&args.route, TopicWant::Create(settings)).await?;
             Ok(0)

@@ -217,7 +217,16 @@ fn what_cannot_be_is_refused_with_words() {
         let described = String::from_utf8(described.stdout).expect("text");
         assert!(described.contains(shown), "{described}");
     }
+    // What is not named stays as it is.
+    create(&["logs", "--retain-bytes", "1000000"]).exits(0);
+    let described = topic(&host, strict.url(), "describe").arg("logs").run();
+    let described = String::from_utf8(described.stdout).expect("text");
+    assert!(
+        described.contains("durability os\nretain_bytes 1000000\n"),
+        "{described}"
+    );
     create(&["logs", "--durability", "ram"]).exits(2);
+    create(&["logs", "--partitions", "0"]).exits(2);
     says(
         create(&["logs", "--partitions", "3"]),
         "the topic logs has 1 partitions, for good",
@@ -394,6 +403,14 @@ fn l3_a_damaged_log_is_repaired_as_far_as_that_can_be() {
         "{}",
         refused.stderr
     );
+    let verified = log("verify").exits(1);
+    assert!(
+        verified
+            .stderr
+            .contains("settings: it is damaged, or missing: no relay opens this log"),
+        "{}",
+        verified.stderr
+    );
     let repaired = log("repair").exits(1);
     let said = String::from_utf8(repaired.stdout).expect("text");
     for words in [
@@ -439,4 +456,126 @@ fn l5_a_full_disk_makes_producers_wait_and_loses_nothing() {
         said.contains("farpipe: nothing was acknowledged for 2 s"),
         "{said}"
     );
+}
+
+#[test]
+fn input_that_cannot_be_read_is_no_end_of_it() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let dir = fs::File::open(host.dir()).expect("a directory");
+    let ended = publish(&host, relay.url())
+        .arg("logs")
+        .stdin(dir)
+        .run()
+        .exits(125);
+    assert!(
+        ended.stderr.contains("cannot read stdin: Is a directory"),
+        "{}",
+        ended.stderr
+    );
+    publish(&host, relay.url())
+        .args(["logs", "--window", "0"])
+        .run()
+        .exits(2);
+}
+
+/// L1: who begins ends the one before it, though it has nothing new kept.
+#[test]
+fn l1_two_producers_of_a_name_are_two_lives() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let run = || {
+        let run = publish(&host, relay.url()).args(["logs", "--producer", "p"]);
+        run.open_input().start()
+    };
+    let mut first = run();
+    first.write("a 0\na 1\n");
+    let read = || {
+        let read = subscribe(&host, relay.url()).args(["logs", "--from", "earliest"]);
+        read.arg("--exit-at-end").run().exits(0).stdout
+    };
+    until("it is not kept", || read() == b"a 0\na 1\n");
+    let mut second = run();
+    second.write("a 0\na 1\nb 2\n");
+    until("it is not kept", || read() == b"a 0\na 1\nb 2\n");
+    // The first would have the same numbers.
+    first.write("a 2\n");
+    first.close_input();
+    let ended = first.end().exits(125);
+    assert!(
+        ended
+            .stderr
+            .contains("another process publishes as this producer now"),
+        "{}",
+        ended.stderr
+    );
+    second.close_input();
+    second.end().exits(0);
+    assert_eq!(read(), b"a 0\na 1\nb 2\n");
+}
+
+#[test]
+fn a_producer_that_is_told_to_end_says_how_many_are_kept() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let mut publishing = publish(&host, relay.url()).arg("logs").open_input().start();
+    publishing.write(lines(0..3));
+    let read = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--count", "3"]);
+    read.run().exits(0).printed(lines(0..3));
+    publishing.signal(rustix::process::Signal::TERM);
+    let ended = publishing.end();
+    assert!(
+        ended
+            .stderr
+            .contains("3 records of logs are on the relay's disk"),
+        "{}",
+        ended.stderr
+    );
+    // A member that is told to end has left when it has ended.
+    let member = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--group", "g"]);
+    let member = member.start();
+    member.stdout_until(lines(0..3).len());
+    member.signal(rustix::process::Signal::TERM);
+    member.end();
+    let reset = topic(&host, relay.url(), "reset").args(["logs", "--group", "g", "--to", "0"]);
+    reset.run().exits(0);
+}
+
+#[test]
+fn readers_of_a_topic_that_is_removed_hear_of_it() {
+    let host = Host::new();
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    publish(&host, relay.url())
+        .arg("logs")
+        .input(lines(0..100))
+        .run()
+        .exits(0);
+    let reading = subscribe(&host, relay.url())
+        .args(["logs", "--from", "earliest"])
+        .start();
+    let member = subscribe(&host, relay.url()).args(["logs", "--from", "earliest", "--group", "g"]);
+    let member = member.start();
+    for reader in [&reading, &member] {
+        reader.stdout_until(lines(0..100).len());
+    }
+    topic(&host, relay.url(), "rm").arg("logs").run().exits(0);
+    // It is made again by whoever asks first, and has nothing of what they had.
+    let ended = reading.end().exits(125);
+    assert!(
+        ended
+            .stderr
+            .contains("offset 100 of logs (partition 0) is not there yet"),
+        "{}",
+        ended.stderr
+    );
+    publish(&host, relay.url())
+        .arg("logs")
+        .input(lines(0..5))
+        .run()
+        .exits(0);
+    // A member goes on with what has the name now, from its beginning: the group of the other one is gone with it.
+    let both = lines(0..100) + &lines(0..5);
+    assert_eq!(member.stdout_until(both.len()), both.as_bytes());
+    member.kill();
+    member.end();
 }

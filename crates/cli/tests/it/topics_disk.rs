@@ -161,3 +161,75 @@ fn l2_a_write_that_is_cut_short_with_the_relay_loses_nothing_acknowledged() {
     run(relay.url()).run().exits(0);
     read().printed(lines(0..ALL));
 }
+
+/// L3: a group goes on behind what is damaged, and is told of it once.
+#[test]
+fn l3_damage_does_not_stop_a_group() {
+    let host = Host::new();
+    let first = relay(&host, "ws://127.0.0.1:0");
+    for batch in 0..4 {
+        let publish = publish(&host, first.url()).arg("logs");
+        publish
+            .input(lines(batch * 100..(batch + 1) * 100))
+            .run()
+            .exits(0);
+    }
+    first.kill();
+    first.end();
+    let path = "data/topics/logs/0/00000000000000000000.seg";
+    let mut bytes = host.content(path);
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("batches");
+    bytes[end * 3 / 8] ^= 0x20;
+    std::fs::write(host.path(path), &bytes).expect("ours");
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    let member = || {
+        let member = subscribe(&host, relay.url()).args(["logs", "--group", "g"]);
+        member.args([
+            "--from",
+            "earliest",
+            "--exit-at-end",
+            "--max-in-flight",
+            "40",
+        ])
+    };
+    let kept = format!("{}{}", lines(0..100), lines(200..400));
+    let ended = member().run().exits(125).printed(&kept);
+    assert!(
+        ended
+            .stderr
+            .contains("records 100 to 199 of partition 0 are missing"),
+        "{}",
+        ended.stderr
+    );
+    member().run().exits(0).printed("");
+}
+
+/// L3: a log that has lost its end, and says so: a group is not beyond it for ever.
+#[test]
+fn l3_a_group_is_not_beyond_the_end_of_a_log_that_was_cut() {
+    let host = Host::new();
+    let first = relay(&host, "ws://127.0.0.1:0");
+    publish(&host, first.url())
+        .arg("logs")
+        .input(lines(0..100))
+        .run()
+        .exits(0);
+    let member = |url: &str| {
+        let member = subscribe(&host, url).args(["logs", "--group", "g"]);
+        member.args(["--from", "earliest", "--exit-at-end"])
+    };
+    member(first.url()).run().exits(0).printed(lines(0..100));
+    first.kill();
+    first.end();
+    // As a loss of power leaves a topic that does not promise more: the cursor is there, and the records are not.
+    for name in ["00000000000000000000.seg", "mark"] {
+        std::fs::write(host.path("data/topics/logs/0").join(name), b"").expect("ours");
+    }
+    let relay = relay(&host, "ws://127.0.0.1:0");
+    publish(&host, relay.url())
+        .arg("logs")
+        .input(lines(100..105))
+        .run()
+        .exits(0);
+    member(relay.url()).run().exits(0).printed(lines(100..105));
+}

@@ -20,8 +20,8 @@ pub(crate) const SETTINGS: &str = "settings";
 /// A topic with this is being removed.
 pub(crate) const REMOVED: &str = "removed";
 /// The version of everything in a directory.
-const FORMAT: &str = "format";
-const VERSION: &[u8] = b"farpipe-log 1\n";
+pub(crate) const FORMAT: &str = "format";
+pub(crate) const VERSION: &[u8] = b"farpipe-log 1\n";
 
 /// Why a directory is not opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -131,16 +131,14 @@ impl Store {
                 topics.insert(name, Arc::new(topic));
             }
         }
-        // What groups have done of a topic that is gone is not to be that of another one of its name.
-        let is_gone = |(key, _): &(CursorKey, Cursor)| !topics.contains_key(&key.topic);
-        let gone: Vec<_> = cursors
-            .all()
-            .filter(is_gone)
-            .map(|(key, _)| (key, None))
-            .collect();
-        if !gone.is_empty() {
-            let forgotten = cursors.write(&*disk, &gone).and_then(|()| cursors.sync());
-            forgotten.at(dir)?;
+        // What groups have done of a topic that is gone is not to be that of another one of its name; nor of records that a loss of
+        // power has taken, of a topic that does not promise more: others come in their place.
+        let all = cursors.all();
+        let wrong = all.filter_map(|(key, cursor)| instead(&topics, key, cursor));
+        let wrong: Vec<_> = wrong.collect();
+        if !wrong.is_empty() {
+            let written = cursors.write(&*disk, &wrong);
+            written.and_then(|()| cursors.sync()).at(dir)?;
         }
         let store = Self {
             disk,
@@ -154,6 +152,22 @@ impl Store {
         };
         Ok((store, recovered))
     }
+}
+
+/// What a cursor is to be instead, if that is another one; `None` in it: it is to be forgotten.
+fn instead(
+    topics: &BTreeMap<String, Arc<Topic>>,
+    key: CursorKey,
+    cursor: Cursor,
+) -> Option<(CursorKey, Option<Cursor>)> {
+    let topic = topics.get(&key.topic);
+    let partition = topic.and_then(|topic| topic.partitions.get(key.partition as usize));
+    let Some(partition) = partition else {
+        return Some((key, None));
+    };
+    let offset = partition.end();
+    let deliveries = 0;
+    (cursor.offset > offset).then_some((key, Some(Cursor { offset, deliveries })))
 }
 
 fn check_format(disk: &dyn Disk, dir: &Path, topics: &Path) -> Result<(), OpenError> {
@@ -266,10 +280,11 @@ fn partition(
         .last()
         .map_or(0, |(_, header)| header.appended_ns);
     *last_ns = newest.max(*last_ns);
-    let damaged: u64 = scan.damaged.iter().map(|one| one.to - one.from).sum();
     let producers = producers(disk, dir, &segments, &snapshots, &scan)?;
     let partition = Partition::new(segments, producers, scan.next, mark);
-    partition.lock().damaged = damaged;
+    for one in &scan.damaged {
+        partition.lock().note_damaged(one.from, one.to);
+    }
     Ok(partition)
 }
 
@@ -369,7 +384,7 @@ pub(super) fn snapshot_path(dir: &Path, base: u64) -> PathBuf {
     dir.join(format!("{base:020}.producers"))
 }
 
-fn snapshot_base(name: &str) -> Option<u64> {
+pub(crate) fn snapshot_base(name: &str) -> Option<u64> {
     name.strip_suffix(".producers")?.parse().ok()
 }
 
