@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile, read_all, replace};
 
 /// The name of the file.
-const NAME: &str = "groups";
+pub(crate) const NAME: &str = "groups";
 /// The file is written anew when it has so many times the lines that hold, and so many in all.
 const STALE_TIMES: usize = 4;
 const STALE_LINES: usize = 10_000;

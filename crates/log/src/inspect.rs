@@ -134,7 +134,12 @@ pub fn objections(dir: &Path) -> Result<Vec<(PathBuf, &'static str)>, InspectErr
         Err(error) => return Err(error).at(&format),
     }
     let topics = dir.join("topics");
-    for name in names(&topics).at(&topics)? {
+    let names = names(&topics).at(&topics)?;
+    let groups = dir.join(crate::cursors::NAME);
+    if !names.is_empty() && !groups.exists() {
+        wrong.push((groups, "it is missing"));
+    }
+    for name in names {
         let dir = topics.join(name);
         if !dir.is_dir() {
             wrong.push((dir, "it does not belong into a log"));

@@ -45,6 +45,11 @@ pub enum Repaired {
         /// The offset that comes next: those before it are lost.
         next: u64,
     },
+    /// What groups had done was gone: they begin anew.
+    Groups {
+        /// The file.
+        path: PathBuf,
+    },
     /// Records that cannot be had any more.
     Lost {
         /// The segment.
@@ -59,7 +64,7 @@ impl Repaired {
     #[must_use]
     pub fn is_mended(&self) -> bool {
         match self {
-            Self::Lost { .. } => false,
+            Self::Lost { .. } | Self::Groups { .. } => false,
             Self::Segment { next, .. } => *next == 0,
             Self::Bit { .. } | Self::Settings { .. } => true,
         }
@@ -85,6 +90,11 @@ impl std::fmt::Display for Repaired {
                 "{}: made, empty, for offset {next} and on: there was no segment, and what it had is lost",
                 path.display()
             ),
+            Self::Groups { path } => write!(
+                f,
+                "{}: made, empty: each group begins anew, see farpipe topic reset",
+                path.display()
+            ),
             Self::Lost { path, fault } => write!(f, "{}: {fault}, beyond repair", path.display()),
         }
     }
@@ -99,6 +109,11 @@ pub fn repair(dir: &Path) -> Result<Vec<Repaired>, InspectError> {
     let known = names(&topics).at(&topics)?;
     let disk = RealDisk::take(dir).at(dir)?;
     let mut done = Vec::new();
+    let groups = dir.join(crate::cursors::NAME);
+    if !known.is_empty() && !groups.exists() {
+        replace(&disk, &groups, b"").at(&groups)?;
+        done.push(Repaired::Groups { path: groups });
+    }
     for dir in known.iter().map(|name| topics.join(name)) {
         done.extend(settings(&disk, &dir)?);
         done.extend(segments(&disk, &dir)?);

@@ -285,6 +285,15 @@ fn l6_a_log_that_another_relay_has_or_that_is_none_is_not_opened() {
         "{said}"
     );
     fs::remove_file(host.path("data/topics/logs/0/notes.txt")).expect("ours");
+    let groups = fs::read(host.path("data/groups")).expect("there");
+    fs::remove_file(host.path("data/groups")).expect("ours");
+    let said = second();
+    assert!(said.contains("groups is missing: restore it"), "{said}");
+    let log = |action: &str| host.farpipe(["log", action, "data"]).run();
+    log("verify").exits(1);
+    log("repair").exits(1);
+    log("verify").exits(0);
+    fs::write(host.path("data/groups"), groups).expect("ours");
     fs::write(host.path("data/format"), "farpipe-log 2\n").expect("ours");
     let said = second();
     assert!(

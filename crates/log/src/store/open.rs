@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Options, Store, Topic};
-use crate::cursors::{Cursor, CursorKey, Cursors};
+use crate::cursors::{self, Cursor, CursorKey, Cursors};
 use crate::disk::{Disk, read_all, replace};
 use crate::mark::{self, Mark};
 use crate::partition::Partition;
@@ -89,7 +89,11 @@ impl std::fmt::Display for Recovered {
                 damage.len,
                 damage.at
             ),
-            Self::Cursors(lines) => write!(f, "{lines} damaged lines of what groups have done"),
+            Self::Cursors(lines) => write!(
+                f,
+                "{lines} damaged lines of the file groups: the groups that they were of read again what they had done since the line before, \
+                 or begin anew if there was none"
+            ),
         }
     }
 }
@@ -120,7 +124,19 @@ impl Store {
         let topics_dir = dir.join("topics");
         check_format(&*disk, dir, &topics_dir)?;
         let mut recovered = Vec::new();
-        let (mut cursors, damaged) = Cursors::open(&*disk, dir).at(&dir.join("groups"))?;
+        let groups = dir.join(cursors::NAME);
+        // It is made before the first topic is: without it each group would begin anew, and pass over what it had not read.
+        let has_topics = !disk.list(&topics_dir).at(&topics_dir)?.is_empty();
+        if has_topics
+            && !disk
+                .list(dir)
+                .at(dir)?
+                .iter()
+                .any(|name| name == cursors::NAME)
+        {
+            return Err(OpenError::Missing(groups));
+        }
+        let (mut cursors, damaged) = Cursors::open(&*disk, dir).at(&groups)?;
         if damaged > 0 {
             recovered.push(Recovered::Cursors(damaged));
         }
