@@ -233,3 +233,36 @@ fn l3_a_group_is_not_beyond_the_end_of_a_log_that_was_cut() {
         .exits(0);
     member(relay.url()).run().exits(0).printed(lines(100..105));
 }
+
+/// L7: what a member has written and its relay had no time to remember, the next relay hears from the member.
+#[test]
+fn l7_a_member_that_outlives_its_relay_is_sent_nothing_again() {
+    let host = Host::new();
+    let first = relay(&host, "ws://127.0.0.1:0");
+    let url = first.url().to_owned();
+    let member = || {
+        let member = subscribe(&host, &url).args(["shared", "--group", "g"]);
+        member.args(["--from", "earliest"])
+    };
+    let publish = |range| {
+        let publish = publish(&host, &url).arg("shared");
+        publish.input(lines(range)).run().exits(0);
+    };
+    publish(0..1_000);
+    // The group is there, so that nothing has to be remembered when it is joined.
+    let begun = member().args(["--count", "100"]).run();
+    begun.exits(0).printed(lines(0..100));
+    first.kill();
+    first.end();
+    let slow = failing(&host, &url, "pwrite64:delay_enter=60s");
+    let reading = member().args(["--count", "1100"]).start();
+    let written = reading.stdout_until(lines(100..1_000).len());
+    assert_eq!(written, lines(100..1_000).as_bytes());
+    slow.kill();
+    slow.end();
+    let _relay = relay(&host, &url);
+    publish(1_000..1_200);
+    reading.end().exits(0).printed(lines(100..1_200));
+    let rest = member().arg("--exit-at-end");
+    rest.run().exits(0).printed("");
+}

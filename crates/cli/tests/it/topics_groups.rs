@@ -2,7 +2,7 @@
 
 use crate::support::Host;
 use crate::support::process::{Invocation, until};
-use crate::support::topics::{failing, lines, publish, relay, subscribe, topic};
+use crate::support::topics::{lines, publish, relay, subscribe, topic};
 
 fn member(host: &Host, relay: &str, group: &str) -> Invocation {
     subscribe(host, relay).args(["shared", "--group", group, "--from", "earliest"])
@@ -265,33 +265,4 @@ fn l7_a_group_misses_nothing_behind_what_a_lost_member_had() {
     let short = read.split_inclusive(|byte| *byte == b'\n').skip(1);
     let wanted = (1..35).map(|n| format!("{n}\n").into_bytes());
     assert!(short.eq(wanted), "records are missing");
-}
-
-/// L7: what a member has written and its relay had no time to remember, the next relay hears from the member.
-#[test]
-fn l7_a_member_that_outlives_its_relay_is_sent_nothing_again() {
-    let host = Host::new();
-    let first = relay(&host, "ws://127.0.0.1:0");
-    let url = first.url().to_owned();
-    let publish = |range| {
-        let publish = publish(&host, &url).arg("shared");
-        publish.input(lines(range)).run().exits(0);
-    };
-    publish(0..1_000);
-    // The group is there, so that nothing has to be remembered when it is joined.
-    let begun = member(&host, &url, "g").args(["--count", "100"]).run();
-    begun.exits(0).printed(lines(0..100));
-    first.kill();
-    first.end();
-    let slow = failing(&host, &url, "pwrite64:delay_enter=60s");
-    let reading = member(&host, &url, "g").args(["--count", "1100"]).start();
-    let written = reading.stdout_until(lines(100..1_000).len());
-    assert_eq!(written, lines(100..1_000).as_bytes());
-    slow.kill();
-    slow.end();
-    let _relay = relay(&host, &url);
-    publish(1_000..1_200);
-    reading.end().exits(0).printed(lines(100..1_200));
-    let rest = member(&host, &url, "g").arg("--exit-at-end");
-    rest.run().exits(0).printed("");
 }
