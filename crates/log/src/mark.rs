@@ -22,8 +22,15 @@ impl Mark {
             Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&path)?,
             opened => opened?,
         };
-        let says = parse(&read_all(&*file)?).unwrap_or(0);
-        Ok((Self(file), says))
+        let content = read_all(&*file)?;
+        let mark = Self(file);
+        if content.is_empty() {
+            // Its place on the disk is its own from here on: else a file system that does not order data may show in it what lay there
+            // before, which may be a mark of a log that was removed.
+            mark.set(0);
+            mark.0.sync()?;
+        }
+        Ok((mark, parse(&content).unwrap_or(0)))
     }
 
     /// All before `offset` is on the disk.

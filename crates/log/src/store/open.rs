@@ -252,7 +252,9 @@ fn has_records(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<bool, Op
         if !disk.is_dir(&dir) {
             continue;
         }
-        for path in disk.list(&dir).at(&dir)?.iter().map(|name| dir.join(name)) {
+        let names = disk.list(&dir).at(&dir)?;
+        let segments = names.iter().filter(|name| segment::base_of(name).is_some());
+        for path in segments.map(|name| dir.join(name)) {
             let file = disk.open(&path).at(&path)?;
             let bytes = read_all(&*file).at(&path)?;
             if bytes.iter().any(|byte| *byte != 0) {
