@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use farpipe_record::{BATCH_MAX, Batch, Header, headed};
+use farpipe_record::{BATCH_MAX, Batch, Header};
 
 use crate::disk::{DiskFile, is_full, read_all, read_full};
 
@@ -144,7 +144,7 @@ fn whole(bytes: &Bytes) -> Option<Batch> {
 /// The first batch of an offset not before `next` that begins behind the first byte, and where.
 fn behind(bytes: &Bytes, next: u64) -> Option<(usize, Batch)> {
     // What a header that is whole speaks for are its records, whatever they look like.
-    let mut from = headed(bytes).unwrap_or(1);
+    let mut from = Batch::headed(bytes).unwrap_or(1);
     loop {
         let rest = bytes.get(from..)?;
         let at = from + rest.windows(MAGIC.len()).position(|four| four == MAGIC)?;
@@ -154,7 +154,7 @@ fn behind(bytes: &Bytes, next: u64) -> Option<(usize, Batch)> {
         {
             return Some((at, batch));
         }
-        from = at + headed(&here).unwrap_or(1);
+        from = at + Batch::headed(&here).unwrap_or(1);
     }
 }
 

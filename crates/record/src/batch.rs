@@ -44,6 +44,15 @@ pub struct ProducerId(pub [u8; 16]);
 impl ProducerId {
     /// No producer: batches are taken as they come, twice if they come twice.
     pub const NONE: Self = Self([0; 16]);
+
+    /// The one of that name, whoever speaks for it and by which way.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let hash = blake3::hash(name.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(id)
+    }
 }
 
 /// How a batch's records are folded.
@@ -160,6 +169,12 @@ impl Batch {
             Ok(length) if (HEADER_LEN + 1..=BATCH_MAX).contains(&length) => Ok(Some(length)),
             _ => Err(BatchError::Length(length)),
         }
+    }
+
+    /// The same, of one whose header is whole, its records whatever they are.
+    #[must_use]
+    pub fn headed(bytes: &[u8]) -> Option<usize> {
+        headed(bytes, BATCH_MAX)
     }
 
     /// The batch at the start of `bytes`, which are shared and not copied. `Ok(None)`: its end is missing.
@@ -304,12 +319,6 @@ fn verified(bytes: &[u8]) -> Result<Header, BatchError> {
 
 /// Where that begins of which the producer's sum is made.
 pub(crate) const SUMMED_FROM: usize = field::COUNT;
-
-/// The length of the batch whose header begins here and is whole, its records whatever they are.
-#[must_use]
-pub fn headed_length(bytes: &[u8]) -> Option<usize> {
-    headed(bytes, BATCH_MAX)
-}
 
 /// The length of the batch whose header begins here and is whole, if that is `max` at most.
 pub(crate) fn headed(bytes: &[u8], max: usize) -> Option<usize> {

@@ -10,9 +10,7 @@ mod mend;
 mod record;
 mod walk;
 
-pub use batch::{
-    Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed, headed_length as headed,
-};
+pub use batch::{Batch, BatchError, Codec, HEADER_LEN, Header, ProducerId, Sealed};
 pub use fold::{Fold, ZSTD_LEVELS};
 pub use mend::{Bit, Mended, mended};
 pub use record::{BatchBuilder, Record, RecordError, RecordHeader, Records};
@@ -26,3 +24,10 @@ pub const PLAIN_MAX: usize = 4 << 20;
 
 /// The most bytes of one record: its key, value, headers and the few that frame them.
 pub const RECORD_MAX: usize = 1 << 20;
+
+/// Bytes of records of which a producer makes a batch, about.
+pub const BATCH_AIM: usize = 128 << 10;
+
+/// Records without a key go to the next partition after so many. All ways to publish as a named producer go by it: else what is sent again by
+/// another one would have other numbers.
+pub const TURN: u64 = 512;

@@ -11,7 +11,7 @@ use farpipe_proto::link::handshake::printable;
 use farpipe_proto::wire::topic::{
     Level, Publish, PublishEvent, PublishWhat, Ready, TopicWant, WhyDeclined,
 };
-use farpipe_record::{BatchBuilder, Fold, ProducerId, Record};
+use farpipe_record::{BATCH_AIM, BatchBuilder, Fold, ProducerId, Record, TURN};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -22,10 +22,6 @@ use super::{Again, Broken, Made, Told, session};
 use crate::outcome::PipeError;
 use crate::pipe::{Cancel, cancelled};
 
-/// Bytes of a batch, about.
-const BATCH: usize = 128 * 1024;
-/// Records go to the next partition after so many, if they have no key.
-const TURN: u64 = 512;
 /// How long records wait for others while batches are under way.
 const LINGER: Duration = Duration::from_millis(5);
 
@@ -304,7 +300,7 @@ impl<'a> Batcher<'a> {
         }
         let filling = &mut self.partitions[number];
         filling.next += 1;
-        if filling.builder.plain_len() >= BATCH {
+        if filling.builder.plain_len() >= BATCH_AIM {
             self.seal(number, shared)?;
         }
         Ok(())

@@ -132,17 +132,16 @@ fn tell(topic: &str, published: Published, quiet: bool) {
     output::line(&format!("farpipe: {what} {level}{before}"));
 }
 
-/// A name's hash, or chance.
+/// One of a name, or of chance.
 fn producer(name: Option<&str>) -> ProducerId {
-    let mut id = [0; 16];
     match name {
-        Some(name) => {
-            let hash = blake3::hash(name.as_bytes());
-            id.copy_from_slice(&hash.as_bytes()[..16]);
+        Some(name) => ProducerId::named(name),
+        None => {
+            let mut id = [0; 16];
+            system_random(&mut id);
+            ProducerId(id)
         }
-        None => system_random(&mut id),
     }
-    ProducerId(id)
 }
 
 /// What comes on stdin, read by a thread of its own, which may wait for it.

@@ -12,16 +12,14 @@ use bytes::Bytes;
 use farpipe_log::{Append, AppendError, Appended, Log, SequenceError, Topic};
 use farpipe_net::WallClock;
 use farpipe_proto::limits::GATEWAY_BATCHES_MAX;
-use farpipe_record::{Batch, BatchBuilder, ProducerId, Record, RecordError, Records};
+use farpipe_record::{
+    BATCH_AIM, Batch, BatchBuilder, ProducerId, Record, RecordError, Records, TURN,
+};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lives::Life;
 
-/// Bytes of a batch, about.
-const BATCH: usize = 128 * 1024;
-/// Records go to the next partition after so many, as those of `farpipe pub` do.
-const TURN: u64 = 512;
 /// How often a request sends again what the log has part of: each time somebody else has published as its producer.
 const AGAIN_MAX: u32 = 16;
 
@@ -201,11 +199,9 @@ impl Taker {
         let spread = || u32::try_from(index / TURN % count).unwrap_or(0);
         let number = self.taking.partition.unwrap_or_else(spread);
         let taken = self.taken;
-        let Some(filling) = self.fillings.get_mut(number as usize) else {
-            return Err(NotKept::Removed);
-        };
-        filling.next = filling.next.saturating_add(1);
-        if filling.next <= filling.known {
+        let filling = self.filling(number)?;
+        if filling.next < filling.known {
+            filling.next += 1;
             self.kept.records += 1;
             self.kept.repeated += 1;
             return Ok(());
@@ -215,37 +211,35 @@ impl Taker {
             value,
             ..Record::default()
         };
-        match filling.builder.push(&mut record, now) {
-            Ok(true) if filling.builder.plain_len() >= BATCH => self.seal(number, 0),
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.seal(number, 1)?;
-                let filling = self.fillings.get_mut(number as usize);
-                let pushed = filling.map(|one| one.builder.push(&mut record, now));
-                match pushed {
-                    Some(Ok(_)) => Ok(()),
-                    Some(Err(_)) | None => Err(NotKept::TooLong(taken)),
-                }
-            }
-            Err(_) => {
-                // It has no number: those before it keep theirs.
-                filling.next -= 1;
-                Err(NotKept::TooLong(taken))
-            }
+        // A record that is too long has no number: those before it keep theirs.
+        let too_long = |_| NotKept::TooLong(taken);
+        if !filling.builder.push(&mut record, now).map_err(too_long)? {
+            self.seal(number)?;
+            let filling = self.filling(number)?;
+            filling.builder.push(&mut record, now).map_err(too_long)?;
+        }
+        let filling = self.filling(number)?;
+        filling.next = filling.next.saturating_add(1);
+        match filling.builder.plain_len() >= BATCH_AIM {
+            true => self.seal(number),
+            false => Ok(()),
         }
     }
 
-    /// Ends the batch of a partition; `behind`: so many records have numbers that are not in it.
-    fn seal(&mut self, partition: u32, behind: u64) -> Result<(), NotKept> {
-        let Some(filling) = self.fillings.get_mut(partition as usize) else {
-            return Ok(());
-        };
+    fn filling(&mut self, partition: u32) -> Result<&mut Filling, NotKept> {
+        let filling = self.fillings.get_mut(partition as usize);
+        filling.ok_or(NotKept::Removed)
+    }
+
+    /// Ends the batch of a partition.
+    fn seal(&mut self, partition: u32) -> Result<(), NotKept> {
+        let filling = self.filling(partition)?;
         let builder = std::mem::take(&mut filling.builder);
         let count = u64::from(builder.count());
         if count == 0 {
             return Ok(());
         }
-        let first = filling.next.saturating_sub(behind + count);
+        let first = filling.next.saturating_sub(count);
         let odd = |error: farpipe_record::BatchError| NotKept::Failed(error.to_string());
         let sealed = builder.seal(self.taking.producer, self.life.epoch, first);
         let batch = Batch::parse(&sealed.map_err(odd)?.into_bytes()).map_err(odd)?;
@@ -260,7 +254,7 @@ impl Taker {
     /// Something is not kept.
     pub(crate) async fn flush(&mut self) -> Result<(), NotKept> {
         for number in (0_u32..).take(self.fillings.len()) {
-            self.seal(number, 0)?;
+            self.seal(number)?;
         }
         self.give().await
     }

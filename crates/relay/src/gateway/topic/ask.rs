@@ -140,7 +140,7 @@ fn publish(request: &ForeignRequest, mut options: Options) -> Result<Wanted, Ans
             let why = "a producer's raw record needs its number: say Farpipe-Sequence as well";
             return Err(Answer::line(400, why));
         }
-        (Some(name), ..) => named(name),
+        (Some(name), ..) => ProducerId::named(name),
         (None, None, _) => ProducerId::NONE,
     };
     Ok(Wanted::Publish(Publish {
@@ -152,14 +152,6 @@ fn publish(request: &ForeignRequest, mut options: Options) -> Result<Wanted, Ans
         },
         records,
     }))
-}
-
-/// The number of a producer's name, as `farpipe pub` makes it.
-fn named(name: &str) -> ProducerId {
-    let hash = blake3::hash(name.as_bytes());
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash.as_bytes()[..16]);
-    ProducerId(id)
 }
 
 /// What is said in the head or in the query.
